@@ -1,0 +1,101 @@
+"""Everything a run depends on, as frozen models. A field's description is its ``--help``.
+
+What must be equal across algorithms lives here; `algo` (and its own settings in `algorithm`) is the only difference
+between two runs that are compared.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+
+from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.protocol import EpisodeProtocol
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class LoraSection(Section):
+    r: int = Field(16, gt=0, description="rank of the adapters")
+    alpha: int = Field(32, gt=0, description="LoRA's scale is alpha / r")
+    targets: str | list[str] = Field("all-linear", description="modules that get an adapter")
+
+
+class ModelSection(Section):
+    name_or_path: str = Field("tiny", description="'tiny' (embedded), a directory, or a hub name")
+    revision: str | None = Field(None, description="hub revision")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="weights' type (bfloat16 is slower on a CPU)")
+    full_finetuning: bool = Field(False, description="train all weights instead of a LoRA adapter")
+    lora: LoraSection = LoraSection()
+    gradient_checkpointing: bool = Field(False, description="less memory for about a third more update time")
+
+
+class DataSection(Section):
+    train: list[str] = Field(["signs/train"], description="problem sets to train on: signs/SPLIT, a file, or a hub name")
+    eval: list[str] = Field(["signs/test"], description="held-out problem sets")
+    train_size: int | None = Field(4096, gt=0, description="problems drawn from the training sets (null: all)")
+    eval_size: int | None = Field(1024, gt=0, description="problems drawn from the held-out sets (null: all)")
+    traces: str | None = Field(None, description="JSONL of demonstrations for --algo sft (null: generated ones)")
+    rel_tol: float | None = Field(None, gt=0, description="relative tolerance of numeric answers (null: exact)")
+    seed: int = Field(0, ge=0, description="which problems are drawn")
+
+
+class EngineSection(Section):
+    type: Literal["hf"] = Field("hf", description="what samples: hf (transformers, in this process)")
+    max_rows: int = Field(256, gt=0, description="trajectories decoded side by side")
+
+
+class ProverSection(Section):
+    estimator: Literal["likelihood", "monte_carlo", "greedy"] = Field("likelihood", description="how V is estimated")
+    policy: Literal["policy", "reference"] = Field("policy", description="who answers: the policy or the frozen base")
+    samples: int = Field(8, gt=0, description="forced answers per value (monte_carlo)")
+    max_answer_tokens: int = Field(64, gt=0, description="longest forced answer (monte_carlo, greedy)")
+
+
+class TrainingSection(Section):
+    steps: int = Field(32, gt=0, description="updates of the policy")
+    problems_per_step: int = Field(32, gt=0, description="problems per update")
+    group_size: int = Field(8, gt=1, description="trajectories per problem (G)")
+    micro_batch_size: int = Field(64, gt=0, description="trajectories per forward-backward pass")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    lr_schedule: Literal["constant", "cosine", "linear"] = Field("cosine", description="after the warm-up")
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="share of the steps that warm up")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature in training")
+    loss: Literal["grpo", "dapo", "bnpo"] = Field("dapo", description="TRL's loss: dapo averages over tokens, grpo over trajectories")
+    clip: float = Field(0.2, gt=0, description="PPO clip range ε")
+    kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
+    save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")
+
+
+class EvaluationSection(Section):
+    samples: int = Field(1, gt=0, description="trajectories per held-out problem")
+    temperature: float = Field(1.0, ge=0, description="0 is greedy")
+    extra_revisions: float = Field(2.0, ge=1, description="also report at this multiple of the trained revision limit")
+
+
+class Config(Section):
+    """One run."""
+
+    algo: str = Field("mrt-rl", description="algorithm: a file in backtrack_mrt/algos/")
+    env: str = Field("backtrack", description="episode protocol: a file in envs/")
+    prompt_style: str = Field("terse", description="prompt files: prompts/<env>/<style>/")
+    algorithm: SerializeAsAny[Algorithm] = Field(description="settings of the algorithm")
+    protocol: SerializeAsAny[EpisodeProtocol] = Field(description="settings of the protocol")
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    engine: EngineSection = EngineSection()
+    prover: ProverSection = ProverSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    seed: int = Field(0, ge=0, description="seed of sampling and initialisation")
+    output_dir: str | None = Field(None, description="run directory (null: runs/<env>-<algo>-seed<seed>)")
+    report_to: list[str] = Field([], description="trackers: tensorboard, wandb, trackio")
+
+    def resolved(self) -> dict[str, Any]:
+        """The config as plain data, ready for YAML."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,39 @@
+"""Mistakes of the user, told in one sentence, and the one place that turns them into exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(Exception):
+    """Bad input: names the field or file, the value, the reason and the remedy."""
+
+    def __init__(self, field: str, value: object, reason: str, remedy: str) -> None:
+        self.field, self.value, self.reason, self.remedy = field, value, reason, remedy
+        super().__init__(f"{field} = {value!r}: {reason}. {remedy}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown name: the closest known name if there is one, then all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(names) or '(none)'}."
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Run a script's ``main`` and exit with its code; a `UserError` is one line on stderr and exit code 2."""
+    try:
+        code = main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output went away (`… | head`)
+        sys.stderr.close()
+        code = 141
+    sys.exit(code)

@@ -1,0 +1,133 @@
+"""The episode protocol: which turn comes next, and what a turn's text claims. Pure text and state; no tokens sampled.
+
+`EpisodeProtocol` is what a plug-in writes (one file in `envs/`); `Episode` runs one trajectory through it. The
+Gymnasium environment and the batched rollout both step `Episode`, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backtrack_mrt.types import (
+    Completion,
+    Finish,
+    Parsed,
+    Problem,
+    StopReason,
+    TokenIds,
+    Trajectory,
+    Turn,
+    TurnSpec,
+)
+
+
+class ProtocolViolation(Exception):
+    """Raised by `parse` for a turn that breaks the protocol. It ends the trajectory with outcome 0; it never leaves
+    the environment. `name` is counted in the metrics: keep it a short snake_case word."""
+
+    def __init__(self, name: str, detail: str) -> None:
+        self.name = name
+        super().__init__(detail)
+
+
+class EpisodeProtocol(BaseModel, ABC):
+    """A multi-turn protocol. Instances are frozen and stateless: the same turns always lead to the same next turn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    summary: ClassVar[str] = ""
+    token_budget: int = Field(1024, gt=0, description="sampled tokens per trajectory, all turns together")
+
+    @abstractmethod
+    def next_turn(self, problem: Problem, turns: Sequence[Turn]) -> TurnSpec | StopReason:
+        """What to ask after `turns` (all accepted), or why to stop. The first call has no turns."""
+
+    @abstractmethod
+    def parse(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
+        """What the turn's text claims, given the turns before it. Raises ProtocolViolation. Must run in linear time:
+        the text is untrusted."""
+
+    def final_answer(self, turns: Sequence[Turn]) -> str | None:
+        """The answer that stands after `turns`: by default the latest one given."""
+        return next((t.parsed.answer for t in reversed(turns) if t.parsed and t.parsed.answer is not None), None)
+
+    @property
+    @abstractmethod
+    def max_turns(self) -> int:
+        """An upper bound of the turns of a trajectory."""
+
+
+def standing_steps(turns: Sequence[Turn]) -> tuple[str, ...]:
+    """The steps of the solution that stands: a turn that names a target discards the steps after it, a turn that
+    writes steps appends them."""
+    steps: tuple[str, ...] = ()
+    for turn in turns:
+        if turn.parsed is None:
+            continue
+        if turn.parsed.verdict is None and turn.parsed.step is not None:
+            steps = steps[: turn.parsed.step]
+        steps += turn.parsed.steps
+    return steps
+
+
+class Episode:
+    """One trajectory under way. `spec` is the next turn's, None once `stop` is set."""
+
+    def __init__(self, protocol: EpisodeProtocol, problem: Problem, prompt_ids: TokenIds = ()) -> None:
+        self.protocol, self.problem, self.prompt_ids = protocol, problem, prompt_ids
+        self.turns: list[Turn] = []
+        self.stop: StopReason | None = None
+        self.spec: TurnSpec | None = None
+        self._ask()
+
+    @property
+    def budget_left(self) -> int:
+        """Tokens that may still be sampled."""
+        return self.protocol.token_budget - sum(len(t.completion.token_ids) for t in self.turns)
+
+    def advance(self, text: str, completion: Completion, instruction_ids: TokenIds = ()) -> Turn:
+        """Take the model's turn for `spec`. Never raises for anything the model wrote."""
+        if self.spec is None:
+            raise RuntimeError(f"the trajectory of {self.problem.id} has ended ({self.stop})")
+        spec, parsed, violation = self.spec, None, None
+        out_of_budget = len(completion.token_ids) > self.budget_left or (
+            completion.finish is Finish.LENGTH and len(completion.token_ids) == self.budget_left
+        )
+        if not out_of_budget:
+            try:
+                if completion.finish is Finish.LENGTH:
+                    raise ProtocolViolation("turn_too_long", f"no end within {spec.max_new_tokens} tokens")
+                parsed = self.protocol.parse(spec.phase, text, self.turns)
+            except ProtocolViolation as error:
+                violation = error.name
+        turn = Turn(spec, text, parsed, instruction_ids, completion, violation)
+        self.turns.append(turn)
+        if parsed is not None:
+            self._ask()
+        else:
+            self.end(StopReason.BUDGET if out_of_budget else StopReason.VIOLATION)
+        return turn
+
+    def end(self, reason: StopReason) -> None:
+        """Stop the trajectory here (e.g. the model's context is full)."""
+        self.spec, self.stop = None, reason
+
+    def trajectory(self) -> Trajectory:
+        """The trajectory so far, not graded."""
+        answer = None if self.stop is StopReason.VIOLATION else self.protocol.final_answer(self.turns)
+        return Trajectory(self.problem, self.prompt_ids, tuple(self.turns), self.stop, answer)
+
+    def _ask(self) -> None:
+        """Set `spec` to the next turn, its length capped by the budget, or stop."""
+        following = self.protocol.next_turn(self.problem, self.turns)
+        if isinstance(following, StopReason):
+            self.end(following)
+        elif self.budget_left <= 0:
+            self.end(StopReason.BUDGET)
+        else:
+            cap = min(following.max_new_tokens, self.budget_left)
+            self.spec = TurnSpec(following.phase, cap, following.fields)

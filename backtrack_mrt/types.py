@@ -1,0 +1,205 @@
+"""The words of the project, as frozen data. Reading this file top to bottom explains one RL step.
+
+A *problem* is solved in *turns* (MRT's "episodes"). The turns so far form a *prefix* c_j: the prompt and turns
+z_0 … z_{j-1}. A finished sequence of turns is a *trajectory*; the G trajectories of one problem are a *group*.
+Shapes: E turns, T tokens of a turn, I instruction tokens, G group members. Tokens are the truth: text is decoded from
+them for parsing and display and is never tokenised again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds = tuple[int, ...]
+FloatArray = NDArray[np.float64]
+
+
+class Phase(StrEnum):
+    """What a turn is for. A protocol may use names of its own: phases are compared as strings."""
+
+    ATTEMPT = "attempt"
+    DETECT = "detect"
+    BACKTRACK = "backtrack"
+    REVISE = "revise"
+
+
+class StopReason(StrEnum):
+    """Why a trajectory ended."""
+
+    FINISHED = "finished"  # the protocol came to its end
+    TURN_LIMIT = "turn_limit"  # no further revision is allowed
+    BUDGET = "budget"  # the token budget or the model's context is used up (Gymnasium: truncated)
+    VIOLATION = "violation"  # a turn broke the protocol
+
+
+class Finish(StrEnum):
+    """Why a completion ended."""
+
+    STOP = "stop"  # a stop id was sampled; it is the last token of the completion
+    LENGTH = "length"  # `max_new_tokens` were sampled
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A question with its gold answer y*."""
+
+    id: str
+    question: str
+    answer: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSpec:
+    """What the protocol asks next. `phase` names the prompt file, `fields` fill its placeholders."""
+
+    phase: str
+    max_new_tokens: int
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a turn claims, as far as its phase claims it.
+
+    answer: content of the turn's box. steps: texts of the steps written in this turn, in order.
+    step: the first wrong step named by a verdict (1-based), or the step returned to (0 = the beginning).
+    verdict: True for "no error", False for an error.
+    """
+
+    answer: str | None = None
+    steps: tuple[str, ...] = ()
+    step: int | None = None
+    verdict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Tokens sampled in one turn, the stop id included. `logprobs` are those of the policy that sampled, at the
+    sampling temperature; both have length T ≥ 1."""
+
+    token_ids: TokenIds
+    logprobs: tuple[float, ...]
+    finish: Finish
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.logprobs):
+            raise ValueError(f"{len(self.token_ids)} tokens but {len(self.logprobs)} logprobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn z_j: the environment's instruction (I tokens, not trained on) and the model's completion (T tokens).
+
+    `parsed` is None exactly when the turn was not accepted: it broke the protocol (`violation` names how) or was cut
+    off by the budget. The first turn has no instruction tokens: its instruction is part of the prompt.
+    """
+
+    spec: TurnSpec
+    text: str
+    parsed: Parsed | None
+    instruction_ids: TokenIds
+    completion: Completion
+    violation: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.instruction_ids) + len(self.completion.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A problem and its turns. `stop` is None while it is still going on.
+
+    answer: the final answer that stands, None without one. outcome: R, 1.0 if it is right and the protocol was kept,
+    else 0.0; NaN until graded. verdict: the grader's word on `answer`.
+    """
+
+    problem: Problem
+    prompt_ids: TokenIds
+    turns: tuple[Turn, ...] = ()
+    stop: StopReason | None = None
+    answer: str | None = None
+    outcome: float = math.nan
+    verdict: str | None = None
+
+    def prefix_ids(self, turns: int) -> TokenIds:
+        """Token ids of c_j: the prompt and the first `turns` turns."""
+        ids = list(self.prompt_ids)
+        for turn in self.turns[:turns]:
+            ids += turn.instruction_ids
+            ids += turn.completion.token_ids
+        return tuple(ids)
+
+    @property
+    def token_ids(self) -> TokenIds:
+        """All tokens of the trajectory, c_E."""
+        return self.prefix_ids(len(self.turns))
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens the model sampled (the budget's unit)."""
+        return sum(len(turn.completion.token_ids) for turn in self.turns)
+
+    @property
+    def env_tokens(self) -> int:
+        """Tokens the environment inserted: the prompt and the instructions."""
+        return len(self.prompt_ids) + sum(len(turn.instruction_ids) for turn in self.turns)
+
+    def turn_index(self) -> list[int]:
+        """For every token after the prompt, the turn that sampled it, or -1 for an instruction token."""
+        index: list[int] = []
+        for j, turn in enumerate(self.turns):
+            index += [-1] * len(turn.instruction_ids) + [j] * len(turn.completion.token_ids)
+        return index
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A graded trajectory with the meta-prover's values V_0 … V_E, shape (E+1,); None when no prover ran."""
+
+    trajectory: Trajectory
+    values: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.values is not None and self.values.shape != (len(self.trajectory.turns) + 1,):
+            raise ValueError(f"{len(self.trajectory.turns)} turns need one value more, got shape {self.values.shape}")
+
+    @property
+    def progress(self) -> FloatArray:
+        """p_j = V_{j+1} − V_j per turn, shape (E,)."""
+        if self.values is None:
+            raise ValueError("progress needs the meta-prover's values")
+        return np.diff(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The G scored trajectories of one problem."""
+
+    problem: Problem
+    members: tuple[Scored, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. top_p is 1 in training: truncated sampling breaks the importance ratio."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row of a generate call. The tokens drawn depend on the prefix, the weights, the sampling and `seed` only,
+    never on the other rows of the batch."""
+
+    prefix_ids: TokenIds
+    max_new_tokens: int
+    seed: int

@@ -1,0 +1,115 @@
+"""Backtracking search (MRT's default protocol): attempt → detect → backtrack → revise, repeated.
+
+Grammar, all markers at the start of a line, matched byte for byte:
+
+    attempt    `## Step 1: …`, `## Step 2: …`, numbered without gaps; then `\\boxed{answer}`
+    detect     anything, then a line `No error` or `Error in step N` (N ≤ number of steps of the standing solution)
+    backtrack  `Backtrack to step N` (0 = the beginning): steps after N are discarded, 1 … N are kept; N < number of steps
+    revise     `## Step N+1: …` and on, numbered without gaps; then `\\boxed{answer}`
+
+One rule for repeated markers: a turn with more than one verdict or target is refused. The last balanced box of an
+attempt or revision is its answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field
+
+from backtrack_mrt.grading.extract import extract_boxed
+from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, standing_steps
+from backtrack_mrt.types import Parsed, Phase, Problem, StopReason, Turn, TurnSpec
+
+_STEP = re.compile(r"^## Step ([0-9]{1,3}):", re.ASCII | re.MULTILINE)
+_VERDICT = re.compile(r"^(?:(No error)|Error in step ([0-9]{1,3}))\.?[ \t]*$", re.ASCII | re.MULTILINE)
+_TARGET = re.compile(r"^Backtrack to step ([0-9]{1,3})\.?[ \t]*$", re.ASCII | re.MULTILINE)
+
+
+class Backtrack(EpisodeProtocol):
+    """Attempt, detect the error, backtrack to a step, revise; until "no error" or the revision limit."""
+
+    summary: ClassVar[str] = "attempt → detect → backtrack → revise (MRT's backtracking search)"
+    max_revisions: int = Field(3, ge=0, description="revisions allowed after the attempt")
+    attempt_tokens: int = Field(512, gt=0, description="longest attempt or revision, in tokens")
+    detect_tokens: int = Field(256, gt=0, description="longest check, in tokens")
+    backtrack_tokens: int = Field(32, gt=0, description="longest backtrack turn, in tokens")
+
+    @property
+    def max_turns(self) -> int:
+        return 1 + 3 * self.max_revisions
+
+    def next_turn(self, problem: Problem, turns: Sequence[Turn]) -> TurnSpec | StopReason:
+        if not turns:
+            return TurnSpec(Phase.ATTEMPT, self.attempt_tokens)
+        last = turns[-1]
+        assert last.parsed is not None  # only accepted turns are shown to the protocol
+        if last.spec.phase == Phase.DETECT:
+            if last.parsed.verdict:
+                return StopReason.FINISHED
+            return TurnSpec(Phase.BACKTRACK, self.backtrack_tokens)
+        if last.spec.phase == Phase.BACKTRACK:
+            target = last.parsed.step or 0
+            return TurnSpec(Phase.REVISE, self.attempt_tokens, {"target": str(target), "next": str(target + 1)})
+        if sum(turn.spec.phase == Phase.REVISE for turn in turns) >= self.max_revisions:
+            return StopReason.TURN_LIMIT
+        return TurnSpec(Phase.DETECT, self.detect_tokens)
+
+    def parse(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
+        standing = len(standing_steps(turns))
+        if phase == Phase.DETECT:
+            return _parse_verdict(text, standing)
+        if phase == Phase.BACKTRACK:
+            return Parsed(step=_in_range(_only(_TARGET, text, "target")[1], 0, standing - 1, "target"))
+        return _parse_solution(text, first_step=standing + 1)
+
+    def final_answer(self, turns: Sequence[Turn]) -> str | None:
+        """The box of the last attempt or revision; a backtrack withdraws it."""
+        for turn in reversed(turns):
+            if turn.spec.phase == Phase.BACKTRACK and turn.parsed is not None:
+                return None
+            if turn.parsed is not None and turn.parsed.answer is not None:
+                return turn.parsed.answer
+        return None
+
+
+def _parse_solution(text: str, first_step: int) -> Parsed:
+    marks = list(_STEP.finditer(text))
+    if not marks:
+        raise ProtocolViolation("missing_step", f"no line '## Step {first_step}:'")
+    numbers = [int(mark[1]) for mark in marks]
+    if numbers != list(range(first_step, first_step + len(marks))):
+        raise ProtocolViolation("step_order", f"steps are numbered {numbers}, expected {first_step}, {first_step + 1}, …")
+    answer = extract_boxed(text)
+    if answer is None:
+        raise ProtocolViolation("missing_answer", "no balanced \\boxed{…}")
+    starts = [mark.start() for mark in marks] + [len(text)]
+    return Parsed(answer=answer, steps=tuple(text[a:b].strip() for a, b in zip(starts, starts[1:], strict=False)))
+
+
+def _parse_verdict(text: str, standing: int) -> Parsed:
+    match = _only(_VERDICT, text, "verdict")
+    if match[1]:
+        return Parsed(verdict=True)
+    return Parsed(verdict=False, step=_in_range(match[2], 1, standing, "step"))
+
+
+def _only(pattern: re.Pattern[str], text: str, what: str) -> re.Match[str]:
+    """The single match of `pattern`; the marker is missing or repeated otherwise."""
+    matches = pattern.finditer(text)
+    first = next(matches, None)
+    if first is None:
+        raise ProtocolViolation(f"missing_{what}", f"no line with the {what}")
+    if next(matches, None) is not None:
+        raise ProtocolViolation(f"repeated_{what}", f"several lines with a {what}")
+    return first
+
+
+def _in_range(digits: str, low: int, high: int, what: str) -> int:
+    """Never clamped: a number out of range is a violation."""
+    number = int(digits)  # at most three ASCII digits
+    if not low <= number <= high:
+        raise ProtocolViolation(f"{what}_out_of_range", f"{what} {number} is not in {low} … {high}")
+    return number
