@@ -8,12 +8,56 @@ switched off.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Completion, TokenIds
 
 _USER, _REPLY, _NEXT = "⟪user⟫", "⟪reply⟫", "⟪next⟫"  # stand for contents while the template is taken apart
+
+
+class Chat(Protocol):
+    """How contents become tokens: opening(instruction) · reply · following(instruction) · reply · …"""
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a message."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a reply; they belong to it."""
+
+    def opening(self, instruction: str) -> TokenIds:
+        """Ids up to the start of the first reply."""
+
+    def following(self, instruction: str, after: Completion) -> TokenIds:
+        """Ids from the end of the completion `after` to the start of the next reply."""
+
+    def encode(self, text: str) -> TokenIds:
+        """Ids of content: never a structural token, whatever the text says. Total: any str has ids."""
+
+    def decode(self, ids: TokenIds) -> str:
+        """Text of a completion without the stop token at its end."""
+
+
+class ByteChat:
+    """A chat without a tokenizer: ids are the bytes of the text in UTF-8, and one id more ends a message."""
+
+    eos_id = 256
+    stop_ids = frozenset({eos_id})
+
+    def opening(self, instruction: str) -> TokenIds:
+        return (*self.encode(instruction), self.eos_id)
+
+    def following(self, instruction: str, after: Completion) -> TokenIds:
+        closed = after.token_ids[-1:] == (self.eos_id,)
+        return (*(() if closed else (self.eos_id,)), *self.opening(instruction))
+
+    def encode(self, text: str) -> TokenIds:
+        return tuple(text.encode("utf-8", "replace"))
+
+    def decode(self, ids: TokenIds) -> str:
+        return bytes(i for i in ids if i < self.eos_id).decode("utf-8", "replace")
 
 
 class ChatFormat:
@@ -32,7 +76,7 @@ class ChatFormat:
         before, between, after_reply, tail = self._take_apart()
         if between != tail:
             raise self._refusal(
-                f"its chat template breaks the prefix property: {between!r} before a reply, {tail!r} before a later one",
+                f"its chat template breaks the prefix property: {between!r} before a reply, then {tail!r}",
                 "Use a template that renders every message independently of the later ones.",
             )
         eos = tokenizer.eos_token

@@ -14,6 +14,7 @@ from pathlib import Path
 from backtrack_mrt.errors import UserError, did_you_mean
 
 _PLACEHOLDER = re.compile(r"<<([a-z_]+)>>")
+QUESTION, FORCE, FORCE_PREFIX = "question", "force", "force_prefix"  # files every style has, besides its phases
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -30,7 +31,7 @@ class Prompts:
 
     def opening(self, name: str, question: str, fields: Mapping[str, str]) -> str:
         """The first message of a conversation: the question, then the prompt `name`."""
-        return self.render("question", {"question": question, "instruction": self.render(name, fields)})
+        return self.render(QUESTION, {"question": question, "instruction": self.render(name, fields)})
 
     @property
     def system(self) -> str | None:
@@ -52,7 +53,7 @@ def load_prompts(protocol: str, style: str) -> Prompts:
         if bad := _CONTROL.search(text):
             raise UserError(str(path), bad[0], "a control character in a prompt", "Write LaTeX with one backslash.")
         texts[path.stem] = text
-    for name in ("question", "force", "force_prefix"):
+    for name in (QUESTION, FORCE, FORCE_PREFIX):
         if name not in texts:
             raise UserError(str(folder), name, f"{name}.md is missing", "Every prompt style needs it.")
     return Prompts(texts)

@@ -1,0 +1,47 @@
+"""The environment's side of a trajectory in tokens: prompts written into a chat, and the meta-prover's question.
+
+The Gymnasium environment and the batched rollout both speak through `Dialogue`, so their tokens cannot differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backtrack_mrt.chat import Chat
+from backtrack_mrt.prompting import FORCE, FORCE_PREFIX, Prompts
+from backtrack_mrt.types import Completion, Problem, TokenIds, Trajectory, TurnSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """The prompts of a protocol, spoken in the chat format of a model. Every method is a pure function."""
+
+    chat: Chat
+    prompts: Prompts
+
+    def opening(self, problem: Problem, spec: TurnSpec) -> TokenIds:
+        """The prompt c_0: the question and the first turn's instruction, up to the start of the first reply."""
+        return self.chat.opening(self.prompts.opening(spec.phase, problem.question, spec.fields))
+
+    def following(self, spec: TurnSpec, previous: Completion) -> TokenIds:
+        """Instruction tokens (I,) of the next turn: from the end of the `previous` completion to the next reply."""
+        return self.chat.following(self.prompts.render(spec.phase, spec.fields), after=previous)
+
+    def forced(self, trajectory: Trajectory, turns: int) -> TokenIds:
+        """The prefix c_j (j = `turns`), the question for the answer *now*, and the reply begun up to ``\\boxed{``.
+        For j = 0 that question takes the place of the first turn's instruction."""
+        if turns == 0:
+            asked = self.chat.opening(self.prompts.opening(FORCE, trajectory.problem.question, {}))
+        else:
+            completion = trajectory.turns[turns - 1].completion
+            asked = trajectory.prefix_ids(turns) + self.chat.following(self.prompts.render(FORCE, {}), after=completion)
+        return asked + self.chat.encode(self.force_prefix)
+
+    @property
+    def force_prefix(self) -> str:
+        """How the forced answer is begun for the model; it ends in ``\\boxed{``."""
+        return self.prompts.texts[FORCE_PREFIX]
+
+    def answer(self, gold: str) -> TokenIds:
+        """The continuation of `forced` that answers `gold`: its tokens and the closing brace."""
+        return self.chat.encode(gold + "}")
