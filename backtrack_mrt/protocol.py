@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,6 +60,16 @@ class EpisodeProtocol(BaseModel, ABC):
     def max_turns(self) -> int:
         """An upper bound of the turns of a trajectory."""
 
+    @property
+    def max_answers(self) -> int:
+        """An upper bound of the answers a trajectory gives: the attempt and the revisions."""
+        return 1
+
+    def prolonged(self, factor: float) -> Self:
+        """The same protocol with `factor` times the revisions and token budget, to evaluate beyond training. A
+        protocol without revisions is returned as it is."""
+        return self
+
 
 def standing_steps(turns: Sequence[Turn]) -> tuple[str, ...]:
     """The steps of the solution that stands: a turn that names a target discards the steps after it, a turn that
@@ -94,8 +104,10 @@ class Episode:
         if self.spec is None:
             raise RuntimeError(f"the trajectory of {self.problem.id} has ended ({self.stop})")
         spec, parsed, violation = self.spec, None, None
-        out_of_budget = len(completion.token_ids) > self.budget_left or (
-            completion.finish is Finish.LENGTH and len(completion.token_ids) == self.budget_left
+        length = len(completion.token_ids)
+        # Cut off by the budget, or (before the turn's own limit) by the end of the model's context.
+        out_of_budget = length > self.budget_left or (
+            completion.finish is Finish.LENGTH and (length == self.budget_left or length < spec.max_new_tokens)
         )
         if not out_of_budget:
             try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -40,6 +40,14 @@ class Backtrack(EpisodeProtocol):
     @property
     def max_turns(self) -> int:
         return 1 + 3 * self.max_revisions
+
+    @property
+    def max_answers(self) -> int:
+        return 1 + self.max_revisions
+
+    def prolonged(self, factor: float) -> Self:
+        longer = {"max_revisions": round(factor * self.max_revisions), "token_budget": round(factor * self.token_budget)}
+        return self.model_copy(update=longer)
 
     def next_turn(self, problem: Problem, turns: Sequence[Turn]) -> TurnSpec | StopReason:
         if not turns:

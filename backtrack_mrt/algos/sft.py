@@ -1,0 +1,21 @@
+"""Supervised fine-tuning on demonstrations: the warm start."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.types import FloatArray, Group
+
+
+class Sft(Algorithm):
+    """Cross-entropy with weight 1 on every turn of a demonstration that is right, 0 on the others (METHOD: STaR,
+    2203.14465, without the model's own rollouts). A demonstration's masked spans carry no loss in any case."""
+
+    summary: ClassVar[str] = "cross-entropy on demonstrations (warm start)"
+    loss: ClassVar[Literal["rl", "ce"]] = "ce"
+
+    def turn_weights(self, group: Group) -> list[FloatArray]:
+        return [np.ones(len(member.trajectory.turns)) for member in group.members]

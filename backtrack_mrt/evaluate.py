@@ -1,0 +1,114 @@
+"""Evaluation on held-out problems: one prolonged rollout per sample, from which every limit is read off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from backtrack_mrt.grading import Grader, Verdict
+from backtrack_mrt.metrics import (
+    Estimate,
+    FirstWrongStep,
+    answer_turns,
+    backtracks,
+    bootstrap,
+    normalised_regret,
+    outcomes_by_answer,
+    per_problem,
+    sampled_tokens_by_answer,
+    tokens_at_turns,
+)
+from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.rollout import Collector, trajectory_seeds
+from backtrack_mrt.types import Problem, Sampling, Scored, Trajectory
+
+EVALUATION_STEP = 2**31  # the `step` of evaluation seeds: no training step reaches it
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Held-out results of one policy. The trained limit is the protocol's number of revisions in training; prolonged
+    numbers are at `evaluation.extra_revisions` times that."""
+
+    accuracy: Estimate  # at the trained limit
+    accuracy_prolonged: Estimate
+    acc_at_turn: list[Estimate]  # after the k-th answer (0: the first attempt), up to the prolonged limit
+    tokens: Estimate  # sampled per trajectory, at the trained limit
+    normalised_regret: Estimate  # at `budget` sampled tokens; NaN without a meta-prover
+    budget: int
+    backtracks: Estimate  # backtrack turns per trajectory, prolonged
+    backtrack_right_share: Estimate  # of the backtracks whose right step is known, those that returned to it
+    clean_turns: Estimate  # share of turns without a violation
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for summary.json."""
+        return asdict(self)
+
+
+def evaluate(
+    problems: Sequence[Problem],
+    collector: Collector,
+    sampling: Sampling,
+    samples: int,
+    seed: int,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> list[Scored]:
+    """`samples` scored trajectories per problem; the same seeds for every policy, so that comparisons are paired."""
+    rows = [problem for problem in problems for _ in range(samples)]
+    seeds = trajectory_seeds(seed, EVALUATION_STEP, len(rows))
+    collector.engine.sync(-1)
+    scored = collector.collect(rows, seeds, sampling, on_rows)
+    collector.engine.release()
+    return scored
+
+
+def summarise(
+    scored: Sequence[Scored],
+    trained: EpisodeProtocol,
+    prolonged: EpisodeProtocol,
+    grader: Grader,
+    first_wrong_step: FirstWrongStep,
+    rel_tol: float | None = None,
+) -> Summary:
+    """All numbers of the table, with 95 % bootstrap intervals over problems."""
+    right = _right_answers([s.trajectory for s in scored], grader, rel_tol)
+    limit, most = trained.max_answers, prolonged.max_answers
+
+    def outcomes(s: Scored) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return outcomes_by_answer(s.trajectory, lambda answer: (s.trajectory.problem.id, answer) in right, most)
+
+    def estimate(number: Callable[[Scored], Sequence[float]]) -> Estimate:
+        return bootstrap(per_problem(scored, number))
+
+    by_answer = {id(s): outcomes(s) for s in scored}
+    acc_at_turn = [estimate(lambda s, k=k: [by_answer[id(s)][k]]) for k in range(most)]  # type: ignore[misc]
+    budget = trained.token_budget
+    kinds = {id(s): backtracks(s.trajectory, first_wrong_step) for s in scored}
+    return Summary(
+        accuracy=acc_at_turn[limit - 1],
+        accuracy_prolonged=acc_at_turn[-1],
+        acc_at_turn=acc_at_turn,
+        tokens=estimate(lambda s: [sampled_tokens_by_answer(s.trajectory, limit)[-1]]),
+        normalised_regret=estimate(
+            lambda s: [] if s.values is None else [normalised_regret(tokens_at_turns(s.trajectory), s.values, budget)]  # type: ignore[arg-type]
+        ),
+        budget=budget,
+        backtracks=estimate(lambda s: [sum(t.spec.phase == "backtrack" for t in s.trajectory.turns)]),
+        backtrack_right_share=estimate(lambda s: [float(kind == "exact") for kind in kinds[id(s)]]),
+        clean_turns=estimate(lambda s: [float(t.violation is None) for t in s.trajectory.turns]),
+    )
+
+
+def _right_answers(trajectories: Sequence[Trajectory], grader: Grader, rel_tol: float | None) -> set[tuple[str, str]]:
+    """The (problem id, answer) pairs that are right, of all answers given in any turn; each is graded once."""
+    answers: dict[tuple[str, str], str] = {}
+    for trajectory in trajectories:
+        for j in answer_turns(trajectory):
+            parsed = trajectory.turns[j].parsed
+            assert parsed is not None and parsed.answer is not None  # answer_turns
+            answers[(trajectory.problem.id, parsed.answer)] = trajectory.problem.answer
+    verdicts = grader.grade_many([(gold, answer) for (_, answer), gold in answers.items()], rel_tol=rel_tol)
+    return {key for key, verdict in zip(answers, verdicts, strict=True) if verdict is Verdict.RIGHT}
