@@ -1,0 +1,14 @@
+"""Grade answers: extraction, guards, exact arithmetic, then math-verify in a killable process.
+
+>>> with Grader() as grader:
+...     grader.grade("1/2", "0.5"), grader.grade_completion("7", "So it is \\\\boxed{8}.")
+(<Verdict.RIGHT: 'right'>, <Verdict.WRONG: 'wrong'>)
+"""
+
+from backtrack_mrt.grading.extract import extract_boxed
+from backtrack_mrt.grading.grader import Grader
+from backtrack_mrt.grading.guards import check_gold
+from backtrack_mrt.grading.pool import Limits
+from backtrack_mrt.grading.verdict import Verdict
+
+__all__ = ["Grader", "Limits", "Verdict", "check_gold", "extract_boxed"]

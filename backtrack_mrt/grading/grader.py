@@ -1,0 +1,148 @@
+"""Grade answers against golds: fast where exact arithmetic decides, safe where a computer algebra system must."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from backtrack_mrt.grading.compare import Ask, judge
+from backtrack_mrt.grading.extract import extract_boxed
+from backtrack_mrt.grading.guards import MAX_CHARS, MAX_DIGITS
+from backtrack_mrt.grading.pool import Limits, WorkerPool
+from backtrack_mrt.grading.verdict import Verdict
+
+_Key = tuple[str, str, float | None]
+
+
+class Grader:
+    """Grades, remembers, counts. One instance serves any number of threads.
+
+    No process is started until a pair needs one: integers, fractions, decimals, words, choices and tuples of them
+    never do. A grade takes microseconds without and milliseconds with a worker, and never more than 2 s (beyond the
+    wait for an idle worker and the start of its process, 0.4 s, once).
+
+    Args:
+        workers: processes that grade at the same time, one core and 100 MB each.
+        cache_size: verdicts remembered, the least recently used ones are dropped first.
+        limits: what one pair may cost.
+    """
+
+    def __init__(self, workers: int = 2, cache_size: int = 65_536, limits: Limits | None = None) -> None:
+        if workers < 1 or cache_size < 0:
+            raise ValueError(f"workers = {workers}, cache_size = {cache_size}: at least 1 and 0")
+        self._pool = WorkerPool(workers, limits or Limits())
+        self._cache: OrderedDict[_Key, Verdict] = OrderedDict()
+        self._cache_size = cache_size
+        self._lock = threading.Lock()  # of the cache and the counts
+        self._counts: Counter[Verdict] = Counter()
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How often each verdict was given since the start, or since `reset_counts`; every verdict is a key."""
+        with self._lock:
+            return {verdict: self._counts[verdict] for verdict in Verdict}
+
+    def reset_counts(self) -> None:
+        """Set all counts to zero, e.g. after they were logged."""
+        with self._lock:
+            self._counts.clear()
+
+    def grade(self, gold: str, answer: str | None, *, rel_tol: float | None = None) -> Verdict:
+        """Whether ``answer`` equals ``gold``; never raises for any answer.
+
+        Args:
+            gold: the reference, as the data set writes it; not checked here, see `check_gold`.
+            answer: what stands in the box, without it. None and what is no string are UNPARSABLE.
+            rel_tol: if given, numbers within this share of the gold's size are right too (0.01 = one per cent).
+                Without it numbers are right only if exactly equal.
+
+        Raises:
+            UserError: a worker process is needed and cannot be started (math-verify is not installed).
+        """
+        decided = self._decide(gold, answer, rel_tol)
+        verdict = decided if isinstance(decided, Verdict) else self._ask((gold, str(answer), rel_tol), decided)
+        with self._lock:
+            self._counts[verdict] += 1
+        return verdict
+
+    def grade_completion(self, gold: str, text: str | None, *, rel_tol: float | None = None) -> Verdict:
+        r"""`grade` the last complete ``\boxed{}`` of a text; UNPARSABLE if it has none."""
+        return self.grade(gold, None if text is None else extract_boxed(text), rel_tol=rel_tol)
+
+    def grade_many(self, pairs: Iterable[tuple[str, str | None]], *, rel_tol: float | None = None) -> list[Verdict]:
+        """`grade` for each (gold, answer), in order; each distinct pair is compared once, all workers busy."""
+        listed = list(pairs)
+        verdicts: dict[tuple[str, str], Verdict] = {}
+        slow: dict[tuple[str, str], Ask] = {}
+        for gold, answer in listed:
+            if isinstance(gold, str) and isinstance(answer, str) and (gold, answer) not in verdicts:
+                decided = self._decide(gold, answer, rel_tol)
+                if isinstance(decided, Verdict):
+                    verdicts[gold, answer] = decided
+                else:
+                    slow[gold, answer] = decided
+        if slow:
+            with ThreadPoolExecutor(min(self._pool.size, len(slow)), thread_name_prefix="grading") as threads:
+                results = threads.map(lambda item: self._ask((*item[0], rel_tol), item[1]), slow.items())
+                verdicts.update(zip(slow, results, strict=True))
+        graded = [
+            verdicts[gold, answer] if isinstance(gold, str) and isinstance(answer, str) else Verdict.UNPARSABLE
+            for gold, answer in listed
+        ]
+        with self._lock:
+            self._counts.update(graded)
+        return graded
+
+    def close(self) -> None:
+        """End the worker processes. A later grade starts them again."""
+        self._pool.close()
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decide(self, gold: str, answer: str | None, rel_tol: float | None) -> Verdict | Ask:
+        """The verdict, if no worker is needed for it."""
+        if not isinstance(gold, str) or not isinstance(answer, str):
+            return Verdict.UNPARSABLE
+        # Most golds and answers of the arithmetic sets are bare integers: no cache, no parser.
+        if gold.isdigit() and answer.isdigit() and rel_tol is None and gold.isascii() and answer.isascii():
+            if gold == answer:
+                return Verdict.RIGHT
+            if len(gold) <= MAX_DIGITS and len(answer) <= MAX_DIGITS:
+                return Verdict.RIGHT if int(gold) == int(answer) else Verdict.WRONG
+        plain_gold, plain_answer = gold.strip(), answer.strip()
+        if not plain_gold or not plain_answer:
+            return Verdict.UNPARSABLE
+        if plain_gold == plain_answer:
+            return Verdict.RIGHT
+        if len(plain_answer) > MAX_CHARS:  # refused anyway, and not worth a place in the cache
+            return Verdict.UNPARSABLE
+        with self._lock:
+            known = self._cache.get((gold, answer, rel_tol))
+            if known is not None:
+                self._cache.move_to_end((gold, answer, rel_tol))
+                return known
+        decided = judge(plain_gold, plain_answer, rel_tol)
+        if isinstance(decided, Verdict):
+            self._remember((gold, answer, rel_tol), decided)
+        return decided
+
+    def _ask(self, key: _Key, question: Ask) -> Verdict:
+        reply = self._pool.ask(question, key[2])
+        if reply.lasting:
+            self._remember(key, reply.verdict)
+        return reply.verdict
+
+    def _remember(self, key: _Key, verdict: Verdict) -> None:
+        with self._lock:
+            self._cache[key] = verdict
+            if len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)

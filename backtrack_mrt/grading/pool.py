@@ -1,0 +1,172 @@
+"""A few worker processes, started when first needed, that any thread may ask."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.grading.compare import Ask
+from backtrack_mrt.grading.verdict import Verdict
+
+START_LIMIT_S = 60.0  # importing math-verify takes 0.4 s on an idle machine and much longer on a cold or busy one
+_MARGIN_S = 0.3  # what the caller allows the guard, beyond its own limit, to kill its child and say so
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one question may cost, and how often the grading process is replaced."""
+
+    cpu_s: float = 1.0  # CPU seconds, enforced by the kernel
+    wall_s: float = 1.5  # wall seconds until the child is killed; the caller waits 0.3 s longer at most
+    memory_mb: int = 1024  # address space of the child, MiB
+    recycle: int = 500  # questions after which the child is replaced, so that its caches cannot grow
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A verdict, and whether the same question would get it again (not so after a wall-clock timeout)."""
+
+    verdict: Verdict
+    lasting: bool
+
+
+class Worker:
+    """One guard process (worker.py) and its pipes. Used by one thread at a time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0  # the process that may use the pipes: a forked copy of this one must not
+
+    def ask(self, question: Ask, rel_tol: float | None) -> Reply:
+        """Put one question, within the limits. The start of a process, once per worker, comes on top of them."""
+        if question.unordered:
+            golds, answers = zip(*question.pairs, strict=True)
+            request: dict[str, object] = {"match": [golds, answers]}
+        else:
+            request = {"pairs": question.pairs}
+        line = json.dumps({**request, "rel_tol": rel_tol}).encode() + b"\n"
+        for _ in range(2):  # a guard that somebody else killed is replaced once
+            process = self._running()
+            reply = self._exchange(process, line)
+            if reply is not None:
+                return reply
+            self.close()
+        return Reply(Verdict.TIMEOUT, lasting=False)
+
+    def close(self) -> None:
+        """End the process. Closing its input would do; killing it does not wait for the current question."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        if self._owner == os.getpid():
+            process.kill()
+            process.wait()
+
+    def _exchange(self, process: subprocess.Popen[bytes], line: bytes) -> Reply | None:
+        """One line out, one line in; None if the guard has died."""
+        assert process.stdin is not None
+        try:
+            process.stdin.write(line)
+            process.stdin.flush()
+        except OSError:
+            return None
+        reply = _read_line(process, self._limits.wall_s + _MARGIN_S)
+        if reply is None:  # the guard itself hangs
+            self.close()
+            return Reply(Verdict.TIMEOUT, lasting=False)
+        if not reply:
+            return None
+        message = json.loads(reply)
+        return Reply(Verdict(message["verdict"]), lasting=message["why"] in ("", "cpu", "memory"))
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._owner != os.getpid():
+            self.close()
+        if self._process is None:
+            self._process = self._start()
+            self._owner = os.getpid()
+        return self._process
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        limits = self._limits
+        command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))]
+        command += ["--cpu-s", str(limits.cpu_s), "--wall-s", str(limits.wall_s)]
+        command += ["--memory-mb", str(limits.memory_mb), "--recycle", str(limits.recycle)]
+        # Its own session: Ctrl-C goes to the training process only. A fixed hash seed: the same verdicts in each run.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
+        hello = _read_line(process, START_LIMIT_S)
+        message = json.loads(hello) if hello else {}
+        if "ready" not in message:
+            process.kill()
+            process.wait()
+            reason = message.get("failed", "it ended at once" if hello == b"" else f"no answer in {START_LIMIT_S} s")
+            remedy = "Check that `python -c 'import math_verify'` works in this environment."
+            raise UserError("grading worker", " ".join(command), f"does not start: {reason}", remedy)
+        return process
+
+
+def _read_line(process: subprocess.Popen[bytes], limit_s: float) -> bytes | None:
+    """The next line of the process, b"" if its output has ended, None if nothing complete came in time."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN | select.POLLHUP)
+    deadline = time.monotonic() + limit_s
+    line = b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            return None
+        chunk = os.read(descriptor, 1 << 12)
+        if not chunk:
+            return b""
+        line += chunk
+    return line
+
+
+class WorkerPool:
+    """``size`` workers; a thread that finds all busy waits for one."""
+
+    def __init__(self, size: int, limits: Limits) -> None:
+        self.size = size
+        self._workers = [Worker(limits) for _ in range(size)]
+        # Last in, first out: as long as one worker keeps up, the others need no process.
+        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+
+    def ask(self, question: Ask, rel_tol: float | None) -> Reply:
+        """`Worker.ask` with the next idle worker."""
+        worker = self._idle.get()
+        try:
+            return worker.ask(question, rel_tol)
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """Wait for the workers in use (their limits bound that) and end all processes. The pool stays usable."""
+        taken = [self._idle.get() for _ in self._workers]
+        for worker in taken:
+            worker.close()
+            self._idle.put(worker)
