@@ -6,22 +6,40 @@ between two runs that are compared.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    """A group of fields: frozen, unknown keys refused, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class LoraSection(Section):
     r: int = Field(16, gt=0, description="rank of the adapters")
     alpha: int = Field(32, gt=0, description="LoRA's scale is alpha / r")
     targets: str | list[str] = Field("all-linear", description="modules that get an adapter")
+
+
+class ArchitectureSection(Section):
+    """The shape of a model, in the words of its config.json."""
+
+    model_type: Literal["llama"] = Field("llama", description="family of the model")
+    hidden_size: int = Field(gt=0, description="width of the residual stream")
+    intermediate_size: int = Field(gt=0, description="width of the feed-forward layers")
+    num_hidden_layers: int = Field(gt=0, description="layers")
+    num_attention_heads: int = Field(gt=0, description="query heads")
+    num_key_value_heads: int = Field(gt=0, description="key and value heads")
+    vocab_size: int = Field(gt=0, description="tokens of the vocabulary")
+    max_position_embeddings: int = Field(gt=0, description="context length, in tokens")
+    tie_word_embeddings: bool = Field(False, description="whether the output layer is the embedding")
 
 
 class ModelSection(Section):
@@ -31,11 +49,16 @@ class ModelSection(Section):
     full_finetuning: bool = Field(False, description="train all weights instead of a LoRA adapter")
     lora: LoraSection = LoraSection()
     gradient_checkpointing: bool = Field(False, description="less memory for about a third more update time")
+    architecture: ArchitectureSection | None = Field(
+        None, description="the model's shape, so that --dry-run needs none of its files (null: read its config.json)"
+    )
 
 
 class DataSection(Section):
-    train: list[str] = Field(["signs/train"], description="problem sets to train on: signs/SPLIT, a file, or a hub name")
-    eval: list[str] = Field(["signs/test"], description="held-out problem sets")
+    train: list[str] = Field(
+        ["signs/train"], min_length=1, description="training sets: signs/SPLIT, files, or hub names OWNER/NAME[:SPLIT]"
+    )
+    eval: list[str] = Field(["signs/test"], min_length=1, description="held-out sets, named in the same way")
     train_size: int | None = Field(4096, gt=0, description="problems drawn from the training sets (null: all)")
     eval_size: int | None = Field(1024, gt=0, description="problems drawn from the held-out sets (null: all)")
     traces: str | None = Field(None, description="JSONL of demonstrations for --algo sft (null: generated ones)")
@@ -66,10 +89,17 @@ class TrainingSection(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
     temperature: float = Field(1.0, gt=0, description="sampling temperature in training")
-    loss: Literal["grpo", "dapo", "bnpo"] = Field("dapo", description="TRL's loss: dapo averages over tokens, grpo over trajectories")
+    loss: Literal["grpo", "dapo", "bnpo"] = Field(
+        "dapo", description="TRL's loss: dapo averages over tokens, grpo over trajectories"
+    )
     clip: float = Field(0.2, gt=0, description="PPO clip range ε")
     kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
     save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")
+
+    @property
+    def rows(self) -> int:
+        """Trajectories per update."""
+        return self.problems_per_step * self.group_size
 
 
 class EvaluationSection(Section):
@@ -94,8 +124,40 @@ class Config(Section):
     evaluation: EvaluationSection = EvaluationSection()
     seed: int = Field(0, ge=0, description="seed of sampling and initialisation")
     output_dir: str | None = Field(None, description="run directory (null: runs/<env>-<algo>-seed<seed>)")
-    report_to: list[str] = Field([], description="trackers: tensorboard, wandb, trackio")
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field([], description="trackers of the metrics")
+
+    @property
+    def run_path(self) -> Path:
+        """The run directory."""
+        return Path(self.output_dir or f"runs/{self.env}-{self.algo}-seed{self.seed}")
 
     def resolved(self) -> dict[str, Any]:
         """The config as plain data, ready for YAML."""
         return self.model_dump(mode="json")
+
+    @model_validator(mode="after")
+    def _batches(self) -> Self:
+        """What one update takes must come out even. Raises UserError, which names the field by its dotted name."""
+        training, rows = self.training, self.training.rows
+        if rows % training.micro_batch_size:
+            fitting = max(n for n in range(1, min(training.micro_batch_size, rows) + 1) if rows % n == 0)
+            raise UserError(
+                "training.micro_batch_size",
+                training.micro_batch_size,
+                f"the batch of {training.problems_per_step} problems × group size {training.group_size} = {rows} "
+                "trajectories is not divisible by it",
+                f"Set training.micro_batch_size to {fitting}, or change problems_per_step or group_size.",
+            )
+        size, steps = self.data.train_size, training.problems_per_step
+        if size is not None and size < steps:
+            raise UserError(
+                "data.train_size",
+                size,
+                f"the data set is smaller than one batch of {steps} problems",
+                f"Set data.train_size to at least {steps}, or training.problems_per_step to at most {size}.",
+            )
+        for name, sets, drawn in (("train", self.data.train, size), ("eval", self.data.eval, self.data.eval_size)):
+            if drawn is None and any(spec.startswith("signs/") for spec in sets):
+                reason = "generated problems have no end, so their number must be given"
+                raise UserError(f"data.{name}_size", None, reason, "Set it to a number of problems.")
+        return self

@@ -1,0 +1,262 @@
+"""From a command line to a `RunRequest`: YAML files merged left to right, then dotted overrides, validated once.
+
+pydantic-settings turns the config's fields into flags and ``--help``, argparse reads them, pydantic validates the
+merged values. Neither torch nor a model is loaded here: a mistake costs half a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import BaseModel, ValidationError, create_model
+from pydantic_settings import CliSettingsSource
+
+from backtrack_mrt import plugins
+from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.config import Config
+from backtrack_mrt.config_files import (
+    PLUGIN_SECTIONS,
+    Layer,
+    check_keys,
+    choose,
+    field_paths,
+    merge,
+    nearest,
+    read_layer,
+    section_of,
+    shipped_configs,
+)
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.protocol import EpisodeProtocol
+
+_PLUGINS: dict[str, tuple[str, type[BaseModel]]] = {  # by the field that names them: package and base class
+    "algo": ("backtrack_mrt.algos", Algorithm),
+    "env": ("backtrack_mrt.envs", EpisodeProtocol),
+}
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A config and what to do with it. The options are no part of the config: they are not saved with the run."""
+
+    config: Config
+    resume: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+
+
+def load_config(argv: Sequence[str], description: str = "", prog: str | None = None) -> RunRequest:
+    """Read a command line. Raises UserError for anything that is not understood; ``--help`` prints and exits."""
+    arguments = [_with_underscores(argument) for argument in argv]
+    early = _options(_Parser(add_help=False, allow_abbrev=False))
+    for field in PLUGIN_SECTIONS.values():
+        early.add_argument(f"--{field}")
+    early.add_argument("-h", "--help", action="store_true")
+    options, _ = early.parse_known_args(arguments)
+    layers = [read_layer(name) for name in options.config]
+    chosen = {field: _chosen(field, getattr(options, field), layers) for field in PLUGIN_SECTIONS.values()}
+    schema = _schema(chosen)
+    parser = _parser(schema, description, prog)
+    if options.help:
+        parser.print_help()
+        sys.exit(0)
+    for layer in layers:
+        _check_all_plugins(layer)
+    layers = [*(choose(layer, chosen) for layer in layers), _overrides(parser, arguments, chosen)]
+    values: dict[str, Any] = {section: {} for section in PLUGIN_SECTIONS}
+    for layer in layers:
+        check_keys(layer.values, schema, layer, field_paths(schema))
+        values = merge(values, layer.values)
+    config = _validated(schema, values | chosen, layers)
+    return RunRequest(config, options.resume, options.overwrite, options.dry_run)
+
+
+def config_from(path: str) -> Config:
+    """The config saved in a YAML file."""
+    return load_config(["--config", path]).config
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake as a UserError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError("command line", message.split(":")[0], message.partition(": ")[2] or message, "See --help.")
+
+
+def _options(parser: _Parser) -> _Parser:
+    group = parser.add_argument_group("run options")
+    group.add_argument(
+        "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files, merged left to right"
+    )
+    group.add_argument("--resume", action="store_true", help="continue the run in --output-dir")
+    group.add_argument("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
+    group.add_argument(
+        "--dry-run", "--dry_run", action="store_true", help="print tokens, parameters and memory; load no weights"
+    )
+    return parser
+
+
+def _parser(schema: type[Config], description: str, prog: str | None) -> _Parser:
+    """All flags. Top-level ones have a spelling with dashes; lists take several values."""
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        epilog=_epilog(),
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [--algo NAME] [--env NAME] [--config FILE ...] [--SECTION.FIELD VALUE ...]",
+    )
+    _options(parser)
+
+    def add(group: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
+        if settings.get("const") == "{}":
+            return  # a whole section as JSON: write it in a YAML file
+        if settings.get("action") == "append":
+            settings |= {"action": "extend", "nargs": "+", "metavar": "VALUE"}
+        dashed = [name.replace("_", "-") for name in names if "_" in name and "." not in name]
+        group.add_argument(*dashed, *names, **settings)
+
+    CliSettingsSource(
+        schema,  # type: ignore[arg-type]  # any model will do: only its fields are read
+        root_parser=parser,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        add_argument_method=add,
+    )
+    return parser
+
+
+def _overrides(parser: _Parser, arguments: Sequence[str], chosen: Mapping[str, str]) -> Layer:
+    """The command line as a layer."""
+    flags, unknown = parser.parse_known_args(arguments)
+    known = [action.dest for action in parser._actions]
+    for index, argument in enumerate(unknown):
+        name, _, value = argument.partition("=")
+        if not name.startswith("-"):
+            raise UserError("command line", argument, "not expected here", "Write --name value; see --help.")
+        value = value or next(iter(unknown[index + 1 :]), "")
+        owner = PLUGIN_SECTIONS.get(name.strip("-").partition(".")[0])
+        reason = f"{owner} {chosen[owner]!r} has no such setting" if owner else "unknown flag"
+        raise UserError(name, value, reason, nearest(name.strip("-"), known))
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for path, value in vars(flags).items():
+        if path in ("config", "resume", "overwrite", "dry_run"):
+            continue
+        *sections, leaf = path.split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[leaf] = _plain(value)
+        places[path] = "command line"
+    return Layer(values, places)
+
+
+def _plain(value: Any) -> Any:
+    """Null and lists in brackets are read as YAML; other values stay text, which pydantic converts."""
+    if isinstance(value, list):
+        if len(value) == 1 and value[0].startswith("["):
+            return yaml.safe_load(value[0])
+        return value
+    return None if value == "null" else value
+
+
+def _chosen(field: str, flag: str | None, layers: Sequence[Layer]) -> str:
+    """The name of the plug-in: from its flag, else the last file that names it, else the default."""
+    named = [layer.values[field] for layer in layers if field in layer.values]
+    name = flag or (named[-1] if named else Config.model_fields[field].default)
+    if not isinstance(name, str):
+        raise UserError(field, name, "not a name", "Write the name of one plug-in; see --help.")
+    return name
+
+
+def _schema(chosen: Mapping[str, str]) -> type[Config]:
+    """`Config` with the concrete classes of the chosen plug-ins in place of the abstract ones."""
+    fields: dict[str, Any] = {}
+    for section, field in PLUGIN_SECTIONS.items():
+        package, base = _PLUGINS[field]
+        fields[section] = (plugins.load(package, chosen[field], base, field), ...)
+    return create_model("Config", __base__=Config, **fields)
+
+
+def _check_all_plugins(layer: Layer) -> None:
+    """Settings of plug-ins that are not chosen this time must be right as well."""
+    for section, field in PLUGIN_SECTIONS.items():
+        several = layer.values.get(f"{section}s")
+        for name, settings in several.items() if isinstance(several, dict) else ():
+            package, base = _PLUGINS[field]
+            prefix = f"{section}s.{name}"
+            plugin = plugins.load(package, name, base, f"{prefix} ({layer.place(prefix)})")
+            known = field_paths(plugin, f"{prefix}.")
+            if isinstance(settings, dict):
+                check_keys(settings, plugin, layer, known, f"{prefix}.")
+            try:
+                plugin.model_validate({} if settings is None else settings)
+            except ValidationError as error:
+                raise _told(error, plugin, [layer], f"{prefix}.") from error
+
+
+def _validated(schema: type[Config], values: dict[str, Any], layers: Sequence[Layer]) -> Config:
+    """The config, as a plain `Config`: two of them are equal if all their values are."""
+    targets = values.get("model", {}).get("lora", {}).get("targets") if isinstance(values.get("model"), dict) else None
+    if isinstance(targets, list) and len(targets) == 1:  # one word from the command line is a word, not a list
+        values = merge(values, {"model": {"lora": {"targets": targets[0]}}})
+    try:
+        concrete = schema.model_validate(values)
+    except ValidationError as error:
+        raise _told(error, schema, layers) from error
+    except UserError as error:  # a rule across fields
+        raise UserError(_at(error.field, layers), error.value, error.reason, error.remedy) from error
+    return Config(**{name: getattr(concrete, name) for name in Config.model_fields})
+
+
+def _told(error: ValidationError, model: type[BaseModel], layers: Sequence[Layer], prefix: str = "") -> UserError:
+    """The first mistake that pydantic found, in the words of the user's files."""
+    first = error.errors()[0]
+    known = set(field_paths(model))
+    parts = [str(part) for part in first["loc"]]
+    path = next((p for n in range(len(parts), 0, -1) if (p := ".".join(parts[:n])) in known), ".".join(parts))
+    field: Any = None
+    cursor: type[BaseModel] | None = model
+    for part in path.split("."):
+        field = cursor.model_fields.get(part) if cursor else None
+        cursor = section_of(field.annotation) if field is not None else None
+    meaning = f"It is: {field.description}." if field is not None and field.description else "See --help."
+    reason = str(first["msg"])
+    value = None if first["type"] == "missing" else first["input"]
+    return UserError(_at(prefix + path, layers), value, reason[:1].lower() + reason[1:], meaning)
+
+
+def _at(path: str, layers: Sequence[Layer]) -> str:
+    """`path` with the place where its value was said, if anyone said it."""
+    said = next((layer.places[path] for layer in reversed(layers) if path in layer.places), None)
+    return f"{path} ({said})" if said else path
+
+
+def _with_underscores(argument: str) -> str:
+    """``--output-dir=X`` as ``--output_dir=X``: both spellings of a flag are right."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _epilog() -> str:
+    """The plug-ins and the shipped configs."""
+    lines = []
+    for title, field in (("algorithms", "algo"), ("protocols", "env")):
+        lines.append(f"{title} (--{field}; each has flags of its own: --{field} NAME --help):")
+        package, base = _PLUGINS[field]
+        for name in plugins.names(package):
+            try:
+                summary = getattr(plugins.load(package, name, base, field), "summary", "")
+            except Exception as error:
+                summary = f"(cannot be used: {error})"
+            lines.append(f"  {name:<16}{summary}")
+    lines += ["configs (--config):", *(f"  {name}" for name in shipped_configs())]
+    return "\n".join(lines)

@@ -1,0 +1,187 @@
+"""Layers of settings: YAML files, one after the other, then the command line. Each value remembers where it was said,
+so that a mistake is told with its file and line.
+
+In a file, settings of a plug-in belong to the plug-in that the file names (`algorithm` to its `algo`, `protocol` to its
+`env`); ``algorithms: {mrt-rl: {alpha: 2.0}, grpo: {}}`` (and `protocols`) give settings for several. Only those of the
+chosen plug-in become part of the config, so one file serves every ``--algo``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from backtrack_mrt.errors import UserError, did_you_mean
+
+PLUGIN_SECTIONS = {"algorithm": "algo", "protocol": "env"}  # section: the field that names the plug-in
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one source. `places` tells for a dotted name where it was said."""
+
+    values: dict[str, Any]
+    places: Mapping[str, str]
+
+    def place(self, path: str) -> str:
+        """Where the value at `path` (or the nearest section around it) was said; "" if not in this layer."""
+        while path and path not in self.places:
+            path = path.rpartition(".")[0]
+        return self.places.get(path, "")
+
+
+def read_layer(name: str) -> Layer:
+    """The layer of a YAML file, or of a shipped config of that name. Raises UserError naming file and line."""
+    path = _resolve(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            raise UserError("--config", name, "the file is empty", "Write at least one setting, or leave --config out.")
+        if not isinstance(node, yaml.MappingNode):
+            line = node.start_mark.line + 1
+            raise UserError(
+                f"{path}, line {line}", str(node.value)[:40], "not a mapping", "Write `section: {key: value}`."
+            )
+        places = {key: f"{path}, line {line}" for key, line in _lines(node, "", str(path))}
+        return Layer(yaml.safe_load(text), places)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError("--config", name, f"invalid YAML ({where}: {problem})", "Correct that line.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("--config", name, f"cannot be read: {error}", "Give a YAML file in UTF-8.") from error
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configs that come with the package."""
+    return sorted(entry.name for entry in files("backtrack_mrt.configs").iterdir() if entry.name.endswith(".yaml"))
+
+
+def _resolve(name: str) -> Path:
+    own = Path(name)
+    if own.is_file():
+        return own
+    if own.is_dir():
+        raise UserError("--config", name, "is a directory", "Give a YAML file, such as the directory's config.yaml.")
+    shipped = name.removeprefix("configs/").removesuffix(".yaml") + ".yaml"
+    if shipped in shipped_configs():
+        return Path(str(files("backtrack_mrt.configs") / shipped))
+    raise UserError("--config", name, "no such file, and no shipped config", did_you_mean(name, shipped_configs()))
+
+
+def _lines(node: yaml.Node, prefix: str, path: str) -> Iterator[tuple[str, int]]:
+    """Every key below `node` as a dotted name, with its line. A key written twice is refused: YAML would silently keep
+    the last."""
+    if not isinstance(node, yaml.MappingNode) or prefix.count(".") > 8:
+        return
+    seen = set()
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            raise UserError(
+                f"{path}, line {line}", str(key.value)[:40], "this key is not a name", "Write `name: value`."
+            )
+        if key.value in seen:
+            raise UserError(f"{path}, line {line}", prefix + key.value, "the key is written twice", "Keep one of them.")
+        seen.add(key.value)
+        yield prefix + key.value, line
+        yield from _lines(value, f"{prefix}{key.value}.", path)
+
+
+def choose(layer: Layer, chosen: Mapping[str, str]) -> Layer:
+    """The layer with the settings of the chosen plug-ins under `algorithm` and `protocol`; those of others are dropped.
+
+    `chosen` maps "algo" and "env" to names."""
+    values, places = dict(layer.values), dict(layer.places)
+    for section, naming in PLUGIN_SECTIONS.items():
+        several = values.pop(f"{section}s", None) or {}
+        if not isinstance(several, dict):
+            where = layer.place(f"{section}s")
+            raise UserError(f"{section}s ({where})", several, "not a mapping", f"Write `{section}s: {{name: {{…}}}}`.")
+        own = values.pop(section, None)
+        if not _same(str(values.get(naming, chosen[naming])), chosen[naming]):
+            own = None
+        named = next((name for name in several if _same(name, chosen[naming])), None)
+        if named is not None:
+            prefix = f"{section}s.{named}"
+            places |= {
+                section + key.removeprefix(prefix): at for key, at in layer.places.items() if _below(key, prefix)
+            }
+            places |= {key: at for key, at in layer.places.items() if _below(key, section)} if own else {}
+            own = merge(several[named] or {}, own or {})
+        if own is not None:
+            values[section] = own
+    return Layer(values, places)
+
+
+def merge(base: Any, over: Any) -> Any:
+    """Mappings are merged key by key; anything else, lists too, is replaced. A section left empty changes nothing."""
+    if isinstance(base, dict) and over is None:
+        return base
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    return base | {key: merge(base[key], value) if key in base else value for key, value in over.items()}
+
+
+def check_keys(
+    values: Mapping[str, Any], model: type[BaseModel], layer: Layer, known: list[str], prefix: str = ""
+) -> None:
+    """Refuse unknown keys, and yes/no where a number is wanted (Python takes True for 1). `known` are all dotted names
+    there are, `prefix` is the dotted name of `model` with a dot. Raises UserError."""
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if key not in model.model_fields:
+            raise UserError(f"{path} ({layer.place(path)})", value, "unknown key", nearest(path, known))
+        annotation = model.model_fields[key].annotation
+        section = section_of(annotation)
+        if section is not None and isinstance(value, Mapping):
+            check_keys(value, section, layer, known, f"{path}.")
+        elif isinstance(value, bool) and {int, float} & set(_members(annotation)):
+            raise UserError(f"{path} ({layer.place(path)})", value, "not a number", "Write a number.")
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field that is a section (or may be one), else None."""
+    return next((m for m in _members(annotation) if isinstance(m, type) and issubclass(m, BaseModel)), None)
+
+
+def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted names of all fields, those of sections after the section's own."""
+    paths = []
+    for name, field in model.model_fields.items():
+        paths.append(prefix + name)
+        if section := section_of(field.annotation):
+            paths += field_paths(section, f"{prefix}{name}.")
+    return paths
+
+
+def nearest(path: str, known: list[str]) -> str:
+    """The remedy for an unknown dotted name: the same name in another section, a similar one, the section's keys."""
+    section, _, leaf = path.rpartition(".")
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    matches = [name for name in known if name.rpartition(".")[2] == leaf]
+    matches = matches or difflib.get_close_matches(path, siblings, n=1) or difflib.get_close_matches(path, known, n=1)
+    hint = f"Did you mean {matches[0]!r}? " if matches else ""
+    return f"{hint}Known here: {', '.join(name.rpartition('.')[2] for name in siblings)}."
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _same(name: str, other: str) -> bool:
+    return name.replace("_", "-") == other.replace("_", "-")
+
+
+def _below(path: str, prefix: str) -> bool:
+    return path == prefix or path.startswith(f"{prefix}.")
