@@ -12,14 +12,14 @@ from backtrack_mrt.grading import Grader, Verdict
 from backtrack_mrt.metrics import (
     Estimate,
     FirstWrongStep,
-    answer_turns,
+    answers,
     backtracks,
     bootstrap,
     normalised_regret,
     outcomes_by_answer,
     per_problem,
-    sampled_tokens_by_answer,
     tokens_at_turns,
+    tokens_by_answer,
 )
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollout import Collector, trajectory_seeds
@@ -91,7 +91,7 @@ def summarise(
         accuracy=acc_at_turn[limit - 1],
         accuracy_prolonged=acc_at_turn[-1],
         acc_at_turn=acc_at_turn,
-        tokens=estimate(lambda s: [sampled_tokens_by_answer(s.trajectory, limit)[-1]]),
+        tokens=estimate(lambda s: [tokens_by_answer(s.trajectory, limit)[-1]]),
         normalised_regret=estimate(
             lambda s: [] if s.values is None else [normalised_regret(tokens_at_turns(s.trajectory), s.values, budget)]  # type: ignore[arg-type]
         ),
@@ -104,11 +104,6 @@ def summarise(
 
 def _right_answers(trajectories: Sequence[Trajectory], grader: Grader, rel_tol: float | None) -> set[tuple[str, str]]:
     """The (problem id, answer) pairs that are right, of all answers given in any turn; each is graded once."""
-    answers: dict[tuple[str, str], str] = {}
-    for trajectory in trajectories:
-        for j in answer_turns(trajectory):
-            parsed = trajectory.turns[j].parsed
-            assert parsed is not None and parsed.answer is not None  # answer_turns
-            answers[(trajectory.problem.id, parsed.answer)] = trajectory.problem.answer
-    verdicts = grader.grade_many([(gold, answer) for (_, answer), gold in answers.items()], rel_tol=rel_tol)
-    return {key for key, verdict in zip(answers, verdicts, strict=True) if verdict is Verdict.RIGHT}
+    golds = {(t.problem.id, answer): t.problem.answer for t in trajectories for _, answer in answers(t)}
+    verdicts = grader.grade_many([(gold, answer) for (_, answer), gold in golds.items()], rel_tol=rel_tol)
+    return {key for key, verdict in zip(golds, verdicts, strict=True) if verdict is Verdict.RIGHT}

@@ -63,29 +63,30 @@ def tokens_at_turns(trajectory: Trajectory) -> FloatArray:
     return np.cumsum([0] + [len(turn.completion.token_ids) for turn in trajectory.turns]).astype(np.float64)
 
 
-def answer_turns(trajectory: Trajectory) -> list[int]:
-    """Indices of the turns that gave an answer: the attempt and the revisions."""
-    return [j for j, turn in enumerate(trajectory.turns) if turn.parsed is not None and turn.parsed.answer is not None]
+def answers(trajectory: Trajectory) -> list[tuple[int, str]]:
+    """The answers given, attempt and revisions, each with the index of its turn."""
+    given = [(j, turn.parsed.answer) for j, turn in enumerate(trajectory.turns) if turn.parsed is not None]
+    return [(j, answer) for j, answer in given if answer is not None]
 
 
-def outcomes_by_answer(trajectory: Trajectory, is_right: Callable[[str], bool], answers: int) -> FloatArray:
-    """Outcome if the trajectory had been stopped after its k-th answer, k = 1 … `answers`, shape (answers,).
+def outcomes_by_answer(trajectory: Trajectory, is_right: Callable[[str], bool], most: int) -> FloatArray:
+    """Outcome if the trajectory had been stopped after its k-th answer, k = 1 … `most`, shape (most,).
 
     The policy does not know the limit, so cutting a long trajectory is the same as sampling with a lower limit. After
     its last answer a trajectory keeps its final outcome.
     """
-    outcomes = np.full(answers, trajectory.outcome)
-    for k, j in enumerate(answer_turns(trajectory)[:answers]):
-        last = j == len(trajectory.turns) - 1
-        outcomes[k] = trajectory.outcome if last else float(is_right(trajectory.turns[j].parsed.answer))  # type: ignore[union-attr, arg-type]
+    outcomes = np.full(most, trajectory.outcome)
+    for k, (j, answer) in enumerate(answers(trajectory)[:most]):
+        if j < len(trajectory.turns) - 1:
+            outcomes[k] = float(is_right(answer))
     return outcomes
 
 
-def sampled_tokens_by_answer(trajectory: Trajectory, answers: int) -> FloatArray:
-    """Sampled tokens spent if stopped after the k-th answer, shape (answers,)."""
+def tokens_by_answer(trajectory: Trajectory, most: int) -> FloatArray:
+    """Sampled tokens if the trajectory had been stopped after its k-th answer, shape (most,)."""
     spent = tokens_at_turns(trajectory)
-    tokens = np.full(answers, spent[-1])
-    for k, j in enumerate(answer_turns(trajectory)[:answers]):
+    tokens = np.full(most, spent[-1])
+    for k, (j, _) in enumerate(answers(trajectory)[:most]):
         tokens[k] = spent[j + 1]
     return tokens
 

@@ -1,0 +1,95 @@
+"""Demonstrations for supervised fine-tuning: turns of text with spans that carry loss or not.
+
+File form, one JSON object per line: ``{"problem": {"id", "question", "answer", "source"}, "turns": [{"phase": …,
+"spans": [{"text": …, "learn": true | false}, …]}, …]}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backtrack_mrt.dialogue import Dialogue
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.protocol import Episode, EpisodeProtocol
+from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
+
+IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Text of the model's side of a turn; `learn` is False where it carries no loss (an injected error)."""
+
+    text: str
+    learn: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A problem and the replies to the protocol's turns, each in spans."""
+
+    problem: Problem
+    turns: tuple[tuple[Span, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenised:
+    """A demonstration as a trajectory of the protocol, with the learnt flag of every token after the prompt (T,)."""
+
+    trajectory: Trajectory
+    learn: tuple[bool, ...]
+
+    def labels(self, turn_weights: Sequence[float]) -> list[int]:
+        """Labels of all tokens, prompt included: the token where it is learnt and its turn has weight, else −100."""
+        prompt, rest = self.trajectory.prompt_ids, self.trajectory.token_ids[len(self.trajectory.prompt_ids) :]
+        kept = zip(rest, self.learn, self.trajectory.turn_index(), strict=True)
+        return [IGNORED] * len(prompt) + [
+            token if learn and turn_weights[turn] > 0 else IGNORED for token, learn, turn in kept
+        ]
+
+
+def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: Dialogue) -> Tokenised:
+    """Run the demonstration through the protocol, as if a policy had written it. Raises UserError for a turn that the
+    protocol does not accept."""
+    episode = Episode(protocol, demonstration.problem)
+    learn: list[bool] = []
+    for spans in demonstration.turns:
+        if episode.spec is None:
+            break
+        instruction_ids: TokenIds = ()
+        if episode.turns:
+            instruction_ids = dialogue.following(episode.spec, episode.turns[-1].completion)
+        else:
+            episode.prompt_ids = dialogue.opening(demonstration.problem, episode.spec)
+        pieces = [(dialogue.chat.encode(span.text), span.learn) for span in spans] + [((dialogue.chat.eos_id,), True)]
+        ids = tuple(token for piece, _ in pieces for token in piece)
+        learn += [False] * len(instruction_ids) + [flag for piece, flag in pieces for _ in piece]
+        text = "".join(span.text for span in spans)
+        turn = episode.advance(text, Completion(ids, (0.0,) * len(ids), Finish.STOP), instruction_ids)
+        if turn.parsed is None:
+            raise UserError(
+                f"demonstration of {demonstration.problem.id}, turn {len(episode.turns)} ({turn.spec.phase})",
+                text,
+                f"the protocol does not accept it ({turn.violation or episode.stop})",
+                "Write the turn in the protocol's grammar, or raise its token limits.",
+            )
+    return Tokenised(episode.trajectory(), tuple(learn))
+
+
+def read_demonstrations(path: Path) -> Iterable[Demonstration]:
+    """Demonstrations of a JSONL file. Raises UserError naming file and line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError("data.traces", str(path), error.strerror or "cannot be read", "Name a JSONL file.") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            turns = tuple(tuple(Span(s["text"], bool(s.get("learn", True))) for s in t["spans"]) for t in row["turns"])
+            yield Demonstration(Problem(**row["problem"]), turns)
+        except (ValueError, TypeError, KeyError) as error:
+            reason = f"not a demonstration ({type(error).__name__}: {error})"
+            raise UserError(f"{path}:{number}", line[:80], reason, "See backtrack_mrt/demonstrations.py.") from error

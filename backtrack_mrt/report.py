@@ -1,0 +1,104 @@
+"""What a finished run shows: the table, the plot, and summary.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from backtrack_mrt.evaluate import Summary
+from backtrack_mrt.metrics import Estimate
+from backtrack_mrt.runlog import TokenLedger
+
+BASE, TRAINED = "#767676", "#0072b2"  # grey and blue: told apart by colour-blind readers and in print
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything the run's summary holds. `seconds` are wall times by part of the run."""
+
+    algo: str
+    trained_revisions: int
+    base: Summary
+    trained: Summary
+    seconds: Mapping[str, float]
+    ledger: TokenLedger
+
+    def write(self, path: Path) -> None:
+        """summary.json: {algo, base, trained, seconds, tokens}; estimates are {mean, low, high, n}, NaN is null."""
+        content = {
+            "algo": self.algo,
+            "trained_revisions": self.trained_revisions,
+            "base": self.base.as_json(),
+            "trained": self.trained.as_json(),
+            "seconds": dict(self.seconds),
+            "tokens": self.ledger.as_json(),
+        }
+        path.write_text(json.dumps(_without_nan(content), indent=2) + "\n", encoding="utf-8")
+
+    def table(self) -> Table:
+        """Before → after, with 95 % intervals."""
+        table = Table(title=f"{self.algo}: held-out problems, n = {self.base.accuracy.n}, 95 % intervals")
+        table.add_column("")
+        for column in ("base", "trained", "change"):
+            table.add_column(column, justify="right")
+        for name, base, trained in self._rows():
+            if base.n and trained.n:
+                table.add_row(name, str(base), str(trained), f"{trained.mean - base.mean:+.3f}")
+        return table
+
+    def _rows(self) -> Sequence[tuple[str, Estimate, Estimate]]:
+        base, trained = self.base, self.trained
+        last = len(base.acc_at_turn) - 1
+        rows = [
+            (f"final accuracy, {self.trained_revisions} revisions (as trained)", base.accuracy, trained.accuracy),
+            (f"final accuracy, {last} revisions", base.accuracy_prolonged, trained.accuracy_prolonged),
+        ]
+        for k, (before, after) in enumerate(zip(base.acc_at_turn, trained.acc_at_turn, strict=True)):
+            rows.append(("Acc@turn, first attempt" if k == 0 else f"Acc@turn, revision {k}", before, after))
+        return [
+            *rows,
+            ("tokens per trajectory", base.tokens, trained.tokens),
+            (f"normalised regret at {base.budget} tokens", base.normalised_regret, trained.normalised_regret),
+            ("backtracks per trajectory", base.backtracks, trained.backtracks),
+            ("backtracks to the right step", base.backtrack_right_share, trained.backtrack_right_share),
+            ("turns without a violation", base.clean_turns, trained.clean_turns),
+        ]
+
+    def plot(self, path: Path, history: Sequence[Mapping[str, float]]) -> None:
+        """Left: accuracy against revisions allowed, base and trained. Right: outcome over the updates."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+        for summary, colour, name in ((self.base, BASE, "base"), (self.trained, TRAINED, self.algo)):
+            points = summary.acc_at_turn
+            x = list(range(len(points)))
+            left.plot(x, [p.mean for p in points], "o-", color=colour, label=name)
+            left.fill_between(x, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.2, lw=0)
+        left.axvline(self.trained_revisions, color="black", lw=0.8, ls=":")
+        left.annotate(
+            "trained limit", (self.trained_revisions, left.get_ylim()[0]), rotation=90, ha="right", va="bottom"
+        )
+        left.set(xlabel="revisions allowed", ylabel="held-out accuracy (95 % interval)")
+        left.legend()
+        steps = [row["step"] for row in history]
+        right.plot(steps, [row["outcome"] for row in history], color=TRAINED)
+        right.set(xlabel="update", ylabel="outcome of the training rollouts")
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
