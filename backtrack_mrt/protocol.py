@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -99,24 +100,27 @@ class Episode:
         """Tokens that may still be sampled."""
         return self.protocol.token_budget - sum(len(t.completion.token_ids) for t in self.turns)
 
-    def advance(self, text: str, completion: Completion, instruction_ids: TokenIds = ()) -> Turn:
-        """Take the model's turn for `spec`. Never raises for anything the model wrote."""
+    def advance(self, text: str | None, completion: Completion, instruction_ids: TokenIds = ()) -> Turn:
+        """Take the model's turn for `spec`; `text` is None if the action was no text. Never raises for anything the
+        model wrote. A completion longer than `spec.max_new_tokens` is the caller's error (ValueError)."""
         if self.spec is None:
             raise RuntimeError(f"the trajectory of {self.problem.id} has ended ({self.stop})")
-        spec, parsed, violation = self.spec, None, None
-        length = len(completion.token_ids)
+        spec, parsed, violation, length = self.spec, None, None, len(completion.token_ids)
+        if length > spec.max_new_tokens:
+            raise ValueError(f"{length} tokens for a turn of at most {spec.max_new_tokens}")
+        cut_off = completion.finish is Finish.LENGTH
         # Cut off by the budget, or (before the turn's own limit) by the end of the model's context.
-        out_of_budget = length > self.budget_left or (
-            completion.finish is Finish.LENGTH and (length == self.budget_left or length < spec.max_new_tokens)
-        )
+        out_of_budget = cut_off and (length == self.budget_left or length < spec.max_new_tokens)
         if not out_of_budget:
             try:
-                if completion.finish is Finish.LENGTH:
+                if text is None:
+                    raise ProtocolViolation("not_text", "the action is neither text nor a completion")
+                if cut_off:
                     raise ProtocolViolation("turn_too_long", f"no end within {spec.max_new_tokens} tokens")
                 parsed = self.protocol.parse(spec.phase, text, self.turns)
             except ProtocolViolation as error:
                 violation = error.name
-        turn = Turn(spec, text, parsed, instruction_ids, completion, violation)
+        turn = Turn(spec, text or "", parsed, instruction_ids, completion, violation)
         self.turns.append(turn)
         if parsed is not None:
             self._ask()
@@ -143,3 +147,9 @@ class Episode:
         else:
             cap = min(following.max_new_tokens, self.budget_left)
             self.spec = TurnSpec(following.phase, cap, following.fields)
+
+
+def graded(trajectory: Trajectory, verdict: str) -> Trajectory:
+    """The trajectory with the grader's verdict and outcome R: 1 if the answer is right and the protocol was kept."""
+    right = verdict == "right" and trajectory.stop is not StopReason.VIOLATION
+    return replace(trajectory, verdict=str(verdict), outcome=float(right))

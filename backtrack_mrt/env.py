@@ -1,0 +1,234 @@
+"""The Gymnasium environment: one `gymnasium` episode is one trajectory, one step is one turn.
+
+    env = gymnasium.make("backtrack_mrt/Backtrack-v0", render_mode="ansi")  # after `import backtrack_mrt.env`
+    instruction, info = env.reset(seed=0)
+    instruction, reward, terminated, truncated, info = env.step("## Step 1: …\\n\\\\boxed{4}")
+
+An observation is the instruction of the next turn; it never tells whether an answer was right. The reward is the
+outcome, given at the end. A trajectory that breaks the protocol is *terminated* with reward 0 and the violation's name
+in `info`; one that uses up its token budget is *truncated*, and the answer that stands is graded.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import gymnasium
+from gymnasium.error import ResetNeeded
+
+from backtrack_mrt import plugins
+from backtrack_mrt.chat import ByteChat, Chat
+from backtrack_mrt.data import signs
+from backtrack_mrt.dialogue import Dialogue
+from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.grading import Grader
+from backtrack_mrt.prompting import Prompts, load_prompts
+from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
+from backtrack_mrt.spaces import TextSpace
+from backtrack_mrt.trace import render_trace
+from backtrack_mrt.types import Completion, Finish, FloatArray, Problem, StopReason, TokenIds, Trajectory
+
+Action = str | Completion
+Grade = Callable[[Problem, str | None], str]
+PROTOCOLS = "backtrack_mrt.envs"
+
+
+class EpisodeEnv(gymnasium.Env[str, Any]):
+    """One trajectory of `protocol` per episode.
+
+    problems: drawn from uniformly at `reset`, unless `options={"problem": index or Problem}` names one.
+    grade: (problem, answer that stands) → verdict; "right" gives reward 1. By default the project's grader.
+    chat: turns text into the tokens of a model. Without one, a token is a byte of UTF-8.
+    `info` holds problem (its id), phase (the one asked for; None at the end), parsed and violation (of the turn just
+    taken), stop, answer and verdict (None before the end).
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (Gymnasium's declaration)
+
+    def __init__(
+        self,
+        protocol: EpisodeProtocol,
+        problems: Sequence[Problem],
+        prompts: Prompts,
+        *,
+        grade: Grade | None = None,
+        chat: Chat | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise UserError("render_mode", render_mode, "unknown mode", did_you_mean(str(render_mode), ["ansi"]))
+        if not problems:
+            raise UserError("problems", problems, "there is no problem to solve", "Pass at least one.")
+        self.protocol, self.problems = protocol, problems
+        self.dialogue = Dialogue(chat or ByteChat(), prompts)
+        self.render_mode = render_mode
+        self.observation_space = TextSpace()
+        self.action_space = TextSpace(completions=True)
+        self._grader = Grader(workers=1) if grade is None else None
+        self._grade = grade or self._default_grade
+        self._episode: Episode | None = None
+        self._instruction_ids: TokenIds = ()
+        self._trajectory: Trajectory | None = None
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The trajectory so far, token ids included; graded once it has ended."""
+        if self._trajectory is None:
+            raise ResetNeeded("there is no trajectory before `reset`")
+        return self._trajectory
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        problem = self._choose(options or {})
+        self._episode = episode = Episode(self.protocol, problem)
+        self._instruction_ids = ()
+        if episode.spec is not None:
+            episode.prompt_ids = self.dialogue.opening(problem, episode.spec)
+        self._trajectory = episode.trajectory()
+        return self._observation(episode), self._info(episode)
+
+    def step(self, action: object) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one turn. A text or completion that is too long is cut off where a model would have been; an action of
+        another type is the violation `not_text`."""
+        episode = self._episode
+        if episode is None or episode.spec is None:
+            raise ResetNeeded("the trajectory has ended or not begun: call `reset` first")
+        chat, limit = self.dialogue.chat, episode.spec.max_new_tokens
+        if isinstance(action, str):
+            ids = (*chat.encode(action), chat.eos_id)
+            completion = Completion(ids, (math.nan,) * len(ids), Finish.STOP)  # no policy sampled it
+        else:
+            completion = action if isinstance(action, Completion) else Completion((), (), Finish.STOP)
+        if len(completion.token_ids) > limit:
+            completion = Completion(completion.token_ids[:limit], completion.logprobs[:limit], Finish.LENGTH)
+        text = chat.decode(completion.token_ids) if isinstance(action, Action) else None
+        episode.advance(text, completion, self._instruction_ids)
+        self._instruction_ids = self.dialogue.following(episode.spec, completion) if episode.spec else ()
+        self._trajectory = episode.trajectory()
+        reward = 0.0
+        if episode.stop is not None:
+            self._trajectory = graded(self._trajectory, self._grade(episode.problem, self._trajectory.answer))
+            reward = self._trajectory.outcome
+        truncated = episode.stop is StopReason.BUDGET
+        terminated = episode.stop is not None and not truncated
+        return self._observation(episode), reward, terminated, truncated, self._info(episode)
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The trajectory so far as readable text ("ansi"), None without a render mode."""
+        return render_trace(self.trajectory) if self.render_mode == "ansi" else None
+
+    def close(self) -> None:
+        """End the grader's worker process, if one was started."""
+        if self._grader is not None:
+            self._grader.close()
+
+    def _default_grade(self, problem: Problem, answer: str | None) -> str:
+        assert self._grader is not None
+        return self._grader.grade(problem.answer, answer)
+
+    def _choose(self, options: Mapping[str, Any]) -> Problem:
+        for key in options:
+            if key != "problem":
+                raise UserError(f"options[{key!r}]", options[key], "unknown option", did_you_mean(key, ["problem"]))
+        chosen = options.get("problem")
+        if isinstance(chosen, Problem):
+            return chosen
+        if chosen is None:
+            return self.problems[int(self.np_random.integers(len(self.problems)))]
+        try:
+            index = operator.index(chosen)
+        except TypeError:
+            index = -1
+        if not 0 <= index < len(self.problems):
+            known = f"0 … {len(self.problems) - 1}"
+            raise UserError("options['problem']", chosen, "not a problem", f"Pass a Problem or its index, {known}.")
+        return self.problems[index]
+
+    def _observation(self, episode: Episode) -> str:
+        """The instruction to follow next; "" at the end."""
+        if episode.spec is None:
+            return ""
+        phase, fields = episode.spec.phase, episode.spec.fields
+        if episode.turns:
+            return self.dialogue.prompts.render(phase, fields)
+        return self.dialogue.prompts.opening(phase, episode.problem.question, fields)
+
+    def _info(self, episode: Episode) -> dict[str, Any]:
+        last = episode.turns[-1] if episode.turns else None
+        return {
+            "problem": episode.problem.id,
+            "phase": episode.spec.phase if episode.spec else None,
+            "parsed": last.parsed if last else None,
+            "violation": last.violation if last else None,
+            "stop": episode.stop,
+            "answer": self.trajectory.answer,
+            "verdict": self.trajectory.verdict,
+        }
+
+
+class ValueSource(Protocol):
+    """What `ProgressReward` needs of a meta-prover."""
+
+    def values(self, trajectories: Sequence[Trajectory]) -> Sequence[FloatArray]:
+        """V_0 … V_E of each trajectory, shape (E+1,)."""
+
+
+class ProgressReward(gymnasium.Wrapper[str, Any, str, Any]):
+    """Dense reward: α · progress of the turn, plus the outcome at the end. Progress is V_{j+1} − V_j by `prover`, whose
+    tokens must be those of the environment's chat. `info` gains value (V_{j+1}) and progress."""
+
+    def __init__(self, env: gymnasium.Env[str, Any], prover: ValueSource, alpha: float = 1.0) -> None:
+        super().__init__(env)
+        self.prover, self.alpha = prover, alpha
+        self._value = math.nan
+
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        observation, info = self.env.reset(seed=seed, options=dict(options) if options else None)
+        self._value = self._latest_value()
+        return observation, {**info, "value": self._value}
+
+    def step(self, action: object) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        observation, outcome, terminated, truncated, info = self.env.step(action)
+        before, self._value = self._value, self._latest_value()
+        progress = self._value - before
+        info = {**info, "value": self._value, "progress": progress}
+        return observation, float(outcome) + self.alpha * progress, terminated, truncated, info
+
+    def _latest_value(self) -> float:
+        return float(self.prover.values([self.env.unwrapped.trajectory])[0][-1])  # type: ignore[attr-defined]
+
+
+def make(
+    protocol: str,
+    problems: Sequence[Problem] | None = None,
+    *,
+    prompt_style: str = "instruct",
+    grade: Grade | None = None,
+    chat: Chat | None = None,
+    render_mode: str | None = None,
+    **settings: Any,
+) -> EpisodeEnv:
+    """The environment of a protocol by name: on generated problems unless some are given. `settings` are the
+    protocol's own (`token_budget=…`)."""
+    chosen = plugins.load(PROTOCOLS, protocol, EpisodeProtocol, "env")  # type: ignore[type-abstract]
+    return EpisodeEnv(
+        chosen(**settings),
+        problems or signs.generate("train", 256, seed=0),
+        load_prompts(protocol, prompt_style),
+        grade=grade,
+        chat=chat,
+        render_mode=render_mode,
+    )
+
+
+def environment_id(protocol: str) -> str:
+    """Gymnasium's id of a protocol: ``open-ended`` → ``backtrack_mrt/OpenEnded-v0``."""
+    return f"backtrack_mrt/{protocol.replace('_', '-').title().replace('-', '')}-v0"
+
+
+for _name in plugins.names(PROTOCOLS):
+    if environment_id(_name) not in gymnasium.registry:
+        gymnasium.register(environment_id(_name), entry_point="backtrack_mrt.env:make", kwargs={"protocol": _name})
