@@ -1,0 +1,139 @@
+"""Metrics on hand-worked trajectories."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backtrack_mrt.metrics import (
+    answers,
+    backtracks,
+    bootstrap,
+    normalised_regret,
+    outcomes_by_answer,
+    per_problem,
+    rollout_metrics,
+    tokens_at_turns,
+    tokens_by_answer,
+)
+from backtrack_mrt.types import (
+    Completion,
+    Finish,
+    Parsed,
+    Phase,
+    Problem,
+    Scored,
+    StopReason,
+    Trajectory,
+    Turn,
+    TurnSpec,
+)
+
+
+def turn(phase: Phase, tokens: int, parsed: Parsed | None, violation: str | None = None) -> Turn:
+    completion = Completion((7,) * tokens, (-0.5,) * tokens, Finish.STOP)
+    return Turn(TurnSpec(phase, 64), "", parsed, (3, 4), completion, violation)
+
+
+ATTEMPT = turn(Phase.ATTEMPT, 10, Parsed(answer="1", steps=("a", "b", "c")))
+ERROR_2 = turn(Phase.DETECT, 4, Parsed(verdict=False, step=2))
+TO_1 = turn(Phase.BACKTRACK, 2, Parsed(step=1))
+REVISE = turn(Phase.REVISE, 6, Parsed(answer="2", steps=("b'", "c'")))
+NO_ERROR = turn(Phase.DETECT, 3, Parsed(verdict=True))
+CORRECTED = Trajectory(
+    Problem("p", "q", "2"),
+    (1, 2),
+    (ATTEMPT, ERROR_2, TO_1, REVISE, NO_ERROR),
+    StopReason.FINISHED,
+    answer="2",
+    outcome=1.0,
+    verdict="right",
+)
+
+
+def test_regret_of_hand_drawn_curves() -> None:
+    assert normalised_regret([0, 10], [1, 1], 10) == pytest.approx(0)
+    assert normalised_regret([0, 10], [0, 1], 10) == pytest.approx(0.5)
+    # Held at 1 from token 10 to the budget 20: area 5 + 10.
+    assert normalised_regret([0, 10], [0, 1], 20) == pytest.approx(1 - 15 / 20)
+    # Cut in the middle of a segment: V(5) = .5, area 1.25.
+    assert normalised_regret([0, 10], [0, 1], 5) == pytest.approx(1 - 1.25 / 5)
+    assert normalised_regret([0], [0.25], 8) == pytest.approx(0.75)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.5, 100))
+def test_regret_is_between_the_best_and_the_worst_value(values: list[float], budget: float) -> None:
+    regret = normalised_regret(list(range(len(values))), values, budget)
+    assert 1 - max(values) - 1e-9 <= regret <= 1 - min(values) + 1e-9
+
+
+def test_answers_and_outcomes_at_every_limit() -> None:
+    assert answers(CORRECTED) == [(0, "1"), (3, "2")]
+    outcomes = outcomes_by_answer(CORRECTED, lambda answer: answer == "2", most=4)
+    np.testing.assert_array_equal(outcomes, [0, 1, 1, 1])
+    np.testing.assert_array_equal(tokens_at_turns(CORRECTED), [0, 10, 14, 16, 22, 25])
+    np.testing.assert_array_equal(tokens_by_answer(CORRECTED, most=3), [10, 22, 25])
+
+
+def test_a_violation_counts_from_the_limit_that_allows_it() -> None:
+    broken = replace(
+        CORRECTED,
+        turns=(ATTEMPT, turn(Phase.DETECT, 4, None, "missing_verdict")),
+        stop=StopReason.VIOLATION,
+        answer=None,
+        outcome=0.0,
+    )
+    np.testing.assert_array_equal(outcomes_by_answer(broken, lambda answer: answer == "1", most=3), [1, 0, 0])
+
+
+@pytest.mark.parametrize(("first_wrong", "kind"), [(2, "exact"), (3, "early"), (1, "late"), (4, "needless")])
+def test_kinds_of_backtracks(first_wrong: int, kind: str) -> None:
+    seen = []
+
+    def first_wrong_step(problem: Problem, steps: object) -> int:
+        seen.append(steps)
+        return first_wrong
+
+    assert backtracks(CORRECTED, first_wrong_step) == [kind]
+    assert seen == [("a", "b", "c")]
+    assert backtracks(CORRECTED, lambda problem, steps: None) == []
+
+
+def test_rollout_metrics_by_hand() -> None:
+    values = np.array([0.1, 0.2, 0.2, 0.4, 0.8, 0.9])
+    wrong = replace(CORRECTED, turns=(ATTEMPT,), stop=StopReason.TURN_LIMIT, outcome=0.0, verdict="wrong")
+    metrics = rollout_metrics([Scored(CORRECTED, values), Scored(wrong, np.array([0.1, 0.0]))])
+    assert metrics["outcome"] == 0.5
+    assert metrics["tokens/sampled"] == (25 + 10) / 2
+    assert metrics["tokens/env"] == (2 + 5 * 2 + 2 + 2) / 2
+    assert metrics["stop/finished"] == metrics["stop/turn_limit"] == 0.5
+    assert metrics["grader/right"] == 0.5
+    assert metrics["value/turn_0"] == pytest.approx(0.1)
+    assert metrics["progress/turn_0"] == pytest.approx((0.1 - 0.1) / 2)
+    assert metrics["progress/turn_4"] == pytest.approx(0.1)
+
+
+def test_bootstrap_resamples_problems_not_samples() -> None:
+    """100 copies of one sample per problem say no more than one."""
+    few = bootstrap([[0.0], [1.0], [1.0], [0.0], [1.0]])
+    many = bootstrap([[0.0] * 100, [1.0] * 100, [1.0] * 100, [0.0] * 100, [1.0] * 100])
+    assert (few.low, few.high, few.mean) == (many.low, many.high, many.mean)
+    assert (few.n, many.n) == (5, 500)
+    assert bootstrap([[], []]).n == 0
+
+
+def test_bootstrap_interval_covers() -> None:
+    """About 95 % of the intervals of Bernoulli(.3) means hold the truth (n = 100 problems, 300 repetitions)."""
+    rng = np.random.default_rng(1)
+    estimates = [bootstrap(rng.binomial(1, 0.3, size=(100, 1)).tolist(), resamples=400) for _ in range(300)]
+    assert 0.90 <= np.mean([e.low <= 0.3 <= e.high for e in estimates]) <= 0.99
+
+
+def test_per_problem_keeps_ragged_numbers_together() -> None:
+    other = replace(CORRECTED, problem=Problem("other", "q", "2"))
+    rows = per_problem([Scored(CORRECTED), Scored(other), Scored(CORRECTED)], lambda s: [1.0, 2.0])
+    assert rows == [[1.0, 2.0, 1.0, 2.0], [1.0, 2.0]]
