@@ -16,7 +16,7 @@ _UNICODE = str.maketrans(
     }
 )  # fmt: skip
 _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])")
-_SPACES = re.compile(r"\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\s")
+_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\s")
 _NAMES = [
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:mathrm|textbf|mbox|textnormal|textrm|textit|textsf|operatorname)\s*\{"), r"\\text{"),
@@ -27,13 +27,14 @@ _NAMES = [
     (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne"),
     (re.compile(r"\\l(?:angle|brack)(?![A-Za-z])"), "("),
     (re.compile(r"\\r(?:angle|brack)(?![A-Za-z])"), ")"),
+    (re.compile(r"\bnp\.(?=[a-z])"), r"\\"),  # Minerva has golds in Python
     (re.compile(r"\\lt(?![A-Za-z])"), "<"),
     (re.compile(r"\\gt(?![A-Za-z])"), ">"),
 ]
-_ARGUMENT = r"(?:\{\s*([^{}]*?)\s*\}|([0-9A-Za-z]))"
+_ARGUMENT = r"(?:\{\s*([^{}]*?)\s*\}|([0-9A-Za-z]|\\pi(?![A-Za-z])))"
 _FRACTION = re.compile(rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}")
 _ROOT = re.compile(r"\\sqrt\s*([0-9A-Za-z])")
-_LOOSE_SPACE = re.compile(r"(?<=[^0-9A-Za-z,;]) +| +(?=[^0-9A-Za-z\\])| +(?=\\[^a-zA-Z])")
+_LOOSE_SPACE = re.compile(r"(?<=[^0-9A-Za-z,;]) +| +(?=[^0-9A-Za-z])")
 _CONJUNCTION = re.compile(r"\\text\{\s*,?\s*(?:or|and)\s*\}\s*,?|(?<=[\w})\]]) *,? (?:or|and) (?=[\w\\({\[-])")
 _WRAPPERS = [("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ('"', '"')]
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -52,7 +53,7 @@ def canonical(text: str) -> str:
     text = text.replace(r"\!", "").replace("{,}", ",")
     text = _SIZES.sub("", text)
     text = _SPACES.sub(" ", text)
-    if "\\" in text:
+    if "\\" in text or "np." in text:
         for pattern, replacement in _NAMES:
             text = pattern.sub(replacement, text)
         text = _FRACTION.sub(lambda m: rf"\frac{{{m[1] or m[2] or ''}}}{{{m[3] or m[4] or ''}}}", text)
@@ -95,9 +96,16 @@ def closes_at_end(text: str) -> bool:
     return False
 
 
+_COMMAND = re.compile(r"(\\[A-Za-z]+) +(?=[A-Za-z])")
+_IDLE_SPACE = re.compile(r"(?<!\d) +| +(?!\d)")
+
+
 def key(text: str) -> str:
     """``text`` (canonical) without the spaces that mean nothing: equal keys are equal answers."""
-    return text.replace(", ", ",").replace("; ", ";").replace("+\\infty", "\\infty")
+    if " " in text:
+        # A space ends a command's name, and it stands between the parts of 1 1/2; products read the same without.
+        text = _IDLE_SPACE.sub("", _COMMAND.sub("\\1\0", text)).replace("\0", " ")
+    return text.replace("+\\infty", "\\infty")
 
 
 def words(text: str) -> str:

@@ -82,7 +82,9 @@ def compare(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask:
         given = parse_quantity(answer)
         if given is not None:
             return _compare_quantities(exact, given, rel_tol)
-    spelled = _compare_text(gold, answer) if exact is None else None
+    named = _NAMED.match(answer)
+    bare = answer[named.end() :] if named and "=" not in gold else answer
+    spelled = _compare_text(gold, bare) if exact is None else None
     if spelled is not None:
         return spelled
     related = _compare_equations(gold, answer, rel_tol)

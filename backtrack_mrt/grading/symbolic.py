@@ -6,12 +6,13 @@ Runs without the package around it (see worker.py), so it imports nothing of it.
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import Any
 
 import math_verify.grader
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, E, Eq, Expr, Float, I, Integer, MatrixBase, Rational, simplify  # type: ignore[import-untyped]
+from sympy import Basic, E, Eq, Expr, Float, I, MatrixBase, Rational, simplify  # type: ignore[import-untyped]
 
 # Units are compared before the text comes here, and math-verify's list of units holds single letters (t, h, o, c).
 _LATEX = LatexExtractionConfig(
@@ -73,6 +74,7 @@ def _compare(gold: str, answer: str, rel_tol: float | None) -> str:
         return "wrong"
 
 
+@lru_cache(maxsize=256)  # the gold of a group comes again and again
 def _parse(text: str) -> Any:
     """What math-verify reads in ``text``, floats made exact, or None. Boxed, because raw text is often misread."""
     try:
@@ -142,21 +144,41 @@ def _numerically_equal(first: Any, second: Any, *_: int) -> bool:
     first, second = first.doit(), second.doit()
     if first == second:
         return True
-    if first.free_symbols or second.free_symbols:
-        return False
-    # A cheap refutation: numbers that differ in the first digits need no simplification.
-    difference = (first - second).evalf(_DIGITS)
-    if difference.is_number and difference.is_comparable:
-        scale = abs(first.evalf(_DIGITS)) + abs(second.evalf(_DIGITS)) + Integer(1)
-        if bool(abs(difference) > scale * Rational(1, 10**9)):
-            raise _Different
+    if all(_differ(first, second, start) for start in (3, 7)):
+        raise _Different
     return False
+
+
+def _differ(first: Any, second: Any, start: int) -> bool:
+    """Whether two expressions are plainly different numbers once their variables are given some positive values.
+
+    A cheap refutation of most wrong answers, which would take the symbolic comparison longest. Only a refutation:
+    what agrees, or has no value, is left to the symbolic comparison.
+    """
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    values = {symbol: Rational(start * 97 + 31 * index, 211) for index, symbol in enumerate(symbols)}
+    one, other = first.evalf(_DIGITS, subs=values), second.evalf(_DIGITS, subs=values)
+    difference = one - other
+    if not (one.is_number and other.is_number and difference.is_finite):
+        return False
+    return bool(abs(difference).evalf() > (abs(one) + abs(other)).evalf() * Rational(1, 10**9))
 
 
 class _Different(Exception):
     """Raised through math-verify (which reads any error as "not equal") to skip its costly symbolic attempt."""
 
 
+_compare_symbols = math_verify.grader.sympy_compare_symbols
+
+
+def _same_symbol(gold: Any, answer: Any) -> bool:
+    """A variable equals what simplifies to it; math-verify compares only the spelling."""
+    if _compare_symbols(gold, answer):
+        return True
+    return isinstance(gold, Expr) and isinstance(answer, Expr) and bool(simplify(gold - answer) == 0)
+
+
+math_verify.grader.sympy_compare_symbols = _same_symbol
 math_verify.grader.sympy_solve_and_compare = _same_equation
 math_verify.grader.sympy_numeric_eq = _numerically_equal
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that we keep the time ourselves
