@@ -3,18 +3,33 @@
 Grammar, all markers at the start of a line, matched byte for byte:
 
     attempt    `## Step 1: …`, `## Step 2: …`, numbered without gaps; then `\\boxed{answer}`
-    detect     anything, then a line `No error` or `Error in step N` (N ≤ number of steps of the standing solution)
-    backtrack  `Backtrack to step N` (0 = the beginning): steps after N are discarded, 1 … N are kept; N < number of steps
+    detect     one line `No error` or `Error in step N`, N at most the number of standing steps
+    backtrack  one line `Backtrack to step N` (0 = the beginning): the steps after N, at least one, are discarded
     revise     `## Step N+1: …` and on, numbered without gaps; then `\\boxed{answer}`
 
-One rule for repeated markers: a turn with more than one verdict or target is refused. The last balanced box of an
-attempt or revision is its answer.
+A number has one to three ASCII digits and is never clamped. After a verdict or a target a full stop and blanks may
+follow; a line that differs in any other way is no marker. What else a turn says is free text. The answer is the last
+balanced box after the first step's marker; the last step's text runs to the end of the turn. A turn that breaks the
+grammar ends the trajectory with outcome 0, under one of these names:
+
+    missing_step         an attempt or revision without a step
+    step_order           its steps are not N+1, N+2, … after the N steps that stand
+    missing_answer       no balanced box after the first step
+    missing_verdict      a check without a verdict
+    repeated_verdict     more than one verdict: neither counts
+    step_out_of_range    an error in a step that does not stand
+    missing_target       a backtrack turn without a target
+    repeated_target      more than one target: neither counts
+    target_out_of_range  a target that discards no step, or does not exist
+    turn_too_long        (any protocol) no end within the turn's token limit
+    not_text             (any protocol) the action was neither text nor a completion
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar, Self
 
 from pydantic import Field
@@ -46,7 +61,10 @@ class Backtrack(EpisodeProtocol):
         return 1 + self.max_revisions
 
     def prolonged(self, factor: float) -> Self:
-        longer = {"max_revisions": round(factor * self.max_revisions), "token_budget": round(factor * self.token_budget)}
+        longer = {
+            "max_revisions": round(factor * self.max_revisions),
+            "token_budget": round(factor * self.token_budget),
+        }
         return self.model_copy(update=longer)
 
     def next_turn(self, problem: Problem, turns: Sequence[Turn]) -> TurnSpec | StopReason:
@@ -87,14 +105,14 @@ def _parse_solution(text: str, first_step: int) -> Parsed:
     marks = list(_STEP.finditer(text))
     if not marks:
         raise ProtocolViolation("missing_step", f"no line '## Step {first_step}:'")
-    numbers = [int(mark[1]) for mark in marks]
-    if numbers != list(range(first_step, first_step + len(marks))):
-        raise ProtocolViolation("step_order", f"steps are numbered {numbers}, expected {first_step}, {first_step + 1}, …")
-    answer = extract_boxed(text)
-    if answer is None:
-        raise ProtocolViolation("missing_answer", "no balanced \\boxed{…}")
+    for expected, mark in enumerate(marks, first_step):
+        if int(mark[1]) != expected:
+            raise ProtocolViolation("step_order", f"step {mark[1]} where step {expected} was expected")
     starts = [mark.start() for mark in marks] + [len(text)]
-    return Parsed(answer=answer, steps=tuple(text[a:b].strip() for a, b in zip(starts, starts[1:], strict=False)))
+    answer = extract_boxed(text[starts[0] :])
+    if answer is None:
+        raise ProtocolViolation("missing_answer", "no balanced \\boxed{…} after the first step")
+    return Parsed(answer=answer, steps=tuple(text[a:b].strip() for a, b in pairwise(starts)))
 
 
 def _parse_verdict(text: str, standing: int) -> Parsed:

@@ -1,4 +1,8 @@
-"""One attempt, no revision: the protocol of direct answering and of STaR."""
+"""One attempt, no revision: the protocol of direct answering and of STaR.
+
+The answer is the last balanced `\\boxed{…}`. Violations: `missing_answer`, and those of any protocol (`turn_too_long`,
+`not_text`).
+"""
 
 from __future__ import annotations
 
