@@ -1,0 +1,24 @@
+"""The Hugging Face hub when there is no network."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+
+@lru_cache
+def rely_on_cache_if_unreachable(seconds: float = 3.0) -> None:
+    """Without a network the hub's clients retry for half a minute before they fail: let them look into their cache at
+    once. To be called before they are used; does nothing behind a proxy, where reaching the hub is the proxy's part."""
+    if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
+        return
+    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), seconds).close()
+    except OSError:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        if constants := sys.modules.get("huggingface_hub.constants"):
+            constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]

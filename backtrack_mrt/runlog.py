@@ -1,0 +1,186 @@
+"""The run directory, the one place where a run leaves anything.
+
+config.yaml                      the resolved config; `--config` takes it
+metrics.jsonl                    one JSON object per step, `step` first; what is not a finite number is null
+trajectories/step_000010.jsonl   the rollouts of a step, one per line (`backtrack_mrt.records`)
+checkpoints/                     the trainer's
+summary.json                     the results
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from backtrack_mrt.cli import config_from
+from backtrack_mrt.config import Config
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.records import read_trajectories, write_trajectories
+from backtrack_mrt.types import Scored
+
+# What a run writes, and `--overwrite` therefore deletes. Anything else in the directory is the user's.
+OWN = ("config.yaml", "metrics.jsonl", "trajectories", "checkpoints", "summary.json", "report.html", "report.png")
+
+
+@dataclass
+class TokenLedger:
+    """All tokens of a run: sampled by the policy, inserted by the environment, spent by the meta-prover."""
+
+    sampled: int = 0
+    env: int = 0
+    prover: int = 0
+
+    def as_json(self) -> dict[str, int]:
+        """Plain data for summary.json, with the total."""
+        return asdict(self) | {"total": self.sampled + self.env + self.prover}
+
+
+class RunDir:
+    """The run directory at `path`. `check` looks without touching, `create` writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_path, self.metrics_path = path / "config.yaml", path / "metrics.jsonl"
+        self.trajectories, self.checkpoints = path / "trajectories", path / "checkpoints"
+        self.summary_path = path / "summary.json"
+
+    @classmethod
+    def check(cls, config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
+        """The config's run directory, if a run may start or resume in it; nothing is written. Raises UserError for a
+        directory in use, a resumed run that is not there, and one whose config differs."""
+        run = cls(config.run_path)
+        if resume and overwrite:
+            raise UserError("--overwrite", "--resume", "these exclude each other", "Give one of them.")
+        if run.path.exists() and not run.path.is_dir():
+            raise run._refusal("is a file", "Choose another --output-dir.")
+        in_use = run.path.is_dir() and any(run.path.iterdir())
+        if resume:
+            run._check_same(config)
+        elif overwrite and in_use and not run._is_run():
+            raise run._refusal(
+                "holds no run, so --overwrite will not delete anything in it", "Choose another directory."
+            )
+        elif in_use and not overwrite:
+            raise run._refusal(
+                "is in use", "Continue it with --resume, replace it with --overwrite, or choose another."
+            )
+        return run
+
+    @classmethod
+    def create(cls, config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
+        """`check`, then make the directory and save the config. Overwriting deletes what a run writes (`OWN`) and
+        nothing else, and says so."""
+        run = cls.check(config, resume=resume, overwrite=overwrite)
+        if resume:
+            return run
+        try:
+            if overwrite:
+                run._delete()
+            run.trajectories.mkdir(parents=True)
+            run.checkpoints.mkdir()
+            text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
+            run.config_path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise run._refusal(f"cannot be written: {error.strerror}", "Choose another --output-dir.") from error
+        return run
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line to metrics.jsonl."""
+        line = {"step": step} | {name: _finite(value) for name, value in metrics.items()}
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line torn by a crash is left out."""
+        if not self.metrics_path.exists():
+            return []
+        lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def save_trajectories(self, step: int, scored: Sequence[Scored]) -> None:
+        """Write the rollouts of a step."""
+        write_trajectories(self._step_path(step), scored)
+
+    def load_trajectories(self, step: int) -> list[Scored]:
+        """The rollouts of a step."""
+        return read_trajectories(self._step_path(step))
+
+    def save_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json; numbers that are not finite become null."""
+        text = json.dumps(_finite(summary), indent=2, ensure_ascii=False, allow_nan=False)
+        self.summary_path.write_text(text + "\n", encoding="utf-8")
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`: a resumed run does those steps again."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        self.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        for path in self.trajectories.glob("step_*.jsonl"):
+            if path > self._step_path(step):
+                path.unlink()
+
+    def _step_path(self, step: int) -> Path:
+        return self.trajectories / f"step_{step:06d}.jsonl"
+
+    def _is_run(self) -> bool:
+        try:
+            saved = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return False
+        return isinstance(saved, dict) and {"algo", "env", "training"} <= set(saved)
+
+    def _check_same(self, config: Config) -> None:
+        if not self._is_run():
+            raise self._refusal("holds no run to resume", "Start it without --resume.")
+        saved, now = (_flat(c.resolved()) for c in (config_from(str(self.config_path)), config))
+        changed = [
+            f"{name}: {saved.get(name)!r} → {now.get(name)!r}"
+            for name in now | saved
+            if saved.get(name) != now.get(name)
+        ]
+        changed = [change for change in changed if not change.startswith("output_dir:")]  # it may have been moved
+        if changed:
+            raise self._refusal(
+                f"its config differs (saved → now): {'; '.join(changed)}",
+                f"Resume with --config {self.config_path}, or start anew in another directory.",
+            )
+
+    def _delete(self) -> None:
+        found = [self.path / name for name in OWN if (self.path / name).exists()]
+        if found:
+            print(f"overwriting {self.path}: deleting {', '.join(path.name for path in found)}")
+        for path in found:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _refusal(self, reason: str, remedy: str) -> UserError:
+        return UserError("--output-dir", str(self.path), reason, remedy)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _finite(value: Any) -> Any:
+    """Plain JSON data: numbers of other libraries become Python's, NaN and infinities None."""
+    if isinstance(value, Mapping):
+        return {str(name): _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) else None
