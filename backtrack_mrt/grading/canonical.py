@@ -66,9 +66,9 @@ def canonical(text: str) -> str:
 
 
 def _strip_stop(text: str) -> str:
-    """Without a full stop, comma or semicolon at the end, which belong to the sentence."""
+    """Without a full stop, comma or semicolon at the end, which belong to the sentence; an ellipsis stays."""
     stripped = text.rstrip(".,;: ")
-    return stripped if stripped and not stripped.endswith("\\") else text
+    return text if not stripped or stripped.endswith("\\") or text.endswith("..") else stripped
 
 
 def _unwrap(text: str) -> str:
@@ -97,6 +97,7 @@ def closes_at_end(text: str) -> bool:
 
 
 _COMMAND = re.compile(r"(\\[A-Za-z]+) +(?=[A-Za-z])")
+_SHORT_SCRIPT = re.compile(r"([_^])([0-9A-Za-z])")
 _IDLE_SPACE = re.compile(r"(?<!\d) +| +(?!\d)")
 
 
@@ -105,7 +106,7 @@ def key(text: str) -> str:
     if " " in text:
         # A space ends a command's name, and it stands between the parts of 1 1/2; products read the same without.
         text = _IDLE_SPACE.sub("", _COMMAND.sub("\\1\0", text)).replace("\0", " ")
-    return text.replace("+\\infty", "\\infty")
+    return _SHORT_SCRIPT.sub(r"\1{\2}", text).replace("+\\infty", "\\infty")
 
 
 def words(text: str) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from backtrack_mrt.grading.canonical import canonical, closes_at_end, key, split_top, translate, words
+from backtrack_mrt.grading.canonical import canonical, key, translate, words
 from backtrack_mrt.grading.exact import Quantity, parse_quantity, same_unit, split_unit
 from backtrack_mrt.grading.guards import SIGNS, refuse
+from backtrack_mrt.grading.parts import NAMED, Parts, split_parts
 from backtrack_mrt.grading.verdict import Verdict
 
 RIGHT, WRONG, UNPARSABLE = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE
@@ -29,20 +30,8 @@ class Ask:
     unordered: bool = False
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A tuple, interval, matrix (ordered), or a list or set (not): its brackets and shape, and its elements."""
-
-    frame: str
-    ordered: bool
-    elements: tuple[str, ...]
-
-
-_NAMED = re.compile(
-    r"(?:\\[A-Za-z]+ ?|(?:\\text\{)?[A-Za-z][A-Za-z ]*\}?)(?:_(?:\{\w+\}|\w))?'?(?:\([A-Za-z0-9,]*\))? ?"
-    r"(?<![<>!])=(?!=) ?"
-)
 _MEMBER = re.compile(r"^[A-Za-z] ?\\in(?![A-Za-z]) ?")
+_SINGLETON = re.compile(r"^\\\{([^{},;]*(?:\{[^{}]*\}[^{},;]*)*)\\\}$")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|approx)(?![A-Za-z])")
 _CHOICE = re.compile(r"\(?(?:\\text\{ ?)?\(?([A-Z])\)?(?: ?\})?\)?")
 _LETTERS = re.compile(r"[A-Z](?:, ?[A-Z])+")
@@ -52,7 +41,6 @@ _ONLY_TEXT = re.compile(r"\(?\\text\{([^{}]*)\}(?:_\{?\d+\}?)?\)?")
 _PROSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ,.:;'\"&-]*")
 _WORD = re.compile(r"[A-Z][a-z]+|[A-Za-z]{4,}|(?:yes|no|odd|even)\b|\d+(?:st|nd|rd|th)\b")
 _FUNCTIONS = re.compile(r"\b(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty)\b")
-_MATRIX = re.compile(r"\\begin\{[pbB]?matrix\}(.*)\\end\{[pbB]?matrix\}", re.DOTALL)
 
 
 def judge(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask:
@@ -82,7 +70,7 @@ def compare(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask:
         given = parse_quantity(answer)
         if given is not None:
             return _compare_quantities(exact, given, rel_tol)
-    named = _NAMED.match(answer)
+    named = NAMED.match(answer)
     bare = answer[named.end() :] if named and "=" not in gold else answer
     spelled = _compare_text(gold, bare) if exact is None else None
     if spelled is not None:
@@ -90,10 +78,12 @@ def compare(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask:
     related = _compare_equations(gold, answer, rel_tol)
     if related is not None:
         return related
-    gold, answer = _MEMBER.sub("", gold), _MEMBER.sub("", answer)
+    if _BASE.fullmatch(bare):
+        return WRONG  # 10_2 is not 10
+    gold, answer = _SINGLETON.sub(r"\1", _MEMBER.sub("", gold)), _SINGLETON.sub(r"\1", _MEMBER.sub("", answer))
     if exact is not None and _ONLY_TEXT.fullmatch(answer):
         return WRONG
-    wanted, offered = _parts(gold), _parts(answer)
+    wanted, offered = split_parts(gold), split_parts(answer)
     if wanted is not None and offered is not None:
         return _compare_parts(wanted, offered, rel_tol)
     if _RELATION.search(gold) or (_RELATION.search(answer) and offered is None):
@@ -167,7 +157,7 @@ def _compare_equations(gold: str, answer: str, rel_tol: float | None) -> Verdict
     """``x = 5`` stands for 5 where the other side gives no name; of ``3 = 5`` every side must be the gold."""
     if "," in gold or "," in answer:
         return None
-    gold_name, answer_name = _NAMED.match(gold), _NAMED.match(answer)
+    gold_name, answer_name = NAMED.match(gold), NAMED.match(answer)
     if gold_name and answer_name:
         same = key(gold_name[0]).replace(" ", "") == key(answer_name[0]).replace(" ", "")
         return compare(gold[gold_name.end() :], answer[answer_name.end() :], rel_tol) if same else None
@@ -197,40 +187,6 @@ def _all(results: list[Verdict | Ask]) -> Verdict | Ask:
         else:
             pairs += result.pairs
     return Ask(tuple(pairs)) if pairs else RIGHT
-
-
-def _parts(text: str) -> Parts | None:
-    """The elements of a canonical text that lists several things, or None."""
-    matrix = _MATRIX.fullmatch(text)
-    if matrix:
-        rows = [row.split("&") for row in re.split(r"\\\\", matrix[1]) if row.strip()]
-        shape = "matrix" + ",".join(str(len(row)) for row in rows)
-        return Parts(shape, True, tuple(canonical(cell) for row in rows for cell in row))
-    if "\\cup" in text:
-        return Parts("union", False, tuple(part.strip() for part in text.split("\\cup")))
-    if text.startswith("\\{") and text.endswith("\\}") and "\\}" not in text[:-2]:
-        return Parts("set", False, _expand(split_top(text[2:-2], ",;")))
-    elements = split_top(text, ",;")
-    if len(elements) > 1 or (text.count("\\pm") == 1 and not closes_at_end(text)):
-        names = {match[0] if (match := _NAMED.match(element)) else "" for element in elements}
-        if len(names) == 1:  # "x = 1, x = 2" are two values, "x = 1, y = 2" keep their names
-            elements = [element.removeprefix(names.copy().pop()) for element in elements]
-        return Parts("list", False, _expand(elements))
-    if text[:1] in ("(", "[") and closes_at_end(text):
-        elements = split_top(text[1:-1], ",;")
-        return Parts(text[0] + text[-1], True, tuple(elements)) if len(elements) > 1 else None
-    return None
-
-
-def _expand(elements: list[str]) -> tuple[str, ...]:
-    r"""``a \pm b`` written out as two elements."""
-    full: list[str] = []
-    for element in elements:
-        if element.count("\\pm") == 1:
-            full += [element.replace("\\pm", "+").strip(), element.replace("\\pm", "-").strip()]
-        else:
-            full.append(element)
-    return tuple(full)
 
 
 def _compare_parts(gold: Parts, answer: Parts, rel_tol: float | None) -> Verdict | Ask:

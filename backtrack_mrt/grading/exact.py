@@ -29,7 +29,9 @@ _COUNTING = """zero one two three four five six seven eight nine ten eleven twel
 seventeen eighteen nineteen twenty"""
 _WORDS = {word: Fraction(value) for value, word in enumerate(_COUNTING.split())}
 
+_WORDED = re.compile(r"\\text\{ ?([^{}]*?) ?\}")
 _CURRENCY = re.compile(r"^([+-]?)(?:\\?\$|\\text\{\\?\$\}|€|£) ?([+-]?)(?=[\d.\\])")
+_CURRENCY_AFTER = re.compile(r" ?(?:\\?\$|€|£)$")
 _PERCENT = re.compile(r" ?(?:\\?%|(?:\\text\{ ?)?percent\}?)$")
 _DEGREE = re.compile(r"(?:\^ ?(?:\{ ?\\circ ?\}|\\circ)|\\degree)$")
 _TEXT_UNIT = re.compile(r" ?\\text\{([^{}]*)\}((?:\^ ?(?:\{\d\}|\d))?)$")
@@ -63,7 +65,8 @@ class Quantity:
 
 def parse_quantity(text: str) -> Quantity | None:
     """The number that ``text`` is, with its unit, or None if it is anything else."""
-    value = parse_rational(text)
+    worded = _WORDED.fullmatch(text)
+    value = parse_rational(worded[1] if worded else text)
     if value is not None:
         return Quantity(value)
     body, percent, unit = split_unit(text)
@@ -77,6 +80,9 @@ def split_unit(text: str) -> tuple[str, bool, str]:
     currency = _CURRENCY.match(body)
     if currency:
         body, unit = currency[1] + currency[2] + body[currency.end() :], "$" if "$" in currency[0] else currency[0][-1]
+    after = None if currency else _CURRENCY_AFTER.search(body)
+    if after:
+        body, unit = body[: after.start()], after[0][-1]
     percent = _PERCENT.search(body)
     if percent:
         return body[: percent.start()].rstrip(), True, unit

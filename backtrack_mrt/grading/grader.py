@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from backtrack_mrt.grading.guards import MAX_CHARS, MAX_DIGITS
 from backtrack_mrt.grading.pool import Limits, WorkerPool
 from backtrack_mrt.grading.verdict import Verdict
 
+_INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _Key = tuple[str, str, float | None]
 
 
@@ -123,6 +125,8 @@ class Grader:
             return Verdict.UNPARSABLE
         if plain_gold == plain_answer:
             return Verdict.RIGHT
+        if rel_tol is None and _INTEGER.fullmatch(plain_answer) and _INTEGER.fullmatch(plain_gold):
+            return Verdict.RIGHT if int(plain_gold) == int(plain_answer) else Verdict.WRONG
         if len(plain_answer) > MAX_CHARS:  # refused anyway, and not worth a place in the cache
             return Verdict.UNPARSABLE
         with self._lock:

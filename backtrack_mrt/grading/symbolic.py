@@ -124,10 +124,10 @@ def _same_equation(gold: Any, answer: Any, *_: int) -> bool:
     """
     if not (isinstance(gold, Eq) and isinstance(answer, Eq)):
         return False
-    difference = simplify(answer.lhs - answer.rhs)
-    if difference == 0:
+    quotient = (gold.lhs - gold.rhs) / (answer.lhs - answer.rhs)
+    if _differ(_at(quotient, 3), _at(quotient, 7)):
         return False
-    ratio = simplify((gold.lhs - gold.rhs) / difference)
+    ratio = simplify(quotient)
     return bool(ratio.is_number and ratio.is_finite and ratio != 0)
 
 
@@ -144,24 +144,24 @@ def _numerically_equal(first: Any, second: Any, *_: int) -> bool:
     first, second = first.doit(), second.doit()
     if first == second:
         return True
-    if all(_differ(first, second, start) for start in (3, 7)):
+    # A cheap refutation of most wrong answers, which would take the symbolic comparison longest.
+    if all(_differ(_at(first, start), _at(second, start)) for start in (3, 7)):
         raise _Different
     return False
 
 
-def _differ(first: Any, second: Any, start: int) -> bool:
-    """Whether two expressions are plainly different numbers once their variables are given some positive values.
+def _at(expression: Any, start: int) -> Any:
+    """The expression with its variables at some positive values (the same ones for each expression of a pair)."""
+    values = {symbol: Rational(start * 97 + sum(map(ord, symbol.name)), 211) for symbol in expression.free_symbols}
+    return expression.evalf(_DIGITS, subs=values)
 
-    A cheap refutation of most wrong answers, which would take the symbolic comparison longest. Only a refutation:
-    what agrees, or has no value, is left to the symbolic comparison.
-    """
-    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    values = {symbol: Rational(start * 97 + 31 * index, 211) for index, symbol in enumerate(symbols)}
-    one, other = first.evalf(_DIGITS, subs=values), second.evalf(_DIGITS, subs=values)
-    difference = one - other
-    if not (one.is_number and other.is_number and difference.is_finite):
+
+def _differ(first: Any, second: Any) -> bool:
+    """Whether two values are plainly different numbers; what has no finite value refutes nothing."""
+    difference = first - second
+    if not (first.is_number and second.is_number and difference.is_finite):
         return False
-    return bool(abs(difference).evalf() > (abs(one) + abs(other)).evalf() * Rational(1, 10**9))
+    return bool(abs(difference).evalf() > (abs(first) + abs(second)).evalf() * Rational(1, 10**9))
 
 
 class _Different(Exception):
