@@ -3,17 +3,27 @@
 Rendering a conversation anew each turn is wrong for training: templates trim messages and stamp dates, tokenisers merge
 across joints, and the text of a special token inside a model's turn would become that token. So the template is taken
 apart once, at start-up, into the constant pieces around the contents, and contents are encoded with special tokens
-switched off.
+switched off. Contents are taken as they are, also where the template would trim them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import zip_longest
 from typing import Any, Protocol
+
+from jinja2 import TemplateError
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Completion, TokenIds
 
-_USER, _REPLY, _NEXT = "⟪user⟫", "⟪reply⟫", "⟪next⟫"  # stand for contents while the template is taken apart
+# Contents while the template is taken apart. Replies hold what some templates cut out of earlier messages.
+_USERS = ("⟪first⟫", "⟪second⟫", "⟪third⟫")
+_WORD = "⟪reply⟫"
+_REPLIES = (f"<think>⟪thought⟫</think>{_WORD}", "<think>⟪doubt⟫</think>⟪answer⟫")
+_TODAY = datetime(2024, 7, 26)  # for templates that write the date: a run must be repeatable tomorrow
+_INDEPENDENT = "Use a template that renders every message independently of the later ones."
 
 
 class Chat(Protocol):
@@ -63,36 +73,30 @@ class ByteChat:
 class ChatFormat:
     """Segments of `tokenizer`'s chat template.
 
-    A trajectory is: opening(instruction) · reply · following(instruction) · reply · …
-    Raises UserError for a template without generation prompt, one that breaks the prefix property (a conversation's
-    rendering must begin with the rendering of its earlier messages), or a doubled BOS.
+    Raises UserError for a template that is missing or fails, needs a generation prompt and has none, drops the system
+    message, breaks the prefix property (a conversation's rendering must be its earlier rendering and more), or writes
+    no or two BOS; and for a tokenizer with which a text could forge the end of a message.
     """
 
     def __init__(self, tokenizer: Any, system: str | None = None) -> None:
         self.tokenizer = tokenizer
-        self._system = [{"role": "system", "content": system}] if system else []
+        self._system = system
         if not getattr(tokenizer, "chat_template", None):
             raise self._refusal("it has no chat template", "Use an instruction-tuned model or set a chat template.")
-        before, between, after_reply, tail = self._take_apart()
-        if between != tail:
-            raise self._refusal(
-                f"its chat template breaks the prefix property: {between!r} before a reply, then {tail!r}",
-                "Use a template that renders every message independently of the later ones.",
-            )
+        before, to_reply, after_reply = self._take_apart()
         eos = tokenizer.eos_token
-        close, _, rest = after_reply.partition(eos) if eos and eos in after_reply else ("", "", after_reply)
-        if close.strip() or not eos or eos not in after_reply:
+        ending, found, rest = after_reply.partition(eos) if eos else ("", "", "")
+        if not found or ending.strip():
             raise self._refusal(
                 f"its chat template ends an assistant message with {after_reply!r}, not with the eos token {eos!r}",
                 "Set the tokenizer's eos_token to the token that ends an assistant message.",
             )
-        self._before, self._to_reply = self._structure(before), self._structure(between)
-        self._to_next = self._structure(rest)
         self.eos_id: int = tokenizer.convert_tokens_to_ids(eos)
         self.stop_ids = frozenset({self.eos_id})
-        bos = tokenizer.bos_token_id
-        if bos is not None and self._before[:2] == (bos, bos):
-            raise self._refusal("its chat template writes BOS twice", "Remove bos_token from the chat template.")
+        self._before, self._to_reply = self._structure(before), self._structure(to_reply)
+        self._to_next = self._structure(rest)
+        self._check_bos()
+        self._check_forgery()
 
     def opening(self, instruction: str) -> TokenIds:
         """Ids up to the start of the first reply: BOS, system message, first user message, generation prompt."""
@@ -106,7 +110,8 @@ class ChatFormat:
         return end + self._to_next + self.encode(instruction) + self._to_reply
 
     def encode(self, text: str) -> TokenIds:
-        """Ids of content: never a special token, whatever the text says."""
+        """Ids of content: never a structural token, whatever the text says. Lone surrogates become "?"."""
+        text = text.encode("utf-8", "replace").decode()
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def decode(self, ids: TokenIds) -> str:
@@ -115,27 +120,68 @@ class ChatFormat:
             ids = ids[:-1]
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def _take_apart(self) -> tuple[str, str, str, str]:
-        """The template's constant text: before the first user content, between it and the reply, from the reply to
-        the next user content, and from there to the next reply."""
-        first = [*self._system, {"role": "user", "content": _USER}]
-        whole = [*first, {"role": "assistant", "content": _REPLY}, {"role": "user", "content": _NEXT}]
-        opening, conversation = self._render(first), self._render(whole)
-        before, found, between = opening.partition(_USER)
-        start, reply_found, rest = conversation.partition(_REPLY)
-        after_reply, next_found, tail = rest.partition(_NEXT)
-        if not (found and reply_found and next_found) or start != opening:
+    def _take_apart(self) -> tuple[str, str, str]:
+        """The template's constant text: before the first user content, from there to the reply, and from the reply to
+        the next user content. Proves that a long conversation is made of these pieces."""
+        opening = self._render(_USERS[:1])
+        before, found, to_reply = opening.partition(_USERS[0])
+        if self._system and self._system.strip() not in before:
+            raise self._refusal("its chat template drops the system message", "Remove system.md from the prompt style.")
+        conversation = self._render(_USERS, _REPLIES)
+        breaks = "its chat template breaks the prefix property"
+        if _WORD in conversation and _REPLIES[0] not in conversation:
+            raise self._refusal(f"{breaks}: it rewrites earlier replies", _INDEPENDENT)
+        start, _, rest = conversation.partition(_REPLIES[0])
+        if found and start != opening and opening == self._render(_USERS[:1], generation_prompt=False):
             raise self._refusal(
-                "its chat template breaks the prefix property: a conversation does not start with its own beginning",
-                "Use a template that renders every message independently of the later ones.",
+                "its chat template has no generation prompt", "Use a template that honours add_generation_prompt."
             )
-        return before, between, after_reply, tail
+        after_reply, _, _ = rest.partition(_USERS[1])
+        pieces = [before]
+        for user, reply in zip(_USERS, (*_REPLIES, ""), strict=True):
+            pieces += [user, to_reply, *([reply, after_reply] if reply else [])]
+        if not found or "".join(pieces) != conversation:
+            raise self._refusal(
+                f"{breaks}: {conversation!r} does not go on from its own beginning {opening!r}",
+                _INDEPENDENT,
+            )
+        return before, to_reply, after_reply
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        # A fixed date: Llama's template would stamp today's, and a run could not be repeated tomorrow.
-        rendered = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
-        )
+    def _check_bos(self) -> None:
+        bos = self.tokenizer.bos_token_id
+        if bos is None:
+            return
+        if self._before[:2] == (bos, bos):
+            raise self._refusal("its chat template writes BOS twice", "Remove one bos_token from the chat template.")
+        if bos in self.tokenizer("")["input_ids"][:1] and self._before[:1] != (bos,):
+            raise self._refusal("its chat template writes no BOS", "Start the chat template with {{ bos_token }}.")
+
+    def _check_forgery(self) -> None:
+        structure = {self.eos_id, *self._before, *self._to_reply, *self._to_next}
+        for token_id in structure & set(self.tokenizer.all_special_ids):
+            token = str(self.tokenizer.convert_ids_to_tokens(token_id))
+            if token_id in self.encode(token):
+                raise self._refusal(
+                    f"its tokenizer turns the text {token!r} into a token of the chat's structure",
+                    "Use a tokenizer that honours split_special_tokens.",
+                )
+
+    def _render(self, users: Sequence[str], replies: Sequence[str] = (), generation_prompt: bool = True) -> str:
+        messages = [{"role": "system", "content": self._system}] if self._system else []
+        for user, reply in zip_longest(users, replies):
+            messages.append({"role": "user", "content": user})
+            if reply is not None:
+                messages.append({"role": "assistant", "content": reply})
+        try:
+            rendered = self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                date_string=_TODAY.strftime("%d %b %Y"),
+                strftime_now=_TODAY.strftime,
+            )
+        except TemplateError as error:
+            raise self._refusal(f"its chat template fails: {error}", "Use another chat template.") from error
         return str(rendered)
 
     def _structure(self, text: str) -> TokenIds:
