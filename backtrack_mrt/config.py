@@ -61,6 +61,9 @@ class DataSection(Section):
     eval: list[str] = Field(["signs/test"], min_length=1, description="held-out sets, named in the same way")
     train_size: int | None = Field(4096, gt=0, description="problems drawn from the training sets (null: all)")
     eval_size: int | None = Field(1024, gt=0, description="problems drawn from the held-out sets (null: all)")
+    bad_golds: Literal["refuse", "skip"] = Field(
+        "refuse", description="rows whose gold answer cannot be graded: refuse the set, or leave them out and say so"
+    )
     traces: str | None = Field(None, description="JSONL of demonstrations for --algo sft (null: generated ones)")
     rel_tol: float | None = Field(None, gt=0, description="relative tolerance of numeric answers (null: exact)")
     seed: int = Field(0, ge=0, description="which problems are drawn")
@@ -94,6 +97,7 @@ class TrainingSection(Section):
     )
     clip: float = Field(0.2, gt=0, description="PPO clip range ε")
     kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
+    saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")
     save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")
 
     @property

@@ -7,24 +7,18 @@ File form, one JSON object per line: ``{"problem": {"id", "question", "answer", 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from backtrack_mrt.data.signs_demo import Demonstrator, Span, demonstrate
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import Episode, EpisodeProtocol
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
 
 IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Text of the model's side of a turn; `learn` is False where it carries no loss (an injected error)."""
-
-    text: str
-    learn: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +71,21 @@ def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: 
                 "Write the turn in the protocol's grammar, or raise its token limits.",
             )
     return Tokenised(episode.trajectory(), tuple(learn))
+
+
+def load_demonstrations(path: str | None, problems: Sequence[Problem], seed: int) -> Iterable[Demonstration]:
+    """Demonstrations of a file, or generated ones of `problems` when no file is named. Raises UserError if the problems
+    cannot be demonstrated."""
+    if path is not None:
+        yield from read_demonstrations(Path(path))
+        return
+    for row, problem in enumerate(problems):
+        if problem.source != "signs":
+            raise UserError(
+                "data.traces", None, f"there are no generated demonstrations of {problem.id}", "Name a JSONL file."
+            )
+        turns = demonstrate(problem, random.Random(f"{seed}/{row}"), Demonstrator(forced=0.0))
+        yield Demonstration(problem, tuple(turn.spans for turn in turns))
 
 
 def read_demonstrations(path: Path) -> Iterable[Demonstration]:

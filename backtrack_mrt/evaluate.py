@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,10 +42,6 @@ class Summary:
     backtracks: Estimate  # backtrack turns per trajectory, prolonged
     backtrack_right_share: Estimate  # of the backtracks whose right step is known, those that returned to it
     clean_turns: Estimate  # share of turns without a violation
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data for summary.json."""
-        return asdict(self)
 
 
 def evaluate(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +18,25 @@ BASE, TRAINED = "#767676", "#0072b2"  # grey and blue: told apart by colour-blin
 
 @dataclass(frozen=True)
 class Result:
-    """Everything the run's summary holds. `seconds` are wall times by part of the run."""
+    """What a run found. `seconds` are wall times by part of the run, `ledgers` its tokens (training, evaluation)."""
 
     algo: str
     trained_revisions: int
     base: Summary
     trained: Summary
     seconds: Mapping[str, float]
-    ledger: TokenLedger
+    ledgers: Mapping[str, TokenLedger]
 
-    def write(self, path: Path) -> None:
-        """summary.json: {algo, base, trained, seconds, tokens}; estimates are {mean, low, high, n}, NaN is null."""
-        content = {
+    def as_json(self) -> dict[str, Any]:
+        """summary.json: every estimate is {mean, low, high, n}."""
+        return {
             "algo": self.algo,
             "trained_revisions": self.trained_revisions,
-            "base": self.base.as_json(),
-            "trained": self.trained.as_json(),
+            "base": asdict(self.base),
+            "trained": asdict(self.trained),
             "seconds": dict(self.seconds),
-            "tokens": self.ledger.as_json(),
+            "tokens": {part: ledger.as_json() for part, ledger in self.ledgers.items()},
         }
-        path.write_text(json.dumps(_without_nan(content), indent=2) + "\n", encoding="utf-8")
 
     def table(self) -> Table:
         """Before → after, with 95 % intervals."""
@@ -94,11 +91,3 @@ class Result:
         right.set(xlabel="update", ylabel="outcome of the training rollouts")
         figure.savefig(path, dpi=150)
         plt.close(figure)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -4,6 +4,7 @@ config.yaml                      the resolved config; `--config` takes it
 metrics.jsonl                    one JSON object per step, `step` first; what is not a finite number is null
 trajectories/step_000010.jsonl   the rollouts of a step, one per line (`backtrack_mrt.records`)
 checkpoints/                     the trainer's
+model/                           the trained policy: a LoRA adapter, or all weights
 summary.json                     the results
 """
 
@@ -26,7 +27,7 @@ from backtrack_mrt.records import read_trajectories, write_trajectories
 from backtrack_mrt.types import Scored
 
 # What a run writes, and `--overwrite` therefore deletes. Anything else in the directory is the user's.
-OWN = ("config.yaml", "metrics.jsonl", "trajectories", "checkpoints", "summary.json", "report.html", "report.png")
+OWN = ("config.yaml", "metrics.jsonl", "trajectories", "checkpoints", "model", "summary.json", "report.html", "report.png")
 
 
 @dataclass
@@ -36,6 +37,12 @@ class TokenLedger:
     sampled: int = 0
     env: int = 0
     prover: int = 0
+
+    def add(self, other: TokenLedger) -> None:
+        """Take over the tokens of another ledger."""
+        self.sampled += other.sampled
+        self.env += other.env
+        self.prover += other.prover
 
     def as_json(self) -> dict[str, int]:
         """Plain data for summary.json, with the total."""
@@ -49,7 +56,7 @@ class RunDir:
         self.path = path
         self.config_path, self.metrics_path = path / "config.yaml", path / "metrics.jsonl"
         self.trajectories, self.checkpoints = path / "trajectories", path / "checkpoints"
-        self.summary_path = path / "summary.json"
+        self.summary_path, self.model = path / "summary.json", path / "model"
 
     @classmethod
     def check(cls, config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:

@@ -7,27 +7,27 @@ each turn sampled, shape (B, T). The loss, clipping, accumulation, checkpoints a
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
 from backtrack_mrt.metrics import rollout_metrics
 from backtrack_mrt.rollout import Collector, group_by_problem, trajectory_seeds
+from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
 
-OnStep = Callable[[int, Sequence[Scored], dict[str, float]], None]
+OnStep = Callable[..., None]  # (steps done, **metrics to show)
 
 
 def spread(weights: Sequence[FloatArray], trajectories: Sequence[Trajectory], width: int) -> torch.Tensor:
@@ -40,11 +40,31 @@ def spread(weights: Sequence[FloatArray], trajectories: Sequence[Trajectory], wi
     return tokens_BT
 
 
+class _RunLog(TrainerCallback):  # type: ignore[misc]
+    """Writes every step's metrics to the run directory and moves the progress bar."""
+
+    def __init__(self, run: RunDir, on_step: OnStep, seconds: dict[str, float]) -> None:
+        self.run, self.on_step, self.seconds = run, on_step, seconds
+        self._start = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if not state.is_world_process_zero or "grad_norm" not in logs:
+            return  # the closing log of the whole training has no step of its own
+        elapsed = time.perf_counter() - self._start
+        times = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
+        times |= {"time/update": elapsed - sum(self.seconds.values()), "time/step": elapsed}
+        self.run.log(state.global_step, logs | times)
+        shown = {name: logs[name] for name in ("reward", "completions/mean_length", "loss") if name in logs}
+        self.on_step(1, **{name.split("/")[0]: value for name, value in shown.items()})
+
+
 class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO with one weight per turn.
 
     problems: what to train on, in the order of training; problem k of update u is row u·problems_per_step + k.
-    on_step: called on the main process after every rollout with (step, this process's trajectories, metrics).
     """
 
     def __init__(
@@ -56,43 +76,52 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         algorithm: Algorithm,
         collector: Collector,
         config: Config,
-        output_dir: Path,
+        run: RunDir,
         on_step: OnStep,
-        callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self.problems, self.algorithm, self.collector, self.run_config = problems, algorithm, collector, config
-        self.on_step = on_step
+        self.run = run
+        self._asked: list[Problem] = []
         self._scored: list[Scored] = []
+        self._seconds: dict[str, float] = {}  # of the latest rollout, by part
         super().__init__(
             model=model,
             processing_class=tokenizer,
-            args=grpo_config(config, output_dir),
+            args=grpo_config(config, run),
             train_dataset=Dataset.from_dict({"prompt": [p.question for p in problems], "row": range(len(problems))}),
             reward_funcs=outcome_reward,
             rollout_func=self._rollout,
-            callbacks=list(callbacks),
+            callbacks=[_RunLog(run, on_step, self._seconds)],
         )
+
+    def fit(self, resume: bool) -> None:
+        """Train to the end and save the policy."""
+        _fit(self, self.run, resume)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._asked = [self.problems[row["row"]] for row in inputs]
-        start = time.perf_counter()
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        weights = self._local_weights()
-        width = output["completion_ids"].size(1)
+        completion_ids = output["completion_ids"]
         trajectories = [scored.trajectory for scored in self._scored]
-        output["advantages"] = spread(weights, trajectories, width).to(output["completion_ids"].device)
-        self._report(time.perf_counter() - start)
+        weights_BT = spread(self._local_weights(), trajectories, width=completion_ids.size(1))
+        output["advantages"] = weights_BT.to(completion_ids.device)
+        for name, value in rollout_metrics(self._scored).items():
+            self._metrics["train"][name].append(value)
         return output
 
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
+        collector, step = self.collector, self.state.global_step + 1
         rank, rows = self.accelerator.process_index, len(self._asked)
-        seeds = trajectory_seeds(self.run_config.seed, self.state.global_step + 1, rows, first_row=rank * rows)
-        engine = self.collector.engine
-        engine.sync(self.state.global_step)
-        sampling = Sampling(self.run_config.training.temperature, stop_ids=self.collector.dialogue.chat.stop_ids)
-        self._scored = self.collector.collect(self._asked, seeds, sampling)
-        engine.release()
+        seeds = trajectory_seeds(self.run_config.seed, step, rows, first_row=rank * rows)
+        sampling = Sampling(self.run_config.training.temperature, stop_ids=collector.dialogue.chat.stop_ids)
+        spent = dict(collector.seconds)
+        collector.engine.sync(step)
+        self._scored = collector.collect(self._asked, seeds, sampling)
+        collector.engine.release()
+        self._seconds.update({part: total - spent[part] for part, total in collector.seconds.items()})
+        if self.accelerator.is_main_process and self.run_config.training.saved_rollouts:
+            self.run.save_trajectories(step, self._scored[: self.run_config.training.saved_rollouts])
         trajectories = [scored.trajectory for scored in self._scored]
         filler = [self.processing_class.eos_token_id]  # TRL needs at least one token per row; masked
         return {
@@ -111,13 +140,33 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         first = self.accelerator.process_index * len(self._scored)
         return weights[first : first + len(self._scored)]
 
-    def _report(self, seconds: float) -> None:
-        metrics = rollout_metrics(self._scored)
-        for name, value in metrics.items():
-            if not math.isnan(value):
-                self._metrics["train"][name].append(value)
-        if self.accelerator.is_main_process:
-            self.on_step(self.state.global_step + 1, self._scored, metrics | {"time/collect": seconds})
+
+class DemonstrationTrainer(SFTTrainer):  # type: ignore[misc]
+    """Cross-entropy on tokenised demonstrations: rows of {input_ids, labels}, labels −100 where there is no loss."""
+
+    def __init__(
+        self, *, model: Any, tokenizer: Any, rows: list[dict[str, Any]], config: Config, run: RunDir, on_step: OnStep
+    ) -> None:
+        self.run = run
+        super().__init__(
+            model=model,
+            processing_class=tokenizer,
+            args=sft_config(config, run),
+            train_dataset=Dataset.from_list(rows),
+            callbacks=[_RunLog(run, on_step, {})],
+        )
+
+    def fit(self, resume: bool) -> None:
+        """Train to the end and save the policy."""
+        _fit(self, self.run, resume)
+
+
+def _fit(trainer: GRPOTrainer | SFTTrainer, run: RunDir, resume: bool) -> None:
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = get_last_checkpoint(str(run.checkpoints)) if resume else None
+    run.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(run.model))
 
 
 def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: Any) -> list[float]:
@@ -125,38 +174,58 @@ def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: An
     return list(outcome)
 
 
-def grpo_config(config: Config, output_dir: Path) -> GRPOConfig:
-    """TRL's settings. What is not said here is TRL's default."""
-    training, processes = config.training, int(os.environ.get("WORLD_SIZE", "1"))
-    rows = training.problems_per_step * training.group_size
-    on_cpu = not torch.cuda.is_available()
+def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
+    """TRL's settings for reinforcement learning."""
+    training = config.training
     return GRPOConfig(
-        output_dir=str(output_dir),
-        per_device_train_batch_size=training.micro_batch_size,
-        gradient_accumulation_steps=rows // (training.micro_batch_size * processes),
+        **_shared_settings(config, run),
         num_generations=training.group_size,
-        max_steps=training.steps,
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=training.lr_schedule,
-        warmup_steps=round(training.warmup_ratio * training.steps),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
         temperature=training.temperature,
         loss_type=training.loss,
         epsilon=training.clip,
         beta=training.kl,
+        scale_rewards="none",
         shuffle_dataset=False,  # the problems come in the order of training: a resumed run needs no sampler state
         max_completion_length=None,
-        scale_rewards="none",
-        use_cpu=on_cpu,
-        bf16=config.model.dtype == "bfloat16" and not on_cpu,
-        gradient_checkpointing=config.model.gradient_checkpointing,
-        disable_tqdm=True,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # a NaN must not be logged as 0.0
-        save_strategy="steps" if training.save_every else "no",
-        save_steps=training.save_every or 500,
-        report_to=config.report_to,
-        remove_unused_columns=False,
-        seed=config.seed,
     )
+
+
+def sft_config(config: Config, run: RunDir) -> SFTConfig:
+    """TRL's settings for cross-entropy on ready-made rows."""
+    return SFTConfig(
+        **_shared_settings(config, run),
+        max_length=None,
+        packing=False,
+        padding_free=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def _shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
+    """What both trainers are told. What is not said here is TRL's default."""
+    training = config.training
+    rows = training.problems_per_step * (training.group_size if config.algorithm.loss == "rl" else 1)
+    micro_batch = min(training.micro_batch_size, rows)
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "output_dir": str(run.checkpoints),
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": rows // (micro_batch * int(os.environ.get("WORLD_SIZE", "1"))),
+        "max_steps": training.steps,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_schedule,
+        "warmup_steps": round(training.warmup_ratio * training.steps),
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "use_cpu": on_cpu,
+        "bf16": config.model.dtype == "bfloat16" and not on_cpu,
+        "gradient_checkpointing": config.model.gradient_checkpointing,
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a NaN must not be logged as 0.0
+        "save_strategy": "steps" if training.save_every else "no",
+        "save_steps": training.save_every or 500,
+        "report_to": config.report_to or "none",
+        "remove_unused_columns": False,
+        "seed": config.seed,
+    }

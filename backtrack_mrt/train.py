@@ -1,0 +1,130 @@
+"""One run, start to end: evaluate the base, train, evaluate what was learned, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from backtrack_mrt.assembly import Assembly, assemble
+from backtrack_mrt.cli import RunRequest
+from backtrack_mrt.config import Config
+from backtrack_mrt.data.checking import first_wrong_step
+from backtrack_mrt.data.loading import load_problem_sets
+from backtrack_mrt.demonstrations import load_demonstrations, tokenise
+from backtrack_mrt.evaluate import Summary, evaluate, summarise
+from backtrack_mrt.progress import progress
+from backtrack_mrt.records import read_trajectories, write_trajectories
+from backtrack_mrt.report import Result
+from backtrack_mrt.runlog import RunDir, TokenLedger
+from backtrack_mrt.trainer import DemonstrationTrainer, PolicyTrainer
+from backtrack_mrt.types import Group, Problem, Sampling, Scored
+
+
+@dataclass
+class Clock:
+    """Wall seconds by part of the run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def train(request: RunRequest) -> Result:
+    """Run `request` and leave everything in its run directory. Raises UserError for bad input, before any model loads
+    where that is possible."""
+    config, clock = request.config, Clock()
+    RunDir.check(config, resume=request.resume, overwrite=request.overwrite)
+    problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
+    with clock.part("load"):
+        parts = assemble(config)
+    run = RunDir.create(config, resume=request.resume, overwrite=request.overwrite)
+    evaluation = TokenLedger()
+    with clock.part("evaluate_base"):
+        base = evaluate_policy(parts, problems.eval, "base", run, evaluation)
+    with clock.part("train"):
+        fit = fit_policy if config.algorithm.loss == "rl" else fit_demonstrations
+        training = fit(parts, problems.train, run, request.resume)
+    with clock.part("evaluate_trained"):
+        trained = evaluate_policy(parts, problems.eval, "trained", run, evaluation)
+    ledgers = {"training": training, "evaluation": evaluation}
+    result = Result(config.algo, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
+    run.save_summary(result.as_json())
+    result.plot(run.path / "report.png", run.metrics())
+    return result
+
+
+def evaluate_policy(
+    parts: Assembly, problems: Sequence[Problem], name: str, run: RunDir, ledger: TokenLedger
+) -> Summary:
+    """Held-out results of the policy as it is now. The trajectories are kept in the run directory; a resumed run reads
+    the base's from there."""
+    config = parts.config
+    prolonged = config.protocol.prolonged(config.evaluation.extra_revisions)
+    path = run.trajectories / f"evaluation_{name}.jsonl"
+    if path.exists():
+        scored = read_trajectories(path)
+    else:
+        collector = parts.collector(prolonged, with_values=True)
+        sampling = Sampling(config.evaluation.temperature, stop_ids=parts.dialogue.chat.stop_ids)
+        with progress(len(problems) * config.evaluation.samples, f"evaluate {name}") as bar:
+            scored = evaluate(problems, collector, sampling, config.evaluation.samples, config.seed, bar.update)
+        write_trajectories(path, scored)
+        ledger.add(collector.ledger)
+    return summarise(scored, config.protocol, prolonged, parts.grader, first_wrong_step, config.data.rel_tol)
+
+
+def fit_policy(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
+    """Reinforcement learning on the problems. Returns the tokens spent by this process."""
+    config = parts.config
+    collector = parts.collector(config.protocol, with_values=config.algorithm.needs_values)
+    with progress(config.training.steps, f"train {config.algo}") as bar:
+        trainer = PolicyTrainer(
+            model=parts.model,
+            tokenizer=parts.tokenizer,
+            problems=training_order(problems, config),
+            algorithm=config.algorithm,
+            collector=collector,
+            config=config,
+            run=run,
+            on_step=bar.update,
+        )
+        trainer.fit(resume)
+    return collector.ledger
+
+
+def fit_demonstrations(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
+    """Supervised fine-tuning on demonstrations of the problems (or of the file `data.traces`)."""
+    config = parts.config
+    protocol = config.protocol.prolonged(config.evaluation.extra_revisions)
+    rows = []
+    for demonstration in load_demonstrations(config.data.traces, training_order(problems, config), config.seed):
+        tokenised = tokenise(demonstration, protocol, parts.dialogue)
+        group = Group(demonstration.problem, (Scored(tokenised.trajectory),))
+        (weights,) = config.algorithm.turn_weights(group)
+        rows.append({"input_ids": list(tokenised.trajectory.token_ids), "labels": tokenised.labels(weights)})
+    with progress(config.training.steps, f"train {config.algo}") as bar:
+        DemonstrationTrainer(
+            model=parts.model, tokenizer=parts.tokenizer, rows=rows, config=config, run=run, on_step=bar.update
+        ).fit(resume)
+    return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
+
+
+def training_order(problems: Sequence[Problem], config: Config) -> list[Problem]:
+    """The problems of every step, one after the other: as many passes over the set as the steps need, each in an order
+    of its own. Fixed beforehand, so that a resumed run and every algorithm see the same."""
+    needed = config.training.steps * config.training.problems_per_step
+    order: list[Problem] = []
+    while len(order) < needed:
+        permutation = np.random.default_rng((config.seed, len(order))).permutation(len(problems))
+        order += [problems[i] for i in permutation]
+    return order[:needed]
