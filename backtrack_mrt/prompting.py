@@ -1,6 +1,8 @@
 """Prompt files: ``prompts/<protocol>/<style>/<name>.md``, one per phase and two for the forced answer.
 
-A placeholder is ``<<name>>``, which LaTeX does not own. The final newline of a file is not part of the prompt.
+A placeholder is ``<<name>>``, which LaTeX does not own. The final newline of a file is not part of the prompt. A
+third-party wheel names the package that holds its styles by an entry point: group ``backtrack_mrt.prompts``, the
+protocol's name.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,7 +18,9 @@ from backtrack_mrt.errors import UserError, did_you_mean
 
 _PLACEHOLDER = re.compile(r"<<([a-z_]+)>>")
 QUESTION, FORCE, FORCE_PREFIX = "question", "force", "force_prefix"  # files every style has, besides its phases
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_PACKAGE = "backtrack_mrt.prompts"
+_FIXED = {QUESTION: {"question", "instruction"}, FORCE: set[str](), FORCE_PREFIX: set[str]()}  # their placeholders
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,17 @@ class Prompts:
     texts: Mapping[str, str]
 
     def render(self, name: str, fields: Mapping[str, str]) -> str:
-        """The prompt `name` with its placeholders filled in one pass: contents are not searched for placeholders."""
+        """The prompt `name` with its placeholders filled in one pass: contents are not searched for placeholders.
+        Raises UserError if there is no such prompt, or a placeholder in it that `fields` does not fill."""
+        if name not in self.texts:
+            raise UserError("prompt", name, "the prompt style has no such file", did_you_mean(name, self.texts))
+        for placeholder in self.placeholders(name) - set(fields):
+            raise UserError(f"{name}.md", placeholder, "unknown placeholder", did_you_mean(placeholder, fields))
         return _PLACEHOLDER.sub(lambda match: fields[match[1]], self.texts[name])
+
+    def placeholders(self, name: str) -> set[str]:
+        """Names of the placeholders in the prompt `name`."""
+        return set(_PLACEHOLDER.findall(self.texts[name]))
 
     def opening(self, name: str, question: str, fields: Mapping[str, str]) -> str:
         """The first message of a conversation: the question, then the prompt `name`."""
@@ -39,21 +53,47 @@ class Prompts:
 
 
 def load_prompts(protocol: str, style: str) -> Prompts:
-    """The prompt files of `protocol` (a name, or a directory of the user's) in `style`. Raises UserError if missing,
-    or if a file holds a control character (a written ``\\b`` where ``\\boxed`` was meant)."""
-    own = Path(protocol)
-    root = own if own.is_dir() else Path(str(files("backtrack_mrt.prompts"))) / protocol.replace("-", "_")
+    """The prompt files of `protocol` (a name, or a path to a directory of the user's) in `style`.
+
+    Raises UserError for a missing style or file, a control character (a written ``\\b`` where ``\\boxed`` was meant),
+    a placeholder that is misspelt or not filled in the files common to all protocols, and a `force_prefix` that opens
+    no box.
+    """
+    root = _root(protocol)
     folder = root / style
     if not folder.is_dir():
         styles = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
         raise UserError("prompt_style", style, f"no directory {folder}", did_you_mean(style, styles))
-    texts = {}
-    for path in sorted(folder.glob("*.md")):
-        text = path.read_text(encoding="utf-8").removesuffix("\n")
-        if bad := _CONTROL.search(text):
-            raise UserError(str(path), bad[0], "a control character in a prompt", "Write LaTeX with one backslash.")
-        texts[path.stem] = text
-    for name in (QUESTION, FORCE, FORCE_PREFIX):
+    texts = {path.stem: _read(path) for path in sorted(folder.glob("*.md"))}
+    for name, placeholders in _FIXED.items():
         if name not in texts:
             raise UserError(str(folder), name, f"{name}.md is missing", "Every prompt style needs it.")
+        if (found := Prompts(texts).placeholders(name)) != placeholders:
+            wanted = ", ".join(f"<<{p}>>" for p in sorted(placeholders)) or "none"
+            raise UserError(str(folder / f"{name}.md"), sorted(found), "other placeholders", f"It must hold: {wanted}.")
+    if not texts[FORCE_PREFIX].endswith("\\boxed{"):
+        path = folder / f"{FORCE_PREFIX}.md"
+        raise UserError(str(path), texts[FORCE_PREFIX], "it does not open a box", "End it with \\boxed{ and no space.")
     return Prompts(texts)
+
+
+def _root(protocol: str) -> Path:
+    """The directory of the protocol's styles."""
+    if "/" in protocol:
+        return Path(protocol)
+    for entry in entry_points(group=_PACKAGE):
+        if entry.name.replace("_", "-") == protocol.replace("_", "-"):
+            return Path(str(files(entry.value)))
+    return Path(str(files(_PACKAGE))) / protocol.replace("-", "_")
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(str(path), error.object[error.start], "not UTF-8", "Save the file as UTF-8.") from error
+    if bad := _CONTROL.search(text):
+        raise UserError(str(path), bad[0], "a control character in a prompt", "Write LaTeX with one backslash.")
+    if "<<" in (rest := _PLACEHOLDER.sub("", text)):
+        raise UserError(str(path), rest[rest.index("<<") :][:20], "not a placeholder", "Write <<lower_case_name>>.")
+    return text
