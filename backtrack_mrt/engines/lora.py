@@ -1,0 +1,61 @@
+"""LoRA adapters folded into the base weights for the time of an engine call.
+
+Unmerged adapters cost two more small matrix products in every linear layer and every decoding step. Here the merged
+matrices live beside the base ones and only the weights' storage pointers are exchanged: entering and leaving costs
+microseconds, the base weights are never written, and nobody outside the context ever sees merged weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import Tensor, nn
+
+
+class MergedAdapter:
+    """The merged weights of `model`'s active LoRA adapter. A model without plain LoRA layers is left as it is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._layers: list[Any] = [m for m in model.modules() if type(m) is LoraLinear and _mergeable(m)]
+        self._merged: list[Tensor] | None = None
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """Within the context the layers compute with merged weights."""
+        if self._merged is None:
+            self._merged = [_merge(layer) for layer in self._layers]
+        weights = [layer.get_base_layer().weight for layer in self._layers]
+        originals = [weight.data for weight in weights]
+        try:
+            for layer, weight, merged in zip(self._layers, weights, self._merged, strict=True):
+                weight.data = merged
+                layer.merged_adapters.extend(layer.active_adapters)
+            yield
+        finally:
+            for layer, weight, original in zip(self._layers, weights, originals, strict=True):
+                weight.data = original
+                layer.merged_adapters.clear()
+
+    def drop(self) -> None:
+        """Forget the merged weights: the adapter has changed, or the memory is wanted."""
+        self._merged = None
+
+
+def _mergeable(layer: Any) -> bool:
+    """Plain LoRA on an unquantised linear layer; variants (DoRA, …) and biases stay unmerged."""
+    plain = type(layer.get_base_layer()) is nn.Linear and not layer.merged and not layer.lora_variant
+    return bool(plain and not any(layer.lora_bias.values()))
+
+
+@torch.no_grad()
+def _merge(layer: Any) -> Tensor:
+    weight: Tensor = layer.get_base_layer().weight.data
+    merged = weight.clone()
+    for adapter in layer.active_adapters:
+        if adapter in layer.lora_A:
+            merged += layer.get_delta_weight(adapter).to(weight.dtype)
+    return merged
