@@ -1,7 +1,8 @@
 """Problem sets by name: generated (``signs/SPLIT``), local files, or the hub.
 
 A row has a question (column `problem` or `question`) and a gold answer (`answer` or `result`), and may have `id` and
-`source`. Golds are checked here: a row whose gold cannot be graded would count as wrong for ever.
+`source`. An id is made unique by the name of its set (``aime24/7``) unless it has a slash already. Golds are checked
+here: a row whose gold cannot be graded would count as wrong for ever.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from backtrack_mrt.types import Problem
 QUESTION_COLUMNS = ("problem", "question")
 ANSWER_COLUMNS = ("answer", "result")
 
-_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<subset>[\w.-]+))?(?::(?P<split>[^:]+))?")
+_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<subset>[\w.-]+))?(?::(?P<split>.+))?")
 _GSM8K = re.compile(r"\n#### (.+)\Z")  # its answers are a solution with the result in the last line
 
 Row = tuple[str, dict[str, Any]]  # where it stands (file:line), its columns
@@ -34,12 +35,11 @@ Row = tuple[str, dict[str, Any]]  # where it stands (file:line), its columns
 
 @dataclass(frozen=True)
 class ProblemSets:
-    """What a run trains on and is evaluated on, disjoint. `left_out` counts the training problems that were left out
-    because their question is held out."""
+    """What a run trains on and is evaluated on, disjoint. `notes` tell what was left out and why."""
 
     train: list[Problem]
     eval: list[Problem]
-    left_out: int = 0
+    notes: list[str]
 
 
 def load_problem_sets(data: DataSection, batch: int = 1) -> ProblemSets:
@@ -48,56 +48,85 @@ def load_problem_sets(data: DataSection, batch: int = 1) -> ProblemSets:
 
     Raises UserError for whatever is wrong with a set, and if it has fewer problems than asked for, or, in training,
     than one `batch` of problems."""
-    held_out = load_problems(data.eval, data.eval_size, data.seed, field="data.eval")
+    notes: list[str] = []
+    evaluated = _Wanted("data.eval", data.eval, data.eval_size, data.seed, data.bad_golds)
+    trained = _Wanted("data.train", data.train, data.train_size, data.seed, data.bad_golds)
+    held_out = _draw(_pool(evaluated, notes), evaluated)
     asked = {_bare(problem.question) for problem in held_out}
-    pool = _pool(data.train, data.train_size, data.seed, "data.train")
+    pool = _pool(trained, notes)
     allowed = [problem for problem in pool if _bare(problem.question) not in asked]
-    left_out = len(pool) - len(allowed)
-    # Generated problems have no end: those left out are made up for, not missed.
-    size = data.train_size
-    if size is not None and left_out and all(spec.startswith("signs/") for spec in data.train):
-        size = min(size, len(allowed))
-    train = _draw(allowed, size, data.seed, "data.train", data.train, batch, left_out)
-    return ProblemSets(train, held_out, left_out)
+    if left_out := len(pool) - len(allowed):
+        notes.append(f"data.train: {left_out} problems left out because data.eval asks the same")
+    return ProblemSets(_draw(allowed, trained, batch, left_out), held_out, notes)
 
 
-def load_problems(
-    specs: Sequence[str], size: int | None, seed: int, *, field: str = "data.train", batch: int = 1
-) -> list[Problem]:
+def load_problems(specs: Sequence[str], size: int | None, seed: int, *, field: str = "problems") -> list[Problem]:
     """`size` problems (None: all) drawn without replacement from the sets `specs`, the same for the same arguments.
+    `field` is what a UserError blames; see `load_problem_sets`."""
+    wanted = _Wanted(field, list(specs), size, seed, "refuse")
+    return _draw(_pool(wanted, []), wanted)
 
-    `field` is the config field to blame. Raises UserError; see `load_problem_sets`."""
-    return _draw(_pool(specs, size, seed, field), size, seed, field, specs, batch)
+
+def on_hub(spec: str) -> bool:
+    """Whether a problem set is neither generated nor a file."""
+    return not spec.startswith("signs/") and Path(spec).suffix not in _READERS
 
 
-def _draw(
-    pool: list[Problem], size: int | None, seed: int, field: str, specs: Sequence[str], batch: int, left_out: int = 0
-) -> list[Problem]:
+@dataclass(frozen=True)
+class _Wanted:
+    """Which problems: `size` (None: all) of those in `sets`. `field` is the config field that says so."""
+
+    field: str
+    sets: list[str]
+    size: int | None
+    seed: int
+    bad_golds: str
+
+
+def _draw(pool: list[Problem], wanted: _Wanted, batch: int = 1, left_out: int = 0) -> list[Problem]:
+    field, sets, size = wanted.field, wanted.sets, wanted.size
     note = f" ({left_out} more are held out by data.eval)" if left_out else ""
     if len(pool) < batch or not pool:
         reason = f"the data set has {len(pool)} problems{note}, fewer than one batch of {batch}"
-        raise UserError(field, list(specs), reason, "Give more problems or lower training.problems_per_step.")
+        raise UserError(field, sets, reason, "Give more problems or lower training.problems_per_step.")
     if size is not None and size > len(pool):
         reason = f"the data set has only {len(pool)} problems{note}"
         raise UserError(f"{field}_size", size, reason, f"Set {field}_size to at most {len(pool)}, or to null for all.")
-    return random.Random(f"draw/{seed}").sample(pool, len(pool) if size is None else size)
+    return random.Random(f"draw/{wanted.seed}").sample(pool, len(pool) if size is None else size)
 
 
-def _pool(specs: Sequence[str], size: int | None, seed: int, field: str) -> list[Problem]:
+def _pool(wanted: _Wanted, notes: list[str]) -> list[Problem]:
     """All problems of the sets, checked; `size` generated ones per generated set."""
-    pool = [problem for spec in specs for problem in _read(spec, size, seed, field)]
+    field, sets = wanted.field, wanted.sets
+    pool: list[Problem] = []
+    for spec in sets:
+        if spec.startswith("signs/"):
+            pool += _generated(spec, wanted.size or 0, wanted.seed, field)
+            continue
+        problems, bad = _read(spec, field)
+        if bad:
+            reason = (
+                f"{len(bad)} of {len(problems) + len(bad)} rows have no gold answer that can be graded: {_some(bad)}"
+            )
+            if wanted.bad_golds == "refuse":
+                raise UserError(field, spec, reason, "Correct or remove these rows, or set data.bad_golds to skip.")
+            notes.append(f"{field} = {spec!r}: left out: {reason}")
+        pool += problems
     repeated = [name for name, count in Counter(problem.id for problem in pool).items() if count > 1]
     if repeated:
-        raise UserError(field, list(specs), f"ids occur more than once: {_some(repeated)}", "Make the ids unique.")
+        raise UserError(field, sets, f"ids occur more than once: {_some(repeated)}", "Make the ids unique.")
     return pool
 
 
-def _read(spec: str, size: int | None, seed: int, field: str) -> list[Problem]:
-    if spec.startswith("signs/"):
-        split = spec.removeprefix("signs/")
-        if split not in signs.SPLITS:
-            raise UserError(field, spec, "no such split", did_you_mean(split, signs.SPLITS))
-        return signs.generate(split, size or 0, seed)
+def _generated(spec: str, size: int, seed: int, field: str) -> list[Problem]:
+    split = spec.removeprefix("signs/")
+    if split not in signs.SPLITS:
+        raise UserError(field, spec, "no such split", did_you_mean(split, signs.SPLITS))
+    return signs.generate(split, size, seed)
+
+
+def _read(spec: str, field: str) -> tuple[list[Problem], list[str]]:
+    """The problems of a file or a hub data set, and the rows without a usable gold as text."""
     path = Path(spec).expanduser()
     if reader := _READERS.get(path.suffix):
         if not path.is_file():
@@ -176,15 +205,15 @@ def _json(text: str, where: str) -> Any:
         raise ValueError(f"{where} is not valid JSON: {error.msg} at column {error.colno}") from error
 
 
-def _problems(rows: list[Row], spec: str, name: str, field: str) -> list[Problem]:
-    """Rows as problems. Raises UserError naming the rows that are wrong."""
+def _problems(rows: list[Row], spec: str, name: str, field: str) -> tuple[list[Problem], list[str]]:
+    """Rows as problems, and those without a usable gold as text. Raises UserError for a row that is none."""
     if not rows:
         raise UserError(field, spec, "it has no rows", "Give a file with at least one problem.")
     where, first = rows[0]
     if not isinstance(first, dict):
         raise UserError(field, spec, f"{where} is not an object", "Write one object with named columns per row.")
     question, answer = (_column(first, columns, spec, field) for columns in (QUESTION_COLUMNS, ANSWER_COLUMNS))
-    problems, refused = [], []
+    problems, bad = [], []
     for index, (where, row) in enumerate(rows):
         asked, gold = (row.get(question), row.get(answer)) if isinstance(row, dict) else (None, None)
         if not isinstance(asked, str) or not asked.strip():
@@ -192,14 +221,13 @@ def _problems(rows: list[Row], spec: str, name: str, field: str) -> list[Problem
         plain = str(gold) if isinstance(gold, (str, int, float)) and not isinstance(gold, bool) else ""
         solution = _GSM8K.search(plain)
         plain = (solution[1] if solution else plain).strip()
-        problem = Problem(str(row.get("id") or f"{name}/{index}"), asked, plain, str(row.get("source") or name))
+        given = str(index if row.get("id") in (None, "") else row["id"])
+        identity = given if "/" in given else f"{name}/{given}"
         if why := check_gold(plain):
-            refused.append(f"{problem.id} ({why})")
-        problems.append(problem)
-    if refused:
-        reason = f"{len(refused)} of {len(rows)} rows have no gold answer that can be graded: {_some(refused)}"
-        raise UserError(field, spec, reason, "Correct or remove these rows.")
-    return problems
+            bad.append(f"{identity} ({why})")
+        else:
+            problems.append(Problem(identity, asked, plain, str(row.get("source") or name)))
+    return problems, bad
 
 
 def _column(row: dict[str, Any], wanted: tuple[str, ...], spec: str, field: str) -> str:

@@ -1,0 +1,175 @@
+"""The policy and its tokenizer by name: embedded, from a directory, from the hub. torch is imported only to load."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backtrack_mrt.config import ModelSection
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.hub import rely_on_cache_if_unreachable
+
+if TYPE_CHECKING:
+    import torch
+
+TINY = "tiny"
+_FIELD = "model.name_or_path"
+_FETCH = "python scripts/fetch_smollm2.py"
+
+
+def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
+    """The model, with a fresh LoRA adapter unless it is trained in full, and its tokenizer.
+
+    The adapter's start depends on `seed` only and changes nothing yet (B = 0); its weights are float32 whatever the
+    model's are. Raises UserError for a model that is missing, cannot be read, or is not what the config says."""
+    source = resolve(section)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=section.revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, revision=section.revision, dtype=getattr(torch, section.dtype)
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise _refusal(section, f"cannot be loaded: {_first_line(error)}") from error
+    _check_shape(section, model.config)
+    _set_padding(tokenizer)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise _refusal(section, f"its tokenizer has {len(tokenizer)} tokens, more than the model has embeddings")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = not section.gradient_checkpointing  # the engine asks for its cache itself
+    model.to(_device())
+    if not section.full_finetuning:
+        model = with_adapter(model, section, seed)
+    return model, tokenizer
+
+
+def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:
+    """`model` with a new LoRA adapter, the only part that is trained. No dropout: rollouts run in training mode."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    lora = section.lora
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora.targets, task_type="CAUSAL_LM"
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            remedy = "Use 'all-linear', or names of linear modules such as q_proj."
+            raise UserError("model.lora.targets", lora.targets, _first_line(error), remedy) from error
+
+
+def frozen_copy(model: Any) -> Any:
+    """The reference of a model that is trained in full: a copy of now, never updated. (With LoRA the reference is the
+    model with its adapter off, at no cost.)"""
+    reference = copy.deepcopy(model).eval()
+    reference.requires_grad_(False)
+    return reference
+
+
+def resolve(section: ModelSection) -> str:
+    """A directory that holds the model, or a hub name whose config.json can be had. Imports no torch.
+
+    Raises UserError."""
+    name = section.name_or_path
+    if name == TINY:
+        folder = Path(str(files("backtrack_mrt.tiny")))
+        if not _has_model(folder):
+            raise UserError(_FIELD, name, "the embedded model is not built", "Run python scripts/build_tiny.py.")
+        return str(folder)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not _has_model(folder):
+            raise _refusal(section, "the directory holds no config.json with .safetensors or .bin weights")
+        return str(folder)
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "~", "models/")):
+        raise _refusal(section, "no such directory")
+    hub_file(section, "config.json")
+    return name
+
+
+def shape(section: ModelSection) -> dict[str, Any]:
+    """The model's config.json, or what the config says of it, without torch and without weights. Raises UserError."""
+    name = section.name_or_path
+    folder = Path(str(files("backtrack_mrt.tiny"))) if name == TINY else Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return _read(folder / "config.json", section)
+    if section.architecture is not None:
+        return section.architecture.model_dump()
+    return (
+        _read(Path(resolve(section)) / "config.json", section)
+        if folder.is_dir() or name == TINY
+        else _read(hub_file(section, "config.json"), section)
+    )
+
+
+def hub_file(section: ModelSection, file: str) -> Path:
+    """A file of the model on the hub, by way of the cache. Raises UserError."""
+    rely_on_cache_if_unreachable()
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(section.name_or_path, file, revision=section.revision))
+    except Exception as error:  # offline, no such name, a gated model: the library's word tells which
+        raise _refusal(
+            section, f"not a directory, and {file} cannot be had from the hub: {_first_line(error)}"
+        ) from error
+
+
+def _refusal(section: ModelSection, reason: str) -> UserError:
+    name = section.name_or_path
+    if "smollm2-135m" in name.lower():
+        return UserError(_FIELD, name, reason, f"Fetch it with `{_FETCH}`, or give a directory that holds the model.")
+    fetch = f"fetch it where there is a network (`hf download {name} --local-dir DIR`)"
+    return UserError(_FIELD, name, reason, f"Give 'tiny', a directory or OWNER/NAME; without a network {fetch}.")
+
+
+def _has_model(folder: Path) -> bool:
+    weights = [path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)]
+    return (folder / "config.json").is_file() and bool(weights)
+
+
+def _read(path: Path, section: ModelSection) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _refusal(section, f"{path.name} cannot be read: {_first_line(error)}") from error
+    if not isinstance(read, dict) or "model_type" not in read:
+        raise _refusal(section, f"{path.name} names no model_type")
+    return read
+
+
+def _check_shape(section: ModelSection, found: Any) -> None:
+    """A plan made from `model.architecture` must hold for the model that is trained."""
+    said = section.architecture.model_dump() if section.architecture else {}
+    for name, value in said.items():
+        if (actual := getattr(found, name, value)) != value:
+            reason = f"the model's config.json says {actual!r}"
+            raise UserError(f"model.architecture.{name}", value, reason, "Correct it, or leave architecture out.")
+
+
+def _set_padding(tokenizer: Any) -> None:
+    """Padding is always masked, so any token will do: Llama's own one for the purpose if it is there, else eos."""
+    if tokenizer.pad_token_id is None:
+        own = "<|finetune_right_pad_id|>"
+        tokenizer.pad_token = own if own in tokenizer.get_vocab() else tokenizer.eos_token
+
+
+def _device() -> torch.device:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
