@@ -92,7 +92,7 @@ class TrainingSection(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
     temperature: float = Field(1.0, gt=0, description="sampling temperature in training")
-    loss: Literal["grpo", "dapo", "bnpo"] = Field(
+    loss: Literal["grpo", "dapo"] = Field(
         "dapo", description="TRL's loss: dapo averages over tokens, grpo over trajectories"
     )
     clip: float = Field(0.2, gt=0, description="PPO clip range ε")

@@ -1,8 +1,9 @@
 """The update, by TRL. The only file that touches TRL.
 
-`PolicyTrainer` overrides one method of `GRPOTrainer`: rollouts come in through `rollout_func`, the parent does what it
+`PolicyTrainer` changes one thing in `GRPOTrainer`: rollouts come in through `rollout_func`, the parent does what it
 always does, and the per-turn weights of the algorithm then replace its scalar advantages, spread over the tokens that
-each turn sampled, shape (B, T). The loss, clipping, accumulation, checkpoints and multi-process set-up are TRL's.
+each turn sampled, shape (B, T). Beside that it only re-buckets the micro-batches. The loss, clipping, accumulation,
+checkpoints and multi-process set-up are TRL's.
 """
 
 from __future__ import annotations
@@ -38,6 +39,32 @@ def spread(weights: Sequence[FloatArray], trajectories: Sequence[Trajectory], wi
         padded = np.append(turn_weights, 0.0)  # index −1, the environment's tokens, picks the 0
         tokens_BT[row, : len(index)] = torch.from_numpy(padded[index]).float()
     return tokens_BT
+
+
+def by_length(batches: list[dict[str, Any]], per_update: int) -> list[dict[str, Any]]:
+    """The micro-batches of each update with rows of like length together and padding cut off.
+
+    Multi-turn trajectories differ much in length (solved at once, or never); padded to the longest, most of the update
+    would be spent on padding. The sum of the update's gradients does not depend on which row is in which micro-batch.
+    """
+    bucketed = []
+    for start in range(0, len(batches), per_update):
+        update = batches[start : start + per_update]
+        rows = {
+            name: torch.cat([batch[name] for batch in update]) if update[0][name].dim() else update[0][name]
+            for name in update[0]
+        }
+        order = (rows["prompt_mask"].sum(1) + rows["completion_mask"].sum(1)).argsort()
+        for chunk in order.split(len(update[0]["prompt_ids"])):
+            batch = {name: rows[name][chunk] if rows[name].dim() else rows[name] for name in rows}
+            prompt, completion = (int(batch[f"{side}_mask"].sum(1).max()) for side in ("prompt", "completion"))
+            for name, tensor in batch.items():  # prompts are padded on the left, completions on the right
+                if name.startswith("prompt_"):
+                    batch[name] = tensor[:, tensor.size(1) - prompt :]
+                elif tensor.dim() == 2:
+                    batch[name] = tensor[:, :completion]
+            bucketed.append(batch)
+    return bucketed
 
 
 class _RunLog(TrainerCallback):  # type: ignore[misc]
@@ -83,6 +110,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         self.run = run
         self._asked: list[Problem] = []
         self._scored: list[Scored] = []
+        self._bucketed: list[dict[str, Any]] | None = None
         self._seconds: dict[str, float] = {}  # of the latest rollout, by part
         super().__init__(
             model=model,
@@ -108,6 +136,15 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         for name, value in rollout_metrics(self._scored).items():
             self._metrics["train"][name].append(value)
         return output
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is not self._bucketed:  # fresh rollouts
+            self._bucketed = self._buffered_inputs = by_length(
+                self._buffered_inputs, self.args.gradient_accumulation_steps
+            )
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
 
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
