@@ -150,6 +150,8 @@ class Episode:
 
 
 def graded(trajectory: Trajectory, verdict: str) -> Trajectory:
-    """The trajectory with the grader's verdict and outcome R: 1 if the answer is right and the protocol was kept."""
-    right = verdict == "right" and trajectory.stop is not StopReason.VIOLATION
+    """The trajectory with the grader's verdict and outcome R: 1 if an answer stands, is right, and the protocol was
+    kept."""
+    kept = trajectory.answer is not None and trajectory.stop is not StopReason.VIOLATION
+    right = kept and verdict == "right"
     return replace(trajectory, verdict=str(verdict), outcome=float(right))
