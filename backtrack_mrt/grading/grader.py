@@ -127,7 +127,8 @@ class Grader:
             return Verdict.RIGHT
         if rel_tol is None and _INTEGER.fullmatch(plain_answer) and _INTEGER.fullmatch(plain_gold):
             return Verdict.RIGHT if int(plain_gold) == int(plain_answer) else Verdict.WRONG
-        if len(plain_answer) > MAX_CHARS:  # refused anyway, and not worth a place in the cache
+        # Refused anyway, and not worth a place in the cache.
+        if len(plain_answer) > MAX_CHARS or len(plain_gold) > MAX_CHARS:
             return Verdict.UNPARSABLE
         with self._lock:
             known = self._cache.get((gold, answer, rel_tol))

@@ -9,6 +9,7 @@ import queue
 import select
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +56,15 @@ class Worker:
         else:
             request = {"pairs": question.pairs}
         line = json.dumps({**request, "rel_tol": rel_tol}).encode() + b"\n"
-        for _ in range(2):  # a guard that somebody else killed is replaced once
-            process = self._running()
-            reply = self._exchange(process, line)
-            if reply is not None:
-                return reply
+        try:
+            for _ in range(2):  # a guard that somebody else killed is replaced once
+                reply = self._exchange(self._running(), line)
+                if reply is not None:
+                    return reply
+                self.close()
+        except BaseException:  # such as Ctrl-C: the reply that is still to come must not answer the next question
             self.close()
+            raise
         return Reply(Verdict.TIMEOUT, lasting=False)
 
     def close(self) -> None:
@@ -151,6 +155,7 @@ class WorkerPool:
     def __init__(self, size: int, limits: Limits) -> None:
         self.size = size
         self._workers = [Worker(limits) for _ in range(size)]
+        self._closing = threading.Lock()  # two half-finished calls of `close` would wait for each other's workers
         # Last in, first out: as long as one worker keeps up, the others need no process.
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
         for worker in self._workers:
@@ -166,7 +171,8 @@ class WorkerPool:
 
     def close(self) -> None:
         """Wait for the workers in use (their limits bound that) and end all processes. The pool stays usable."""
-        taken = [self._idle.get() for _ in self._workers]
-        for worker in taken:
-            worker.close()
-            self._idle.put(worker)
+        with self._closing:
+            taken = [self._idle.get() for _ in self._workers]
+            for worker in taken:
+                worker.close()
+                self._idle.put(worker)

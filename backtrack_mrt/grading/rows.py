@@ -1,0 +1,78 @@
+"""Rows of a JSON-lines file to be graded; each mistake in them is told by file, line and field."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.grading.grader import Grader
+
+FORMS = ("answer", "completion")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question to the grader: ``text`` is what stands in the box (form "answer") or a whole model turn."""
+
+    gold: str
+    text: str | None
+    form: str
+    id: Any = None
+
+
+def parse_rows(lines: Iterable[str], source: str) -> Iterator[Row]:
+    """The rows of ``lines``, blank ones skipped; fields other than gold, answer, form and id are not looked at.
+
+    Raises:
+        UserError: a line is not a JSON object, lacks a field, or has one of the wrong type. Names ``source`` and line.
+    """
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _parse_row(line, f"{source}, line {number}")
+
+
+def _parse_row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            where, _shortened(line.strip()), f"not JSON: {error}", "Write one JSON object a line."
+        ) from None
+    if not isinstance(row, dict):
+        raise UserError(where, _shortened(row), "not a JSON object", 'Write {"gold": "7", "answer": "7.0"}.')
+    for field in ("gold", "answer"):
+        if field not in row:
+            remedy = f"Add the field {field!r}; the row has {', '.join(map(repr, row)) or 'no field'}."
+            raise UserError(f"{where}, {field}", None, "the field is missing", remedy)
+    gold, answer, form = row["gold"], row["answer"], row.get("form", "answer")
+    if not isinstance(gold, str):
+        raise UserError(
+            f"{where}, gold", _shortened(gold), f"has the type {type(gold).__name__}", "Write it as a string."
+        )
+    if answer is not None and not isinstance(answer, str):
+        remedy = "Write it as a string, or null for no answer."
+        raise UserError(f"{where}, answer", _shortened(answer), f"has the type {type(answer).__name__}", remedy)
+    if form not in FORMS:
+        remedy = did_you_mean(form, FORMS) if isinstance(form, str) else f"Use one of {', '.join(FORMS)}."
+        raise UserError(f"{where}, form", _shortened(form), "not a known form", remedy)
+    return Row(gold, answer, form, row.get("id"))
+
+
+def _shortened(value: object) -> object:
+    text = value if isinstance(value, str) else repr(value)
+    return f"{text[:60]}…" if len(text) > 60 else value
+
+
+def grade_rows(rows: Iterable[Row], grader: Grader, rel_tol: float | None = None) -> Iterator[dict[str, Any]]:
+    """For each row its ``id`` (if it has one), ``verdict`` and the wall ``seconds`` the grade took."""
+    for row in rows:
+        grade = grader.grade if row.form == "answer" else grader.grade_completion
+        start = time.perf_counter()
+        verdict = grade(row.gold, row.text, rel_tol=rel_tol)
+        seconds = round(time.perf_counter() - start, 6)
+        named = {} if row.id is None else {"id": row.id}
+        yield {**named, "verdict": verdict.value, "seconds": seconds}

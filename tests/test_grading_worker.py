@@ -1,0 +1,222 @@
+"""The worker process: what kills it, what hangs it, who waits for it, and that nobody is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.grading import Grader, Limits, Verdict
+from backtrack_mrt.grading import pool as pool_module
+
+RIGHT, WRONG, TIMEOUT = Verdict.RIGHT, Verdict.WRONG, Verdict.TIMEOUT
+SQRT = (r"2\sqrt{2}", r"\sqrt{8}")  # needs a worker, is right
+BOMB = (r"\sqrt{2}", r"\binom{9999^{999}}{9999^{99}}")  # passes the guards, and no exception can interrupt it
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks at processes through /proc")
+
+
+@pytest.fixture
+def grader() -> Iterator[Grader]:
+    with Grader(workers=1, cache_size=0, limits=Limits(cpu_s=0.1)) as made:
+        yield made
+
+
+def _guard(grader: Grader) -> int:
+    """The process id of the first worker's guard."""
+    process = grader._pool._workers[0]._process
+    assert process is not None
+    return process.pid
+
+
+def _child(guard: int) -> int:
+    return int(Path(f"/proc/{guard}/task/{guard}/children").read_text().split()[0])
+
+
+def _resident_kib(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def _gone(process: int) -> bool:
+    """Whether a process has ended (a zombie that nobody has collected yet has)."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_nothing_starts_before_it_is_needed_and_nothing_heavy_is_loaded() -> None:
+    with Grader(workers=2) as grader:
+        first, second = grader._pool._workers
+        assert grader.grade("1/2", "0.5") is RIGHT
+        assert first._process is second._process is None
+        assert grader.grade(*SQRT) is RIGHT
+        assert first._process is None  # one worker is enough for one thread
+        assert second._process is not None
+        guard = second._process.pid
+        libraries = Path(f"/proc/{guard}/maps").read_text()
+        assert "/torch/" not in libraries
+        assert "/numpy/" not in libraries
+    assert _gone(guard)
+
+
+def test_a_bomb_storm_leaves_the_grader_well(grader: Grader) -> None:
+    assert grader.grade(*SQRT) is RIGHT
+    guard, before = _guard(grader), _resident_kib(_guard(grader))
+    for _ in range(10):
+        assert grader.grade(*BOMB) is TIMEOUT
+        assert grader.grade(*SQRT) is RIGHT
+    assert _guard(grader) == guard
+    assert _resident_kib(guard) - before < 4096
+    assert grader.counts[TIMEOUT] == 10
+
+
+def test_a_bomb_costs_less_than_two_seconds() -> None:
+    with Grader(workers=1) as grader:
+        grader.grade(*SQRT)
+        start = time.monotonic()
+        assert grader.grade(*BOMB) is TIMEOUT
+        # The promise is 2 s; the hard limits in the process and outside add up to 1.8.
+        assert time.monotonic() - start < 2.5
+
+
+def test_a_bomb_is_remembered() -> None:
+    with Grader(workers=1, limits=Limits(cpu_s=0.2)) as grader:
+        grader.grade(*BOMB)
+        grader.close()
+        assert grader.grade(*BOMB) is TIMEOUT
+        assert grader._pool._workers[0]._process is None
+
+
+@pytest.mark.parametrize("who", ["guard", "child"])
+def test_a_killed_process_is_replaced(grader: Grader, who: str) -> None:
+    grader.grade(*SQRT)
+    guard = _guard(grader)
+    victim = guard if who == "guard" else _child(guard)
+    os.kill(victim, signal.SIGKILL)
+    assert _eventually(lambda: _gone(victim))
+    assert grader.grade(*SQRT) is RIGHT
+    assert (_guard(grader) != guard) == (who == "guard")
+
+
+@pytest.mark.parametrize("who", ["guard", "child"])
+def test_a_hanging_process_is_replaced(who: str) -> None:
+    with Grader(workers=1, limits=Limits(wall_s=0.3)) as grader:
+        grader.grade(*SQRT)
+        guard = _guard(grader)
+        os.kill(guard if who == "guard" else _child(guard), signal.SIGSTOP)
+        assert grader.grade("x+y", "y+2x-x") is TIMEOUT
+        assert grader.grade("x+y", "y+2x-x") is RIGHT  # a hang is nobody's fault and is not remembered
+
+
+def test_without_memory_there_is_no_verdict() -> None:
+    with Grader(workers=1, limits=Limits(memory_mb=1)) as grader:  # less than the child has already
+        assert grader.grade(*SQRT) is TIMEOUT
+        assert grader.grade("7", "7.0") is RIGHT
+
+
+def test_children_are_recycled() -> None:
+    with Grader(workers=1, cache_size=0, limits=Limits(recycle=3)) as grader:
+        children = []
+        for _ in range(9):
+            assert grader.grade(*SQRT) is RIGHT
+            children.append(_child(_guard(grader)))
+    assert len(set(children)) == 3
+    assert _eventually(lambda: all(_gone(child) for child in children))
+
+
+def test_many_threads_share_few_workers() -> None:
+    with Grader(workers=2, cache_size=0) as grader:
+        wrong: list[object] = []
+
+        def work(seed: int) -> None:
+            for number in range(2, 8):
+                gold, right = rf"{seed}\sqrt{{{number}}}", rf"\sqrt{{{seed * seed * number}}}"
+                verdicts = (grader.grade(gold, right), grader.grade(gold, right + "+1"), grader.grade("7", str(number)))
+                if verdicts != (RIGHT, WRONG, RIGHT if number == 7 else WRONG):
+                    wrong.append((gold, verdicts))
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(1, 13)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert sum(grader.counts.values()) == 12 * 6 * 3
+
+
+def test_an_interrupted_question_does_not_answer_the_next(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+    grader.grade(*SQRT)
+
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool_module, "_read_line", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            grader.grade(*SQRT)
+    assert grader.grade(r"2\sqrt{2}", r"\sqrt{9+x}") is WRONG
+
+
+def test_a_forked_copy_starts_its_own_worker(grader: Grader) -> None:
+    grader.grade(*SQRT)
+    guard = _guard(grader)
+    child = os.fork()
+    if child == 0:
+        try:
+            fine = grader.grade(*SQRT) is RIGHT and _guard(grader) != guard
+            grader.close()
+            os._exit(0 if fine else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert grader.grade(*SQRT) is RIGHT
+    assert _guard(grader) == guard
+
+
+@pytest.mark.parametrize("question", [SQRT, BOMB])
+def test_no_process_outlives_a_killed_parent(question: tuple[str, str]) -> None:
+    program = (
+        "from backtrack_mrt.grading import Grader, Limits\n"
+        "grader = Grader(workers=1, limits=Limits(cpu_s=60, wall_s=60))\n"
+        "grader._pool._workers[0]._running()\n"
+        "print(grader._pool._workers[0]._process.pid, flush=True)\n"
+        f"grader.grade(*{question!r})\n"
+        "input()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        guard = int(parent.stdout.readline())
+        assert _eventually(lambda: Path(f"/proc/{guard}/task/{guard}/children").read_text().strip() != "")
+        child = _child(guard)
+        parent.kill()
+        assert _eventually(lambda: _gone(guard))
+        assert _eventually(lambda: _gone(child))
+
+
+def test_a_worker_that_cannot_start_is_an_error_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "no_such_folder"))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Grader() as grader:
+        assert grader.grade("7", "7.0") is RIGHT
+        with pytest.raises(UserError, match="does not start"):
+            grader.grade(*SQRT)
