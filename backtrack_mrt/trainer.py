@@ -28,6 +28,7 @@ from backtrack_mrt.rollout import Collector, group_by_problem, trajectory_seeds
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
 
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; the version is pinned
 OnStep = Callable[..., None]  # (steps done, **metrics to show)
 
 

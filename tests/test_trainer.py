@@ -1,0 +1,224 @@
+"""The seam to TRL: gradients against hand-written REINFORCE, on a random Llama of a few thousand weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import BARE, SPECIAL, byte_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from backtrack_mrt.cli import load_config
+from backtrack_mrt.config import Config
+from backtrack_mrt.runlog import RunDir
+from backtrack_mrt.trainer import PolicyTrainer, by_length, spread
+from backtrack_mrt.types import (
+    Completion,
+    Finish,
+    FloatArray,
+    Group,
+    Parsed,
+    Problem,
+    Sampling,
+    Scored,
+    StopReason,
+    Trajectory,
+    Turn,
+    TurnSpec,
+)
+
+GROUP, PROBLEMS = 4, 2
+
+
+def trajectory(problem: Problem, rng: np.random.Generator, turns: int) -> Trajectory:
+    """A trajectory of `turns` turns of random tokens, with instructions in between."""
+
+    def ids(n: int) -> tuple[int, ...]:
+        return tuple(int(token) for token in rng.integers(10, 200, n))
+
+    made = []
+    for j in range(turns):
+        length = int(rng.integers(1, 7))
+        completion = Completion(ids(length), (-1.0,) * length, Finish.STOP)
+        instruction = ids(2) if j else ()
+        made.append(Turn(TurnSpec("attempt", 8), "", Parsed(answer="1"), instruction, completion))
+    return Trajectory(problem, ids(3 + len(problem.id)), tuple(made), StopReason.FINISHED, "1")
+
+
+class FixedCollector:
+    """Stands for the rollouts: always the same scored trajectories."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.problems = [Problem("p" * (k + 1), f"question {k}", "1") for k in range(PROBLEMS)]
+        self.scored: dict[str, list[Scored]] = {}
+        for problem in self.problems:
+            members = []
+            for g in range(GROUP):
+                row = replace(trajectory(problem, rng, turns=1 + g % 3), outcome=float(g == 0), verdict="wrong")
+                values = rng.uniform(size=len(row.turns) + 1)
+                members.append(Scored(row, values))
+            self.scored[problem.id] = members
+        self.seconds: dict[str, float] = {}
+        self.engine = self
+        self.dialogue = self
+        self.chat = self
+        self.stop_ids = frozenset({1})
+
+    def sync(self, version: int) -> None: ...
+
+    def release(self) -> None: ...
+
+    def collect(self, problems: Sequence[Problem], seeds: Sequence[int], sampling: Sampling) -> list[Scored]:
+        assert [p.id for p in problems] == [p.id for p in self.problems for _ in range(GROUP)]
+        return [scored for problem in self.problems for scored in self.scored[problem.id]]
+
+
+class KeepGradient(TrainerCallback):  # type: ignore[misc]
+    """The gradient of the first update, before the optimiser sees it."""
+
+    gradient: dict[str, torch.Tensor]
+
+    def on_pre_optimizer_step(
+        self, args: object, state: object, control: object, *, model: torch.nn.Module, **_: object
+    ) -> None:
+        self.gradient = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def make_model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    return LlamaForCausalLM(shape)
+
+
+def make_config(tmp_path: Path, *flags: str) -> Config:
+    return load_config(
+        [
+            *("--output-dir", str(tmp_path / "run"), "--training.steps", "1", "--training.warmup_ratio", "0"),
+            *("--training.problems_per_step", str(PROBLEMS), "--training.group_size", str(GROUP)),
+            *("--training.max_grad_norm", "1e9", "--model.full_finetuning", "true"),
+            *("--training.micro_batch_size", "8", *flags),
+        ]
+    ).config
+
+
+def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> dict[str, torch.Tensor]:
+    """The gradient of one update with the project's trainer."""
+    config = make_config(tmp_path, *flags)
+    tokenizer = byte_tokenizer(BARE, SPECIAL[BARE])
+    tokenizer.pad_token = tokenizer.eos_token
+    trainer = PolicyTrainer(
+        model=make_model(),
+        tokenizer=tokenizer,
+        problems=collector.problems,
+        algorithm=config.algorithm,
+        collector=collector,  # type: ignore[arg-type]
+        config=config,
+        run=RunDir.create(config, overwrite=True),
+        on_step=lambda *_, **__: None,
+    )
+    keep = KeepGradient()
+    trainer.add_callback(keep)
+    trainer.fit(resume=False)
+    return keep.gradient
+
+
+def reinforce_gradient(
+    collector: FixedCollector, weights: Callable[[Group], list[FloatArray]]
+) -> dict[str, torch.Tensor]:
+    """−∇ Σ w_{i,j} log π(token) / number of sampled tokens, one row at a time and without padding."""
+    model = make_model()
+    tokens = sum(s.trajectory.sampled_tokens for rows in collector.scored.values() for s in rows)
+    for problem in collector.problems:
+        members = tuple(collector.scored[problem.id])
+        for member, turn_weights in zip(members, weights(Group(problem, members)), strict=True):
+            ids = torch.tensor([member.trajectory.token_ids])
+            logprobs = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+            prompt = len(member.trajectory.prompt_ids)
+            for position, turn in enumerate(member.trajectory.turn_index(), start=prompt):
+                if turn >= 0:
+                    (-turn_weights[turn] * logprobs[position - 1] / tokens).backward(retain_graph=True)
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """Norm of the difference over the norm of `theirs`."""
+    a, b = (torch.cat([g[name].flatten() for name in sorted(theirs)]) for g in (ours, theirs))
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("micro_batch", ["8", "2"])
+@pytest.mark.parametrize("credit", ["turn", "return_to_go"])
+def test_gradient_is_reinforce(tmp_path: Path, credit: str, micro_batch: str) -> None:
+    flags = ("--algo", "mrt-rl", "--algorithm.credit", credit, "--training.micro_batch_size", micro_batch)
+    collector = FixedCollector()
+    algorithm = make_config(tmp_path, *flags).algorithm
+    ours = trained_gradient(tmp_path, collector, *flags)
+    assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights)) < 1e-5
+
+
+def test_alpha_zero_has_the_gradient_of_grpo(tmp_path: Path) -> None:
+    collector = FixedCollector()
+    mrt = trained_gradient(tmp_path, collector, "--algo", "mrt-rl", "--algorithm.alpha", "0")
+    grpo = trained_gradient(tmp_path, collector, "--algo", "grpo")
+    assert all(torch.equal(mrt[name], grpo[name]) for name in grpo)
+    other = trained_gradient(tmp_path, collector, "--algo", "mrt-rl", "--algorithm.alpha", "1")
+    assert difference(other, grpo) > 0.1
+
+
+def test_one_turn_weight_moves_exactly_that_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only tokens of the turn with weight enter the gradient; instruction tokens never do."""
+    from backtrack_mrt.algos.grpo import Grpo
+
+    def one_hot(self: Grpo, group: Group) -> list[FloatArray]:
+        weights = [np.zeros(len(member.trajectory.turns)) for member in group.members]
+        if group.problem.id == "pp":
+            weights[2][1] = 1.0
+        return weights
+
+    monkeypatch.setattr(Grpo, "turn_weights", one_hot)
+    collector = FixedCollector()
+    ours = trained_gradient(tmp_path, collector, "--algo", "grpo")
+    assert difference(ours, reinforce_gradient(collector, lambda group: one_hot(Grpo(), group))) < 1e-5
+    turn = collector.scored["pp"][2].trajectory.turns[1]
+    rows = ours["lm_head.weight"].abs().sum(1)
+    # The sampled tokens' logits move against all others.
+    assert rows[list(turn.completion.token_ids)].min() > rows.median()
+
+
+def test_spread_covers_sampled_tokens_only() -> None:
+    collector = FixedCollector()
+    rows = [s.trajectory for s in collector.scored["p"]]
+    weights = [np.arange(1.0, len(t.turns) + 1) for t in rows]
+    spread_BT = spread(weights, rows, width=40)
+    for row, t in enumerate(rows):
+        expected = [0.0 if j < 0 else j + 1.0 for j in t.turn_index()]
+        np.testing.assert_array_equal(spread_BT[row], expected + [0.0] * (40 - len(expected)))
+
+
+def test_bucketing_keeps_every_row_and_cuts_padding_only() -> None:
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(1, 12, 8)
+    mask = torch.tensor([[int(t < n) for t in range(12)] for n in lengths])
+    rows = {
+        "prompt_ids": torch.arange(8)[:, None].expand(8, 5) + 1,
+        "prompt_mask": torch.tensor([[0] * (5 - k) + [1] * k for k in (1, 5, 2, 3, 5, 4, 1, 2)]),
+        "completion_ids": mask * torch.arange(1, 9)[:, None],
+        "completion_mask": mask,
+        "advantages": mask.float(),
+        "num_items_in_batch": torch.tensor(int(mask.sum())),
+    }
+    batches = [{k: v[i : i + 2] if v.dim() else v for k, v in rows.items()} for i in range(0, 8, 2)]
+    bucketed = by_length(batches, per_update=4)
+    assert [len(b["prompt_ids"]) for b in bucketed] == [2, 2, 2, 2]
+    assert sorted(int(row) for b in bucketed for row in b["prompt_ids"][:, -1]) == list(range(1, 9))
+    assert sum(int(b["completion_mask"].sum()) for b in bucketed) == int(lengths.sum())
+    for batch in bucketed:
+        assert batch["completion_mask"].sum(1).max() == batch["completion_ids"].size(1) == batch["advantages"].size(1)
+        assert batch["prompt_mask"].sum(1).max() == batch["prompt_ids"].size(1)
