@@ -22,7 +22,7 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.config_files import (
     PLUGIN_SECTIONS,
     Layer,
-    check_keys,
+    checked,
     choose,
     field_paths,
     merge,
@@ -60,7 +60,7 @@ def load_config(argv: Sequence[str], description: str = "", prog: str | None = N
     options, _ = early.parse_known_args(arguments)
     layers = [read_layer(name) for name in options.config]
     chosen = {field: _chosen(field, getattr(options, field), layers) for field in PLUGIN_SECTIONS.values()}
-    schema = _schema(chosen)
+    schema = _schema(chosen, layers)
     parser = _parser(schema, description, prog)
     if options.help:
         parser.print_help()
@@ -70,8 +70,7 @@ def load_config(argv: Sequence[str], description: str = "", prog: str | None = N
     layers = [*(choose(layer, chosen) for layer in layers), _overrides(parser, arguments, chosen)]
     values: dict[str, Any] = {section: {} for section in PLUGIN_SECTIONS}
     for layer in layers:
-        check_keys(layer.values, schema, layer, field_paths(schema))
-        values = merge(values, layer.values)
+        values = merge(values, checked(layer.values, schema, layer, field_paths(schema)))
     config = _validated(schema, values | chosen, layers)
     return RunRequest(config, options.resume, options.overwrite, options.dry_run)
 
@@ -175,12 +174,12 @@ def _chosen(field: str, flag: str | None, layers: Sequence[Layer]) -> str:
     return name
 
 
-def _schema(chosen: Mapping[str, str]) -> type[Config]:
+def _schema(chosen: Mapping[str, str], layers: Sequence[Layer]) -> type[Config]:
     """`Config` with the concrete classes of the chosen plug-ins in place of the abstract ones."""
     fields: dict[str, Any] = {}
     for section, field in PLUGIN_SECTIONS.items():
         package, base = _PLUGINS[field]
-        fields[section] = (plugins.load(package, chosen[field], base, field), ...)
+        fields[section] = (plugins.load(package, chosen[field], base, _at(field, layers)), ...)
     return create_model("Config", __base__=Config, **fields)
 
 
@@ -194,7 +193,7 @@ def _check_all_plugins(layer: Layer) -> None:
             plugin = plugins.load(package, name, base, f"{prefix} ({layer.place(prefix)})")
             known = field_paths(plugin, f"{prefix}.")
             if isinstance(settings, dict):
-                check_keys(settings, plugin, layer, known, f"{prefix}.")
+                checked(settings, plugin, layer, known, f"{prefix}.")
             try:
                 plugin.model_validate({} if settings is None else settings)
             except ValidationError as error:
@@ -203,9 +202,6 @@ def _check_all_plugins(layer: Layer) -> None:
 
 def _validated(schema: type[Config], values: dict[str, Any], layers: Sequence[Layer]) -> Config:
     """The config, as a plain `Config`: two of them are equal if all their values are."""
-    targets = values.get("model", {}).get("lora", {}).get("targets") if isinstance(values.get("model"), dict) else None
-    if isinstance(targets, list) and len(targets) == 1:  # one word from the command line is a word, not a list
-        values = merge(values, {"model": {"lora": {"targets": targets[0]}}})
     try:
         concrete = schema.model_validate(values)
     except ValidationError as error:
