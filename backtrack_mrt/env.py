@@ -161,8 +161,8 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         return {
             "problem": episode.problem.id,
             "phase": episode.spec.phase if episode.spec else None,
-            "parsed": last.parsed if last else None,
-            "violation": last.violation if last else None,
+            "parsed": last.parsed if last is not None else None,
+            "violation": last.violation if last is not None else None,
             "stop": episode.stop,
             "answer": self.trajectory.answer,
             "verdict": self.trajectory.verdict,

@@ -1,0 +1,117 @@
+"""Imports only point down (DESIGN: layers). A new module needs a place in `LAYERS`."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [  # low to high; a package's name stands for its modules that are not named themselves
+    "errors types plugins hub",
+    "protocol chat prompting dialogue grading data.signs data.signs_demo data.checking spaces records progress credit",
+    "algos.base config_files config",
+    "envs env trace metrics demonstrations data cli runlog algos engines models tiny configs prompts",
+    "prover rollout calibration checkpoint",
+    "assembly trainer evaluate planning",
+    "report compare",
+    "train",
+    "scripts",
+]
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
+ONLY = {  # who may import nothing of the project but this, besides the own package
+    "envs": {"protocol", "types", "errors", "grading.extract"},
+    "engines": {"types", "errors"},
+    "algos": {"credit", "types", "errors"},
+    "grading": {"errors"},
+}
+FOREIGN = {
+    "vllm": {"engines.vllm"},
+    "trl": {"trainer"},
+    "gymnasium": {"env", "spaces"},
+    "math_verify": {"grading.symbolic"},
+}
+
+
+def sources() -> dict[str, ast.Module]:
+    """Every module by its name without `backtrack_mrt.`; a package is named like its folder."""
+    found = {}
+    for folder in ("backtrack_mrt", "envs", "scripts"):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = (
+                path.relative_to(ROOT / "backtrack_mrt" if folder == "backtrack_mrt" else ROOT).with_suffix("").parts
+            )
+            name = ".".join(part for part in parts if part != "__init__")
+            if name:
+                found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+MODULES = sources()
+
+
+def imports(module: ast.Module) -> set[str]:
+    """Full names of everything a module imports, wherever in it."""
+    found = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_imports(name: str) -> set[str]:
+    """The project's modules that the module `name` imports."""
+    found = set()
+    for full in imports(MODULES[name]):
+        inner = full.removeprefix("backtrack_mrt.")
+        while inner != full and inner and inner not in MODULES:
+            inner = inner.rpartition(".")[0]
+        if inner in MODULES and inner != full:
+            found.add(inner)
+    return found - {name}
+
+
+def height(name: str) -> int:
+    while name and name not in HEIGHT:
+        name = name.rpartition(".")[0]
+    assert name, "give the module a place in LAYERS"
+    return HEIGHT[name]
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_point_down(name):
+    upward = {other for other in own_imports(name) if height(other) > height(name)}
+    assert not upward, f"{name} imports from a layer above its own"
+    package = name.partition(".")[0]
+    if package in ONLY and "." in name:
+        strangers = {other for other in own_imports(name) if other.partition(".")[0] != package} - ONLY[package]
+        assert not strangers, f"{name} may import only {sorted(ONLY[package])}"
+
+
+def test_there_are_no_cycles():
+    list(TopologicalSorter({name: own_imports(name) for name in MODULES}).static_order())
+
+
+@pytest.mark.parametrize("library", FOREIGN)
+def test_a_library_behind_a_seam_is_imported_by_its_module_only(library):
+    users = {
+        name for name, module in MODULES.items() if any(f"{i}.".startswith(f"{library}.") for i in imports(module))
+    }
+    assert users <= FOREIGN[library]
+
+
+def test_the_light_modules_do_not_import_torch():
+    light = "types protocol dialogue env metrics config cli grading data.loading records envs.backtrack algos.mrt_rl"
+    code = f"""import importlib, sys
+for name in "{light}".split():
+    importlib.import_module("backtrack_mrt." + name)
+    heavy = {{"torch", "transformers", "trl", "vllm", "peft", "datasets"}} & set(sys.modules)
+    assert not heavy, f"{{name}} imports {{heavy}}"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
