@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
@@ -25,7 +25,12 @@ class Section(BaseModel):
 class LoraSection(Section):
     r: int = Field(16, gt=0, description="rank of the adapters")
     alpha: int = Field(32, gt=0, description="LoRA's scale is alpha / r")
-    targets: str | list[str] = Field("all-linear", description="modules that get an adapter")
+    targets: list[str] = Field(["all-linear"], min_length=1, description="linear modules that get an adapter")
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_word(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class ArchitectureSection(Section):

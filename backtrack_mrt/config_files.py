@@ -125,29 +125,31 @@ def choose(layer: Layer, chosen: Mapping[str, str]) -> Layer:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """Mappings are merged key by key; anything else, lists too, is replaced. A section left empty changes nothing."""
-    if isinstance(base, dict) and over is None:
-        return base
+    """Mappings are merged key by key; anything else, lists too, is replaced."""
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
     return base | {key: merge(base[key], value) if key in base else value for key, value in over.items()}
 
 
-def check_keys(
+def checked(
     values: Mapping[str, Any], model: type[BaseModel], layer: Layer, known: list[str], prefix: str = ""
-) -> None:
-    """Refuse unknown keys, and yes/no where a number is wanted (Python takes True for 1). `known` are all dotted names
-    there are, `prefix` is the dotted name of `model` with a dot. Raises UserError."""
+) -> dict[str, Any]:
+    """The values without sections left empty. Refuses unknown keys, and yes/no where a number is wanted (Python takes
+    True for 1). `known` are all dotted names there are, `prefix` is the dotted name of `model` with a dot."""
+    kept: dict[str, Any] = {}
     for key, value in values.items():
         path = f"{prefix}{key}"
         if key not in model.model_fields:
             raise UserError(f"{path} ({layer.place(path)})", value, "unknown key", nearest(path, known))
-        annotation = model.model_fields[key].annotation
-        section = section_of(annotation)
-        if section is not None and isinstance(value, Mapping):
-            check_keys(value, section, layer, known, f"{path}.")
-        elif isinstance(value, bool) and {int, float} & set(_members(annotation)):
+        members = _members(model.model_fields[key].annotation)
+        section = section_of(model.model_fields[key].annotation)
+        if isinstance(value, bool) and {int, float} & set(members):
             raise UserError(f"{path} ({layer.place(path)})", value, "not a number", "Write a number.")
+        if section is not None and isinstance(value, Mapping):
+            kept[key] = checked(value, section, layer, known, f"{path}.")
+        elif section is None or value is not None or type(None) in members:
+            kept[key] = value
+    return kept
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:

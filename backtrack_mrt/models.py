@@ -55,8 +55,9 @@ def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     lora = section.lora
+    targets = "all-linear" if lora.targets == ["all-linear"] else lora.targets  # peft's word for them
     config = LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora.targets, task_type="CAUSAL_LM"
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
