@@ -23,6 +23,7 @@ _USERS = ("⟪first⟫", "⟪second⟫", "⟪third⟫")
 _WORD = "⟪reply⟫"
 _REPLIES = (f"<think>⟪thought⟫</think>{_WORD}", "<think>⟪doubt⟫</think>⟪answer⟫")
 _TODAY = datetime(2024, 7, 26)  # for templates that write the date: a run must be repeatable tomorrow
+_REMEMBERED = 1024  # texts whose ids are kept
 _INDEPENDENT = "Use a template that renders every message independently of the later ones."
 
 
@@ -81,6 +82,7 @@ class ChatFormat:
     def __init__(self, tokenizer: Any, system: str | None = None) -> None:
         self.tokenizer = tokenizer
         self._system = system
+        self._known: dict[str, TokenIds] = {}  # instructions come again and again
         if not getattr(tokenizer, "chat_template", None):
             raise self._refusal("it has no chat template", "Use an instruction-tuned model or set a chat template.")
         before, to_reply, after_reply = self._take_apart()
@@ -111,8 +113,14 @@ class ChatFormat:
 
     def encode(self, text: str) -> TokenIds:
         """Ids of content: never a structural token, whatever the text says. Lone surrogates become "?"."""
-        text = text.encode("utf-8", "replace").decode()
-        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        ids = self._known.get(text)
+        if ids is None:
+            clean = text.encode("utf-8", "replace").decode()
+            ids = tuple(self.tokenizer(clean, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[text] = ids
+        return ids
 
     def decode(self, ids: TokenIds) -> str:
         """Text of a completion without the stop token at its end; other special tokens show as text."""
