@@ -1,0 +1,150 @@
+"""Whole runs of the embedded default, made short."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from backtrack_mrt.assembly import Assembly, assemble
+from backtrack_mrt.cli import load_config
+from backtrack_mrt.config import Config
+from backtrack_mrt.data.signs import generate
+from backtrack_mrt.env import EpisodeEnv, ProgressReward
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.rollout import trajectory_seeds
+from backtrack_mrt.runlog import RunDir
+from backtrack_mrt.train import train
+from backtrack_mrt.types import Sampling, StopReason
+
+SHORT = [
+    *("--training.steps", "4", "--training.problems_per_step", "4", "--training.group_size", "4"),
+    *("--training.micro_batch_size", "8", "--data.eval_size", "24", "--data.train_size", "40"),
+]
+
+
+def request(tmp_path: Path, *flags: str, algo: str = "mrt-rl") -> Any:
+    return load_config(["--algo", algo, "--output-dir", str(tmp_path), *SHORT, *flags])
+
+
+@pytest.fixture(scope="module")
+def parts() -> Assembly:
+    return assemble(load_config([]).config)
+
+
+@pytest.mark.parametrize("algo", ["mrt-rl", "grpo"])
+def test_a_run_leaves_everything(tmp_path: Path, algo: str) -> None:
+    result = train(request(tmp_path, algo=algo))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    for name in ("base", "trained"):
+        assert summary[name]["accuracy"]["n"] == 24
+        assert 0 <= summary[name]["accuracy"]["low"] <= summary[name]["accuracy"]["high"] <= 1
+        assert len(summary[name]["acc_at_turn"]) == 7
+        assert summary[name]["normalised_regret"]["mean"] is not None
+    assert summary["tokens"]["training"]["sampled"] > 0
+    assert (summary["tokens"]["training"]["prover"] > 0) == (algo == "mrt-rl")
+    assert result.base.accuracy.mean == summary["base"]["accuracy"]["mean"]
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in metrics)
+    assert all(row["time/update"] > 0 and row["time/rollout"] > 0 for row in metrics)
+    assert (tmp_path / "report.png").stat().st_size > 10_000
+    assert (tmp_path / "model" / "adapter_model.safetensors").exists()
+
+
+def test_sft_learns_from_generated_demonstrations(tmp_path: Path) -> None:
+    train(request(tmp_path, "--training.steps", "12", "--training.learning_rate", "1e-3", algo="sft"))
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 12
+    assert all(0 < loss < 1 for loss in losses)  # the base was built on such demonstrations
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return dict(load_file(run / "model" / "adapter_model.safetensors"))
+
+
+def without_times(path: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if "time" not in k} for row in rows]
+
+
+@pytest.mark.parametrize("full", ["false", "true"])
+def test_resume_is_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str) -> None:
+    flags = ("--training.save_every", "2", "--model.full_finetuning", full)
+    train(request(tmp_path / "whole", *flags))
+    log = RunDir.log
+
+    def log_and_die(self: RunDir, step: int, metrics: Any) -> None:
+        log(self, step, metrics)
+        if step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunDir, "log", log_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(request(tmp_path / "cut", *flags))
+    monkeypatch.setattr(RunDir, "log", log)
+    train(request(tmp_path / "cut", *flags, "--resume"))
+    assert without_times(tmp_path / "cut" / "metrics.jsonl") == without_times(tmp_path / "whole" / "metrics.jsonl")
+    for step in (1, 2, 3, 4):
+        name = f"trajectories/step_{step:06d}.jsonl"
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    file = "adapter_model.safetensors" if full == "false" else "model.safetensors"
+    whole, cut = (load_file(tmp_path / run / "model" / file) for run in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_the_wrapper_gives_the_progress_of_the_batched_path(parts: Assembly) -> None:
+    """Replaying a policy's completions through Gymnasium gives the same progress, turn by turn."""
+    config: Config = parts.config
+    problems = generate("validation", 6, seed=1)
+    sampling = Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
+    collector = parts.collector(config.protocol, with_values=True)
+    parts.engine.sync(0)
+    scored = collector.collect(problems, trajectory_seeds(0, 0, len(problems)), sampling)
+    assert max(len(s.trajectory.turns) for s in scored) >= 4
+    for s in scored:
+        env = ProgressReward(
+            EpisodeEnv(config.protocol, problems, prompts=parts.dialogue.prompts, chat=parts.dialogue.chat),
+            parts.prover(),
+        )
+        env.reset(options={"problem": s.trajectory.problem})
+        rewards = []
+        for turn in s.trajectory.turns:
+            _, reward, terminated, truncated, _ = env.step(turn.completion)  # type: ignore[arg-type]
+            rewards.append(float(reward))
+        assert terminated or truncated
+        expected = s.progress.copy()
+        expected[-1] += s.trajectory.outcome
+        assert rewards == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_likelihood_values_are_probabilities_of_the_gold_answer(parts: Assembly) -> None:
+    """exp Σ log π(gold) by a plain forward over the forced prefix, without cache or tree mask."""
+    problems = generate("validation", 4, seed=2)
+    sampling = Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
+    parts.engine.sync(0)
+    scored = parts.collector(parts.config.protocol, with_values=True).collect(problems, [1, 2, 3, 4], sampling)
+    for s in scored:
+        gold = parts.dialogue.answer(s.trajectory.problem.answer)
+        assert s.values is not None
+        for j, value in enumerate(s.values):
+            if j == len(s.trajectory.turns) and s.trajectory.stop is StopReason.VIOLATION:
+                assert value == 0.0
+                continue
+            prefix = parts.dialogue.forced(s.trajectory, j)
+            with torch.no_grad():
+                logits = parts.model(torch.tensor([prefix + gold])).logits[0, len(prefix) - 1 : -1]
+            logprobs = logits.log_softmax(-1).gather(1, torch.tensor(gold)[:, None])
+            assert value == pytest.approx(float(logprobs.sum().exp()), abs=1e-4)
+
+
+def test_a_used_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="in use"):
+        train(request(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
