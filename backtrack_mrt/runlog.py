@@ -27,7 +27,16 @@ from backtrack_mrt.records import read_trajectories, write_trajectories
 from backtrack_mrt.types import Scored
 
 # What a run writes, and `--overwrite` therefore deletes. Anything else in the directory is the user's.
-OWN = ("config.yaml", "metrics.jsonl", "trajectories", "checkpoints", "model", "summary.json", "report.html", "report.png")
+OWN = (
+    "config.yaml",
+    "metrics.jsonl",
+    "trajectories",
+    "checkpoints",
+    "model",
+    "summary.json",
+    "report.html",
+    "report.png",
+)
 
 
 @dataclass
@@ -127,7 +136,9 @@ class RunDir:
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`: a resumed run does those steps again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        self.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        whole = self.metrics_path.with_suffix(".tmp")  # a crash now must not cost the log
+        whole.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        whole.replace(self.metrics_path)
         for path in self.trajectories.glob("step_*.jsonl"):
             if path > self._step_path(step):
                 path.unlink()

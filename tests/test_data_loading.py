@@ -1,0 +1,179 @@
+"""Problem sets: every source, seeded draws, disjoint training and evaluation, and rows that are refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from backtrack_mrt import hub
+from backtrack_mrt.config import DataSection
+from backtrack_mrt.data import loading
+from backtrack_mrt.data.loading import load_problem_sets, load_problems
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.types import Problem
+
+ROWS = [{"id": str(i), "problem": f"What is {i} + 1?", "answer": str(i + 1), "source": "sums"} for i in range(20)]
+
+
+def jsonl(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def section(train: str | list[str], held_out: str = "signs/test", **settings: object) -> DataSection:
+    sets = [train] if isinstance(train, str) else train
+    return DataSection(**({"train": sets, "eval": [held_out], "train_size": None, "eval_size": 4} | settings))
+
+
+def test_every_kind_of_file_gives_the_same_problems(tmp_path):
+    paths = [jsonl(tmp_path / "a.jsonl", ROWS)]
+    (tmp_path / "a.json").write_text(json.dumps(ROWS))
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(ROWS[0]))
+        writer.writeheader()
+        writer.writerows(ROWS)
+    parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+    paths += [str(tmp_path / name) for name in ("a.json", "a.csv", "a.parquet")]
+    first, *others = (load_problems([path], None, 0) for path in paths)
+    assert sorted(first, key=lambda p: int(p.answer))[0] == Problem("a/0", "What is 0 + 1?", "1", "sums")
+    assert len(first) == 20
+    assert all(other == first for other in others)
+
+
+def test_columns_have_synonyms_and_ids_come_from_the_place(tmp_path):
+    rows = [{"question": "1 + 1?", "result": 2}, {"question": "2 + 2?", "result": 4.5, "id": "sums/x"}]
+    problems = load_problems([jsonl(tmp_path / "own.jsonl", rows)], None, 0)
+    assert set(problems) == {Problem("own/0", "1 + 1?", "2", "own"), Problem("sums/x", "2 + 2?", "4.5", "own")}
+
+
+def test_a_worked_solution_is_cut_to_its_last_line(tmp_path):
+    path = jsonl(tmp_path / "g.jsonl", [{"question": "?!", "answer": "3 * 4 = 12, so #### no\n#### 12"}])
+    assert load_problems([path], None, 0)[0].answer == "12"
+
+
+def test_draws_are_seeded_and_without_replacement(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", ROWS)
+    drawn = load_problems([path], 8, seed=1)
+    assert drawn == load_problems([path], 8, seed=1) != load_problems([path], 8, seed=2)
+    assert len({problem.id for problem in drawn}) == 8
+
+
+def test_generated_sets():
+    sets = load_problem_sets(section("signs/train", train_size=50), batch=32)
+    assert (len(sets.train), len(sets.eval), sets.notes) == (50, 4, [])
+    assert {problem.source for problem in sets.train} == {"signs"}
+
+
+def test_held_out_questions_never_train(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", ROWS)
+    same = jsonl(tmp_path / "b.jsonl", [row | {"problem": row["problem"].upper() + " "} for row in ROWS[:5]])
+    sets = load_problem_sets(section(path, same, eval_size=None))
+    assert {problem.id for problem in sets.train} == {f"a/{i}" for i in range(5, 20)}
+    assert sets.notes == ["data.train: 5 problems left out because data.eval asks the same"]
+    split = load_problem_sets(section(path, path, eval_size=4))  # one file for both is a random split
+    assert len(split.train) == 16
+    assert not {p.id for p in split.train} & {p.id for p in split.eval}
+
+
+def test_bad_golds_are_refused_by_id_or_skipped(tmp_path):
+    rows = [*ROWS, {"id": "empty", "problem": "?!", "answer": ""}, {"id": "null", "problem": "?!", "answer": None}]
+    path = jsonl(tmp_path / "a.jsonl", rows)
+    with pytest.raises(UserError, match=r"2 of 22 rows .* a/empty \(is empty\), a/null") as error:
+        load_problem_sets(section(path))
+    assert "data.bad_golds" in error.value.remedy
+    sets = load_problem_sets(section(path, bad_golds="skip"))
+    assert len(sets.train) == 20
+    assert "a/empty" in sets.notes[0]
+
+
+def hub_module(monkeypatch, load_dataset) -> None:
+    monkeypatch.setattr(loading, "rely_on_cache_if_unreachable", lambda: None)
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+
+
+def test_hub_names(monkeypatch):
+    asked = []
+
+    def load_dataset(name, subset, split):
+        asked.append((name, subset, split))
+        return ROWS
+
+    hub_module(monkeypatch, load_dataset)
+    problems = load_problems(["openai/gsm8k/main:test[:100]", "MU-NLPC/Calc-mawps"], None, 0)
+    assert asked == [("openai/gsm8k", "main", "test[:100]"), ("MU-NLPC/Calc-mawps", None, "train")]
+    assert {problem.id for problem in problems} >= {"gsm8k/0", "Calc-mawps/0"}
+
+
+def test_without_a_network_the_message_says_what_to_fetch(monkeypatch):
+    def load_dataset(name, subset, split):
+        raise ConnectionError("Couldn't reach the hub\nlong story")
+
+    hub_module(monkeypatch, load_dataset)
+    with pytest.raises(UserError) as error:
+        load_problems(["owner/name:train"], 4, 0, field="data.eval")
+    for part in ("data.eval = 'owner/name:train'", "Couldn't reach", "hf download", "--data.eval FILE.jsonl"):
+        assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unreachable_hub_is_not_asked_again_and_again(monkeypatch):
+    def refuse(address, timeout):
+        raise OSError
+
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.delitem(sys.modules, "huggingface_hub.constants", raising=False)
+    monkeypatch.setattr(hub.socket, "create_connection", refuse)
+    hub.rely_on_cache_if_unreachable.__wrapped__()
+    assert hub.os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+BAD = {
+    "unknown split": ("signs/tset", "", "no such split", "Did you mean 'test'"),
+    "missing file": ("gone.jsonl", "", "no such file", ".jsonl"),
+    "no set at all": ("mawps", "", "not a problem set", "OWNER/NAME"),
+    "a directory": ("folder/in.side", "", "not a problem set", "OWNER/NAME"),
+    "no rows": ("bad.jsonl", "\n", "no rows", "at least one"),
+    "invalid JSON": ("bad.jsonl", '{"problem": "?!", "answer": "1"}\n{oops}\n', "line 2 is not valid JSON", "UTF-8"),
+    "not UTF-8": ("bad.jsonl", b"\xff\xfe\x00", "cannot be read", "UTF-8"),
+    "not an object": ("bad.jsonl", "[1]\n", "bad.jsonl:1 is not an object", "columns"),
+    "no question": ("bad.jsonl", '{"text": "?!", "answer": "1"}\n', "no column 'problem' or 'question'", "Rename"),
+    "no answer": ("bad.jsonl", '{"problem": "?!"}\n', "no column 'answer' or 'result', only: problem", "Rename"),
+    "empty question": ("bad.jsonl", '{"problem": " ", "answer": "1"}\n', "bad.jsonl:1 has no text", "remove"),
+    "ids twice": ("bad.jsonl", '{"problem": "?!", "answer": "1", "id": 7}\n' * 2, "more than once: bad/7", "unique"),
+    "not a list": ("bad.json", "{}", "not a list of rows", "UTF-8"),
+    "broken parquet": ("bad.parquet", "no parquet", "cannot be read", ".parquet"),
+    "too few": ("bad.jsonl", '{"problem": "?!", "answer": "1"}\n', "only 1 problems", "null for all"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_sets_are_told_in_one_line(case, tmp_path, monkeypatch):
+    name, content, reason, remedy = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder" / "in.side").mkdir(parents=True)
+    if content:
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as error:
+        load_problems([name], 2, 0, field="data.train")
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith("data.train")
+    assert reason in error.value.reason
+    assert remedy in error.value.remedy
+
+
+def test_a_set_smaller_than_one_batch(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", ROWS)
+    with pytest.raises(UserError, match=r"data\.train = .*20 problems, fewer than one batch of 32"):
+        load_problem_sets(section(path), batch=32)
+    with pytest.raises(UserError, match=r"16 problems \(4 more are held out by data\.eval\)"):
+        load_problem_sets(section(path, path), batch=20)

@@ -1,0 +1,165 @@
+"""--dry-run: sizes of a run without weights or a network, and models that cannot be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import BARE, SPECIAL, byte_tokenizer
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from backtrack_mrt import models
+from backtrack_mrt.cli import load_config
+from backtrack_mrt.config import ModelSection
+from backtrack_mrt.config_files import shipped_configs
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.models import frozen_copy, load_policy, resolve, shape
+from backtrack_mrt.planning import GIB, Plan, plan
+
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 512,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A random Llama with a byte-level tokenizer, as a directory."""
+    path = tmp_path_factory.mktemp("models") / "random"
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE)).save_pretrained(path)
+    byte_tokenizer(BARE, SPECIAL[BARE]).save_pretrained(path)
+    return path
+
+
+def planned(*flags: str) -> Plan:
+    return plan(load_config(flags).config)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_is_planned_without_its_files(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = planned("--config", name)
+    assert 0 < sizes.trained < sizes.parameters / 20
+    assert sizes.tokens_per_step >= sizes.rows * sizes.sampled
+    text = "\n".join(sizes.lines())
+    for part in ("tokens per step", "parameters", "GiB  weights", "AdamW", "KV cache", "at the peak"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "lora"),
+    [("llama31_8b", 8_030_261_248, 83_886_080), ("llama32_3b", 3_212_749_824, 48_627_712)],
+)
+def test_parameters_are_the_published_ones(name, parameters, lora):
+    sizes = planned("--config", name)
+    assert (sizes.parameters, sizes.trained) == (parameters, lora)
+    assert sizes.memory["weights"] == parameters * 2 + lora * 4
+    full = planned("--config", name, "--model.full_finetuning", "true", "--prover.policy", "reference")
+    assert (full.parameters, full.trained) == (parameters, parameters)
+    assert full.memory["reference"] == full.memory["weights"] == full.memory["gradients"] == parameters * 2
+    assert full.peak > sizes.peak > 16 * GIB
+
+
+def test_the_plan_follows_the_batch(folder):
+    small = ["--model.name_or_path", str(folder), "--protocol.token_budget", "100", "--training.problems_per_step", "8"]
+    first = planned(*small, "--training.group_size", "4", "--training.micro_batch_size", "8", "--data.train_size", "8")
+    second = planned(
+        *small, "--training.group_size", "8", "--training.micro_batch_size", "16", "--data.train_size", "8"
+    )
+    assert (first.rows, second.rows) == (32, 64)
+    assert second.tokens_per_step == 2 * first.tokens_per_step
+    assert second.memory["activations"] == 2 * first.memory["activations"]
+    assert first.memory["weights"] == second.memory["weights"]
+    assert planned(*small[:2], "--algo", "grpo", "--protocol.token_budget", "64").prover == 0
+    assert first.length <= 512  # a trajectory ends where the context does
+
+
+def test_a_budget_beyond_the_context_is_refused(folder):
+    with pytest.raises(UserError, match=r"protocol\.token_budget = 9999: the model's context holds 512 tokens"):
+        planned("--model.name_or_path", str(folder), "--protocol.token_budget", "9999")
+
+
+def test_load_policy_with_a_seeded_adapter(folder):
+    section = ModelSection(name_or_path=str(folder))
+    (one, tokenizer), (two, _), (other, _) = (load_policy(section, seed) for seed in (1, 1, 2))
+    trained = {name: p for name, p in one.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora" in name for name in trained)
+    assert all(torch.equal(p, dict(two.named_parameters())[name]) for name, p in trained.items())
+    assert not all(torch.equal(p, dict(other.named_parameters())[name]) for name, p in trained.items())
+    assert tokenizer.pad_token_id is not None
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad(), one.disable_adapter():
+        base = one(ids).logits
+    assert torch.equal(one(ids).logits, base)  # the adapter changes nothing yet
+
+
+def test_load_policy_in_full_and_its_frozen_copy(folder):
+    model, _ = load_policy(ModelSection(name_or_path=str(folder), full_finetuning=True, dtype="bfloat16"), seed=0)
+    assert all(p.requires_grad and p.dtype is torch.bfloat16 for p in model.parameters())
+    reference = frozen_copy(model)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    assert not torch.equal(next(model.parameters()), next(reference.parameters()))
+    assert not any(p.requires_grad for p in reference.parameters())
+
+
+def test_the_architecture_must_be_the_model_s(folder):
+    wrong = {"name_or_path": str(folder), "architecture": SHAPE | {"num_hidden_layers": 3}}
+    with pytest.raises(UserError, match=r"model\.architecture\.num_hidden_layers = 3: the model's config\.json says 2"):
+        load_policy(ModelSection.model_validate(wrong), 0)
+
+
+def test_unknown_modules_for_the_adapter(folder):
+    section = ModelSection.model_validate({"name_or_path": str(folder), "lora": {"targets": "w_proj"}})
+    with pytest.raises(UserError, match=r"model\.lora\.targets = \['w_proj'\]: .*all-linear"):
+        load_policy(section, 0)
+
+
+def refused(name: str) -> str:
+    with pytest.raises(UserError) as error:
+        resolve(ModelSection(name_or_path=name))
+    message = str(error.value)
+    assert message.startswith("model.name_or_path = ")
+    assert "\n" not in message
+    return message
+
+
+def test_models_that_cannot_be_had(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    assert "no such directory" in refused("gone")
+    assert "no such directory" in refused("./gone/model")
+    assert "no such directory" in refused("file")
+    assert "holds no config.json" in refused("empty")
+    assert "scripts/fetch_smollm2.py" in refused("models/smollm2-135m-instruct")
+    offline = refused("meta-llama/Llama-3.1-8B-Instruct")
+    assert "cannot be had from the hub" in offline
+    assert "hf download meta-llama/Llama-3.1-8B-Instruct" in offline
+
+
+def test_a_config_json_that_is_none(tmp_path):
+    for content, reason in (("{", "cannot be read"), (json.dumps({"a": 1}), "names no model_type")):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match=reason):
+            shape(ModelSection(name_or_path=str(tmp_path)))
+
+
+def test_the_embedded_model_not_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "files", lambda package: tmp_path)
+    assert "scripts/build_tiny.py" in refused("tiny")
