@@ -62,13 +62,16 @@ def canonical(text: str) -> str:
     text = re.sub(" +", " ", text)
     text = _LOOSE_SPACE.sub("", text).strip()
     text = re.sub(r", *, *", ", ", text)
-    return _unwrap(_strip_stop(text))
+    stripped = _unwrap(_strip_stop(text))
+    while stripped != text:  # "$7.$."
+        text, stripped = stripped, _unwrap(_strip_stop(stripped))
+    return text
 
 
 def _strip_stop(text: str) -> str:
     """Without a full stop, comma or semicolon at the end, which belong to the sentence; an ellipsis stays."""
     stripped = text.rstrip(".,;: ")
-    return text if not stripped or stripped.endswith("\\") or text.endswith("..") else stripped
+    return text if not stripped or stripped.endswith("\\") or text.endswith("...") else stripped
 
 
 def _unwrap(text: str) -> str:

@@ -50,13 +50,17 @@ def judge(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask:
     answer = translate(answer)
     if refuse(answer, gold) is not None:
         return UNPARSABLE
-    return compare(_canonical_gold(gold), canonical(answer), rel_tol)
+    return compare(_canonical_gold(gold), _plain(answer), rel_tol)
 
 
 @lru_cache(maxsize=4096)
 def _canonical_gold(gold: str) -> str:
-    # An approximate gold ("\approx 8.24") is met by the number that it gives.
-    return canonical(translate(gold)).removeprefix("\\approx").strip()
+    return _plain(translate(gold))
+
+
+def _plain(text: str) -> str:
+    # An approximate gold ("\\approx 8.24") is met by its number, with the sign (which `refuse` lets pass) or without.
+    return canonical(text).removeprefix("\\approx").strip()
 
 
 def compare(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask:
@@ -81,7 +85,7 @@ def compare(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask:
     if _BASE.fullmatch(bare):
         return WRONG  # 10_2 is not 10
     gold, answer = _SINGLETON.sub(r"\1", _MEMBER.sub("", gold)), _SINGLETON.sub(r"\1", _MEMBER.sub("", answer))
-    if exact is not None and _ONLY_TEXT.fullmatch(answer):
+    if exact is not None and is_prose(answer):
         return WRONG
     wanted, offered = split_parts(gold), split_parts(answer)
     if wanted is not None and offered is not None:

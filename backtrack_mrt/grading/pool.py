@@ -47,29 +47,48 @@ class Worker:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0  # the process that may use the pipes: a forked copy of this one must not
+        self._started_at = 0.0
+        self._ready = False  # the present process has said hello
+        self._was_ready = False  # one has, since the last `close`
 
     def ask(self, question: Ask, rel_tol: float | None) -> Reply:
-        """Put one question, within the limits. The start of a process, once per worker, comes on top of them."""
+        """Put one question, within the limits, a restart of the process included.
+
+        Only the first start comes on top of them: it waits up to `START_LIMIT_S`. A restart that takes longer than
+        the limits (a busy machine) costs this question its verdict and goes on for the next one.
+        """
         if question.unordered:
             golds, answers = zip(*question.pairs, strict=True)
             request: dict[str, object] = {"match": [golds, answers]}
         else:
             request = {"pairs": question.pairs}
         line = json.dumps({**request, "rel_tol": rel_tol}).encode() + b"\n"
+        if self._process is not None and self._owner != os.getpid():
+            self.close()
+        if not self._was_ready:
+            self._await_ready(START_LIMIT_S)
+        deadline = time.monotonic() + self._limits.wall_s + _MARGIN_S
         try:
             for _ in range(2):  # a guard that somebody else killed is replaced once
-                reply = self._exchange(self._running(), line)
+                if not self._await_ready(deadline - time.monotonic()):
+                    break
+                reply = self._exchange(line, deadline)
                 if reply is not None:
                     return reply
-                self.close()
+                self._end()
         except BaseException:  # such as Ctrl-C: the reply that is still to come must not answer the next question
             self.close()
             raise
         return Reply(Verdict.TIMEOUT, lasting=False)
 
     def close(self) -> None:
-        """End the process. Closing its input would do; killing it does not wait for the current question."""
-        process, self._process = self._process, None
+        """End the process; the next question waits for a new one as the first did."""
+        self._end()
+        self._was_ready = False
+
+    def _end(self) -> None:
+        # Closing its input would do; killing it does not wait for the current question.
+        process, self._process, self._ready = self._process, None, False
         if process is None:
             return
         for pipe in (process.stdin, process.stdout):
@@ -80,38 +99,52 @@ class Worker:
             process.kill()
             process.wait()
 
-    def _exchange(self, process: subprocess.Popen[bytes], line: bytes) -> Reply | None:
+    def _exchange(self, line: bytes, deadline: float) -> Reply | None:
         """One line out, one line in; None if the guard has died."""
+        process = self._process
+        assert process is not None
         assert process.stdin is not None
         try:
             process.stdin.write(line)
             process.stdin.flush()
         except OSError:
             return None
-        reply = _read_line(process, self._limits.wall_s + _MARGIN_S)
+        reply = _read_line(process, deadline - time.monotonic())
         if reply is None:  # the guard itself hangs
-            self.close()
+            self._end()
+            self._start()  # loads while the caller goes on
             return Reply(Verdict.TIMEOUT, lasting=False)
         if not reply:
             return None
         message = json.loads(reply)
         return Reply(Verdict(message["verdict"]), lasting=message["why"] in ("", "cpu", "memory"))
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._owner != os.getpid():
-            self.close()
+    def _await_ready(self, limit_s: float) -> bool:
+        """Whether a process is ready within the limit; starts one if there is none, and leaves a slow one starting."""
         if self._process is None:
-            self._process = self._start()
-            self._owner = os.getpid()
-        return self._process
+            self._start()
+        if self._ready:
+            return True
+        assert self._process is not None
+        hello = _read_line(self._process, limit_s)
+        if hello is None and time.monotonic() - self._started_at < START_LIMIT_S:
+            return False
+        message = json.loads(hello) if hello else {}
+        if "ready" not in message:
+            self.close()
+            reason = message.get("failed", "it ended at once" if hello == b"" else f"no answer in {START_LIMIT_S} s")
+            remedy = f"Check that `{sys.executable} -c 'import math_verify'` works."
+            raise UserError("grading worker", sys.executable, f"does not start: {reason}", remedy)
+        self._ready = self._was_ready = True
+        return True
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         limits = self._limits
         command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))]
         command += ["--cpu-s", str(limits.cpu_s), "--wall-s", str(limits.wall_s)]
         command += ["--memory-mb", str(limits.memory_mb), "--recycle", str(limits.recycle)]
         # Its own session: Ctrl-C goes to the training process only. A fixed hash seed: the same verdicts in each run.
-        process = subprocess.Popen(
+        self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -119,15 +152,7 @@ class Worker:
             start_new_session=True,
             env={**os.environ, "PYTHONHASHSEED": "0"},
         )
-        hello = _read_line(process, START_LIMIT_S)
-        message = json.loads(hello) if hello else {}
-        if "ready" not in message:
-            process.kill()
-            process.wait()
-            reason = message.get("failed", "it ended at once" if hello == b"" else f"no answer in {START_LIMIT_S} s")
-            remedy = "Check that `python -c 'import math_verify'` works in this environment."
-            raise UserError("grading worker", " ".join(command), f"does not start: {reason}", remedy)
-        return process
+        self._owner, self._started_at, self._ready = os.getpid(), time.monotonic(), False
 
 
 def _read_line(process: subprocess.Popen[bytes], limit_s: float) -> bytes | None:
