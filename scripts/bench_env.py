@@ -13,15 +13,11 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from backtrack_mrt.envs.backtrack import Backtrack
 from rich.console import Console
 from rich.table import Table
 
-from backtrack_mrt.chat import ByteChat
-from backtrack_mrt.dialogue import Dialogue
-from backtrack_mrt.env import EpisodeEnv
+from backtrack_mrt.env import make
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.prompting import load_prompts
 from backtrack_mrt.protocol import Episode
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds
 
@@ -33,13 +29,12 @@ TURNS = (
     "Backtrack to step 1",
     "## Step 2: 3 * 4 = 12 eggs.\n## Step 3: 12 - 5 = 7.\n\n\\boxed{7}",
 )
-PROTOCOL = Backtrack(max_revisions=1)
-DIALOGUE = Dialogue(ByteChat(), load_prompts("backtrack", "instruct"))
+ENV = make("backtrack", [PROBLEM], grade=lambda problem, answer: "right", max_revisions=1)
+PROTOCOL, DIALOGUE = ENV.protocol, ENV.dialogue
 COMPLETIONS = tuple(
     Completion(ids, (0.0,) * len(ids), Finish.STOP)
     for ids in ((*DIALOGUE.chat.encode(text), DIALOGUE.chat.eos_id) for text in TURNS)
 )
-ENV = EpisodeEnv(PROTOCOL, [PROBLEM], DIALOGUE.prompts, grade=lambda problem, answer: "right")
 
 
 def play_protocol() -> None:
