@@ -114,7 +114,7 @@ class RowCache(Cache):  # type: ignore[misc]
     def reserve(self, slots: int) -> None:
         """Make room for all rows, with `slots` tokens each."""
         if slots > self._slots:
-            self._slots = -(-max(slots, self._slots * 5 // 4) // GRAIN) * GRAIN
+            self._slots = -(-max(slots, self._slots * 3 // 2) // GRAIN) * GRAIN
         for i, old in enumerate(self.buffers):  # one layer at a time, so that the peak is a single layer's copy
             if old.shape[1] < len(self.rows) or old.shape[3] < self._slots:
                 new = old.new_zeros((2, len(self.rows), old.shape[2], self._slots, old.shape[4]))
@@ -164,9 +164,10 @@ class RowCache(Cache):  # type: ignore[misc]
     def copy(self, copies: Sequence[tuple[Row, Row, int]]) -> None:
         """Copy the first tokens' keys and values, for each (source, target, tokens). All are read before any is
         written."""
-        if copies:
-            sources, targets = [source.index for source, _, _ in copies], [target.index for _, target, _ in copies]
-            self._move(sources, targets, max(tokens for _, _, tokens in copies))
+        for buffer in self.buffers:
+            held = [buffer[:, source.index, :, :tokens].clone() for source, _, tokens in copies]
+            for keys, (_, target, tokens) in zip(held, copies, strict=True):
+                buffer[:, target.index, :, :tokens] = keys
 
     def to_front(self, rows: Sequence[Row]) -> None:
         """Exchange rows so that these occupy the places 0 … len(rows) − 1, in any order."""
@@ -177,18 +178,15 @@ class RowCache(Cache):  # type: ignore[misc]
 
     def exchange(self, a: Sequence[int], b: Sequence[int], slots: int | None = None) -> None:
         """Exchange the rows at places `a` with those at `b`, of which the first `slots` slots matter."""
-        if not a:
-            return
         for i, j in zip(a, b, strict=True):
-            self.rows[i], self.rows[j] = self.rows[j], self.rows[i]
-            self.rows[i].index, self.rows[j].index = i, j
-        if slots is None:
-            slots = max(len(self.rows[i].ids) for i in (*a, *b))
-        self._move([*b, *a], [*a, *b], slots)
-
-    def _move(self, sources: Sequence[int], targets: Sequence[int], slots: int) -> None:
-        for buffer in self.buffers:
-            buffer[:, targets, :, :slots] = buffer[:, sources, :, :slots]
+            one, other = self.rows[i], self.rows[j]
+            length = max(len(one.ids), len(other.ids)) if slots is None else slots
+            for buffer in self.buffers:
+                held = buffer[:, i, :, :length].clone()
+                buffer[:, i, :, :length] = buffer[:, j, :, :length]
+                buffer[:, j, :, :length] = held
+            self.rows[i], self.rows[j] = other, one
+            one.index, other.index = j, i
 
     def _vacate(self, branch: bool, taken: set[Row]) -> Row:
         """A row to write to: a new one while there is room, else the one whose last use is longest ago."""
