@@ -117,6 +117,16 @@ def test_a_killed_process_is_replaced(grader: Grader, who: str) -> None:
     assert (_guard(grader) != guard) == (who == "guard")
 
 
+def test_a_process_killed_while_it_starts_is_no_error(grader: Grader) -> None:
+    grader.grade(*SQRT)
+    worker = grader._pool._workers[0]
+    worker._end()
+    worker._start()
+    os.kill(_guard(grader), signal.SIGKILL)
+    assert grader.grade("x+y", "y+2x-x") in (RIGHT, TIMEOUT)
+    assert _eventually(lambda: grader.grade(*SQRT) is RIGHT)
+
+
 @pytest.mark.parametrize("who", ["guard", "child"])
 def test_a_hanging_process_is_replaced(who: str) -> None:
     with Grader(workers=1, limits=Limits(wall_s=0.3)) as grader:

@@ -19,6 +19,7 @@ from backtrack_mrt.grading.compare import Ask
 from backtrack_mrt.grading.verdict import Verdict
 
 START_LIMIT_S = 60.0  # importing math-verify takes 0.4 s on an idle machine and much longer on a cold or busy one
+MAX_FAILED_STARTS = 5  # in a row, of a process that has run before; then it is not an accident
 _MARGIN_S = 0.3  # what the caller allows the guard, beyond its own limit, to kill its child and say so
 
 
@@ -49,6 +50,7 @@ class Worker:
         self._owner = 0  # the process that may use the pipes: a forked copy of this one must not
         self._started_at = 0.0
         self._ready = False  # the present process has said hello
+        self._failed_starts = 0  # in a row
         self._was_ready = False  # one has, since the last `close`
 
     def ask(self, question: Ask, rel_tol: float | None) -> Reply:
@@ -131,11 +133,16 @@ class Worker:
             return False
         message = json.loads(hello) if hello else {}
         if "ready" not in message:
+            self._failed_starts += 1
+            if hello == b"" and self._was_ready and self._failed_starts < MAX_FAILED_STARTS:
+                self._end()  # killed while it started; the next question tries again
+                return False
             self.close()
             reason = message.get("failed", "it ended at once" if hello == b"" else f"no answer in {START_LIMIT_S} s")
             remedy = f"Check that `{sys.executable} -c 'import math_verify'` works."
             raise UserError("grading worker", sys.executable, f"does not start: {reason}", remedy)
         self._ready = self._was_ready = True
+        self._failed_starts = 0
         return True
 
     def _start(self) -> None:
