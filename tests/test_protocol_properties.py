@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from operator import itemgetter
 
 import backtrack_mrt.envs.backtrack
 import pytest
@@ -82,8 +83,12 @@ def test_text_after_the_last_field_changes_no_earlier_field(data, phase, suffix)
 @st.composite
 def trajectories(draw) -> Trajectory:
     """A trajectory of any protocol and chat, by a policy that often keeps to the grammar."""
-    budget = {name: draw(st.integers(1, 200)) for name in ("token_budget", "attempt_tokens")}
-    protocol: EpisodeProtocol = Backtrack(**budget) if draw(st.booleans()) else Single(**budget)
+    limits = {"token_budget": 8000, "attempt_tokens": 2000}
+    if draw(st.booleans()):  # tight: some turn will be cut off
+        limits = {"token_budget": draw(st.integers(1, 600)), "attempt_tokens": draw(st.integers(1, 400))}
+    protocol: EpisodeProtocol = Backtrack(**limits, detect_tokens=600, backtrack_tokens=600)
+    if draw(st.sampled_from([False, False, False, True])):
+        protocol = Single(**limits)
     name = type(protocol).__name__.lower()
     question = draw(st.one_of(st.text(max_size=20), st.sampled_from(SPECIAL_TEXT)))
     prompts, chat = load_prompts(name, draw(st.sampled_from(["terse", "instruct"]))), draw(st.sampled_from(CHATS))
@@ -92,13 +97,13 @@ def trajectories(draw) -> Trajectory:
     done = False
     while not done:
         standing = len(standing_steps(env.trajectory.turns))
-        text = draw(well_formed(info["phase"], standing))[0] if draw(st.integers(0, 9)) else draw(garbage)
+        kind = draw(st.sampled_from(["text"] * 8 + ["sampled"] * 8 + ["garbage", "cut", "other"]))
+        text = draw(garbage if kind == "garbage" else well_formed(info["phase"], standing).map(itemgetter(0)))
         action: object = text
-        kind = draw(st.sampled_from(["text", "text", "text", "sampled", "cut", "other"]))
         if kind in ("sampled", "cut"):
             ids = chat.encode(text) + ((chat.eos_id,) if kind == "sampled" else ())
             action = Completion(ids, (-1.0,) * len(ids), Finish.STOP if kind == "sampled" else Finish.LENGTH)
-        elif kind == "other" and not draw(st.integers(0, 3)):
+        elif kind == "other":
             action = draw(st.sampled_from([None, 7, b"No error", ["No error"]]))
         *_, reward, terminated, truncated, info = env.step(action)
         done = terminated or truncated

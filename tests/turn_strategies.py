@@ -88,8 +88,8 @@ def marked_lines(draw, line: str) -> str:
 @st.composite
 def checks(draw, standing: int) -> tuple[str, Parsed]:
     """A check of a solution of `standing` steps and its verdict."""
-    wrong = draw(st.integers(0, standing))
-    if wrong == 0:
+    wrong = draw(st.sampled_from([*range(1, standing + 1), None]))
+    if wrong is None:
         return draw(marked_lines("No error")), Parsed(verdict=True)
     return draw(marked_lines(f"Error in step {wrong}")), Parsed(verdict=False, step=wrong)
 
