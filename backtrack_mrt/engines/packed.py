@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from backtrack_mrt.types import TokenIds
+
+IntArray = NDArray[np.int64]
 
 ATTENTION = "backtrack_mrt_packed"  # the name under which transformers knows `attend`
 PACK = 2048  # tokens of one forward pass: enough to keep the cores busy, few enough for small activations
@@ -99,7 +102,7 @@ class Branches:
             parent = node
         return path
 
-    def visible(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def visible(self) -> NDArray[np.bool_]:
         """Which nodes each node sees: its ancestors and itself, shape (w, w)."""
         seen = np.eye(len(self.tokens), dtype=np.bool_)
         for node, parent in enumerate(self.parents):
@@ -150,10 +153,7 @@ def layout_branches(first: int, rows: Sequence[Branches], groups: int, like: Ten
     return _layout(first, owner, np.repeat(starts, counts) + within, length, mask_t, pad, unpad, groups, like)
 
 
-_Ints = np.ndarray[Any, np.dtype[np.int64]]
-
-
-def _grid(counts: _Ints) -> tuple[_Ints, _Ints, _Ints, _Ints]:
+def _grid(counts: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
     """The maps between T packed tokens and an (n, w) grid: pad (n, w), unpad (T,), then each token's row and its place
     within the row."""
     width = int(counts.max())
@@ -167,16 +167,16 @@ def _grid(counts: _Ints) -> tuple[_Ints, _Ints, _Ints, _Ints]:
 
 def _layout(
     first: int,
-    owner: _Ints,
-    slots: _Ints,
+    owner: IntArray,
+    slots: IntArray,
     length: int,
     mask: Tensor,
-    pad: _Ints,
-    unpad: _Ints,
+    pad: IntArray,
+    unpad: IntArray,
     groups: int,
     like: Tensor,
 ) -> Layout:
-    def on_device(values: _Ints) -> Tensor:
+    def on_device(values: IntArray) -> Tensor:
         return torch.from_numpy(values).to(like.device)
 
     wide = pad.shape[1] > 1
