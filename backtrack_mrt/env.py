@@ -42,8 +42,8 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
     problems: drawn from uniformly at `reset`, unless `options={"problem": index or Problem}` names one.
     grade: (problem, answer that stands) → verdict; "right" gives reward 1. By default the project's grader.
     chat: turns text into the tokens of a model. Without one, a token is a byte of UTF-8.
-    `info` holds problem (its id), phase (the one asked for; None at the end), parsed and violation (of the turn just
-    taken), stop, answer and verdict (None before the end).
+    `info` holds problem (its id), phase and max_new_tokens (of the turn asked for; None and 0 at the end), parsed and
+    violation (of the turn just taken), stop, answer and verdict (None before the end).
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (Gymnasium's declaration)
@@ -161,6 +161,7 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         return {
             "problem": episode.problem.id,
             "phase": episode.spec.phase if episode.spec else None,
+            "max_new_tokens": episode.spec.max_new_tokens if episode.spec else 0,
             "parsed": last.parsed if last is not None else None,
             "violation": last.violation if last is not None else None,
             "stop": episode.stop,

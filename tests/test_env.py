@@ -73,6 +73,7 @@ def test_a_right_trajectory_turn_by_turn():
     assert info == {
         "problem": "3",
         "phase": None,
+        "max_new_tokens": 0,
         "parsed": Parsed(verdict=True),
         "violation": None,
         "stop": StopReason.FINISHED,
@@ -137,12 +138,15 @@ def test_text_and_sampled_tokens_are_the_same_action(chat: ChatFormat):
 
 def test_a_trajectory_is_the_dialogue_that_a_rollout_writes(chat: ChatFormat):
     env, dialogue = backtrack_env(chat=chat), Dialogue(chat, PROMPTS)
+    assert env.prefix_ids == env.trajectory.prompt_ids
     play(env, attempt(2), "Error in step 2")
     trajectory = env.trajectory
     first, second = trajectory.turns
     assert trajectory.prompt_ids == dialogue.opening(PROBLEMS[0], first.spec)
     assert first.instruction_ids == ()
     assert second.instruction_ids == dialogue.following(second.spec, first.completion)
+    asked = Backtrack().next_turn(PROBLEMS[0], trajectory.turns)
+    assert env.prefix_ids == trajectory.token_ids + dialogue.following(asked, second.completion)
     begun = chat.encode("\\boxed{")
     for turns in range(3):
         forced = dialogue.forced(trajectory, turns)
