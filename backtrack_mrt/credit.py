@@ -9,8 +9,10 @@ from backtrack_mrt.types import FloatArray
 
 def outcome_advantages(outcomes_G: FloatArray, scale: bool = False) -> FloatArray:
     """Â_i = R_i − mean_g R, divided by std_g R + 1e-4 if `scale` (GRPO, DeepSeekMath 2402.03300). Shape (G,)."""
-    centred_G = outcomes_G - outcomes_G.mean()
-    return centred_G / (outcomes_G.std(ddof=1) + 1e-4) if scale else centred_G
+    advantages_G: FloatArray = outcomes_G - outcomes_G.mean()
+    if scale:
+        advantages_G /= outcomes_G.std(ddof=1) + 1e-4
+    return advantages_G
 
 
 def turn_progress(values: FloatArray) -> FloatArray:

@@ -91,9 +91,10 @@ def load_demonstrations(path: str | None, problems: Sequence[Problem], seed: int
 def read_demonstrations(path: Path) -> Iterable[Demonstration]:
     """Demonstrations of a JSONL file. Raises UserError naming file and line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError("data.traces", str(path), error.strerror or "cannot be read", "Name a JSONL file.") from error
+        with path.open(encoding="utf-8") as file:
+            lines = list(file)  # not splitlines(): a question may hold U+2028
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("data.traces", str(path), f"cannot be read: {error}", "Name a JSONL file in UTF-8.") from error
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from backtrack_mrt.grading import Grader, Verdict
 from backtrack_mrt.metrics import (
@@ -23,7 +20,7 @@ from backtrack_mrt.metrics import (
 )
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollout import Collector, trajectory_seeds
-from backtrack_mrt.types import Problem, Sampling, Scored, Trajectory
+from backtrack_mrt.types import Phase, Problem, Sampling, Scored, Trajectory
 
 EVALUATION_STEP = 2**31  # the `step` of evaluation seeds: no training step reaches it
 
@@ -70,31 +67,33 @@ def summarise(
     rel_tol: float | None = None,
 ) -> Summary:
     """All numbers of the table, with 95 % bootstrap intervals over problems."""
-    right = _right_answers([s.trajectory for s in scored], grader, rel_tol)
+    trajectories = [s.trajectory for s in scored]
+    right = _right_answers(trajectories, grader, rel_tol)
     limit, most = trained.max_answers, prolonged.max_answers
-
-    def outcomes(s: Scored) -> np.ndarray[Any, np.dtype[np.float64]]:
-        return outcomes_by_answer(s.trajectory, lambda answer: (s.trajectory.problem.id, answer) in right, most)
-
-    def estimate(number: Callable[[Scored], Sequence[float]]) -> Estimate:
-        return bootstrap(per_problem(scored, number))
-
-    by_answer = {id(s): outcomes(s) for s in scored}
-    acc_at_turn = [estimate(lambda s, k=k: [by_answer[id(s)][k]]) for k in range(most)]  # type: ignore[misc]
+    outcomes_NK = [
+        outcomes_by_answer(t, lambda answer, id=t.problem.id: (id, answer) in right, most)  # type: ignore[misc]
+        for t in trajectories
+    ]
     budget = trained.token_budget
-    kinds = {id(s): backtracks(s.trajectory, first_wrong_step) for s in scored}
+    regrets = [
+        [] if s.values is None else [normalised_regret(tokens_at_turns(s.trajectory), s.values, budget)] for s in scored
+    ]
+    kinds = [backtracks(t, first_wrong_step) for t in trajectories]
+
+    def estimate(numbers: Sequence[Sequence[float]]) -> Estimate:
+        return bootstrap(per_problem(scored, numbers))
+
+    acc_at_turn = [estimate([[outcomes_K[k]] for outcomes_K in outcomes_NK]) for k in range(most)]
     return Summary(
         accuracy=acc_at_turn[limit - 1],
         accuracy_prolonged=acc_at_turn[-1],
         acc_at_turn=acc_at_turn,
-        tokens=estimate(lambda s: [tokens_by_answer(s.trajectory, limit)[-1]]),
-        normalised_regret=estimate(
-            lambda s: [] if s.values is None else [normalised_regret(tokens_at_turns(s.trajectory), s.values, budget)]  # type: ignore[arg-type]
-        ),
+        tokens=estimate([[tokens_by_answer(t, limit)[-1]] for t in trajectories]),
+        normalised_regret=estimate(regrets),
         budget=budget,
-        backtracks=estimate(lambda s: [sum(t.spec.phase == "backtrack" for t in s.trajectory.turns)]),
-        backtrack_right_share=estimate(lambda s: [float(kind == "exact") for kind in kinds[id(s)]]),
-        clean_turns=estimate(lambda s: [float(t.violation is None) for t in s.trajectory.turns]),
+        backtracks=estimate([[sum(turn.spec.phase == Phase.BACKTRACK for turn in t.turns)] for t in trajectories]),
+        backtrack_right_share=estimate([[float(kind == "exact") for kind in row] for row in kinds]),
+        clean_turns=estimate([[float(turn.violation is None) for turn in t.turns] for t in trajectories]),
     )
 
 

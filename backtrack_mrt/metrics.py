@@ -7,10 +7,11 @@ the samples of one problem are not independent.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from backtrack_mrt.protocol import standing_steps
 from backtrack_mrt.types import FloatArray, Phase, Problem, Scored, StopReason, Trajectory
@@ -45,7 +46,7 @@ def bootstrap(per_problem: Sequence[Sequence[float]], resamples: int = 2000, see
     return Estimate(float(sums.sum() / total), float(low), float(high), total)
 
 
-def normalised_regret(tokens: Sequence[float], values: Sequence[float], budget: float) -> float:
+def normalised_regret(tokens: ArrayLike, values: ArrayLike, budget: float) -> float:
     """1 − (1/C0) ∫_0^{C0} V dtokens against an oracle of value 1 (MRT 2503.07572, definition 3.2).
 
     tokens: sampled tokens at which each value was measured, starting at 0 (shape (E+1,), as V_0 … V_E). Trapezoid,
@@ -138,9 +139,9 @@ def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     return metrics
 
 
-def per_problem(scored: Sequence[Scored], number: Callable[[Scored], Sequence[float]]) -> list[list[float]]:
-    """`number` of every trajectory (any count of values each), gathered by problem, in order of first appearance."""
-    gathered: Mapping[str, list[float]] = defaultdict(list)
-    for s in scored:
-        gathered[s.trajectory.problem.id].extend(number(s))
+def per_problem(scored: Sequence[Scored], numbers: Sequence[Sequence[float]]) -> list[list[float]]:
+    """The numbers of every trajectory (any count each), gathered by problem, in order of first appearance."""
+    gathered: dict[str, list[float]] = defaultdict(list)
+    for s, row in zip(scored, numbers, strict=True):
+        gathered[s.trajectory.problem.id].extend(row)
     return list(gathered.values())

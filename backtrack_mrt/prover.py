@@ -106,4 +106,5 @@ class SampledProver(MetaProver):
             pairs.append((problem.answer, extract_boxed(text)))
         verdicts = self.grader.grade_many(pairs)
         right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], dtype=np.float64)
-        return right.reshape(len(prefixes), self.samples).mean(axis=1)
+        shares: FloatArray = right.reshape(len(prefixes), self.samples).mean(axis=1)
+        return shares

@@ -111,7 +111,7 @@ def fit_demonstrations(parts: Assembly, problems: Sequence[Problem], run: RunDir
         tokenised = tokenise(demonstration, protocol, parts.dialogue)
         group = Group(demonstration.problem, (Scored(tokenised.trajectory),))
         (weights,) = config.algorithm.turn_weights(group)
-        rows.append({"input_ids": list(tokenised.trajectory.token_ids), "labels": tokenised.labels(weights)})
+        rows.append({"input_ids": list(tokenised.trajectory.token_ids), "labels": tokenised.labels(weights.tolist())})
     with progress(config.training.steps, f"train {config.algo}") as bar:
         DemonstrationTrainer(
             model=parts.model, tokenizer=parts.tokenizer, rows=rows, config=config, run=run, on_step=bar.update

@@ -95,6 +95,8 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
     problems: what to train on, in the order of training; problem k of update u is row u·problems_per_step + k.
     """
 
+    _buffered_inputs: Any  # the parent's: the micro-batches of the latest rollouts
+
     def __init__(
         self,
         *,

@@ -135,5 +135,5 @@ def test_bootstrap_interval_covers() -> None:
 
 def test_per_problem_keeps_ragged_numbers_together() -> None:
     other = replace(CORRECTED, problem=Problem("other", "q", "2"))
-    rows = per_problem([Scored(CORRECTED), Scored(other), Scored(CORRECTED)], lambda s: [1.0, 2.0])
-    assert rows == [[1.0, 2.0, 1.0, 2.0], [1.0, 2.0]]
+    rows = per_problem([Scored(CORRECTED), Scored(other), Scored(CORRECTED)], [[1.0, 2.0], [], [3.0]])
+    assert rows == [[1.0, 2.0, 3.0], []]
