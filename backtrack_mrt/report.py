@@ -68,7 +68,7 @@ class Result:
         ]
 
     def plot(self, path: Path, history: Sequence[Mapping[str, float]]) -> None:
-        """Left: accuracy against revisions allowed, base and trained. Right: outcome over the updates."""
+        """Left: accuracy against revisions allowed, base and trained. Right: outcome (or loss) over the updates."""
         import matplotlib
 
         matplotlib.use("Agg")
@@ -86,8 +86,8 @@ class Result:
         )
         left.set(xlabel="revisions allowed", ylabel="held-out accuracy (95 % interval)")
         left.legend()
-        steps = [row["step"] for row in history]
-        right.plot(steps, [row["outcome"] for row in history], color=TRAINED)
-        right.set(xlabel="update", ylabel="outcome of the training rollouts")
+        metric, label = ("outcome", "outcome of the training rollouts") if "outcome" in history[0] else ("loss", "loss")
+        right.plot([row["step"] for row in history], [row[metric] for row in history], color=TRAINED)
+        right.set(xlabel="update", ylabel=label)
         figure.savefig(path, dpi=150)
         plt.close(figure)
