@@ -168,7 +168,7 @@ def _plain(value: Any) -> Any:
 def _chosen(field: str, flag: str | None, layers: Sequence[Layer]) -> str:
     """The name of the plug-in: from its flag, else the last file that names it, else the default."""
     named = [layer.values[field] for layer in layers if field in layer.values]
-    name = flag or (named[-1] if named else Config.model_fields[field].default)
+    name = flag if flag is not None else named[-1] if named else Config.model_fields[field].default
     if not isinstance(name, str):
         raise UserError(field, name, "not a name", "Write the name of one plug-in; see --help.")
     return name
