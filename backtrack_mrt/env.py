@@ -80,6 +80,11 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
             raise ResetNeeded("there is no trajectory before `reset`")
         return self._trajectory
 
+    @property
+    def prefix_ids(self) -> TokenIds:
+        """What a policy that acts in tokens continues: the trajectory and the instruction of the turn asked for."""
+        return self.trajectory.token_ids + self._instruction_ids
+
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         problem = self._choose(options or {})
