@@ -24,10 +24,10 @@ GREEDY = Sampling(temperature=0.0)
 
 @dataclass(frozen=True)
 class Subject:
-    """An engine under test: `new()` makes one with nothing cached, `logits` (T, V) is the truth about its policy after
-    every token of the given ids."""
+    """An engine under test: `new()` makes one with nothing cached, which takes 6 rows at once or as many as it is told;
+    `logits` (T, V) is the truth about its policy after every token of the given ids."""
 
-    new: Callable[[], Engine]
+    new: Callable[..., Engine]
     logits: Callable[[TokenIds], torch.Tensor]
 
     def logprobs(self, prefix: TokenIds, continuation: TokenIds, temperature: float = 1.0) -> FloatArray:
@@ -40,7 +40,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "scripted":
         engine = ScriptedEngine(vocabulary=VOCABULARY)
         return Subject(
-            lambda: ScriptedEngine(vocabulary=VOCABULARY, context_length=CONTEXT),
+            lambda rows=6: ScriptedEngine(vocabulary=VOCABULARY, context_length=CONTEXT),
             lambda ids: torch.stack([engine._logits(token) for token in ids]),
         )
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     def logits(ids: TokenIds) -> torch.Tensor:
         return model(torch.tensor([ids]), use_cache=False).logits[0]
 
-    return Subject(lambda: HFEngine(model, max_rows=6), logits)
+    return Subject(lambda rows=6: HFEngine(model, max_rows=rows), logits)
 
 
 def prompts(count: int, seed: int = 0) -> list[TokenIds]:
@@ -257,7 +257,7 @@ def test_reference_is_another_policy_with_its_own_history(subject: Subject) -> N
 def test_draws_follow_the_distribution(subject: Subject) -> None:
     """Chi-square of 1,000 first tokens, rare ones pooled; 72.1 is the 99.9 % quantile of 39 degrees of freedom."""
     prefix, draws = (3, 1, 4), 1000
-    engine, counts = subject.new(), np.zeros(VOCABULARY)
+    engine, counts = subject.new(rows=500), np.zeros(VOCABULARY)
     for done in engine.generate([Request(prefix, 1, seed) for seed in range(draws)], FREE):
         counts[done.token_ids[0]] += 1
     expected = subject.logits(prefix)[-1].softmax(-1).double().numpy() * draws
@@ -272,7 +272,7 @@ def test_top_p_draws_from_the_likeliest(subject: Subject) -> None:
     probs = subject.logits(prefix)[-1].softmax(-1)
     ranked, order = probs.sort(descending=True)
     nucleus = set(order[: int((ranked.cumsum(0) < 0.5).sum()) + 1].tolist())
-    done = subject.new().generate([Request(prefix, 1, seed) for seed in range(200)], Sampling(top_p=0.5))
+    done = subject.new(rows=200).generate([Request(prefix, 1, seed) for seed in range(200)], Sampling(top_p=0.5))
     assert {c.token_ids[0] for c in done} <= nucleus
     for completion in done[:20]:  # logprobs are those of the whole distribution
         np.testing.assert_allclose(completion.logprobs[0], float(probs[completion.token_ids[0]].log()), atol=1e-4)

@@ -18,6 +18,7 @@ from backtrack_mrt.engines.packed import Layout
 from backtrack_mrt.types import TokenIds
 
 GRAIN = 64  # slots are allocated in multiples of this
+NEAR = 16  # tokens read again rather than copying another row
 
 
 @dataclass(eq=False, slots=True)
@@ -45,6 +46,10 @@ class RowIndex:
         if row.ids not in self._rows:
             insort(self._sorted, row.ids)
         self._rows.setdefault(row.ids, []).append(row)
+
+    def holders(self, ids: TokenIds) -> list[Row]:
+        """The rows that hold exactly these ids."""
+        return self._rows.get(ids, [])
 
     def find(self, prefix: TokenIds) -> tuple[int, list[Row]]:
         """How much of `prefix` is cached, short of its last token (whose logits are wanted), and the rows, all with the
@@ -129,8 +134,11 @@ class RowCache(Cache):  # type: ignore[misc]
         index = RowIndex(self.rows)
         claims: list[Row | None] = []
         for prefix in prefixes:
-            common, holders = index.find(prefix)
-            row = next((r for r in holders if len(r.ids) == common > 0 and r.used < self._clock), None)
+            common, _ = index.find(prefix)
+            # A row that lacks a few tokens of the best match is still the better choice: no copy, no second row.
+            lengths = range(common, max(common - NEAR, 0), -1)
+            own = (row for length in lengths for row in index.holders(prefix[:length]))
+            row = next((row for row in own if row.used < self._clock), None)
             if row is not None:
                 row.used = self._clock
             claims.append(row)

@@ -84,7 +84,8 @@ class ScriptedEngine:
     def _complete(self, request: Request, sampling: Sampling) -> Completion:
         prefix = request.prefix_ids
         length = min(request.max_new_tokens, self.context_length - len(prefix))
-        ids, logprobs = [], []
+        ids: list[int] = []
+        logprobs: list[float] = []
         said = self._script(prefix) if self._script else None
         noise = uniforms([request.seed], length)
         for step in range(length if said is None else min(length, len(said))):
