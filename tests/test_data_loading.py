@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from backtrack_mrt import hub
 from backtrack_mrt.config import DataSection
-from backtrack_mrt.data import loading
+from backtrack_mrt.data import sources
 from backtrack_mrt.data.loading import load_problem_sets, load_problems
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Problem
@@ -94,7 +94,7 @@ def test_bad_golds_are_refused_by_id_or_skipped(tmp_path):
 
 
 def hub_module(monkeypatch, load_dataset) -> None:
-    monkeypatch.setattr(loading, "rely_on_cache_if_unreachable", lambda: None)
+    monkeypatch.setattr(sources, "rely_on_cache_if_unreachable", lambda: None)
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
 
 

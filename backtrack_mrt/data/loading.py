@@ -7,30 +7,23 @@ here: a row whose gold cannot be graded would count as wrong for ever.
 
 from __future__ import annotations
 
-import csv
-import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from backtrack_mrt.config import DataSection
 from backtrack_mrt.data import signs
+from backtrack_mrt.data.sources import Row, column, is_file, read_rows
 from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.grading import check_gold
-from backtrack_mrt.hub import rely_on_cache_if_unreachable
 from backtrack_mrt.types import Problem
 
 QUESTION_COLUMNS = ("problem", "question")
 ANSWER_COLUMNS = ("answer", "result")
 
-_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<subset>[\w.-]+))?(?::(?P<split>.+))?")
 _GSM8K = re.compile(r"\n#### (.+)\Z")  # its answers are a solution with the result in the last line
-
-Row = tuple[str, dict[str, Any]]  # where it stands (file:line), its columns
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,7 @@ def load_problems(specs: Sequence[str], size: int | None, seed: int, *, field: s
 
 def on_hub(spec: str) -> bool:
     """Whether a problem set is neither generated nor a file."""
-    return not spec.startswith("signs/") and Path(spec).suffix not in _READERS
+    return not spec.startswith("signs/") and not is_file(spec)
 
 
 @dataclass(frozen=True)
@@ -103,7 +96,8 @@ def _pool(wanted: _Wanted, notes: list[str]) -> list[Problem]:
         if spec.startswith("signs/"):
             pool += _generated(spec, wanted.size or 0, wanted.seed, field)
             continue
-        problems, bad = _read(spec, field)
+        name, rows = read_rows(spec, field)
+        problems, bad = _problems(rows, spec, name, field)
         if bad:
             reason = (
                 f"{len(bad)} of {len(problems) + len(bad)} rows have no gold answer that can be graded: {_some(bad)}"
@@ -125,94 +119,10 @@ def _generated(spec: str, size: int, seed: int, field: str) -> list[Problem]:
     return signs.generate(split, size, seed)
 
 
-def _read(spec: str, field: str) -> tuple[list[Problem], list[str]]:
-    """The problems of a file or a hub data set, and the rows without a usable gold as text."""
-    path = Path(spec).expanduser()
-    if reader := _READERS.get(path.suffix):
-        if not path.is_file():
-            raise UserError(field, spec, "no such file", "Give an existing .jsonl, .json, .csv or .parquet file.")
-        try:
-            return _problems(list(reader(path)), spec, path.stem, field)
-        except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-            reason = f"cannot be read: {str(error).splitlines()[0]}"
-            raise UserError(field, spec, reason, f"Give a valid {path.suffix} file in UTF-8.") from error
-    match = _HUB.fullmatch(spec)
-    if match is None or path.exists():
-        remedy = "Give signs/SPLIT, a .jsonl, .json, .csv or .parquet file, or OWNER/NAME[/SUBSET][:SPLIT]."
-        raise UserError(field, spec, "not a problem set", remedy)
-    return _problems(list(_hub_rows(match, spec, field)), spec, match["name"].rpartition("/")[2], field)
-
-
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{path}:{number}", _json(line, f"line {number}")
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    rows = _json(path.read_text(encoding="utf-8-sig"), "the file")
-    if not isinstance(rows, list):
-        raise ValueError("not a list of rows")
-    for index, row in enumerate(rows):
-        yield f"{path}[{index}]", row
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        for row in reader:
-            yield f"{path}:{reader.line_num}", row
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    from pyarrow import parquet  # type: ignore[import-untyped]  # slow to import
-
-    for index, row in enumerate(parquet.read_table(path).to_pylist()):
-        yield f"{path}[{index}]", row
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".jsonl": _jsonl_rows,
-    ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".parquet": _parquet_rows,
-}
-
-
-def _hub_rows(match: re.Match[str], spec: str, field: str) -> Iterator[Row]:
-    rely_on_cache_if_unreachable()
-    from datasets import load_dataset  # seconds to import
-
-    split = match["split"] or "train"
-    try:
-        rows = load_dataset(match["name"], match["subset"], split=split)
-    except Exception as error:  # offline, no such name, no such split, no access: the library's word tells which
-        reason = f"cannot be had from the hub ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
-        remedy = (
-            f"Without a network, fetch it elsewhere (`hf download --repo-type dataset {match['name']}`), "
-            f"or give a local file: --{field} FILE.jsonl."
-        )
-        raise UserError(field, spec, reason, remedy) from error
-    for index, row in enumerate(rows):
-        yield f"{spec}[{index}]", row
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not valid JSON: {error.msg} at column {error.colno}") from error
-
-
 def _problems(rows: list[Row], spec: str, name: str, field: str) -> tuple[list[Problem], list[str]]:
     """Rows as problems, and those without a usable gold as text. Raises UserError for a row that is none."""
-    if not rows:
-        raise UserError(field, spec, "it has no rows", "Give a file with at least one problem.")
-    where, first = rows[0]
-    if not isinstance(first, dict):
-        raise UserError(field, spec, f"{where} is not an object", "Write one object with named columns per row.")
-    question, answer = (_column(first, columns, spec, field) for columns in (QUESTION_COLUMNS, ANSWER_COLUMNS))
+    first = rows[0][1]
+    question, answer = (column(first, columns, spec, field) for columns in (QUESTION_COLUMNS, ANSWER_COLUMNS))
     problems, bad = [], []
     for index, (where, row) in enumerate(rows):
         asked, gold = (row.get(question), row.get(answer)) if isinstance(row, dict) else (None, None)
@@ -228,15 +138,6 @@ def _problems(rows: list[Row], spec: str, name: str, field: str) -> tuple[list[P
         else:
             problems.append(Problem(identity, asked, plain, str(row.get("source") or name)))
     return problems, bad
-
-
-def _column(row: dict[str, Any], wanted: tuple[str, ...], spec: str, field: str) -> str:
-    found = next((name for name in wanted if name in row), None)
-    if found is None:
-        have = ", ".join(map(str, row))
-        reason = f"no column {' or '.join(map(repr, wanted))}, only: {have}"
-        raise UserError(field, spec, reason, "Rename the column that holds it.")
-    return found
 
 
 def _some(items: Sequence[str], most: int = 5) -> str:
