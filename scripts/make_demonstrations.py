@@ -1,0 +1,56 @@
+r"""Writes demonstrations of backtracking for a warm start, from problems with written solutions.
+
+    python scripts/make_demonstrations.py openai/gsm8k/main:train --out traces.jsonl
+    python scripts/make_demonstrations.py SOLVED.jsonl --out traces.jsonl --n 240
+    python scripts/train_backtrack.py --algo sft --data.traces traces.jsonl …
+
+SOLVED has the columns problem (or question), answer and solution, or GSM8K's two. Problems are used whose solutions
+hold one equation of numbers per line; of these the shortest. In most demonstrations a step of the attempt is wrong, and
+then found, discarded and revised; the wrong part carries no loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+from backtrack_mrt.data.solved_demo import demonstrate, read_solved, write_demonstrations
+from backtrack_mrt.errors import UserError, run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("solved", metavar="SOLVED", help=".jsonl, .json, .csv or .parquet file, or a hub data set")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
+    parser.add_argument("--n", type=int, default=256, help="demonstrations, one per problem (default: %(default)s)")
+    parser.add_argument("--max-steps", type=int, default=4, help="most steps of a solution (default: %(default)s)")
+    parser.add_argument("--right", type=float, default=0.3, help="share of right attempts (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which errors, and the order (default: %(default)s)")
+    args = parser.parse_args()
+    if not 0 <= args.right <= 1:
+        raise UserError("--right", args.right, "not a share", "Use a number from 0 to 1, such as 0.3.")
+    if args.n < 1:
+        raise UserError("--n", args.n, "not a number of demonstrations", "Use 1 or more.")
+    usable, unusable = read_solved(args.solved)
+    fitting = [solved for solved in usable if len(solved.steps) <= args.max_steps]
+    if len(fitting) < args.n:
+        reason = (
+            f"only {len(fitting)} of {len(usable) + unusable} solutions have one equation in every line, and at most "
+            f"{args.max_steps} lines"
+        )
+        raise UserError("--n", args.n, reason, f"Set --n to at most {len(fitting)}, or raise --max-steps.")
+    chosen = sorted(fitting, key=lambda solved: solved.length)[: args.n]
+    random.Random(f"order/{args.seed}").shuffle(chosen)
+    write_demonstrations(
+        args.out,
+        (
+            (solved.problem, demonstrate(solved, random.Random(f"{args.seed}/{solved.problem.id}"), args.right))
+            for solved in chosen
+        ),
+    )
+    print(f"{args.out}: {len(chosen)} demonstrations ({len(fitting)} of {len(usable) + unusable} solutions would do)")
+
+
+if __name__ == "__main__":
+    run_main(main)

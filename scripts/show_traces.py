@@ -1,0 +1,40 @@
+"""Prints trajectories of a run as readable traces.
+
+python scripts/show_traces.py runs/RUN/trajectories/evaluation_trained.jsonl --n 2
+python scripts/show_traces.py runs/RUN/trajectories/step_000010.jsonl --phase revise
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.records import read_trajectories
+from backtrack_mrt.trace import render_trace
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="trajectories that a run has written")
+    parser.add_argument("--n", type=int, default=3, help="traces to show (default: %(default)s)")
+    parser.add_argument("--phase", help="only those with an accepted turn of this phase, such as revise")
+    parser.add_argument("--right", action="store_true", help="only those whose final answer is right")
+    args = parser.parse_args()
+    try:
+        scored = read_trajectories(args.file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("FILE", str(args.file), f"cannot be read: {error}", "Name a run's trajectories.") from error
+    found = [
+        s
+        for s in scored
+        if (args.phase is None or any(turn.parsed and turn.spec.phase == args.phase for turn in s.trajectory.turns))
+        and (s.trajectory.outcome == 1 or not args.right)
+    ]
+    for s in found[: args.n]:
+        print(render_trace(s.trajectory, s.values), end=f"\n{'─' * 80}\n\n")
+    print(f"{min(args.n, len(found))} of {len(found)} such traces, of {len(scored)} in the file")
+
+
+if __name__ == "__main__":
+    run_main(main)
