@@ -11,7 +11,7 @@ from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.engines.base import Engine
 from backtrack_mrt.engines.hf import HFEngine
 from backtrack_mrt.grading import Grader
-from backtrack_mrt.models import load_policy
+from backtrack_mrt.models import frozen_copy, load_policy
 from backtrack_mrt.prompting import load_prompts
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.prover import LikelihoodProver, MetaProver, SampledProver
@@ -60,5 +60,7 @@ def assemble(config: Config) -> Assembly:
     prompts = load_prompts(config.env, config.prompt_style)
     model, tokenizer = load_policy(config.model, config.seed)
     dialogue = Dialogue(ChatFormat(tokenizer, prompts.system), prompts)
-    engine = HFEngine(model, max_rows=config.engine.max_rows, pad_id=tokenizer.pad_token_id)
+    needs_copy = config.prover.policy == "reference" and config.model.full_finetuning
+    reference = frozen_copy(model) if needs_copy else None
+    engine = HFEngine(model, max_rows=config.engine.max_rows, reference_model=reference)
     return Assembly(config, model, tokenizer, dialogue, engine, Grader())

@@ -45,6 +45,8 @@ def train(request: RunRequest) -> Result:
     config, clock = request.config, Clock()
     RunDir.check(config, resume=request.resume, overwrite=request.overwrite)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
+    for note in problems.notes:
+        print(note)
     with clock.part("load"):
         parts = assemble(config)
     run = RunDir.create(config, resume=request.resume, overwrite=request.overwrite)

@@ -18,7 +18,7 @@ def first_wrong_step(problem: Problem, steps: Sequence[str]) -> int | None:
         return None
     blocks = signs.parse_problem(problem)
     for number, (block, step) in enumerate(zip(blocks, steps, strict=False), 1):
-        terms = _TERM.findall(step.partition(":")[2])
+        terms = _TERM.findall(step.partition(":")[2].partition("=")[0])  # behind the = stands their total
         if terms != [(sign, str(n)) for sign, n in zip(block.signs, block.numbers, strict=True)]:
             return number
     return min(len(steps), len(blocks)) + 1
