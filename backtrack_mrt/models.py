@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,16 +28,13 @@ def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
     The adapter's start depends on `seed` only and changes nothing yet (B = 0); its weights are float32 whatever the
     model's are. Raises UserError for a model that is missing, cannot be read, or is not what the config says."""
     source = resolve(section)
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=section.revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, revision=section.revision, dtype=getattr(torch, section.dtype)
-        )
     except (OSError, ValueError, ImportError) as error:
         raise _refusal(section, f"cannot be loaded: {_first_line(error)}") from error
+    model = _load_weights(section)
     _check_shape(section, model.config)
     _set_padding(tokenizer)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -47,6 +45,28 @@ def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
     if not section.full_finetuning:
         model = with_adapter(model, section, seed)
     return model, tokenizer
+
+
+def _load_weights(section: ModelSection) -> Any:
+    """The model itself. A directory with an adapter is the model that it was trained from (which may be such a
+    directory too) with the adapter merged in."""
+    source = resolve(section)
+    base = _load_weights(_base_of(section)) if _is_adapter(Path(source)) else None
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        if base is None:
+            dtype = getattr(torch, section.dtype)
+            return AutoModelForCausalLM.from_pretrained(source, revision=section.revision, dtype=dtype)
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(base, source).merge_and_unload()
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise _refusal(section, f"cannot be loaded: {_first_line(error)}") from error
+    model.name_or_path = source  # what an adapter on top of it will name as its base
+    warnings.filterwarnings("ignore", message="Could not find a config file in")  # peft's, when that one is saved
+    return model
 
 
 def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:
@@ -77,7 +97,8 @@ def frozen_copy(model: Any) -> Any:
 
 
 def resolve(section: ModelSection) -> str:
-    """A directory that holds the model, or a hub name whose config.json can be had. Imports no torch.
+    """A directory that holds the model, or an adapter of one, or a hub name whose config.json can be had. Imports no
+    torch.
 
     Raises UserError."""
     name = section.name_or_path
@@ -88,7 +109,9 @@ def resolve(section: ModelSection) -> str:
         return str(folder)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        if not _has_model(folder):
+        if _is_adapter(folder):
+            resolve(_base_of(section))
+        elif not _has_model(folder):
             raise _refusal(section, "the directory holds no config.json with .safetensors or .bin weights")
         return str(folder)
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "~", "models/")):
@@ -105,6 +128,8 @@ def shape(section: ModelSection) -> dict[str, Any]:
         return _read(folder / "config.json", section)
     if section.architecture is not None:
         return section.architecture.model_dump()
+    if _is_adapter(folder):
+        return shape(_base_of(section))
     return (
         _read(Path(resolve(section)) / "config.json", section)
         if folder.is_dir() or name == TINY
@@ -133,19 +158,38 @@ def _refusal(section: ModelSection, reason: str) -> UserError:
     return UserError(_FIELD, name, reason, f"Give 'tiny', a directory or OWNER/NAME; without a network {fetch}.")
 
 
+def _is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def _base_of(section: ModelSection) -> ModelSection:
+    """The model that the adapter in the directory `section` names was trained from. Raises UserError."""
+    folder = Path(section.name_or_path).expanduser()
+    said = _parsed(folder / "adapter_config.json", section)
+    base, revision = said.get("base_model_name_or_path"), said.get("revision")
+    if not isinstance(base, str) or not base or Path(base).expanduser().resolve() == folder.resolve():
+        raise _refusal(section, "adapter_config.json names no base model")
+    return section.model_copy(update={"name_or_path": base, "revision": revision})
+
+
 def _has_model(folder: Path) -> bool:
     weights = [path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)]
     return (folder / "config.json").is_file() and bool(weights)
 
 
 def _read(path: Path, section: ModelSection) -> dict[str, Any]:
+    read = _parsed(path, section)
+    if "model_type" not in read:
+        raise _refusal(section, f"{path.name} names no model_type")
+    return read
+
+
+def _parsed(path: Path, section: ModelSection) -> dict[str, Any]:
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise _refusal(section, f"{path.name} cannot be read: {_first_line(error)}") from error
-    if not isinstance(read, dict) or "model_type" not in read:
-        raise _refusal(section, f"{path.name} names no model_type")
-    return read
+    return read if isinstance(read, dict) else {}
 
 
 def _check_shape(section: ModelSection, found: Any) -> None:

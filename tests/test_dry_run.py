@@ -108,6 +108,29 @@ def test_load_policy_with_a_seeded_adapter(folder):
     assert torch.equal(one(ids).logits, base)  # the adapter changes nothing yet
 
 
+def test_a_run_s_adapter_is_a_model_to_start_from(folder, tmp_path):
+    ids, source = torch.tensor([[5, 6, 7]]), folder
+    for step in ("warm", "warmer"):  # an adapter on a merged adapter
+        model, tokenizer = load_policy(ModelSection(name_or_path=str(source)), seed=0)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(std=0.5)
+            trained = model(ids).logits
+        source = tmp_path / step
+        model.save_pretrained(source)
+        tokenizer.save_pretrained(source)
+        section = ModelSection(name_or_path=str(source))
+        start, again = load_policy(section, seed=0)
+        with torch.no_grad():
+            torch.testing.assert_close(start(ids).logits, trained, rtol=1e-4, atol=1e-4)
+        assert again.chat_template == tokenizer.chat_template
+        assert shape(section)["hidden_size"] == SHAPE["hidden_size"]
+    (tmp_path / "warm" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "./gone"}))
+    with pytest.raises(UserError, match=r"model\.name_or_path = '\./gone': no such directory"):
+        resolve(section)
+
+
 def test_load_policy_in_full_and_its_frozen_copy(folder):
     model, _ = load_policy(ModelSection(name_or_path=str(folder), full_finetuning=True, dtype="bfloat16"), seed=0)
     assert all(p.requires_grad and p.dtype is torch.bfloat16 for p in model.parameters())
