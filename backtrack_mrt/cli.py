@@ -34,6 +34,7 @@ from backtrack_mrt.config_files import (
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 
+DEFAULT_CONFIG = "tiny.yaml"  # the embedded default
 _PLUGINS: dict[str, tuple[str, type[BaseModel]]] = {  # by the field that names them: package and base class
     "algo": ("backtrack_mrt.algos", Algorithm),
     "env": ("backtrack_mrt.envs", EpisodeProtocol),
@@ -58,7 +59,7 @@ def load_config(argv: Sequence[str], description: str = "", prog: str | None = N
         early.add_argument(f"--{field}")
     early.add_argument("-h", "--help", action="store_true")
     options, _ = early.parse_known_args(arguments)
-    layers = [read_layer(name) for name in options.config]
+    layers = [read_layer(name) for name in options.config or [DEFAULT_CONFIG]]
     chosen = {field: _chosen(field, getattr(options, field), layers) for field in PLUGIN_SECTIONS.values()}
     schema = _schema(chosen, layers)
     parser = _parser(schema, description, prog)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.engines.base import Engine
-from backtrack_mrt.grading import Grader, Verdict
-from backtrack_mrt.protocol import Episode, EpisodeProtocol
+from backtrack_mrt.grading import Grader
+from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
 from backtrack_mrt.prover import MetaProver
 from backtrack_mrt.runlog import TokenLedger
 from backtrack_mrt.types import FloatArray, Group, Problem, Request, Sampling, Scored, StopReason, TokenIds, Trajectory
@@ -130,16 +129,10 @@ class Collector:
 
 
 def grade(trajectories: Sequence[Trajectory], grader: Grader, rel_tol: float | None) -> list[Trajectory]:
-    """The trajectories with verdict and outcome. A trajectory that broke the protocol has outcome 0; one without an
-    answer that stands is unparsable."""
+    """The trajectories with verdict and outcome; each distinct answer to a gold is graded once."""
     pairs = [(trajectory.problem.answer, trajectory.answer) for trajectory in trajectories]
     verdicts = grader.grade_many(pairs, rel_tol=rel_tol)
-    return [
-        replace(
-            t, verdict=verdict.value, outcome=float(verdict is Verdict.RIGHT and t.stop is not StopReason.VIOLATION)
-        )
-        for t, verdict in zip(trajectories, verdicts, strict=True)
-    ]
+    return [graded(trajectory, verdict) for trajectory, verdict in zip(trajectories, verdicts, strict=True)]
 
 
 def group_by_problem(scored: Sequence[Scored], size: int) -> list[Group]:

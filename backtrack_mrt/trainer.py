@@ -23,6 +23,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.metrics import rollout_metrics
 from backtrack_mrt.rollout import Collector, group_by_problem, trajectory_seeds
 from backtrack_mrt.runlog import RunDir
@@ -245,12 +246,15 @@ def _shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
     """What both trainers are told. What is not said here is TRL's default."""
     training = config.training
     rows = training.problems_per_step * (training.group_size if config.algorithm.loss == "rl" else 1)
-    micro_batch = min(training.micro_batch_size, rows)
+    micro_batch, processes = min(training.micro_batch_size, rows), int(os.environ.get("WORLD_SIZE", "1"))
+    if rows % (micro_batch * processes):
+        reason = f"{rows} rows per update cannot be shared by {processes} processes in micro-batches of that size"
+        raise UserError("training.micro_batch_size", micro_batch, reason, "Lower it, or start fewer processes.")
     on_cpu = not torch.cuda.is_available()
     return {
         "output_dir": str(run.checkpoints),
         "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": rows // (micro_batch * int(os.environ.get("WORLD_SIZE", "1"))),
+        "gradient_accumulation_steps": rows // (micro_batch * processes),
         "max_steps": training.steps,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.lr_schedule,

@@ -29,7 +29,10 @@ def write(path: Path, text: str) -> str:
 
 def test_no_config_is_the_embedded_default():
     request = load_config([])
-    assert request.config == Config(algorithm=MrtRl(), protocol=Backtrack())
+    assert request == load_config(["--config", "tiny.yaml"])
+    assert request.config.model.name_or_path == "tiny"
+    assert isinstance(request.config.algorithm, MrtRl)
+    assert isinstance(request.config.protocol, Backtrack)
     assert (request.resume, request.overwrite, request.dry_run) == (False, False, False)
 
 
@@ -155,7 +158,7 @@ BAD = {
     "no such tracker": ("", ["--report-to", "wandbb"], ["report_to", "'wandbb'", "tensorboard"]),
     "batch not divisible": (
         "",
-        ["--training.group_size", "7"],
+        ["--training.problems_per_step", "3"],
         ["training.micro_batch_size", "32 problems × group size 7"],
     ),
     "data set smaller than a batch": ("data: {train_size: 8}", [], ["data.train_size", "line 1", "one batch of 32"]),
@@ -196,7 +199,7 @@ def test_the_process_ends_with_2_and_never_loads_torch(tmp_path):
         ["--config", "bad.yaml"],
         ["--algo", "mrtrl"],
         ["--seed", "one"],
-        ["--training.group_size", "7"],
+        ["--training.problems_per_step", "3"],
         ["--help"],
     ]
     program = """

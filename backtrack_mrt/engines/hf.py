@@ -28,13 +28,11 @@ LONG_BRANCH = 256  # a longer piece of history that is not cached gets a row bef
 class HFEngine:
     """`model` is a causal language model or a PeftModel around one, shared with the trainer and never modified.
 
-    max_rows: rows decoded at once; larger calls are cut. pad_id is not needed, nothing is padded. reference_model: the
-    frozen reference where all weights are trained; with an adapter the reference is the model without it.
+    max_rows: rows decoded at once; larger calls are cut. reference_model: the frozen reference
+    where all weights are trained; with an adapter the reference is the model without it.
     """
 
-    def __init__(
-        self, model: nn.Module, *, max_rows: int, pad_id: int | None = None, reference_model: nn.Module | None = None
-    ) -> None:
+    def __init__(self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {max_rows}")
         self.stats = EngineStats()
