@@ -18,8 +18,8 @@ from backtrack_mrt.data.signs import BLOCK_SIZES, MAX_BLOCKS, MAX_NUMBER, sign_p
 from backtrack_mrt.data.signs_demo import INSTRUCTIONS
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<unk>"]
-TARGETS = range(-MAX_NUMBER * max(BLOCK_SIZES) + 1, MAX_NUMBER * max(BLOCK_SIZES))
-MISSES = range(2 * TARGETS.start, 2 * TARGETS.stop, 2)  # flipping a sign moves the sum by an even amount
+TOTALS = range(-MAX_NUMBER * max(BLOCK_SIZES), MAX_NUMBER * max(BLOCK_SIZES) + 1)
+MISSES = range(2 * TOTALS.start, 2 * TOTALS.stop, 2)  # flipping a sign moves the sum by an even amount
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
@@ -38,7 +38,7 @@ def pieces() -> dict[str, dict[str, float | str]]:
         found[f"Backtrack to step {step - 1}"] = {"step": step - 1}
     for n in range(1, MAX_NUMBER + 1):
         found |= {f" {n}": {"value": n}, f" +{n}": {"value": n}, f" -{n}": {"value": -n}}
-    found |= {f" = {target};": {"value": target} for target in TARGETS}
+    found |= {f" = {total};": {"value": total} for total in TOTALS}
     found |= {f" {miss};": {"value": miss} for miss in MISSES}
     for size in BLOCK_SIZES:
         for signs in sign_patterns(size):

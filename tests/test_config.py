@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from backtrack_mrt.envs.backtrack import Backtrack
-from backtrack_mrt.envs.single import Single
 
 from backtrack_mrt.algos.grpo import Grpo
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.cli import config_from, load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.config_files import field_paths, shipped_configs
+from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.single import Single
 from backtrack_mrt.errors import UserError
 
 ROOT = Path(__file__).parent.parent

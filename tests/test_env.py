@@ -9,7 +9,6 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
-from backtrack_mrt.envs.backtrack import Backtrack
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 from turn_strategies import attempt
@@ -18,6 +17,7 @@ from backtrack_mrt import plugins
 from backtrack_mrt.chat import ChatFormat
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.env import EpisodeEnv, ProgressReward, environment_id, make
+from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.prompting import load_prompts
 from backtrack_mrt.types import Completion, Finish, Parsed, Phase, Problem, StopReason

@@ -7,9 +7,9 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-import backtrack_mrt.envs
 import pytest
 
+import backtrack_mrt.envs
 from backtrack_mrt import plugins
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol

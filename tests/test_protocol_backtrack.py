@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import FrozenInstanceError
 
-import backtrack_mrt.envs.backtrack
-import backtrack_mrt.envs.single
 import pytest
-from backtrack_mrt.envs.backtrack import Backtrack
-from backtrack_mrt.envs.single import Single
 from pydantic import ValidationError
 from turn_strategies import PROBLEM, after, attempt
 
+import backtrack_mrt.envs.backtrack
+import backtrack_mrt.envs.single
+from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.single import Single
 from backtrack_mrt.protocol import Episode, ProtocolViolation, graded, standing_steps
 from backtrack_mrt.types import Completion, Finish, Parsed, Phase, StopReason
 

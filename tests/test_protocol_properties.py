@@ -9,17 +9,17 @@ import re
 import time
 from operator import itemgetter
 
-import backtrack_mrt.envs.backtrack
 import pytest
-from backtrack_mrt.envs.backtrack import Backtrack
-from backtrack_mrt.envs.single import Single
 from conftest import BARE, CHATML, LLAMA_3, SPECIAL, byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from turn_strategies import PROBLEM, SPECIAL_TEXT, after, attempt, garbage, well_formed
 
+import backtrack_mrt.envs.backtrack
 from backtrack_mrt.chat import ByteChat, ChatFormat
 from backtrack_mrt.env import EpisodeEnv
+from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.single import Single
 from backtrack_mrt.prompting import load_prompts
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, ProtocolViolation, standing_steps
 from backtrack_mrt.types import Completion, Finish, Parsed, Phase, Problem, StopReason, Trajectory, Turn

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from backtrack_mrt.envs.backtrack import Backtrack
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.cli import config_from
 from backtrack_mrt.config import Config, TrainingSection
+from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.progress import progress
 from backtrack_mrt.records import as_record, from_record, read_trajectories

@@ -10,13 +10,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from backtrack_mrt.envs.backtrack import Backtrack
 
 from backtrack_mrt.chat import ChatFormat
 from backtrack_mrt.data.equations import evaluate, number, parse_step, wrong_solution
 from backtrack_mrt.data.solved_demo import Solved, demonstrate, read_solved, write_demonstrations
 from backtrack_mrt.demonstrations import read_demonstrations, tokenise
 from backtrack_mrt.dialogue import Dialogue
+from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.prompting import load_prompts
 from backtrack_mrt.types import Phase, StopReason

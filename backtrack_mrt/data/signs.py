@@ -3,8 +3,8 @@ r"""SIGNS WITH CHECKPOINTS, the embedded task: hard to generate, easy to check, 
 A problem has B blocks; each is a few numbers and a target, as in ``1) 3 5 6 = 4; 2) 7 1 6 2 = 0;``. Put a plus or a
 minus before each number so that every block's total is its target. One step of a solution is one block::
 
-    ## Step 1: +3 -5 +6
-    ## Step 2: +7 +1 -6 -2
+    ## Step 1: +3 -5 +6 = 4;
+    ## Step 2: +7 +1 -6 -2 = 0;
     \boxed{+-+,++--}
 
 Finding signs is a subset-sum search, checking them is one sum. Every block has exactly one solution, and never all
@@ -92,7 +92,7 @@ def generate(
     *,
     min_blocks: int = 3,
     max_blocks: int = 5,
-    long_share: float = 0.5,
+    long_share: float = 0.9,
     max_number: int = MAX_NUMBER,
 ) -> list[Problem]:
     """`n` problems of a split, the same for the same arguments.

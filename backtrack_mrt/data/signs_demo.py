@@ -2,9 +2,10 @@ r"""Demonstrations of backtracking search on SIGNS: what the embedded base model
 
 A demonstration is a list of turns. A turn is the environment's instruction and a few spans of the model's text, each
 marked learnt or not: *errors are injected but never learnt*, so that the model sees wrong branches, and what to do
-about them, without being taught to make them. As in the warm-start data of a large model, two habits of the
+about them, without being taught to make them. As in the warm-start data of a large model, some habits of the
 demonstrator are imperfect and *are* learnt, which leaves reinforcement learning something to improve:
 
+- its first attempts are hasty (`slip`): it revises with more care,
 - it often returns to an earlier or later step than the one just before the first wrong step (`exact`, `early`), and
 - it sometimes writes the rejected pattern again (`repeat`).
 
@@ -17,9 +18,10 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backtrack_mrt.data.signs import Block, parse_problem, sign_patterns
+from backtrack_mrt.data.signs import Block, parse_problem, sign_patterns, signed_sum
 from backtrack_mrt.types import Phase, Problem
 
 INSTRUCTIONS = {
@@ -59,20 +61,25 @@ class Demonstrator:
     """How often the demonstrator errs. All are probabilities; `first`, `retry` and `other` are per block."""
 
     clean: float = 0.2  # first attempts without any injected error
-    first: float = 0.45  # error injected into a block of the other first attempts
+    first: float = 0.3  # error injected into a block of the other first attempts
+    slip: float = 0.0  # learnt: a hasty error in a block of a first attempt
     retry: float = 0.45  # new wrong pattern for the block just rejected
     other: float = 0.35  # error injected into a later, unchecked block of a revision
     exact: float = 0.60  # returns to just before the first wrong step
-    early: float = 0.25  # returns further than that; the rest returns too late
-    repeat: float = 0.20  # learnt: the rejected pattern once more
+    early: float = 0.12  # returns further than that; the rest returns too late
+    repeat: float = 0.15  # learnt: the rejected pattern once more
     forced: float = 0.12  # after each turn, and before the first: end with the forced answer
-    near: float = 8.0  # scale of an injected error's miss: small misses are the plausible errors
+    near: float = 6.0  # scale of an injected error's miss: small misses are the plausible errors
     revisions: tuple[float, ...] = (0.3, 0.25, 0.2, 0.1, 0.07, 0.05, 0.03)  # share of traces allowed 1, 2, … revisions
 
 
-def demonstrate(problem: Problem, rng: random.Random, demonstrator: Demonstrator) -> list[DemoTurn]:
-    """One stochastic demonstration: attempt, then detect, backtrack, revise until it is right or the limit is reached."""
-    return _Trace(problem, rng, demonstrator).run()
+def demonstrate(
+    problem: Problem, rng: random.Random, demonstrator: Demonstrator, attempt: Sequence[str] | None = None
+) -> list[DemoTurn]:
+    """One stochastic demonstration: attempt, then detect, backtrack, revise until right or out of revisions.
+
+    attempt: the pattern of every block in a first attempt of the model's own, whose errors are not learnt."""
+    return _Trace(problem, rng, demonstrator).run(attempt)
 
 
 class _Trace:
@@ -85,12 +92,17 @@ class _Trace:
         self.rejected: list[set[str]] = [set() for _ in self.blocks]
         self.turns: list[DemoTurn] = []
 
-    def run(self) -> list[DemoTurn]:
+    def run(self, attempt: Sequence[str] | None) -> list[DemoTurn]:
         limit = self.rng.choices(range(1, len(self.p.revisions) + 1), self.p.revisions)[0]
         if self.force_answer():
             return self.turns
-        share = 0.0 if self.rng.random() < self.p.clean else self.p.first
-        self.write(Phase.ATTEMPT, 0, [self.draw(k, share) for k in range(len(self.blocks))])
+        if attempt is None:
+            share = 0.0 if self.rng.random() < self.p.clean else self.p.first
+            drawn = [self.draw(k, share) for k in range(len(self.blocks))]
+        else:
+            drawn = [(signs, signs == block.signs) for signs, block in zip(attempt, self.blocks, strict=True)]
+        drawn = [(self.draw(k, 1.0)[0], True) if self.rng.random() < self.p.slip else d for k, d in enumerate(drawn)]
+        self.write(Phase.ATTEMPT, 0, drawn)
         for _ in range(limit):
             if self.force_answer():
                 return self.turns
@@ -116,13 +128,14 @@ class _Trace:
         return True
 
     def write(self, phase: Phase, start: int, drawn: list[tuple[str, bool]]) -> None:
-        """Steps for the blocks from `start` on and the box. The box copies the steps, right or wrong: always learnt."""
+        """Steps for the blocks from `start` on and the box. Totals and the box follow from the signs: always learnt."""
         spans = []
         for k, (signs, learn) in enumerate(drawn, start):
             self.patterns[k] = signs
             spans.append(Span(("\n" if k > start else "") + f"## Step {k + 1}:"))
-            terms = "".join(f" {s}{n}" for s, n in zip(signs, self.blocks[k].numbers, strict=True))
-            spans.append(Span(terms, learn))
+            numbers = self.blocks[k].numbers
+            spans.append(Span("".join(f" {s}{n}" for s, n in zip(signs, numbers, strict=True)), learn))
+            spans.append(Span(f" = {signed_sum(numbers, signs)};"))
         self.add(phase, *spans, Span("\n\\boxed{" + ",".join(self.patterns) + "}"))
 
     def detect(self) -> int | None:
@@ -153,9 +166,7 @@ class _Trace:
         """Checked blocks are copied, the rejected one is tried again, later ones are thought over."""
         drawn = []
         for k in range(target, len(self.blocks)):
-            if k < wrong:
-                drawn.append((self.patterns[k], True))
-            elif k == wrong and self.rng.random() < self.p.repeat:
+            if k < wrong or (k == wrong and self.rng.random() < self.p.repeat):
                 drawn.append((self.patterns[k], True))
             else:
                 drawn.append(self.draw(k, self.p.retry if k == wrong else self.p.other))
