@@ -53,7 +53,7 @@ def planned(*flags: str) -> Plan:
 def test_every_shipped_config_is_planned_without_its_files(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sizes = planned("--config", name)
-    assert 0 < sizes.trained < sizes.parameters / 20
+    assert 0 < sizes.trained < sizes.parameters / 5  # an adapter
     assert sizes.tokens_per_step >= sizes.rows * sizes.sampled
     text = "\n".join(sizes.lines())
     for part in ("tokens per step", "parameters", "GiB  weights", "AdamW", "KV cache", "at the peak"):
