@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from functools import cache
 from importlib.resources import files
 from itertools import combinations
 from pathlib import Path
@@ -33,9 +34,14 @@ TINY = Path(str(files("backtrack_mrt") / "tiny"))
 STEP = re.compile(r"## Step (\d+):((?: [+-]\d)+)(?: = -?\d+;)?")
 
 
+@cache
+def load_tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(TINY)
+
+
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(TINY)
+    return load_tokenizer()
 
 
 def demonstrations(count: int, **settings: float) -> list[tuple[str, list[DemoTurn]]]:
@@ -160,7 +166,7 @@ def test_segments_encoded_one_by_one_are_the_whole_text(tokenizer: PreTrainedTok
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126) | st.just("\n")))
 def test_ascii_text_survives_the_tokenizer(text: str) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    tokenizer = load_tokenizer()
     ids = tokenizer.encode(text, add_special_tokens=False)
     if not set(tokenizer.all_special_tokens) & set(re.findall(r"<\w+>", text)):
         assert tokenizer.decode(ids) == text
@@ -169,7 +175,7 @@ def test_ascii_text_survives_the_tokenizer(text: str) -> None:
 @given(st.text())
 @settings(max_examples=100, deadline=None)
 def test_other_text_does_not_crash_the_tokenizer(text: str) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    tokenizer = load_tokenizer()
     assert isinstance(tokenizer.decode(tokenizer.encode(text)), str)
 
 
