@@ -55,8 +55,9 @@ def test_the_whole_command_line():
         --output_dir X --resume --overwrite --dry-run"""
     request = load_config(line.split())
     config = request.config
-    assert config.algorithm == MrtRl(alpha=2)
-    assert config.protocol == Backtrack(max_revisions=4)
+    default = load_config([]).config
+    assert config.algorithm == default.algorithm.model_copy(update={"alpha": 2.0})
+    assert config.protocol == default.protocol.model_copy(update={"max_revisions": 4})
     assert config.model.full_finetuning is True
     assert config.model.lora.targets == ["q_proj", "v_proj"]
     assert load_config(["--model.lora.targets", "all-linear"]).config == load_config([]).config
@@ -159,7 +160,7 @@ BAD = {
     "batch not divisible": (
         "",
         ["--training.problems_per_step", "3"],
-        ["training.micro_batch_size", "32 problems × group size 7"],
+        ["training.micro_batch_size", "3 problems × group size 8"],
     ),
     "data set smaller than a batch": ("data: {train_size: 8}", [], ["data.train_size", "line 1", "one batch of 32"]),
     "endless data set": ("", ["--data.eval_size", "null"], ["data.eval_size", "no end"]),
