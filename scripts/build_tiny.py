@@ -80,7 +80,7 @@ OWN_ERRORS = Stage(
     tokens=0.75e6,
     lr=1.5e-3,
     warmup=20,
-    demonstrator=Demonstrator(slip=0.08, retry=0.35, exact=0.62, early=0.12, repeat=0.10),
+    demonstrator=Demonstrator(slip=0.15, retry=0.35, exact=0.52, early=0.12, repeat=0.20),
     mixture=((3, 5, 1.0),),
     long_share=0.9,
     weights={**dict.fromkeys((*Phase, FORCED_ANSWER), 1.0), Phase.DETECT: 2.0},
