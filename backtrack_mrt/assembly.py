@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from backtrack_mrt.algos.base import Rationalized
 from backtrack_mrt.chat import ChatFormat
+from backtrack_mrt.collection import Collector
 from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.engines.base import Engine
 from backtrack_mrt.engines.hf import HFEngine
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.models import frozen_copy, load_policy
-from backtrack_mrt.prompting import load_prompts
+from backtrack_mrt.prompting import HINT, load_prompts
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.prover import LikelihoodProver, MetaProver, SampledProver
-from backtrack_mrt.rollout import Collector
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,38 @@ class Assembly:
         )
 
     def collector(self, protocol: EpisodeProtocol, with_values: bool) -> Collector:
-        """Rollouts under `protocol`, with the meta-prover's values or without."""
-        prover = self.prover() if with_values else None
+        """Independent rollouts under `protocol`, with the meta-prover's values or without."""
         config = self.config
         return Collector(
-            protocol, self.dialogue, self.engine, self.grader, prover, config.engine.max_rows, config.data.rel_tol
+            protocol,
+            self.dialogue,
+            self.engine,
+            self.grader,
+            self.prover() if with_values else None,
+            config.engine.max_rows,
+            config.data.rel_tol,
+        )
+
+    def training_collector(self) -> Collector:
+        """Rollouts as the algorithm wants them."""
+        algorithm, collector = (
+            self.config.algorithm,
+            self.collector(self.config.protocol, self.config.algorithm.needs_values),
+        )
+        return replace(
+            collector,
+            collection=algorithm.collection,
+            group_size=self.config.training.group_size,
+            max_answer_tokens=self.config.prover.max_answer_tokens,
         )
 
 
 def assemble(config: Config) -> Assembly:
     """Load and connect everything. Raises UserError for a missing model or one whose chat template cannot be used."""
     prompts = load_prompts(config.env, config.prompt_style)
+    if isinstance(config.algorithm.collection, Rationalized) and HINT not in prompts.texts:
+        reason = f"the prompt style {config.env}/{config.prompt_style} has no {HINT}.md"
+        raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
     model, tokenizer = load_policy(config.model, config.seed)
     dialogue = Dialogue(ChatFormat(tokenizer, prompts.system), prompts)
     needs_copy = config.prover.policy == "reference" and config.model.full_finetuning

@@ -80,7 +80,9 @@ class EngineSection(Section):
 
 
 class ProverSection(Section):
-    estimator: Literal["likelihood", "monte_carlo", "greedy"] = Field("likelihood", description="how V is estimated")
+    estimator: Literal["likelihood", "monte_carlo", "greedy", "none"] = Field(
+        "likelihood", description="how V is estimated (none: no values, no regret)"
+    )
     policy: Literal["policy", "reference"] = Field("policy", description="who answers: the policy or the frozen base")
     samples: int = Field(8, gt=0, description="forced answers per value (monte_carlo)")
     max_answer_tokens: int = Field(64, gt=0, description="longest forced answer (monte_carlo, greedy)")
@@ -88,6 +90,9 @@ class ProverSection(Section):
 
 class TrainingSection(Section):
     steps: int = Field(32, gt=0, description="updates of the policy")
+    sampled_tokens: int | None = Field(
+        None, gt=0, description="train until so many tokens were sampled instead of for `steps` (at most 4 times those)"
+    )
     problems_per_step: int = Field(32, gt=0, description="problems per update")
     group_size: int = Field(8, gt=1, description="trajectories per problem (G)")
     micro_batch_size: int = Field(64, gt=0, description="trajectories per forward-backward pass")
@@ -157,6 +162,11 @@ class Config(Section):
                 "trajectories is not divisible by it",
                 f"Set training.micro_batch_size to {fitting}, or change problems_per_step or group_size.",
             )
+        if objection := self.algorithm.objection(max_answers=self.protocol.max_answers, group_size=training.group_size):
+            raise UserError("algo", self.algo, objection, "Change that setting, or choose another algorithm.")
+        if self.algorithm.needs_values and self.prover.estimator == "none":
+            reason = f"{self.algo} needs the values of a meta-prover"
+            raise UserError("prover.estimator", "none", reason, "Set it to likelihood, or choose grpo.")
         size, steps = self.data.train_size, training.problems_per_step
         if size is not None and size < steps:
             raise UserError(

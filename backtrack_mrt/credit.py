@@ -25,3 +25,13 @@ def progress_to_go(values: FloatArray) -> FloatArray:
     before the turn, is its baseline. (E+1,) → (E,)."""
     to_go: FloatArray = values[-1] - values[:-1]
     return to_go
+
+
+def length_penalised(outcomes_G: FloatArray, lengths_G: FloatArray, strength: float) -> FloatArray:
+    """R·(1 − λ·σ((len − mean)/std)), mean and std of the lengths of the group's right members (2502.04463, eq. 2).
+    With fewer than two lengths that differ, all are taken for average (σ = ½). Shape (G,)."""
+    right = lengths_G[outcomes_G == 1.0]
+    deviation = right.std() if len(right) else 0.0
+    z_G = (lengths_G - right.mean()) / deviation if deviation > 0 else np.zeros_like(lengths_G)
+    penalised_G: FloatArray = outcomes_G * (1.0 - strength / (1.0 + np.exp(-z_G)))
+    return penalised_G

@@ -18,8 +18,6 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import Episode, EpisodeProtocol
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
 
-IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
-
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
@@ -36,19 +34,11 @@ class Tokenised:
     trajectory: Trajectory
     learn: tuple[bool, ...]
 
-    def labels(self, turn_weights: Sequence[float]) -> list[int]:
-        """Labels of all tokens, prompt included: the token where it is learnt and its turn has weight, else −100."""
-        prompt, rest = self.trajectory.prompt_ids, self.trajectory.token_ids[len(self.trajectory.prompt_ids) :]
-        kept = zip(rest, self.learn, self.trajectory.turn_index(), strict=True)
-        return [IGNORED] * len(prompt) + [
-            token if learn and turn_weights[turn] > 0 else IGNORED for token, learn, turn in kept
-        ]
-
 
 def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: Dialogue) -> Tokenised:
     """Run the demonstration through the protocol, as if a policy had written it. Raises UserError for a turn that the
     protocol does not accept."""
-    episode = Episode(protocol, demonstration.problem)
+    episode = Episode(protocol, Trajectory(demonstration.problem, ()))
     learn: list[bool] = []
     for spans in demonstration.turns:
         if episode.spec is None:

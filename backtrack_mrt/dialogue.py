@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backtrack_mrt.chat import Chat
-from backtrack_mrt.prompting import FORCE, FORCE_PREFIX, Prompts
+from backtrack_mrt.prompting import FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts
 from backtrack_mrt.types import Completion, Problem, TokenIds, Trajectory, TurnSpec
 
 
@@ -22,6 +22,15 @@ class Dialogue:
     def opening(self, problem: Problem, spec: TurnSpec) -> TokenIds:
         """The prompt c_0: the question and the first turn's instruction, up to the start of the first reply."""
         return self.chat.opening(self.prompts.opening(spec.phase, problem.question, spec.fields))
+
+    def hinted(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory's problem alone, its prompt ending in the gold answer as a hint (`hint.md`)."""
+        problem, first = trajectory.problem, trajectory.turns[0].spec
+        instruction = self.prompts.render(first.phase, first.fields) + self.prompts.render(
+            HINT, {"answer": problem.answer}
+        )
+        fields = {"question": problem.question, "instruction": instruction}
+        return Trajectory(problem, self.chat.opening(self.prompts.render(QUESTION, fields)))
 
     def following(self, spec: TurnSpec, previous: Completion) -> TokenIds:
         """Instruction tokens (I,) of the next turn: from the end of the `previous` completion to the next reply."""

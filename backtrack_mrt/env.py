@@ -88,7 +88,7 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         problem = self._choose(options or {})
-        self._episode = episode = Episode(self.protocol, problem)
+        self._episode = episode = Episode(self.protocol, Trajectory(problem, ()))
         self._instruction_ids = ()
         if episode.spec is not None:
             episode.prompt_ids = self.dialogue.opening(problem, episode.spec)
@@ -115,7 +115,7 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         self._trajectory = episode.trajectory()
         reward = 0.0
         if episode.stop is not None:
-            self._trajectory = graded(self._trajectory, self._grade(episode.problem, self._trajectory.answer))
+            self._trajectory = graded(self._trajectory, lambda answer: self._grade(episode.problem, answer))
             reward = self._trajectory.outcome
         truncated = episode.stop is StopReason.BUDGET
         terminated = episode.stop is not None and not truncated

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from backtrack_mrt.grading import Grader, Verdict
+from backtrack_mrt.collection import Collector
 from backtrack_mrt.metrics import (
     Estimate,
     FirstWrongStep,
-    answers,
     backtracks,
     bootstrap,
     normalised_regret,
@@ -19,8 +18,8 @@ from backtrack_mrt.metrics import (
     tokens_by_answer,
 )
 from backtrack_mrt.protocol import EpisodeProtocol
-from backtrack_mrt.rollout import Collector, trajectory_seeds
-from backtrack_mrt.types import Phase, Problem, Sampling, Scored, Trajectory
+from backtrack_mrt.rollout import trajectory_seeds
+from backtrack_mrt.types import Phase, Problem, Sampling, Scored
 
 EVALUATION_STEP = 2**31  # the `step` of evaluation seeds: no training step reaches it
 
@@ -62,18 +61,12 @@ def summarise(
     scored: Sequence[Scored],
     trained: EpisodeProtocol,
     prolonged: EpisodeProtocol,
-    grader: Grader,
     first_wrong_step: FirstWrongStep,
-    rel_tol: float | None = None,
 ) -> Summary:
     """All numbers of the table, with 95 % bootstrap intervals over problems."""
     trajectories = [s.trajectory for s in scored]
-    right = _right_answers(trajectories, grader, rel_tol)
     limit, most = trained.max_answers, prolonged.max_answers
-    outcomes_NK = [
-        outcomes_by_answer(t, lambda answer, id=t.problem.id: (id, answer) in right, most)  # type: ignore[misc]
-        for t in trajectories
-    ]
+    outcomes_NK = [outcomes_by_answer(t, most) for t in trajectories]
     budget = trained.token_budget
     regrets = [
         [] if s.values is None else [normalised_regret(tokens_at_turns(s.trajectory), s.values, budget)] for s in scored
@@ -95,10 +88,3 @@ def summarise(
         backtrack_right_share=estimate([[float(kind == "exact") for kind in row] for row in kinds]),
         clean_turns=estimate([[float(turn.violation is None) for turn in t.turns] for t in trajectories]),
     )
-
-
-def _right_answers(trajectories: Sequence[Trajectory], grader: Grader, rel_tol: float | None) -> set[tuple[str, str]]:
-    """The (problem id, answer) pairs that are right, of all answers given in any turn; each is graded once."""
-    golds = {(t.problem.id, answer): t.problem.answer for t in trajectories for _, answer in answers(t)}
-    verdicts = grader.grade_many([(gold, answer) for (_, answer), gold in golds.items()], rel_tol=rel_tol)
-    return {key for key, verdict in zip(golds, verdicts, strict=True) if verdict is Verdict.RIGHT}

@@ -70,16 +70,16 @@ def answers(trajectory: Trajectory) -> list[tuple[int, str]]:
     return [(j, answer) for j, answer in given if answer is not None]
 
 
-def outcomes_by_answer(trajectory: Trajectory, is_right: Callable[[str], bool], most: int) -> FloatArray:
+def outcomes_by_answer(trajectory: Trajectory, most: int) -> FloatArray:
     """Outcome if the trajectory had been stopped after its k-th answer, k = 1 … `most`, shape (most,).
 
     The policy does not know the limit, so cutting a long trajectory is the same as sampling with a lower limit. After
     its last answer a trajectory keeps its final outcome.
     """
     outcomes = np.full(most, trajectory.outcome)
-    for k, (j, answer) in enumerate(answers(trajectory)[:most]):
+    for k, (j, _) in enumerate(answers(trajectory)[:most]):
         if j < len(trajectory.turns) - 1:
-            outcomes[k] = float(is_right(answer))
+            outcomes[k] = float(bool(trajectory.turns[j].right))
     return outcomes
 
 

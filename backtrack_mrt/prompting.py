@@ -18,6 +18,7 @@ from backtrack_mrt.errors import UserError, did_you_mean
 
 _PLACEHOLDER = re.compile(r"<<([a-z_]+)>>")
 QUESTION, FORCE, FORCE_PREFIX = "question", "force", "force_prefix"  # files every style has, besides its phases
+HINT = "hint"  # optional: what follows the first instruction when the gold answer is given away (`<<answer>>`)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PACKAGE = "backtrack_mrt.prompts"
 _FIXED = {QUESTION: {"question", "instruction"}, FORCE: set[str](), FORCE_PREFIX: set[str]()}  # their placeholders

@@ -7,7 +7,7 @@ Gymnasium environment and the batched rollout both step `Episode`, so they canno
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import ClassVar, Self
 
@@ -66,10 +66,26 @@ class EpisodeProtocol(BaseModel, ABC):
         """An upper bound of the answers a trajectory gives: the attempt and the revisions."""
         return 1
 
-    def prolonged(self, factor: float) -> Self:
-        """The same protocol with `factor` times the revisions and token budget, to evaluate beyond training. A
-        protocol without revisions is returned as it is."""
+    def with_answers(self, answers: int) -> Self:
+        """The same protocol, stopping after `answers` answers (at least 1). A protocol without revisions is returned as
+        it is."""
         return self
+
+    def prolonged(self, factor: float) -> Self:
+        """The same protocol with `factor` times the revisions and the token budget, to evaluate beyond training."""
+        longer = self.with_answers(1 + round(factor * (self.max_answers - 1)))
+        return longer.model_copy(update={"token_budget": round(factor * self.token_budget)})
+
+    def persistent(self, rounds: int) -> Self:
+        """The same protocol under budget forcing (s1, 2501.19393): the first `rounds` times that the model wants to
+        stop it is asked to check again. A protocol in which the model does not decide when to stop is returned as it
+        is."""
+        return self
+
+    def cuts(self, text: str) -> Sequence[int]:
+        """Where to cut a completion into several turns, as increasing offsets into `text`, for protocols in which the
+        model writes one free stream. By default nowhere: a completion is a turn."""
+        return ()
 
 
 def standing_steps(turns: Sequence[Turn]) -> tuple[str, ...]:
@@ -86,11 +102,13 @@ def standing_steps(turns: Sequence[Turn]) -> tuple[str, ...]:
 
 
 class Episode:
-    """One trajectory under way. `spec` is the next turn's, None once `stop` is set."""
+    """One trajectory under way, from the turns of `start` on (none: from the problem). `spec` is the next turn's, None
+    once `stop` is set."""
 
-    def __init__(self, protocol: EpisodeProtocol, problem: Problem, prompt_ids: TokenIds = ()) -> None:
-        self.protocol, self.problem, self.prompt_ids = protocol, problem, prompt_ids
-        self.turns: list[Turn] = []
+    def __init__(self, protocol: EpisodeProtocol, start: Trajectory) -> None:
+        self.protocol, self.problem, self.prompt_ids = protocol, start.problem, start.prompt_ids
+        self.turns = list(start.turns)
+        self.given = len(self.turns)
         self.stop: StopReason | None = None
         self.spec: TurnSpec | None = None
         self._ask()
@@ -99,6 +117,15 @@ class Episode:
     def budget_left(self) -> int:
         """Tokens that may still be sampled."""
         return self.protocol.token_budget - sum(len(t.completion.token_ids) for t in self.turns)
+
+    def prefix_ids(self, window: int | None = None) -> TokenIds:
+        """Token ids of the prompt and the turns so far, or only the last `window` turns."""
+        first = 0 if window is None else max(0, len(self.turns) - window)
+        ids = list(self.prompt_ids)
+        for turn in self.turns[first:]:
+            ids += turn.instruction_ids
+            ids += turn.completion.token_ids
+        return tuple(ids)
 
     def advance(self, text: str | None, completion: Completion, instruction_ids: TokenIds = ()) -> Turn:
         """Take the model's turn for `spec`; `text` is None if the action was no text. Never raises for anything the
@@ -135,7 +162,7 @@ class Episode:
     def trajectory(self) -> Trajectory:
         """The trajectory so far, not graded."""
         answer = None if self.stop is StopReason.VIOLATION else self.protocol.final_answer(self.turns)
-        return Trajectory(self.problem, self.prompt_ids, tuple(self.turns), self.stop, answer)
+        return Trajectory(self.problem, self.prompt_ids, tuple(self.turns), self.stop, answer, given=self.given)
 
     def _ask(self) -> None:
         """Set `spec` to the next turn, its length capped by the budget, or stop."""
@@ -149,9 +176,15 @@ class Episode:
             self.spec = TurnSpec(following.phase, cap, following.fields)
 
 
-def graded(trajectory: Trajectory, verdict: str) -> Trajectory:
-    """The trajectory with the grader's verdict and outcome R: 1 if an answer stands, is right, and the protocol was
-    kept."""
+def graded(trajectory: Trajectory, verdict_of: Callable[[str | None], str]) -> Trajectory:
+    """The trajectory with the grade of every answer given, the verdict on the final one, and the outcome R: 1 if an
+    answer stands, is right, and the protocol was kept."""
+    turns = tuple(
+        turn
+        if turn.parsed is None or turn.parsed.answer is None
+        else replace(turn, right=verdict_of(turn.parsed.answer) == "right")
+        for turn in trajectory.turns
+    )
+    verdict = str(verdict_of(trajectory.answer))
     kept = trajectory.answer is not None and trajectory.stop is not StopReason.VIOLATION
-    right = kept and verdict == "right"
-    return replace(trajectory, verdict=str(verdict), outcome=float(right))
+    return replace(trajectory, turns=turns, verdict=verdict, outcome=float(kept and verdict == "right"))

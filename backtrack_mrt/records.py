@@ -2,11 +2,13 @@
 
     problem    {id, question, answer, source}
     prompt_ids [ids of the prompt]
-    turns      [{phase, max_new_tokens, fields, text, parsed, violation, instruction_ids, token_ids, logprobs, finish}]
+    turns      [{phase, max_new_tokens, fields, text, parsed, violation, right, instruction_ids, token_ids,
+                 logprobs, finish}]
     stop       finished | turn_limit | budget | violation | null (still going on)
     answer     the final answer that stands, or null
     outcome    1.0, 0.0 or null (not graded)
     verdict    right | wrong | unparsable | timeout | null
+    given      leading turns that were not sampled in this rollout (0 unless it was branched)
     values     [V_0 … V_E] or null
 
 `parsed` is null or {answer, steps, step, verdict}: see `backtrack_mrt.types.Parsed`. NaN is written as null.
@@ -58,6 +60,7 @@ def as_record(scored: Scored) -> dict[str, Any]:
         "answer": trajectory.answer,
         "outcome": _number(trajectory.outcome),
         "verdict": trajectory.verdict,
+        "given": trajectory.given,
         "values": None if scored.values is None else _numbers(scored.values.tolist()),
     }
 
@@ -72,6 +75,7 @@ def from_record(record: dict[str, Any]) -> Scored:
         answer=record["answer"],
         outcome=_or_nan(record["outcome"]),
         verdict=record["verdict"],
+        given=record["given"],
     )
     values = record["values"]
     return Scored(trajectory, None if values is None else np.array([_or_nan(v) for v in values], dtype=np.float64))
@@ -85,6 +89,7 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
         "text": turn.text,
         "parsed": None if turn.parsed is None else asdict(turn.parsed),
         "violation": turn.violation,
+        "right": turn.right,
         "instruction_ids": turn.instruction_ids,
         "token_ids": turn.completion.token_ids,
         "logprobs": _numbers(turn.completion.logprobs),
@@ -105,6 +110,7 @@ def _turn(record: dict[str, Any]) -> Turn:
             finish=Finish(record["finish"]),
         ),
         violation=record["violation"],
+        right=record["right"],
     )
 
 

@@ -86,8 +86,9 @@ class Result:
         )
         left.set(xlabel="revisions allowed", ylabel="held-out accuracy (95 % interval)")
         left.legend()
-        metric, label = ("outcome", "outcome of the training rollouts") if "outcome" in history[0] else ("loss", "loss")
-        right.plot([row["step"] for row in history], [row[metric] for row in history], color=TRAINED)
+        metric, label = ("outcome", "outcome of the training rollouts") if any("outcome" in row for row in history) else ("loss", "loss")
+        points = [(row["step"], row[metric]) for row in history if metric in row]
+        right.plot(*zip(*points, strict=True), color=TRAINED)
         right.set(xlabel="update", ylabel=label)
         figure.savefig(path, dpi=150)
         plt.close(figure)

@@ -1,20 +1,30 @@
-"""Batched rollouts in lock step over turns, in token space, and their scoring."""
+"""Batched rollouts in lock step over turns, in token space."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.engines.base import Engine
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.grading import Grader, extract_boxed
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
-from backtrack_mrt.prover import MetaProver
-from backtrack_mrt.runlog import TokenLedger
-from backtrack_mrt.types import FloatArray, Group, Problem, Request, Sampling, Scored, StopReason, TokenIds, Trajectory
+from backtrack_mrt.types import (
+    Completion,
+    Finish,
+    Parsed,
+    Phase,
+    Problem,
+    Request,
+    Sampling,
+    StopReason,
+    TokenIds,
+    Trajectory,
+    Turn,
+    TurnSpec,
+)
 
 
 def trajectory_seeds(seed: int, step: int, rows: int, first_row: int = 0) -> list[int]:
@@ -26,119 +36,104 @@ def trajectory_seeds(seed: int, step: int, rows: int, first_row: int = 0) -> lis
 
 
 def rollout(
-    problems: Sequence[Problem],
+    starts: Sequence[Problem | Trajectory],
     seeds: Sequence[int],
     protocol: EpisodeProtocol,
     dialogue: Dialogue,
     engine: Engine,
     sampling: Sampling,
+    window: int | None = None,
 ) -> list[Trajectory]:
-    """One trajectory per problem (repeat a problem for a group), not graded. All rows take their turn together, so the
-    engine computes every token once: a turn's prefix extends the cached prefix of the turn before."""
-    episodes = [Episode(protocol, problem) for problem in problems]
-    prefixes: list[TokenIds] = [()] * len(episodes)
-    for episode in episodes:
-        if episode.spec is not None:
-            episode.prompt_ids = dialogue.opening(episode.problem, episode.spec)
-    turn = 0
+    """One trajectory per start, not graded: from a problem, or from a prefix on (`Trajectory.branch`; a prompt of its
+    own is kept). Repeat a start for a group.
+
+    All rows take their turn together, so the engine computes every token once: a turn's prefix extends the cached
+    prefix of the turn before. With a `window` the model sees the prompt and the last `window` turns only (METHOD: the
+    linearised budget), so turns may go on beyond its context.
+    """
+    episodes = [Episode(protocol, Trajectory(s, ()) if isinstance(s, Problem) else s) for s in starts]
     while True:
         requests, asked = [], []
-        for row, episode in enumerate(episodes):
+        for episode, seed in zip(episodes, seeds, strict=True):
             if episode.spec is None:
                 continue
             instruction_ids: TokenIds = ()
-            if turn == 0:
-                prefixes[row] = episode.prompt_ids
-            else:
+            if episode.turns:
                 instruction_ids = dialogue.following(episode.spec, episode.turns[-1].completion)
-                prefixes[row] += instruction_ids
-            room = engine.context_length - len(prefixes[row])
+            elif not episode.prompt_ids:
+                episode.prompt_ids = dialogue.opening(episode.problem, episode.spec)
+            prefix_ids = episode.prefix_ids(window) + instruction_ids
+            room = engine.context_length - len(prefix_ids)
             if room < 1:
                 episode.end(StopReason.BUDGET)
                 continue
             length = min(episode.spec.max_new_tokens, room)
             # The engine hashes the seed with the position, so neighbouring seeds are independent.
-            requests.append(Request(prefixes[row], length, (seeds[row] << 16) + turn))
-            asked.append((row, instruction_ids))
+            requests.append(Request(prefix_ids, length, (seed << 16) + len(episode.turns)))
+            asked.append((episode, instruction_ids))
         if not requests:
             break
-        for (row, instruction_ids), completion in zip(asked, engine.generate(requests, sampling), strict=True):
-            episodes[row].advance(dialogue.chat.decode(completion.token_ids), completion, instruction_ids)
-            prefixes[row] += completion.token_ids
-        turn += 1
+        for (episode, instruction_ids), completion in zip(asked, engine.generate(requests, sampling), strict=True):
+            for piece in cut(completion, protocol, dialogue):
+                if episode.stop is not None:
+                    break
+                episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
+                instruction_ids = ()
     return [episode.trajectory() for episode in episodes]
 
 
-class Collector:
-    """Problems in, scored trajectories out: rollout, then grading, then the meta-prover's values.
+def cut(completion: Completion, protocol: EpisodeProtocol, dialogue: Dialogue) -> list[Completion]:
+    """The completion in the pieces that the protocol takes for turns: at the token in which each of its cuts falls."""
+    offsets = protocol.cuts(dialogue.chat.decode(completion.token_ids))
+    if not offsets:
+        return [completion]
+    ids = completion.token_ids
+    ends = [len(dialogue.chat.decode(ids[: t + 1])) for t in range(len(ids))]  # characters after each token
+    starts = [0, *sorted({int(np.searchsorted(ends, offset, side="right")) for offset in offsets} - {0}), len(ids)]
+    pieces = [
+        Completion(ids[a:b], completion.logprobs[a:b], Finish.CUT) for a, b in pairwise(dict.fromkeys(starts)) if a < b
+    ]
+    return [*pieces[:-1], Completion(pieces[-1].token_ids, pieces[-1].logprobs, completion.finish)]
 
-    Rows are handled `max_rows` at a time, from the first turn to the values, so that the values branch off the
-    histories that are still cached in the engine.
-    """
 
-    def __init__(
-        self,
-        protocol: EpisodeProtocol,
-        dialogue: Dialogue,
-        engine: Engine,
-        grader: Grader,
-        prover: MetaProver | None,
-        max_rows: int,
-        rel_tol: float | None = None,
-    ) -> None:
-        self.protocol, self.dialogue, self.engine, self.grader = protocol, dialogue, engine, grader
-        self.prover, self.max_rows, self.rel_tol = prover, max_rows, rel_tol
-        self.seconds = {"rollout": 0.0, "grade": 0.0, "prover": 0.0}
-        self.ledger = TokenLedger()
-
-    def collect(
-        self,
-        problems: Sequence[Problem],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        on_rows: Callable[[int], None] = lambda rows: None,
-    ) -> list[Scored]:
-        """One scored trajectory per problem, in order. `on_rows` is told how many rows are newly done."""
-        scored: list[Scored] = []
-        for start in range(0, len(problems), self.max_rows):
-            rows = slice(start, start + self.max_rows)
-            scored += self._collect_rows(problems[rows], seeds[rows], sampling)
-            on_rows(len(problems[rows]))
-        return scored
-
-    def _collect_rows(self, problems: Sequence[Problem], seeds: Sequence[int], sampling: Sampling) -> list[Scored]:
-        with self._timed("rollout"):
-            trajectories = rollout(problems, seeds, self.protocol, self.dialogue, self.engine, sampling)
-        with self._timed("grade"):
-            trajectories = grade(trajectories, self.grader, self.rel_tol)
-        values: list[FloatArray | None] = [None] * len(trajectories)
-        if self.prover is not None:
-            with self._timed("prover"):
-                spent = self.prover.tokens
-                values = list(self.prover.values(trajectories))
-                self.ledger.prover += self.prover.tokens - spent
-        self.ledger.sampled += sum(trajectory.sampled_tokens for trajectory in trajectories)
-        self.ledger.env += sum(trajectory.env_tokens for trajectory in trajectories)
-        return [Scored(trajectory, v) for trajectory, v in zip(trajectories, values, strict=True)]
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[part] += time.perf_counter() - start
+def force_answers(
+    starts: Sequence[Problem | Trajectory],
+    seeds: Sequence[int],
+    dialogue: Dialogue,
+    engine: Engine,
+    sampling: Sampling,
+    max_new_tokens: int,
+) -> list[Trajectory]:
+    """Each start ended by an answer forced now, as one more turn (phase `force`); not graded. This is what the
+    meta-prover samples, here as a trajectory that can be trained on."""
+    trajectories = [Trajectory(s, ()) if isinstance(s, Problem) else s for s in starts]
+    forced = [dialogue.forced(trajectory, len(trajectory.turns)) for trajectory in trajectories]
+    requests = [
+        Request(ids, max_new_tokens, (seed << 16) + len(trajectory.turns))
+        for ids, seed, trajectory in zip(forced, seeds, trajectories, strict=True)
+    ]
+    ended = []
+    for start, ids, completion in zip(trajectories, forced, engine.generate(requests, sampling), strict=True):
+        text = dialogue.force_prefix + dialogue.chat.decode(completion.token_ids)
+        answer = extract_boxed(text)
+        instruction_ids = ids[len(start.token_ids) :] if start.turns else ()
+        turn = Turn(TurnSpec(Phase.FORCE, max_new_tokens), text, Parsed(answer=answer), instruction_ids, completion)
+        prompt_ids = start.prompt_ids if start.turns else ids
+        turns = (*start.turns, turn)
+        ended.append(Trajectory(start.problem, prompt_ids, turns, StopReason.FINISHED, answer, given=len(start.turns)))
+    return ended
 
 
 def grade(trajectories: Sequence[Trajectory], grader: Grader, rel_tol: float | None) -> list[Trajectory]:
-    """The trajectories with verdict and outcome; each distinct answer to a gold is graded once."""
-    pairs = [(trajectory.problem.answer, trajectory.answer) for trajectory in trajectories]
-    verdicts = grader.grade_many(pairs, rel_tol=rel_tol)
-    return [graded(trajectory, verdict) for trajectory, verdict in zip(trajectories, verdicts, strict=True)]
-
-
-def group_by_problem(scored: Sequence[Scored], size: int) -> list[Group]:
-    """Consecutive rows of one problem each, `size` at a time."""
-    groups = []
-    for start in range(0, len(scored), size):
-        members = tuple(scored[start : start + size])
-        groups.append(Group(members[0].trajectory.problem, members))
-    return groups
+    """The trajectories with the grade of every answer given, and their outcomes. Each distinct answer to a gold is
+    graded once."""
+    pairs = {
+        (trajectory.problem.answer, answer): None
+        for trajectory in trajectories
+        for answer in (trajectory.answer, *(turn.parsed.answer for turn in trajectory.turns if turn.parsed))
+    }
+    verdicts = dict(zip(pairs, grader.grade_many(list(pairs), rel_tol=rel_tol), strict=True))
+    return [
+        graded(trajectory, lambda answer, gold=trajectory.problem.answer: verdicts[gold, answer])  # type: ignore[misc]
+        for trajectory in trajectories
+    ]

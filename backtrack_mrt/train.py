@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count, islice
 
 import numpy as np
 
+from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.assembly import Assembly, assemble
 from backtrack_mrt.cli import RunRequest
 from backtrack_mrt.config import Config
@@ -20,7 +22,8 @@ from backtrack_mrt.progress import progress
 from backtrack_mrt.records import read_trajectories, write_trajectories
 from backtrack_mrt.report import Result
 from backtrack_mrt.runlog import RunDir, TokenLedger
-from backtrack_mrt.trainer import DemonstrationTrainer, PolicyTrainer
+from backtrack_mrt.selftraining import self_train
+from backtrack_mrt.trainer import BUDGET_STEPS, CrossEntropyTrainer, PolicyTrainer, weighted_row
 from backtrack_mrt.types import Group, Problem, Sampling, Scored
 
 
@@ -54,7 +57,6 @@ def train(request: RunRequest) -> Result:
     with clock.part("evaluate_base"):
         base = evaluate_policy(parts, problems.eval, "base", run, evaluation)
     with clock.part("train"):
-        fit = fit_policy if config.algorithm.loss == "rl" else fit_demonstrations
         training = fit(parts, problems.train, run, request.resume)
     with clock.part("evaluate_trained"):
         trained = evaluate_policy(parts, problems.eval, "trained", run, evaluation)
@@ -82,13 +84,21 @@ def evaluate_policy(
             scored = evaluate(problems, collector, sampling, config.evaluation.samples, config.seed, bar.update)
         write_trajectories(path, scored)
         ledger.add(collector.ledger)
-    return summarise(scored, config.protocol, prolonged, parts.grader, first_wrong_step, config.data.rel_tol)
+    return summarise(scored, config.protocol, prolonged, first_wrong_step)
+
+
+def fit(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
+    """Train as the algorithm says. Returns the tokens spent by this process."""
+    if parts.config.algorithm.loss == "rl":
+        return fit_policy(parts, problems, run, resume)
+    if isinstance(parts.config.algorithm, SelfTraining):
+        return self_train(parts, endless(problems, parts.config.seed), run, resume)
+    return fit_demonstrations(parts, problems, run, resume)
 
 
 def fit_policy(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
-    """Reinforcement learning on the problems. Returns the tokens spent by this process."""
-    config = parts.config
-    collector = parts.collector(config.protocol, with_values=config.algorithm.needs_values)
+    """Reinforcement learning on the problems."""
+    config, collector = parts.config, parts.training_collector()
     with progress(config.training.steps, f"train {config.algo}") as bar:
         trainer = PolicyTrainer(
             model=parts.model,
@@ -111,22 +121,23 @@ def fit_demonstrations(parts: Assembly, problems: Sequence[Problem], run: RunDir
     rows = []
     for demonstration in load_demonstrations(config.data.traces, training_order(problems, config), config.seed):
         tokenised = tokenise(demonstration, protocol, parts.dialogue)
-        group = Group(demonstration.problem, (Scored(tokenised.trajectory),))
-        (weights,) = config.algorithm.turn_weights(group)
-        rows.append({"input_ids": list(tokenised.trajectory.token_ids), "labels": tokenised.labels(weights.tolist())})
+        (weights,) = config.algorithm.turn_weights(Group(demonstration.problem, (Scored(tokenised.trajectory),)))
+        rows.append(weighted_row(tokenised.trajectory, weights, tokenised.learn))
     with progress(config.training.steps, f"train {config.algo}") as bar:
-        DemonstrationTrainer(
+        CrossEntropyTrainer(
             model=parts.model, tokenizer=parts.tokenizer, rows=rows, config=config, run=run, on_step=bar.update
         ).fit(resume)
     return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
 
 
+def endless(problems: Sequence[Problem], seed: int) -> Iterator[Problem]:
+    """The problems again and again, each pass in an order of its own. Fixed by the seed, so that a resumed run and
+    every algorithm see the same."""
+    for start in count(step=len(problems)):
+        yield from (problems[i] for i in np.random.default_rng((seed, start)).permutation(len(problems)))
+
+
 def training_order(problems: Sequence[Problem], config: Config) -> list[Problem]:
-    """The problems of every step, one after the other: as many passes over the set as the steps need, each in an order
-    of its own. Fixed beforehand, so that a resumed run and every algorithm see the same."""
-    needed = config.training.steps * config.training.problems_per_step
-    order: list[Problem] = []
-    while len(order) < needed:
-        permutation = np.random.default_rng((config.seed, len(order))).permutation(len(problems))
-        order += [problems[i] for i in permutation]
-    return order[:needed]
+    """The problems of every step, one after the other."""
+    steps = config.training.steps * (1 if config.training.sampled_tokens is None else BUDGET_STEPS)
+    return list(islice(endless(problems, config.seed), steps * config.training.problems_per_step))

@@ -8,10 +8,12 @@ checkpoints and multi-process set-up are TRL's.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -22,14 +24,19 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.collection import Collector, groups_of
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.metrics import rollout_metrics
-from backtrack_mrt.rollout import Collector, group_by_problem, trajectory_seeds
+from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; the version is pinned
+IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
+BUDGET_STEPS = (
+    4  # with a budget of sampled tokens training ends after this many times the configured steps at the latest
+)
 OnStep = Callable[..., None]  # (steps done, **metrics to show)
 
 
@@ -72,8 +79,8 @@ def by_length(batches: list[dict[str, Any]], per_update: int) -> list[dict[str, 
 class _RunLog(TrainerCallback):  # type: ignore[misc]
     """Writes every step's metrics to the run directory and moves the progress bar."""
 
-    def __init__(self, run: RunDir, on_step: OnStep, seconds: dict[str, float]) -> None:
-        self.run, self.on_step, self.seconds = run, on_step, seconds
+    def __init__(self, run: RunDir, on_step: OnStep, seconds: dict[str, float], first_step: int = 0) -> None:
+        self.run, self.on_step, self.seconds, self.first_step = run, on_step, seconds, first_step
         self._start = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
@@ -85,9 +92,20 @@ class _RunLog(TrainerCallback):  # type: ignore[misc]
         elapsed = time.perf_counter() - self._start
         times = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
         times |= {"time/update": elapsed - sum(self.seconds.values()), "time/step": elapsed}
-        self.run.log(state.global_step, logs | times)
+        self.run.log(self.first_step + state.global_step, logs | times)
         shown = {name: logs[name] for name in ("reward", "completions/mean_length", "loss") if name in logs}
         self.on_step(1, **{name.split("/")[0]: value for name, value in shown.items()})
+
+
+class _StopAtBudget(TrainerCallback):  # type: ignore[misc]
+    """Ends training when the run's sampled tokens are used up: at the step whose end is nearest to that."""
+
+    def __init__(self, trainer: PolicyTrainer, budget: int) -> None:
+        self.trainer, self.budget = trainer, budget
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        latest, total = self.trainer.sampled_tokens[-1], sum(self.trainer.sampled_tokens)
+        control.should_training_stop |= total + latest / 2 > self.budget
 
 
 class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -112,6 +130,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         self.problems, self.algorithm, self.collector, self.run_config = problems, algorithm, collector, config
         self.run = run
+        self.sampled_tokens: list[int] = []  # in the rollouts of each step, by all processes
         self._asked: list[Problem] = []
         self._scored: list[Scored] = []
         self._bucketed: list[dict[str, Any]] | None = None
@@ -125,10 +144,30 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
             rollout_func=self._rollout,
             callbacks=[_RunLog(run, on_step, self._seconds)],
         )
+        if config.training.sampled_tokens is not None:
+            self.add_callback(_StopAtBudget(self, config.training.sampled_tokens))
 
     def fit(self, resume: bool) -> None:
         """Train to the end and save the policy."""
         _fit(self, self.run, resume)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """TRL's over the steps; with a budget of sampled tokens, the same shape over the share that is used up."""
+        training = self.run_config.training
+        if training.sampled_tokens is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        budget = training.sampled_tokens
+
+        def factor(_: int) -> float:
+            done = min(sum(self.sampled_tokens) / budget, 1.0)
+            if done < training.warmup_ratio:
+                return (done + 1 / training.steps) / (training.warmup_ratio + 1 / training.steps)
+            left = (1 - done) / max(1 - training.warmup_ratio, 1e-9)
+            shapes = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left))}
+            return shapes[training.lr_schedule]
+
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._asked = [self.problems[row["row"]] for row in inputs]
@@ -156,10 +195,12 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         rank, rows = self.accelerator.process_index, len(self._asked)
         seeds = trajectory_seeds(self.run_config.seed, step, rows, first_row=rank * rows)
         sampling = Sampling(self.run_config.training.temperature, stop_ids=collector.dialogue.chat.stop_ids)
-        spent = dict(collector.seconds)
+        spent, sampled = dict(collector.seconds), collector.ledger.sampled
         collector.engine.sync(step)
         self._scored = collector.collect(self._asked, seeds, sampling)
         collector.engine.release()
+        self.sampled_tokens.append(sum(gather_object([collector.ledger.sampled - sampled])))
+        self._metrics["train"]["tokens/sampled_step"].append(self.sampled_tokens[-1])
         self._seconds.update({part: total - spent[part] for part, total in collector.seconds.items()})
         if self.accelerator.is_main_process and self.run_config.training.saved_rollouts:
             self.run.save_trajectories(step, self._scored[: self.run_config.training.saved_rollouts])
@@ -176,36 +217,98 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
     def _local_weights(self) -> list[FloatArray]:
         """Turn weights of this process's rows. A group may span processes, so all rows are gathered first."""
         everyone: list[Scored] = gather_object(self._scored)
-        groups = group_by_problem(everyone, self.num_generations)
+        groups = groups_of(everyone, self.num_generations)
         weights = [row for group in groups for row in self.algorithm.turn_weights(group)]
         first = self.accelerator.process_index * len(self._scored)
         return weights[first : first + len(self._scored)]
 
 
-class DemonstrationTrainer(SFTTrainer):  # type: ignore[misc]
-    """Cross-entropy on tokenised demonstrations: rows of {input_ids, labels}, labels −100 where there is no loss."""
+class Row(TypedDict):
+    """A trajectory to fit: its ids and the weight of every token in the loss, both (T,); 0 where there is none."""
+
+    input_ids: list[int]
+    weights: list[float]
+
+
+def weighted_row(trajectory: Trajectory, turn_weights: FloatArray, learn: Sequence[bool] | None = None) -> Row:
+    """Turn weights on the tokens that each turn sampled. learn: which tokens after the prompt may carry loss (all)."""
+    padded = np.append(turn_weights, 0.0)  # index −1, a token that was not sampled, picks the 0
+    sampled = padded[trajectory.turn_index()]
+    weights = sampled if learn is None else sampled * np.array(learn)
+    return Row(input_ids=list(trajectory.token_ids), weights=[0.0] * len(trajectory.prompt_ids) + weights.tolist())
+
+
+def padded_rows(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """A batch (B, T), padded on the right. `labels` tell TRL which tokens count."""
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    ids = pad([torch.tensor(row["input_ids"]) for row in rows])
+    mask = pad([torch.ones(len(row["input_ids"]), dtype=torch.long) for row in rows])
+    weights = pad([torch.tensor(row["weights"]) for row in rows])
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": ids.masked_fill(weights == 0, IGNORED),
+        "weights": weights,
+    }
+
+
+class CrossEntropyTrainer(SFTTrainer):  # type: ignore[misc]
+    """Weighted cross-entropy: Σ_t w_t · −log π(token_t) over the number of tokens with weight.
+
+    epochs: passes over the rows; None trains for the config's steps. first_step: updates that were done before, so that
+    the steps of an iterated algorithm are counted on.
+    """
 
     def __init__(
-        self, *, model: Any, tokenizer: Any, rows: list[dict[str, Any]], config: Config, run: RunDir, on_step: OnStep
+        self,
+        *,
+        model: Any,
+        tokenizer: Any,
+        rows: Sequence[Row],
+        config: Config,
+        run: RunDir,
+        on_step: OnStep,
+        epochs: int | None = None,
+        first_step: int = 0,
     ) -> None:
-        self.run = run
+        self.run, self.first_step = run, first_step
         super().__init__(
             model=model,
             processing_class=tokenizer,
-            args=sft_config(config, run),
-            train_dataset=Dataset.from_list(rows),
-            callbacks=[_RunLog(run, on_step, {})],
+            args=cross_entropy_config(config, run, epochs),
+            train_dataset=Dataset.from_list([dict(row) for row in rows]),
+            data_collator=padded_rows,
+            callbacks=[_RunLog(run, on_step, {}, first_step)],
         )
 
-    def fit(self, resume: bool) -> None:
+    def fit(self, resume: bool = False) -> None:
         """Train to the end and save the policy."""
-        _fit(self, self.run, resume)
+        _fit(self, self.run, resume, self.first_step)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        ids, weights = inputs["input_ids"], inputs["weights"]
+        outputs = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False)
+        learnt = weights[:, 1:] > 0
+        losses = torch.nn.functional.cross_entropy(
+            outputs.logits[:, :-1][learnt].float(), ids[:, 1:][learnt], reduction="none"
+        )
+        count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = (losses * weights[:, 1:][learnt]).sum() / count
+        return (loss, outputs) if return_outputs else loss
 
 
-def _fit(trainer: GRPOTrainer | SFTTrainer, run: RunDir, resume: bool) -> None:
+def _fit(trainer: GRPOTrainer | SFTTrainer, run: RunDir, resume: bool, first_step: int = 0) -> None:
     trainer.remove_callback(PrinterCallback)
     checkpoint = get_last_checkpoint(str(run.checkpoints)) if resume else None
-    run.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+    run.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else first_step)
+    if isinstance(trainer, PolicyTrainer):
+        trainer.sampled_tokens = [row["tokens/sampled_step"] for row in run.metrics()]
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(run.model))
 
@@ -231,10 +334,12 @@ def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
     )
 
 
-def sft_config(config: Config, run: RunDir) -> SFTConfig:
+def cross_entropy_config(config: Config, run: RunDir, epochs: int | None) -> SFTConfig:
     """TRL's settings for cross-entropy on ready-made rows."""
     return SFTConfig(
-        **_shared_settings(config, run),
+        **_shared_settings(config, run)
+        | ({} if epochs is None else {"max_steps": -1, "num_train_epochs": epochs, "warmup_steps": 0, "save_strategy": "no"}),
+        train_sampling_strategy="group_by_length",
         max_length=None,
         packing=False,
         padding_free=False,
@@ -255,7 +360,7 @@ def _shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
         "output_dir": str(run.checkpoints),
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": rows // (micro_batch * processes),
-        "max_steps": training.steps,
+        "max_steps": training.steps * (1 if training.sampled_tokens is None else BUDGET_STEPS),
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.lr_schedule,
         "warmup_steps": round(training.warmup_ratio * training.steps),

@@ -27,6 +27,7 @@ class Phase(StrEnum):
     DETECT = "detect"
     BACKTRACK = "backtrack"
     REVISE = "revise"
+    FORCE = "force"  # the meta-prover's: answer now
 
 
 class StopReason(StrEnum):
@@ -43,6 +44,7 @@ class Finish(StrEnum):
 
     STOP = "stop"  # a stop id was sampled; it is the last token of the completion
     LENGTH = "length"  # `max_new_tokens` were sampled
+    CUT = "cut"  # the model went on: the protocol cut its stream here (see `EpisodeProtocol.cuts`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Turn:
     """One turn z_j: the environment's instruction (I tokens, not trained on) and the model's completion (T tokens).
 
     `parsed` is None exactly when the turn was not accepted: it broke the protocol (`violation` names how) or was cut
-    off by the budget. The first turn has no instruction tokens: its instruction is part of the prompt.
+    off by the budget. `right` is the grade of the answer it gives; None without an answer or before grading. The first
+    turn has no instruction tokens: its instruction is part of the prompt.
     """
 
     spec: TurnSpec
@@ -107,6 +110,7 @@ class Turn:
     instruction_ids: TokenIds
     completion: Completion
     violation: str | None = None
+    right: bool | None = None
 
     def __len__(self) -> int:
         return len(self.instruction_ids) + len(self.completion.token_ids)
@@ -117,7 +121,8 @@ class Trajectory:
     """A problem and its turns. `stop` is None while it is still going on.
 
     answer: the final answer that stands, None without one. outcome: R, 1.0 if it is right and the protocol was kept,
-    else 0.0; NaN until graded. verdict: the grader's word on `answer`.
+    else 0.0; NaN until graded. verdict: the grader's word on `answer`. given: leading turns that this rollout did not
+    sample, because it was branched off another one; they are never trained on.
     """
 
     problem: Problem
@@ -127,6 +132,7 @@ class Trajectory:
     answer: str | None = None
     outcome: float = math.nan
     verdict: str | None = None
+    given: int = 0
 
     def prefix_ids(self, turns: int) -> TokenIds:
         """Token ids of c_j: the prompt and the first `turns` turns."""
@@ -152,11 +158,17 @@ class Trajectory:
         return len(self.prompt_ids) + sum(len(turn.instruction_ids) for turn in self.turns)
 
     def turn_index(self) -> list[int]:
-        """For every token after the prompt, the turn that sampled it, or -1 for an instruction token."""
+        """For every token after the prompt, the turn that sampled it, or -1 for a token that was not sampled: of an
+        instruction or of a given turn."""
         index: list[int] = []
         for j, turn in enumerate(self.turns):
-            index += [-1] * len(turn.instruction_ids) + [j] * len(turn.completion.token_ids)
+            sampled_by = j if j >= self.given else -1
+            index += [-1] * len(turn.instruction_ids) + [sampled_by] * len(turn.completion.token_ids)
         return index
+
+    def branch(self, turns: int) -> Trajectory:
+        """The prefix c_j (j = `turns`) as the start of another rollout."""
+        return Trajectory(self.problem, self.prompt_ids, self.turns[:turns], given=turns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class Backtrack(EpisodeProtocol):
     attempt_tokens: int = Field(512, gt=0, description="longest attempt or revision, in tokens")
     detect_tokens: int = Field(256, gt=0, description="longest check, in tokens")
     backtrack_tokens: int = Field(32, gt=0, description="longest backtrack turn, in tokens")
+    forced_checks: int = Field(0, ge=0, description='times that "no error" is answered with "check again" (evaluation)')
 
     @property
     def max_turns(self) -> int:
@@ -60,12 +61,11 @@ class Backtrack(EpisodeProtocol):
     def max_answers(self) -> int:
         return 1 + self.max_revisions
 
-    def prolonged(self, factor: float) -> Self:
-        longer = {
-            "max_revisions": round(factor * self.max_revisions),
-            "token_budget": round(factor * self.token_budget),
-        }
-        return self.model_copy(update=longer)
+    def with_answers(self, answers: int) -> Self:
+        return self.model_copy(update={"max_revisions": answers - 1})
+
+    def persistent(self, rounds: int) -> Self:
+        return self.model_copy(update={"forced_checks": rounds})
 
     def next_turn(self, problem: Problem, turns: Sequence[Turn]) -> TurnSpec | StopReason:
         if not turns:
@@ -74,7 +74,12 @@ class Backtrack(EpisodeProtocol):
         assert last.parsed is not None  # only accepted turns are shown to the protocol
         if last.spec.phase == Phase.DETECT:
             if last.parsed.verdict:
-                return StopReason.FINISHED
+                satisfied = sum(bool(turn.parsed and turn.parsed.verdict) for turn in turns)
+                return (
+                    TurnSpec(Phase.DETECT, self.detect_tokens)
+                    if satisfied <= self.forced_checks
+                    else StopReason.FINISHED
+                )
             return TurnSpec(Phase.BACKTRACK, self.backtrack_tokens)
         if last.spec.phase == Phase.BACKTRACK:
             target = last.parsed.step or 0

@@ -23,8 +23,9 @@ def main() -> None:
 
         from backtrack_mrt.algos.grpo import Grpo  # late: a mistake in the config must not wait for torch
         from backtrack_mrt.assembly import assemble
+        from backtrack_mrt.collection import Collector
         from backtrack_mrt.data.loading import load_problem_sets
-        from backtrack_mrt.rollout import Collector, trajectory_seeds
+        from backtrack_mrt.rollout import trajectory_seeds
         from backtrack_mrt.runlog import RunDir
         from backtrack_mrt.train import training_order
         from backtrack_mrt.trainer import PolicyTrainer
@@ -53,10 +54,7 @@ def main() -> None:
         batch = config.training.problems_per_step
         problems = training_order(load_problem_sets(config.data, batch).train, config)
         paired = [p for i in range(0, len(problems) // 2, batch) for p in 2 * problems[i : i + batch]]
-        plain = parts.collector(config.protocol, with_values=True)
-        collector = Alternating(
-            plain.protocol, plain.dialogue, plain.engine, plain.grader, plain.prover, plain.max_rows, plain.rel_tol
-        )
+        collector = Alternating(**vars(parts.collector(config.protocol, with_values=True)))
         run = RunDir.create(config, overwrite=True)
         PolicyTrainer(
             model=parts.model,

@@ -125,7 +125,7 @@ def main() -> None:
         return estimate
 
     most = LIMITS[-1] + 1
-    right = [outcomes_by_answer(t, lambda a, p=t.problem: is_right(p, a), most) for t in trajectories]
+    right = [outcomes_by_answer(t, most) for t in trajectories]
     tokens = [tokens_by_answer(t, most) for t in trajectories]
     final = {limit: show(f"accuracy, {limit} revisions", [[row[limit]] for row in right]) for limit in LIMITS}
     spent = {limit: show(f"sampled tokens, {limit} revisions", [[row[limit]] for row in tokens]) for limit in LIMITS}

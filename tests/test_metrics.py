@@ -35,8 +35,10 @@ from backtrack_mrt.types import (
 
 
 def turn(phase: Phase, tokens: int, parsed: Parsed | None, violation: str | None = None) -> Turn:
+    """A turn of a problem whose gold answer is 2."""
     completion = Completion((7,) * tokens, (-0.5,) * tokens, Finish.STOP)
-    return Turn(TurnSpec(phase, 64), "", parsed, (3, 4), completion, violation)
+    right = None if parsed is None or parsed.answer is None else parsed.answer == "2"
+    return Turn(TurnSpec(phase, 64), "", parsed, (3, 4), completion, violation, right)
 
 
 ATTEMPT = turn(Phase.ATTEMPT, 10, Parsed(answer="1", steps=("a", "b", "c")))
@@ -73,7 +75,7 @@ def test_regret_is_between_the_best_and_the_worst_value(values: list[float], bud
 
 def test_answers_and_outcomes_at_every_limit() -> None:
     assert answers(CORRECTED) == [(0, "1"), (3, "2")]
-    outcomes = outcomes_by_answer(CORRECTED, lambda answer: answer == "2", most=4)
+    outcomes = outcomes_by_answer(CORRECTED, most=4)
     np.testing.assert_array_equal(outcomes, [0, 1, 1, 1])
     np.testing.assert_array_equal(tokens_at_turns(CORRECTED), [0, 10, 14, 16, 22, 25])
     np.testing.assert_array_equal(tokens_by_answer(CORRECTED, most=3), [10, 22, 25])
@@ -82,12 +84,12 @@ def test_answers_and_outcomes_at_every_limit() -> None:
 def test_a_violation_counts_from_the_limit_that_allows_it() -> None:
     broken = replace(
         CORRECTED,
-        turns=(ATTEMPT, turn(Phase.DETECT, 4, None, "missing_verdict")),
+        turns=(replace(ATTEMPT, right=True), turn(Phase.DETECT, 4, None, "missing_verdict")),
         stop=StopReason.VIOLATION,
         answer=None,
         outcome=0.0,
     )
-    np.testing.assert_array_equal(outcomes_by_answer(broken, lambda answer: answer == "1", most=3), [1, 0, 0])
+    np.testing.assert_array_equal(outcomes_by_answer(broken, most=3), [1, 0, 0])
 
 
 @pytest.mark.parametrize(("first_wrong", "kind"), [(2, "exact"), (3, "early"), (1, "late"), (4, "needless")])

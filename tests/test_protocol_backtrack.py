@@ -14,7 +14,7 @@ import backtrack_mrt.envs.single
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.single import Single
 from backtrack_mrt.protocol import Episode, ProtocolViolation, graded, standing_steps
-from backtrack_mrt.types import Completion, Finish, Parsed, Phase, StopReason
+from backtrack_mrt.types import Completion, Finish, Parsed, Phase, StopReason, Trajectory
 
 REVISION = "## Step 2: y\n\\boxed{2}"
 VIOLATIONS = {  # name → (turns before, the turn that breaks the protocol)
@@ -31,7 +31,7 @@ VIOLATIONS = {  # name → (turns before, the turn that breaks the protocol)
 
 
 def episode(*texts: str, **settings: int) -> Episode:
-    return after(Episode(Backtrack(**settings), PROBLEM), *texts)
+    return after(Episode(Backtrack(**settings), Trajectory(PROBLEM, ())), *texts)
 
 
 def phases(run: Episode) -> list[str]:
@@ -79,15 +79,15 @@ def test_every_violation_has_its_name_and_outcome_0(name):
     run = after(episode(*before), broken)
     assert run.turns[-1].violation == name
     assert run.turns[-1].parsed is None
-    trajectory = graded(run.trajectory(), "right")
+    trajectory = graded(run.trajectory(), lambda answer: "right")
     assert (trajectory.stop, trajectory.answer, trajectory.outcome) == (StopReason.VIOLATION, None, 0.0)
 
 
 def test_violations_of_the_limits_are_named_by_every_protocol():
     for protocol in (Backtrack(attempt_tokens=2), Single(attempt_tokens=2)):
-        run = Episode(protocol, PROBLEM)
+        run = Episode(protocol, Trajectory(PROBLEM, ()))
         assert run.advance(attempt(1), Completion((1, 2), (0.0, 0.0), Finish.LENGTH)).violation == "turn_too_long"
-        run = Episode(protocol, PROBLEM)
+        run = Episode(protocol, Trajectory(PROBLEM, ()))
         assert run.advance(None, Completion((), (), Finish.STOP)).violation == "not_text"
 
 
@@ -138,7 +138,7 @@ def test_the_last_balanced_box_is_the_answer(text, answer):
 
 
 def test_the_budget_cuts_the_last_turn_and_keeps_the_answer_that_stands():
-    run = Episode(Backtrack(token_budget=6), PROBLEM)
+    run = Episode(Backtrack(token_budget=6), Trajectory(PROBLEM, ()))
     run.advance(attempt(1), Completion((1,) * 4, (0.0,) * 4, Finish.STOP))
     assert run.spec is not None
     assert run.spec.max_new_tokens == run.budget_left == 2
@@ -148,17 +148,17 @@ def test_the_budget_cuts_the_last_turn_and_keeps_the_answer_that_stands():
 
 
 def test_a_turn_that_ends_with_the_budget_still_counts():
-    run = Episode(Backtrack(token_budget=2), PROBLEM)
+    run = Episode(Backtrack(token_budget=2), Trajectory(PROBLEM, ()))
     run.advance(attempt(1), Completion((1, 1), (0.0, 0.0), Finish.STOP))
     assert run.stop is StopReason.BUDGET
     assert run.turns[0].parsed is not None
-    run = Episode(Single(token_budget=2), PROBLEM)
+    run = Episode(Single(token_budget=2), Trajectory(PROBLEM, ()))
     run.advance("\\boxed{4}", Completion((1, 1), (0.0, 0.0), Finish.STOP))
     assert run.stop is StopReason.FINISHED
 
 
 def test_a_completion_cut_off_by_the_models_context_is_out_of_budget():
-    run = Episode(Backtrack(), PROBLEM)
+    run = Episode(Backtrack(), Trajectory(PROBLEM, ()))
     run.advance("## St", Completion((1,), (0.0,), Finish.LENGTH))
     assert run.stop is StopReason.BUDGET
 
@@ -187,4 +187,4 @@ def test_protocols_are_frozen_and_strict():
         Backtrack().max_revisions = 4
     longer = Backtrack(max_revisions=3, token_budget=100).prolonged(2)
     assert (longer.max_revisions, longer.token_budget, longer.max_answers) == (6, 200, 7)
-    assert Single().prolonged(2) == Single()
+    assert Single(token_budget=64).prolonged(2) == Single(token_budget=128)

@@ -33,7 +33,7 @@ BEFORE = {  # turns before a phase, with three steps written and, for a revision
     Phase.BACKTRACK: [attempt(3), "Error in step 2"],
     Phase.REVISE: [attempt(3), "Error in step 2", "Backtrack to step 1"],
 }
-TURNS = {phase: after(Episode(Backtrack(), PROBLEM), *texts).turns for phase, texts in BEFORE.items()}
+TURNS = {phase: after(Episode(Backtrack(), Trajectory(PROBLEM, ())), *texts).turns for phase, texts in BEFORE.items()}
 
 
 def outcome(phase: str, text: str) -> Parsed | str:

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.config import Config
-from backtrack_mrt.runlog import RunDir
+from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trainer import PolicyTrainer, by_length, spread
 from backtrack_mrt.types import (
     Completion,
@@ -64,6 +64,7 @@ class FixedCollector:
                 members.append(Scored(row, values))
             self.scored[problem.id] = members
         self.seconds: dict[str, float] = {}
+        self.ledger = TokenLedger()
         self.engine = self
         self.dialogue = self
         self.chat = self
