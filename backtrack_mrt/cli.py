@@ -49,6 +49,8 @@ class RunRequest:
     resume: bool = False
     overwrite: bool = False
     dry_run: bool = False
+    compare: tuple[str, ...] = ()  # further algorithms, see `comparison_requests`
+    seeds: tuple[int, ...] = ()
 
 
 def load_config(argv: Sequence[str], description: str = "", prog: str | None = None) -> RunRequest:
@@ -73,7 +75,29 @@ def load_config(argv: Sequence[str], description: str = "", prog: str | None = N
     for layer in layers:
         values = merge(values, checked(layer.values, schema, layer, field_paths(schema)))
     config = _validated(schema, values | chosen, layers)
-    return RunRequest(config, options.resume, options.overwrite, options.dry_run)
+    return RunRequest(
+        config, options.resume, options.overwrite, options.dry_run, tuple(options.compare), tuple(options.seeds)
+    )
+
+
+def comparison_requests(argv: Sequence[str]) -> list[RunRequest]:
+    """The command line once for its own algorithm and once for each of ``--compare``. Flags of the algorithm are the
+    first one's; the others have the settings of the YAML files. Raises UserError for an algorithm named twice."""
+    first = load_config(argv)
+    names = [plugins.canonical(name) for name in (first.config.algo, *first.compare)]
+    for name in first.compare:
+        if names.count(plugins.canonical(name)) > 1:
+            raise UserError("--compare", name, "this algorithm is named twice", "Name each one once.")
+        plugins.load("backtrack_mrt.algos", name, Algorithm, "--compare")  # type: ignore[type-abstract]
+    shared: list[str] = []
+    dropping = False
+    for argument in map(_with_underscores, argv):
+        if argument.startswith("--"):
+            name = argument[2:].partition("=")[0]
+            dropping = name in ("algo", "compare", "seeds") or name.startswith("algorithm.")
+        if not dropping:
+            shared.append(argument)
+    return [first, *(load_config([*shared, "--algo", name]) for name in first.compare)]
 
 
 def config_from(path: str) -> Config:
@@ -97,6 +121,12 @@ def _options(parser: _Parser) -> _Parser:
     group.add_argument("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
     group.add_argument(
         "--dry-run", "--dry_run", action="store_true", help="print tokens, parameters and memory; load no weights"
+    )
+    group.add_argument(
+        "--compare", nargs="+", action="extend", default=[], metavar="ALGO", help="train these as well and compare"
+    )
+    group.add_argument(
+        "--seeds", nargs="+", action="extend", default=[], type=int, metavar="SEED", help="train with each of these"
     )
     return parser
 
@@ -146,7 +176,7 @@ def _overrides(parser: _Parser, arguments: Sequence[str], chosen: Mapping[str, s
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for path, value in vars(flags).items():
-        if path in ("config", "resume", "overwrite", "dry_run"):
+        if path in ("config", "resume", "overwrite", "dry_run", "compare", "seeds"):
             continue
         *sections, leaf = path.split(".")
         target = values

@@ -109,7 +109,7 @@ class RunDir:
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl."""
-        line = {"step": step} | {name: _finite(value) for name, value in metrics.items()}
+        line = {"step": step} | {name: plain_json(value) for name, value in metrics.items()}
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
 
@@ -130,7 +130,7 @@ class RunDir:
 
     def save_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; numbers that are not finite become null."""
-        text = json.dumps(_finite(summary), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(plain_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
         self.summary_path.write_text(text + "\n", encoding="utf-8")
 
     def rewind(self, step: int) -> None:
@@ -190,12 +190,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _finite(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Plain JSON data: numbers of other libraries become Python's, NaN and infinities None."""
     if isinstance(value, Mapping):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {str(name): plain_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [plain_json(item) for item in value]
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice
+from pathlib import Path
 
 import numpy as np
 
@@ -42,9 +44,10 @@ class Clock:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def train(request: RunRequest) -> Result:
-    """Run `request` and leave everything in its run directory. Raises UserError for bad input, before any model loads
-    where that is possible."""
+def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
+    """Run `request` and leave everything in its run directory. `base_evaluation`: the base's held-out trajectories of
+    another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
+    any model loads where that is possible."""
     config, clock = request.config, Clock()
     RunDir.check(config, resume=request.resume, overwrite=request.overwrite)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
@@ -53,6 +56,8 @@ def train(request: RunRequest) -> Result:
     with clock.part("load"):
         parts = assemble(config)
     run = RunDir.create(config, resume=request.resume, overwrite=request.overwrite)
+    if base_evaluation is not None:
+        shutil.copyfile(base_evaluation, run.trajectories / base_evaluation.name)
     evaluation = TokenLedger()
     with clock.part("evaluate_base"):
         base = evaluate_policy(parts, problems.eval, "base", run, evaluation)

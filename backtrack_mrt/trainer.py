@@ -336,9 +336,9 @@ def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
 
 def cross_entropy_config(config: Config, run: RunDir, epochs: int | None) -> SFTConfig:
     """TRL's settings for cross-entropy on ready-made rows."""
+    passes = {"max_steps": -1, "num_train_epochs": epochs, "warmup_steps": 0, "save_strategy": "no"}
     return SFTConfig(
-        **_shared_settings(config, run)
-        | ({} if epochs is None else {"max_steps": -1, "num_train_epochs": epochs, "warmup_steps": 0, "save_strategy": "no"}),
+        **_shared_settings(config, run) | ({} if epochs is None else passes),
         train_sampling_strategy="group_by_length",
         max_length=None,
         packing=False,

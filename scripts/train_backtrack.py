@@ -1,13 +1,16 @@
 #!/usr/bin/env python
-"""Train a policy to backtrack: `python scripts/train_backtrack.py --algo mrt-rl`."""
+"""Train a policy to backtrack: `python scripts/train_backtrack.py --algo mrt-rl`.
+
+With `--compare rise star grpo` and `--seeds 0 1 2` several algorithms side by side, at equal sampled tokens."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
-from backtrack_mrt.cli import load_config
+from backtrack_mrt.cli import RunRequest, comparison_requests, load_config
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.planning import plan
 
@@ -17,11 +20,27 @@ def main() -> None:
     if request.dry_run:
         print("\n".join(plan(request.config).lines()))
         return
+    if request.compare or request.seeds:
+        compare_algorithms(request)
+        return
     from backtrack_mrt.train import train  # late: a mistake in the config must not wait for torch
 
     result = train(request)
     Console().print(result.table())
     print(f"run directory: {request.config.run_path} (plot: report.png, numbers: summary.json)")
+
+
+def compare_algorithms(first: RunRequest) -> None:
+    """Train several algorithms or seeds and put them side by side."""
+    requests = comparison_requests(sys.argv[1:])
+    algos = [request.config.algo for request in requests]
+    folder = Path(first.config.output_dir or f"runs/{first.config.env}-{'-'.join(algos)}")
+    from backtrack_mrt.compare import compare
+
+    comparison = compare(requests, first.seeds or (first.config.seed,), folder)
+    comparison.write(folder)
+    Console().print(comparison.table())
+    print(f"comparison: {folder} (comparison.md, comparison.json, plots)")
 
 
 if __name__ == "__main__":

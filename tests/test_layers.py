@@ -20,8 +20,9 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "collection",
     "assembly trainer evaluate planning",
     "selftraining",
-    "report compare",
+    "report comparison comparison_plots",
     "train",
+    "compare",
     "scripts",
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

@@ -1,0 +1,250 @@
+"""Finished runs side by side: numbers over seeds, differences paired by seed, the table."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from scipy import stats
+
+from backtrack_mrt.cli import config_from
+from backtrack_mrt.config import Config
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.metrics import Estimate
+from backtrack_mrt.runlog import RunDir, plain_json
+
+COMPARED = {  # what is put side by side: where it is in summary.json, by its name in the table
+    "final accuracy": ("trained", "accuracy"),
+    "accuracy, prolonged": ("trained", "accuracy_prolonged"),
+    "first attempt": ("trained", "acc_at_turn", 0),
+    "tokens": ("trained", "tokens"),
+    "regret": ("trained", "normalised_regret"),
+    "right step": ("trained", "backtrack_right_share"),
+    "backtracks": ("trained", "backtracks"),
+}
+SHARED = ("env", "prompt_style", "protocol", "model", "data", "prover", "evaluation")  # must be equal to be compared
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, as read from its directory."""
+
+    path: Path
+    config: Config
+    summary: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+
+    @property
+    def label(self) -> str:
+        """The algorithm, with its settings where they are not the defaults."""
+        settings, defaults = self.config.algorithm.model_dump(), type(self.config.algorithm)().model_dump()
+        told = [f"{name}={value}" for name, value in settings.items() if value != defaults[name]]
+        return f"{self.config.algo} ({', '.join(told)})" if told else self.config.algo
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens sampled in training."""
+        return int(self.summary["tokens"]["training"]["sampled"])
+
+    def mean(self, *place: str | int) -> float:
+        """The mean of the estimate at `place` in summary.json; NaN where it has none."""
+        found: Any = self.summary
+        for key in place:
+            found = found[key]
+        return float("nan") if found["mean"] is None else float(found["mean"])
+
+
+def read_run(path: Path) -> Run:
+    """The finished run in a directory. Raises UserError if there is none."""
+    run = RunDir(path)
+    if not run.summary_path.exists():
+        raise UserError("run", str(path), "it holds no finished run (no summary.json)", "Give directories of runs.")
+    summary = json.loads(run.summary_path.read_text(encoding="utf-8"))
+    return Run(path, config_from(str(run.config_path)), summary, run.metrics())
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean with its 95 % Student interval over seeds; NaN limits with fewer than two."""
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(mean, float("nan"), float("nan"), n)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+class Comparison:
+    """Runs by algorithm and seed. The first label is the reference of the differences.
+
+    Raises UserError for runs that are not comparable: other data, model, protocol, prover or evaluation, an algorithm
+    without a seed that the others have, or one seed twice.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        if not runs:
+            raise UserError("run", None, "nothing to compare", "Give directories of finished runs.")
+        self.runs: dict[str, list[Run]] = defaultdict(list)
+        for run in runs:
+            self.runs[run.label].append(run)
+        first = runs[0]
+        for run in runs:
+            for section in SHARED:
+                ours, theirs = (section_of(c, section) for c in (first.config, run.config))
+                if ours != theirs:
+                    reason = f"its {section} differs from that of {first.path}: {differences(ours, theirs)}"
+                    raise UserError("run", str(run.path), reason, "Compare runs that differ in the algorithm only.")
+        self.seeds = [run.config.seed for run in self.runs[first.label]]
+        for label, members in self.runs.items():
+            seeds = [run.config.seed for run in members]
+            if sorted(seeds) != sorted(set(self.seeds)):
+                reason = f"seeds {seeds} where {first.label} has {self.seeds}"
+                raise UserError("run", label, reason, "Compare runs with the same seeds, each once.")
+            members.sort(key=lambda run: self.seeds.index(run.config.seed))
+
+    @property
+    def reference(self) -> str:
+        """The label of the first algorithm."""
+        return next(iter(self.runs))
+
+    def estimate(self, label: str, value: Callable[[Run], float]) -> Estimate:
+        """Mean of a number over the seeds of an algorithm."""
+        return over_seeds([value(run) for run in self.runs[label]])
+
+    def difference(self, label: str, value: Callable[[Run], float], to: str | None = None) -> Estimate:
+        """The same number minus that of the reference (or of `to`), paired by seed."""
+        pairs = zip(self.runs[label], self.runs[to or self.reference], strict=True)
+        return over_seeds([value(ours) - value(theirs) for ours, theirs in pairs])
+
+    def tokens_apart(self) -> float:
+        """The largest relative difference in sampled tokens between an algorithm and the reference, over all seeds.
+        Algorithms that sample nothing (sft) are left out."""
+        apart = [
+            abs(run.sampled_tokens / reference.sampled_tokens - 1)
+            for members in self.runs.values()
+            for run, reference in zip(members, self.runs[self.reference], strict=True)
+            if run.sampled_tokens
+        ]
+        return max(apart)
+
+    def as_json(self) -> dict[str, Any]:
+        """comparison.json."""
+        return {
+            "reference": self.reference,
+            "seeds": self.seeds,
+            "sampled_tokens_apart": self.tokens_apart(),
+            "algorithms": {label: dict(self._numbers(label)) for label in self.runs},
+        }
+
+    def _numbers(self, label: str) -> Iterator[tuple[str, Any]]:
+        yield "runs", [str(run.path) for run in self.runs[label]]
+        for name, place in COMPARED.items():
+            value = _at(place)
+            yield (
+                name,
+                {
+                    "mean": asdict(self.estimate(label, value)),
+                    "difference": asdict(self.difference(label, value)),
+                    "runs": [value(run) for run in self.runs[label]],
+                },
+            )
+        gain = _gain
+        yield (
+            "gain over the base",
+            {
+                "mean": asdict(self.estimate(label, gain)),
+                "difference": asdict(self.difference(label, gain)),
+            },
+        )
+        for kind in ("sampled", "env", "prover"):
+            tokens = [run.summary["tokens"]["training"][kind] for run in self.runs[label]]
+            yield f"training tokens, {kind}", tokens
+        yield "training seconds", [run.summary["seconds"]["train"] for run in self.runs[label]]
+
+    def rows(self) -> list[list[str]]:
+        """The table: one row per algorithm, the base first."""
+        header = ["algorithm", *COMPARED, "gain", f"gain − {self.reference}'s", "sampled tokens", "prover tokens", "s"]
+        base = [_cell(self.estimate(self.reference, _at(("base", *place[1:])))) for place in COMPARED.values()]
+        rows = [header, ["base", *base, "", "", "", "", ""]]
+        for label, members in self.runs.items():
+            numbers = [_cell(self.estimate(label, _at(place))) for place in COMPARED.values()]
+            gains = [_cell(self.estimate(label, _gain), "+"), _cell(self.difference(label, _gain), "+")]
+            ledgers = [run.summary["tokens"]["training"] for run in members]
+            costs = [f"{np.mean([ledger[kind] for ledger in ledgers]):,.0f}" for kind in ("sampled", "prover")]
+            seconds = f"{np.mean([run.summary['seconds']['train'] for run in members]):.0f}"
+            rows.append([label, *numbers, *gains, *costs, seconds])
+        return rows
+
+    def markdown(self) -> str:
+        """comparison.md."""
+        header, *rows = self.rows()
+        first = next(iter(self.runs.values()))[0]
+        trained, prolonged = (first.summary["base"][k]["n"] for k in ("accuracy", "accuracy_prolonged"))
+        lines = [
+            f"# {' · '.join(self.runs)}",
+            "",
+            f"{first.config.env} on {', '.join(first.config.data.eval)}: n = {trained} trajectories per run "
+            f"({prolonged} prolonged), seeds {', '.join(map(str, self.seeds))}. Mean over seeds with the 95 % Student "
+            "interval over seeds" + (" (one seed: no interval)." if len(self.seeds) < 2 else "."),
+            f"Sampled tokens in training differ by at most {100 * self.tokens_apart():.1f} %; the prover's are counted "
+            "beside.",
+            "",
+            *("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def table(self) -> Table:
+        """For the terminal."""
+        header, *rows = self.rows()
+        table = Table(title=f"seeds {', '.join(map(str, self.seeds))}; 95 % intervals over seeds")
+        for column in header:
+            table.add_column(column, justify="left" if column == "algorithm" else "right")
+        for row in rows:
+            table.add_row(*row)
+        return table
+
+    def write(self, folder: Path) -> None:
+        """comparison.json, comparison.md and the plots."""
+        from backtrack_mrt.comparison_plots import plot_all
+
+        folder.mkdir(parents=True, exist_ok=True)
+        data = json.dumps(plain_json(self.as_json()), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / "comparison.json").write_text(data + "\n", encoding="utf-8")
+        (folder / "comparison.md").write_text(self.markdown(), encoding="utf-8")
+        plot_all(self.runs, folder)
+
+
+def section_of(config: Config, section: str) -> Any:
+    """A section as plain data."""
+    return config.resolved()[section]
+
+
+def differences(ours: Any, theirs: Any) -> str:
+    """What two values or sections do not have in common, in words."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return "; ".join(
+            f"{key}: {ours.get(key)!r} against {theirs.get(key)!r}"
+            for key in ours | theirs
+            if ours.get(key) != theirs.get(key)
+        )
+    return f"{ours!r} against {theirs!r}"
+
+
+def _at(place: tuple[str | int, ...]) -> Callable[[Run], float]:
+    return lambda run: run.mean(*place)
+
+
+def _gain(run: Run) -> float:
+    return run.mean("trained", "accuracy") - run.mean("base", "accuracy")
+
+
+def _cell(estimate: Estimate, sign: str = "") -> str:
+    if np.isnan(estimate.mean):
+        return "–"
+    digits = 1 if abs(estimate.mean) >= 10 else 3
+    number = f"{estimate.mean:{sign}.{digits}f}"
+    return number if np.isnan(estimate.low) else f"{number} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
