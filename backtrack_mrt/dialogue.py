@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backtrack_mrt.chat import Chat
-from backtrack_mrt.prompting import FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts
-from backtrack_mrt.types import Completion, Problem, TokenIds, Trajectory, TurnSpec
+from backtrack_mrt.prompting import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts
+from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory, TurnSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,30 @@ class Dialogue:
         fields = {"question": problem.question, "instruction": instruction}
         return Trajectory(problem, self.chat.opening(self.prompts.render(QUESTION, fields)))
 
+    def instruction(self, spec: TurnSpec, previous: Completion) -> str:
+        """What is said before the next turn: nothing where the model goes on by itself after the `previous` one."""
+        return "" if previous.finish is Finish.CUT else self.prompts.render(spec.phase, spec.fields)
+
     def following(self, spec: TurnSpec, previous: Completion) -> TokenIds:
         """Instruction tokens (I,) of the next turn: from the end of the `previous` completion to the next reply."""
-        return self.chat.following(self.prompts.render(spec.phase, spec.fields), after=previous)
+        if previous.finish is Finish.CUT:
+            return ()
+        return self.chat.following(self.instruction(spec, previous), after=previous)
 
     def forced(self, trajectory: Trajectory, turns: int) -> TokenIds:
         """The prefix c_j (j = `turns`), the question for the answer *now*, and the reply begun up to ``\\boxed{``.
-        For j = 0 that question takes the place of the first turn's instruction."""
-        if turns == 0:
+        For j = 0 that question takes the place of the first turn's instruction.
+
+        A style with `close.md` does not ask while the model's message is under way: that text closes its thought, and
+        the answer is begun in the same message. Once the model has ended its message, it is asked like any other.
+        """
+        previous = trajectory.turns[turns - 1].completion if turns else None
+        if CLOSE in self.prompts.texts and (previous is None or previous.finish is not Finish.STOP):
+            return trajectory.prefix_ids(turns) + self.chat.encode(self.prompts.texts[CLOSE] + self.force_prefix)
+        if previous is None:
             asked = self.chat.opening(self.prompts.opening(FORCE, trajectory.problem.question, {}))
         else:
-            completion = trajectory.turns[turns - 1].completion
-            asked = trajectory.prefix_ids(turns) + self.chat.following(self.prompts.render(FORCE, {}), after=completion)
+            asked = trajectory.prefix_ids(turns) + self.chat.following(self.prompts.render(FORCE, {}), after=previous)
         return asked + self.chat.encode(self.force_prefix)
 
     @property

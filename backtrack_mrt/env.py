@@ -156,10 +156,9 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         """The instruction to follow next; "" at the end."""
         if episode.spec is None:
             return ""
-        phase, fields = episode.spec.phase, episode.spec.fields
         if episode.turns:
-            return self.dialogue.prompts.render(phase, fields)
-        return self.dialogue.prompts.opening(phase, episode.problem.question, fields)
+            return self.dialogue.instruction(episode.spec, episode.turns[-1].completion)
+        return self.dialogue.prompts.opening(episode.spec.phase, episode.problem.question, episode.spec.fields)
 
     def _info(self, episode: Episode) -> dict[str, Any]:
         last = episode.turns[-1] if episode.turns else None

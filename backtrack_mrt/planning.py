@@ -13,7 +13,7 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.data.loading import load_problem_sets, on_hub
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.models import shape, with_adapter
-from backtrack_mrt.prompting import FORCE, FORCE_PREFIX, load_prompts
+from backtrack_mrt.prompting import CLOSE, FORCE, FORCE_PREFIX, HINT, load_prompts
 
 GIB = 2**30
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -142,10 +142,11 @@ def _prompt_tokens(config: Config) -> tuple[int, int, int]:
         answer = max(len(problem.answer) for problem in problems)
     texts = {name: _tokens(len(text)) + _TEMPLATE_TOKENS for name, text in prompts.texts.items()}
     forcing = {name: texts[name] for name in (FORCE, FORCE_PREFIX)}
-    asking = max(size for name, size in texts.items() if name not in {*forcing, "question", "system"})
+    asking = max(size for name, size in texts.items() if name not in {*forcing, CLOSE, HINT, "question", "system"})
     opening = _tokens(question) + texts["question"] + asking + texts.get("system", 0)
     forced = sum(forcing.values()) + _tokens(answer)
-    return opening, asking * (config.protocol.max_turns - 1), forced
+    asked = 0 if CLOSE in texts else config.protocol.max_turns - 1  # one free stream is asked once
+    return opening, asking * asked, forced
 
 
 def _tokens(characters: int) -> int:

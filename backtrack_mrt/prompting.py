@@ -19,15 +19,17 @@ from backtrack_mrt.errors import UserError, did_you_mean
 _PLACEHOLDER = re.compile(r"<<([a-z_]+)>>")
 QUESTION, FORCE, FORCE_PREFIX = "question", "force", "force_prefix"  # files every style has, besides its phases
 HINT = "hint"  # optional: what follows the first instruction when the gold answer is given away (`<<answer>>`)
+CLOSE = "close"  # optional, for one free stream: closes the model's thought before a forced answer in its own message
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PACKAGE = "backtrack_mrt.prompts"
 _FIXED = {QUESTION: {"question", "instruction"}, FORCE: set[str](), FORCE_PREFIX: set[str]()}  # their placeholders
+_OPTIONAL = {HINT: {"answer"}, CLOSE: set[str]()}
 
 
 @dataclass(frozen=True)
 class Prompts:
     """The prompts of one protocol in one style, by name: the protocol's phases, `force` (the meta-prover's "answer
-    now" instruction), `force_prefix` (how that answer is begun for the model) and optionally `system`."""
+    now" instruction), `force_prefix` (how that answer is begun for the model), optionally `hint`, `close`, `system`."""
 
     texts: Mapping[str, str]
 
@@ -66,7 +68,7 @@ def load_prompts(protocol: str, style: str) -> Prompts:
         styles = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
         raise UserError("prompt_style", style, f"no directory {folder}", did_you_mean(style, styles))
     texts = {path.stem: _read(path) for path in sorted(folder.glob("*.md"))}
-    for name, placeholders in _FIXED.items():
+    for name, placeholders in (_FIXED | {name: _OPTIONAL[name] for name in _OPTIONAL if name in texts}).items():
         if name not in texts:
             raise UserError(str(folder), name, f"{name}.md is missing", "Every prompt style needs it.")
         if (found := Prompts(texts).placeholders(name)) != placeholders:

@@ -52,6 +52,10 @@ class EpisodeProtocol(BaseModel, ABC):
         """What the turn's text claims, given the turns before it. Raises ProtocolViolation. Must run in linear time:
         the text is untrusted."""
 
+    def parse_piece(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
+        """What a turn claims after which the model's stream goes on (see `cuts`). By default as any turn."""
+        return self.parse(phase, text, turns)
+
     def final_answer(self, turns: Sequence[Turn]) -> str | None:
         """The answer that stands after `turns`: by default the latest one given."""
         return next((t.parsed.answer for t in reversed(turns) if t.parsed and t.parsed.answer is not None), None)
@@ -144,7 +148,9 @@ class Episode:
                     raise ProtocolViolation("not_text", "the action is neither text nor a completion")
                 if cut_off:
                     raise ProtocolViolation("turn_too_long", f"no end within {spec.max_new_tokens} tokens")
-                parsed = self.protocol.parse(spec.phase, text, self.turns)
+                goes_on = completion.finish is Finish.CUT
+                parse = self.protocol.parse_piece if goes_on else self.protocol.parse
+                parsed = parse(spec.phase, text, self.turns)
             except ProtocolViolation as error:
                 violation = error.name
         turn = Turn(spec, text or "", parsed, instruction_ids, completion, violation)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -74,7 +76,7 @@ def rollout(
         if not requests:
             break
         for (episode, instruction_ids), completion in zip(asked, engine.generate(requests, sampling), strict=True):
-            for piece in cut(completion, protocol, dialogue):
+            for piece in cut(completion, protocol, dialogue, protocol.max_turns - len(episode.turns)):
                 if episode.stop is not None:
                     break
                 episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
@@ -82,18 +84,19 @@ def rollout(
     return [episode.trajectory() for episode in episodes]
 
 
-def cut(completion: Completion, protocol: EpisodeProtocol, dialogue: Dialogue) -> list[Completion]:
-    """The completion in the pieces that the protocol takes for turns: at the token in which each of its cuts falls."""
-    offsets = protocol.cuts(dialogue.chat.decode(completion.token_ids))
-    if not offsets:
-        return [completion]
-    ids = completion.token_ids
-    ends = [len(dialogue.chat.decode(ids[: t + 1])) for t in range(len(ids))]  # characters after each token
-    starts = [0, *sorted({int(np.searchsorted(ends, offset, side="right")) for offset in offsets} - {0}), len(ids)]
-    pieces = [
-        Completion(ids[a:b], completion.logprobs[a:b], Finish.CUT) for a, b in pairwise(dict.fromkeys(starts)) if a < b
+def cut(completion: Completion, protocol: EpisodeProtocol, dialogue: Dialogue, most: int) -> list[Completion]:
+    """The completion in the pieces that the protocol takes for turns, at most so many: a cut is made before the token
+    that holds the character at its offset."""
+    ids, decode = completion.token_ids, dialogue.chat.decode
+    ends = cache(lambda token: len(decode(ids[: token + 1])))  # characters up to the end of a token: not their sum
+    starts = [0]
+    for offset in protocol.cuts(decode(ids))[: most - 1]:
+        starts.append(bisect_right(range(len(ids)), offset, lo=starts[-1], key=ends))
+    return [
+        Completion(ids[a:b], completion.logprobs[a:b], Finish.CUT if b < len(ids) else completion.finish)
+        for a, b in pairwise([*starts, len(ids)])
+        if a < b
     ]
-    return [*pieces[:-1], Completion(pieces[-1].token_ids, pieces[-1].logprobs, completion.finish)]
 
 
 def force_answers(

@@ -11,7 +11,7 @@ import pytest
 
 from backtrack_mrt import plugins, prompting
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.prompting import FORCE, FORCE_PREFIX, QUESTION, Prompts, load_prompts
+from backtrack_mrt.prompting import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts, load_prompts
 from backtrack_mrt.protocol import EpisodeProtocol
 
 FOLDER = Path(str(files("backtrack_mrt.prompts")))
@@ -19,13 +19,16 @@ STYLES = [(protocol, style) for protocol in plugins.names("backtrack_mrt.envs") 
 PHASES = {  # phase → the fields its turns carry
     "backtrack": {"attempt": set(), "detect": set(), "backtrack": set(), "revise": {"target", "next"}},
     "single": {"attempt": set()},
+    "retry": {"attempt": set(), "retry": set()},
+    "open-ended": {"think": set()},
 }
 
 
 @pytest.mark.parametrize(("protocol", "style"), STYLES)
 def test_every_shipped_protocol_has_all_prompts_in_both_styles(protocol, style):
     prompts = load_prompts(protocol, style)
-    assert set(prompts.texts) - {"system"} == {QUESTION, FORCE, FORCE_PREFIX, *PHASES[protocol]}
+    closing = {CLOSE} if protocol == "open-ended" else set()
+    assert set(prompts.texts) - {"system"} == {QUESTION, FORCE, FORCE_PREFIX, HINT, *closing, *PHASES[protocol]}
     for phase, fields in PHASES[protocol].items():
         assert prompts.placeholders(phase) <= fields
         assert prompts.render(phase, dict.fromkeys(fields, "7"))
@@ -36,7 +39,7 @@ def test_prompt_files_are_clean(path):
     text = path.read_bytes().decode("utf-8")
     assert not re.search(r"[^\n\x20-\x7e]", text.replace("…", "...")), "only printable ASCII, newlines, and …"
     assert text.endswith("\n")
-    assert not text.endswith("\n\n")
+    assert path.stem == CLOSE or not text.endswith("\n\n"), "only what closes a thought ends in empty lines"
     assert not re.search(r"[ \t]$", text, re.MULTILINE)
 
 
@@ -76,12 +79,16 @@ def test_unknown_prompts_and_placeholders_are_named():
         ("force", b"<<question>> now", "other placeholders"),
         ("force_prefix", b"The answer is ", "does not open a box"),
         ("force", None, r"force\.md is missing"),
+        ("hint", b"The answer is a secret.", "other placeholders"),
+        ("close", b"</think> <<answer>>", "other placeholders"),
     ],
 )
 def test_slips_in_a_users_prompts_are_refused(tmp_path, name, content, reason):
     shutil.copytree(FOLDER / "single" / "terse", tmp_path / "own")
     path = tmp_path / "own" / f"{name}.md"
-    path.unlink() if content is None else path.write_bytes(content)
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(UserError, match=reason):
         load_prompts(str(tmp_path), "own")
 
