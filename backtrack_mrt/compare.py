@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backtrack_mrt.cli import RunRequest
-from backtrack_mrt.comparison import Comparison, Run, differences, read_run, section_of
+from backtrack_mrt.comparison import Comparison, differences, section_of
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runlog import RunDir
+from backtrack_mrt.runs import Run, read_run
 from backtrack_mrt.train import train
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
-from scipy import stats
 
-from backtrack_mrt.cli import config_from
+from backtrack_mrt.comparison_plots import plot_all
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.metrics import Estimate
-from backtrack_mrt.runlog import RunDir, plain_json
+from backtrack_mrt.runlog import plain_json
+from backtrack_mrt.runs import Run, mean_of, over_seeds
+from backtrack_mrt.types import FloatArray
 
 COMPARED = {  # what is put side by side: where it is in summary.json, by its name in the table
     "final accuracy": ("trained", "accuracy"),
@@ -25,57 +26,12 @@ COMPARED = {  # what is put side by side: where it is in summary.json, by its na
     "first attempt": ("trained", "acc_at_turn", 0),
     "tokens": ("trained", "tokens"),
     "regret": ("trained", "normalised_regret"),
+    "wrong → right": ("trained", "wrong_to_right"),
+    "right → wrong": ("trained", "right_to_wrong"),
     "right step": ("trained", "backtrack_right_share"),
     "backtracks": ("trained", "backtracks"),
 }
 SHARED = ("env", "prompt_style", "protocol", "model", "data", "prover", "evaluation")  # must be equal to be compared
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run, as read from its directory."""
-
-    path: Path
-    config: Config
-    summary: Mapping[str, Any]
-    history: Sequence[Mapping[str, Any]]
-
-    @property
-    def label(self) -> str:
-        """The algorithm, with its settings where they are not the defaults."""
-        settings, defaults = self.config.algorithm.model_dump(), type(self.config.algorithm)().model_dump()
-        told = [f"{name}={value}" for name, value in settings.items() if value != defaults[name]]
-        return f"{self.config.algo} ({', '.join(told)})" if told else self.config.algo
-
-    @property
-    def sampled_tokens(self) -> int:
-        """Tokens sampled in training."""
-        return int(self.summary["tokens"]["training"]["sampled"])
-
-    def mean(self, *place: str | int) -> float:
-        """The mean of the estimate at `place` in summary.json; NaN where it has none."""
-        found: Any = self.summary
-        for key in place:
-            found = found[key]
-        return float("nan") if found["mean"] is None else float(found["mean"])
-
-
-def read_run(path: Path) -> Run:
-    """The finished run in a directory. Raises UserError if there is none."""
-    run = RunDir(path)
-    if not run.summary_path.exists():
-        raise UserError("run", str(path), "it holds no finished run (no summary.json)", "Give directories of runs.")
-    summary = json.loads(run.summary_path.read_text(encoding="utf-8"))
-    return Run(path, config_from(str(run.config_path)), summary, run.metrics())
-
-
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean with its 95 % Student interval over seeds; NaN limits with fewer than two."""
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return Estimate(mean, float("nan"), float("nan"), n)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, n)
 
 
 class Comparison:
@@ -209,13 +165,31 @@ class Comparison:
 
     def write(self, folder: Path) -> None:
         """comparison.json, comparison.md and the plots."""
-        from backtrack_mrt.comparison_plots import plot_all
-
         folder.mkdir(parents=True, exist_ok=True)
         data = json.dumps(plain_json(self.as_json()), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "comparison.json").write_text(data + "\n", encoding="utf-8")
         (folder / "comparison.md").write_text(self.markdown(), encoding="utf-8")
         plot_all(self.runs, folder)
+
+
+def efficiency(run: Run, share: float = 0.9) -> float:
+    """Tokens that the base needs / tokens that the trained policy needs for the same accuracy: `share` of the lower of
+    their two highest."""
+    curves = []
+    for side in ("base", "trained"):
+        curve = run.summary[side]["curve"]
+        curves.append([np.array([mean_of(point) for point in curve[name]]) for name in ("accuracy", "tokens")])
+    level = share * min(accuracy.max() for accuracy, _ in curves)
+    theirs, ours = (_tokens_for(level, accuracy, tokens) for accuracy, tokens in curves)
+    return theirs / ours
+
+
+def _tokens_for(level: float, accuracy: FloatArray, tokens: FloatArray) -> float:
+    """Where the curve first reaches `level`, by linear interpolation."""
+    after = int(np.argmax(accuracy >= level))
+    if after == 0:
+        return float(tokens[0])
+    return float(np.interp(level, accuracy[after - 1 : after + 1], tokens[after - 1 : after + 1]))
 
 
 def section_of(config: Config, section: str) -> Any:

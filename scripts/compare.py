@@ -12,8 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backtrack_mrt.comparison import Comparison, read_run
+from backtrack_mrt.comparison import Comparison
 from backtrack_mrt.errors import run_main
+from backtrack_mrt.runs import read_run
 
 
 def main() -> None:

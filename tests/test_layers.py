@@ -20,7 +20,7 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "collection",
     "assembly trainer evaluate planning",
     "selftraining",
-    "report comparison comparison_plots",
+    "report runs comparison comparison_plots",
     "train",
     "compare",
     "scripts",
