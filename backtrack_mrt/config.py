@@ -9,7 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
@@ -120,6 +129,17 @@ class EvaluationSection(Section):
     samples: int = Field(1, gt=0, description="trajectories per held-out problem")
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
     extra_revisions: float = Field(2.0, ge=1, description="also report at this multiple of the trained revision limit")
+    budgets: list[PositiveFloat] = Field(
+        [0.25, 0.5, 1.0, 2.0], description="report regret at these multiples of protocol.token_budget"
+    )
+    extra_rounds: list[PositiveInt] = Field(
+        [], description="also evaluate under budget forcing: checks asked for when the model would stop, e.g. 2 4 6 8"
+    )
+    linearised_revisions: float = Field(
+        0, ge=0, description="also evaluate at this multiple of the trained revisions in a sliding window (0: do not)"
+    )
+    window: int = Field(6, gt=0, description="last turns that the model sees in the sliding window")
+    forced_answers: int = Field(0, ge=0, description="also force so many answers after each turn, and vote (0: do not)")
 
 
 class Config(Section):

@@ -1,43 +1,29 @@
-"""Evaluation on held-out problems: one prolonged rollout per sample, from which every limit is read off."""
+"""Evaluation on held-out problems: one prolonged rollout per sample, from which every limit is read off. What cannot be
+read off (budget forcing, a sliding window, forced answers after every turn) is rolled out when asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 
 from backtrack_mrt.collection import Collector
-from backtrack_mrt.metrics import (
-    Estimate,
-    FirstWrongStep,
-    backtracks,
-    bootstrap,
-    normalised_regret,
-    outcomes_by_answer,
-    per_problem,
-    tokens_at_turns,
-    tokens_by_answer,
-)
-from backtrack_mrt.protocol import EpisodeProtocol
-from backtrack_mrt.rollout import trajectory_seeds
-from backtrack_mrt.types import Phase, Problem, Sampling, Scored
+from backtrack_mrt.config import Config
+from backtrack_mrt.dialogue import Dialogue
+from backtrack_mrt.metrics import Extras, FirstWrongStep, Limits, Point, ProblemIndex, Summary, ballots, majority
+from backtrack_mrt.metrics.summary import point, points_by_answer, summarise
+from backtrack_mrt.metrics.turns import tokens_at_turns
+from backtrack_mrt.metrics.values import held
+from backtrack_mrt.progress import progress
+from backtrack_mrt.records import read_trajectories, write_trajectories
+from backtrack_mrt.rollout import force_answers, grade, trajectory_seeds
+from backtrack_mrt.types import Problem, Sampling, Scored, StopReason, Trajectory
+
+__all__ = ["Summary", "evaluate", "forced_majority", "measure", "summarise"]
 
 EVALUATION_STEP = 2**31  # the `step` of evaluation seeds: no training step reaches it
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Held-out results of one policy. The trained limit is the protocol's number of revisions in training; prolonged
-    numbers are at `evaluation.extra_revisions` times that."""
-
-    accuracy: Estimate  # at the trained limit
-    accuracy_prolonged: Estimate
-    acc_at_turn: list[Estimate]  # after the k-th answer (0: the first attempt), up to the prolonged limit
-    tokens: Estimate  # sampled per trajectory, at the trained limit
-    normalised_regret: Estimate  # at `budget` sampled tokens; NaN without a meta-prover
-    budget: int
-    backtracks: Estimate  # backtrack turns per trajectory, prolonged
-    backtrack_right_share: Estimate  # of the backtracks whose right step is known, those that returned to it
-    clean_turns: Estimate  # share of turns without a violation
 
 
 def evaluate(
@@ -57,34 +43,93 @@ def evaluate(
     return scored
 
 
-def summarise(
-    scored: Sequence[Scored],
-    trained: EpisodeProtocol,
-    prolonged: EpisodeProtocol,
+def measure(
+    config: Config,
+    collector: Collector,
+    problems: Sequence[Problem],
     first_wrong_step: FirstWrongStep,
+    name: str,
+    kept: Path | None = None,
 ) -> Summary:
-    """All numbers of the table, with 95 % bootstrap intervals over problems."""
+    """Everything that `config.evaluation` asks for about the collector's policy; `name` is shown. Trajectories are
+    written to the directory `kept` as ``evaluation_NAME….jsonl``; those that are there already are read, not sampled.
+    The tokens are counted in the collector's ledger."""
+    wanted, trained = config.evaluation, config.protocol
+    prolonged = trained.prolonged(wanted.extra_revisions)
+    sampling = Sampling(wanted.temperature, stop_ids=collector.dialogue.chat.stop_ids)
+
+    def rolled_out(collector: Collector, suffix: str = "") -> list[Scored]:
+        path = kept / f"evaluation_{name}{suffix}.jsonl" if kept else None
+        if path is not None and path.exists():
+            return read_trajectories(path)
+        with progress(len(problems) * wanted.samples, f"evaluate {name}{suffix}") as bar:
+            scored = evaluate(problems, collector, sampling, wanted.samples, config.seed, bar.update)
+        if path is not None:
+            write_trajectories(path, scored)
+        return scored
+
+    limits = Limits.of(trained, prolonged)
+    scored = rolled_out(replace(collector, protocol=prolonged))
+    plain = replace(collector, protocol=prolonged, prover=None)
+    forced_rounds = {
+        str(rounds): point(rolled_out(replace(plain, protocol=prolonged.persistent(rounds)), f"_rounds_{rounds}"))
+        for rounds in wanted.extra_rounds
+    }
+    linearised: list[Point] = []
+    if wanted.linearised_revisions:
+        longer = trained.prolonged(wanted.linearised_revisions)
+        sliding = rolled_out(replace(plain, protocol=longer, window=wanted.window), "_linearised")
+        linearised = points_by_answer(sliding, longer.max_answers)
+    by_turn: list[Point] = []
+    if p := wanted.forced_answers:
+        plain = replace(plain, max_answer_tokens=config.prover.max_answer_tokens)
+        by_turn = forced_majority(scored, p, limits.turns, plain, sampling, config.seed)
+    extras = Extras(forced_rounds, linearised, by_turn)
+    forced = forced_tokens(collector.dialogue, scored)
+    return summarise(scored, limits, first_wrong_step, wanted.budgets, forced, extras)
+
+
+def forced_tokens(dialogue: Dialogue, scored: Sequence[Scored]) -> Callable[[Trajectory], int]:
+    """Tokens of one forced answer of a trajectory: the question for it, and the gold answer."""
+    started = next((s.trajectory for s in scored if s.trajectory.turns), None)
+    asked = len(dialogue.forced(started, 1)) - len(started.prefix_ids(1)) if started else 0
+    golds = {s.trajectory.problem.answer for s in scored}
+    length = {gold: asked + len(dialogue.answer(gold)) for gold in golds}
+    return lambda trajectory: length[trajectory.problem.answer]
+
+
+def forced_majority(
+    scored: Sequence[Scored],
+    p: int,
+    turns: int,
+    collector: Collector,
+    sampling: Sampling,
+    seed: int,
+) -> list[Point]:
+    """[maj@p]_j for j = 0 … `turns`: every trajectory cut after j turns (or its end), answered `p` times by force, the
+    majority taken. The tokens are those of the j turns; the forced answers are counted in the ledger as the prover's.
+    """
     trajectories = [s.trajectory for s in scored]
-    limit, most = trained.max_answers, prolonged.max_answers
-    outcomes_NK = [outcomes_by_answer(t, most) for t in trajectories]
-    budget = trained.token_budget
-    regrets = [
-        [] if s.values is None else [normalised_regret(tokens_at_turns(s.trajectory), s.values, budget)] for s in scored
-    ]
-    kinds = [backtracks(t, first_wrong_step) for t in trajectories]
-
-    def estimate(numbers: Sequence[Sequence[float]]) -> Estimate:
-        return bootstrap(per_problem(scored, numbers))
-
-    acc_at_turn = [estimate([[outcomes_K[k]] for outcomes_K in outcomes_NK]) for k in range(most)]
-    return Summary(
-        accuracy=acc_at_turn[limit - 1],
-        accuracy_prolonged=acc_at_turn[-1],
-        acc_at_turn=acc_at_turn,
-        tokens=estimate([[tokens_by_answer(t, limit)[-1]] for t in trajectories]),
-        normalised_regret=estimate(regrets),
-        budget=budget,
-        backtracks=estimate([[sum(turn.spec.phase == Phase.BACKTRACK for turn in t.turns)] for t in trajectories]),
-        backtrack_right_share=estimate([[float(kind == "exact") for kind in row] for row in kinds]),
-        clean_turns=estimate([[float(turn.violation is None) for turn in t.turns] for t in trajectories]),
-    )
+    last = [len(t.turns) - (t.stop is StopReason.VIOLATION) for t in trajectories]
+    right = np.zeros((len(scored), turns + 1))
+    step = max(collector.max_rows // p, 1)
+    collector.engine.sync(-1)
+    for j in range(turns + 1):
+        rows = [i for i, end in enumerate(last) if j <= end]
+        right[:, j] = right[:, max(j - 1, 0)]
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            starts = [trajectories[i].branch(j) for i in some for _ in range(p)]
+            seeds = trajectory_seeds(seed, EVALUATION_STEP + 1 + j, len(starts), some[0] * p)
+            forced = force_answers(
+                starts, seeds, collector.dialogue, collector.engine, sampling, collector.max_answer_tokens
+            )
+            collector.ledger.prover += sum(len(t.turns[-1].completion.token_ids) for t in forced)
+            answered = [Scored(t) for t in grade(forced, collector.grader, collector.rel_tol)]
+            for place, i in enumerate(some):
+                (ballot,) = ballots(answered[place * p : (place + 1) * p], limit=j + 2)
+                right[i, j] = majority(ballot)[-1]
+    collector.engine.release()
+    index = ProblemIndex(scored)
+    tokens = [held(tokens_at_turns(t), turns + 1) for t in trajectories]
+    return [Point(*both) for both in zip(index.means(right), index.means(tokens), strict=True)]

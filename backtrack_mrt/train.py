@@ -19,14 +19,13 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.demonstrations import load_demonstrations, tokenise
-from backtrack_mrt.evaluate import Summary, evaluate, summarise
+from backtrack_mrt.evaluate import Summary, measure
 from backtrack_mrt.progress import progress
-from backtrack_mrt.records import read_trajectories, write_trajectories
 from backtrack_mrt.report import Result
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.selftraining import self_train
 from backtrack_mrt.trainer import BUDGET_STEPS, CrossEntropyTrainer, PolicyTrainer, weighted_row
-from backtrack_mrt.types import Group, Problem, Sampling, Scored
+from backtrack_mrt.types import Group, Problem, Scored
 
 
 @dataclass
@@ -77,19 +76,10 @@ def evaluate_policy(
 ) -> Summary:
     """Held-out results of the policy as it is now. The trajectories are kept in the run directory; a resumed run reads
     the base's from there."""
-    config = parts.config
-    prolonged = config.protocol.prolonged(config.evaluation.extra_revisions)
-    path = run.trajectories / f"evaluation_{name}.jsonl"
-    if path.exists():
-        scored = read_trajectories(path)
-    else:
-        collector = parts.collector(prolonged, with_values=True)
-        sampling = Sampling(config.evaluation.temperature, stop_ids=parts.dialogue.chat.stop_ids)
-        with progress(len(problems) * config.evaluation.samples, f"evaluate {name}") as bar:
-            scored = evaluate(problems, collector, sampling, config.evaluation.samples, config.seed, bar.update)
-        write_trajectories(path, scored)
-        ledger.add(collector.ledger)
-    return summarise(scored, config.protocol, prolonged, first_wrong_step)
+    collector = parts.collector(parts.config.protocol, with_values=parts.config.prover.estimator != "none")
+    summary = measure(parts.config, collector, problems, first_wrong_step, name, run.trajectories)
+    ledger.add(collector.ledger)
+    return summary
 
 
 def fit(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:

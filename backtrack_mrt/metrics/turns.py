@@ -1,67 +1,22 @@
-"""Numbers about trajectories, as pure functions of arrays and frozen data (METHOD: evaluation).
-
-Shapes: P problems, S samples of a problem, E turns, K answers. Intervals are 95 % bootstrap intervals over problems:
-the samples of one problem are not independent.
-"""
+"""What the turns of one trajectory say: answers, tokens, outcomes at lower limits, backtracks."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from backtrack_mrt.protocol import standing_steps
-from backtrack_mrt.types import FloatArray, Phase, Problem, Scored, StopReason, Trajectory
+from backtrack_mrt.types import FloatArray, Phase, Problem, Trajectory
 
 FirstWrongStep = Callable[[Problem, Sequence[str]], int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over `n` trajectories with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def bootstrap(per_problem: Sequence[Sequence[float]], resamples: int = 2000, seed: int = 0) -> Estimate:
-    """Mean over all samples, interval by resampling problems with their samples. NaN with no samples at all."""
-    sums = np.array([float(np.sum(samples)) for samples in per_problem])
-    counts = np.array([len(samples) for samples in per_problem])
-    total = int(counts.sum())
-    if total == 0:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)  # (resamples, P)
-    means = (draws @ sums) / np.maximum(draws @ counts, 1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(float(sums.sum() / total), float(low), float(high), total)
-
-
-def normalised_regret(tokens: ArrayLike, values: ArrayLike, budget: float) -> float:
-    """1 − (1/C0) ∫_0^{C0} V dtokens against an oracle of value 1 (MRT 2503.07572, definition 3.2).
-
-    tokens: sampled tokens at which each value was measured, starting at 0 (shape (E+1,), as V_0 … V_E). Trapezoid,
-    linear interpolation at the budget C0, the last value held up to it.
-    """
-    x, y = np.asarray(tokens, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    inside = x < budget
-    x_cut = np.append(x[inside], budget)
-    y_cut = np.append(y[inside], np.interp(budget, x, y))
-    return float(1.0 - np.trapezoid(y_cut, x_cut) / budget)
-
-
 def tokens_at_turns(trajectory: Trajectory) -> FloatArray:
     """Sampled tokens after 0 … E turns, shape (E+1,)."""
-    return np.cumsum([0] + [len(turn.completion.token_ids) for turn in trajectory.turns]).astype(np.float64)
+    lengths = (len(turn.completion.token_ids) for turn in trajectory.turns)
+    return np.array(list(accumulate(lengths, initial=0)), dtype=np.float64)
 
 
 def answers(trajectory: Trajectory) -> list[tuple[int, str]]:
@@ -81,6 +36,14 @@ def outcomes_by_answer(trajectory: Trajectory, most: int) -> FloatArray:
         if j < len(trajectory.turns) - 1:
             outcomes[k] = float(bool(trajectory.turns[j].right))
     return outcomes
+
+
+def answer_after(trajectory: Trajectory, most: int) -> str | None:
+    """The answer that stands if the trajectory is stopped after its answer number `most`."""
+    given = answers(trajectory)[:most]
+    if len(given) == most and given[-1][0] < len(trajectory.turns) - 1:
+        return given[-1][1]
+    return trajectory.answer
 
 
 def tokens_by_answer(trajectory: Trajectory, most: int) -> FloatArray:
@@ -110,38 +73,14 @@ def backtracks(trajectory: Trajectory, first_wrong_step: FirstWrongStep) -> list
     return kinds
 
 
-def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
-    """What is logged after every rollout, under the run's metric names."""
-    n = len(scored)
-    trajectories = [s.trajectory for s in scored]
-    metrics = {
-        "outcome": float(np.mean([t.outcome for t in trajectories])),
-        "tokens/sampled": float(np.mean([t.sampled_tokens for t in trajectories])),
-        "tokens/env": float(np.mean([t.env_tokens for t in trajectories])),
-        "turns": float(np.mean([len(t.turns) for t in trajectories])),
-    }
-    for reason in StopReason:
-        metrics[f"stop/{reason}"] = sum(t.stop is reason for t in trajectories) / n
-    verdicts = Counter(t.verdict for t in trajectories)
-    for verdict in ("right", "wrong", "unparsable", "timeout"):
-        metrics[f"grader/{verdict}"] = verdicts[verdict] / n
-    for name, count in Counter(turn.violation for t in trajectories for turn in t.turns if turn.violation).items():
-        metrics[f"violation/{name}"] = count / n
-    by_turn: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for s in scored:
-        if s.values is not None:
-            for j, progress in enumerate(s.progress):
-                by_turn[j].append((float(s.values[j + 1]), float(progress)))
-    for j, pairs in sorted(by_turn.items()):
-        values, progress_values = zip(*pairs, strict=True)
-        metrics[f"value/turn_{j}"] = float(np.mean(values))
-        metrics[f"progress/turn_{j}"] = float(np.mean(progress_values))
-    return metrics
-
-
-def per_problem(scored: Sequence[Scored], numbers: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The numbers of every trajectory (any count each), gathered by problem, in order of first appearance."""
-    gathered: dict[str, list[float]] = defaultdict(list)
-    for s, row in zip(scored, numbers, strict=True):
-        gathered[s.trajectory.problem.id].extend(row)
-    return list(gathered.values())
+def withdrawals(trajectory: Trajectory) -> list[bool]:
+    """For each backtrack, whether the answer that it withdrew was right. Those without a graded answer before them are
+    left out."""
+    withdrawn, standing = [], None
+    for turn in trajectory.turns:
+        if turn.spec.phase == Phase.BACKTRACK:
+            if standing is not None:
+                withdrawn.append(standing)
+        elif turn.right is not None:
+            standing = turn.right
+    return withdrawn

@@ -1,0 +1,39 @@
+"""What is logged after every rollout."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from backtrack_mrt.types import Scored, StopReason
+
+
+def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
+    """What is logged after every rollout, under the run's metric names."""
+    n = len(scored)
+    trajectories = [s.trajectory for s in scored]
+    metrics = {
+        "outcome": float(np.mean([t.outcome for t in trajectories])),
+        "tokens/sampled": float(np.mean([t.sampled_tokens for t in trajectories])),
+        "tokens/env": float(np.mean([t.env_tokens for t in trajectories])),
+        "turns": float(np.mean([len(t.turns) for t in trajectories])),
+    }
+    for reason in StopReason:
+        metrics[f"stop/{reason}"] = sum(t.stop is reason for t in trajectories) / n
+    verdicts = Counter(t.verdict for t in trajectories)
+    for verdict in ("right", "wrong", "unparsable", "timeout"):
+        metrics[f"grader/{verdict}"] = verdicts[verdict] / n
+    for name, count in Counter(turn.violation for t in trajectories for turn in t.turns if turn.violation).items():
+        metrics[f"violation/{name}"] = count / n
+    by_turn: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for s in scored:
+        if s.values is not None:
+            for j, progress in enumerate(s.progress):
+                by_turn[j].append((float(s.values[j + 1]), float(progress)))
+    for j, pairs in sorted(by_turn.items()):
+        values, progress_values = zip(*pairs, strict=True)
+        metrics[f"value/turn_{j}"] = float(np.mean(values))
+        metrics[f"progress/turn_{j}"] = float(np.mean(progress_values))
+    return metrics
