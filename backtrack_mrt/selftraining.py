@@ -60,31 +60,34 @@ def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume
 
 
 def collect_share(parts: Assembly, collector: Collector, problems: Iterator[Problem], iteration: int) -> list[Scored]:
-    """The trajectories of one iteration: until its share of the run's sampled tokens (or without such a budget: of the
-    run's trajectories) is used up."""
-    config, algorithm = parts.config, parts.config.algorithm
+    """The trajectories of one iteration: until its share of the run's sampled tokens is used up; without such a budget,
+    its share of the trajectories of as many steps of reinforcement learning."""
+    training, algorithm = parts.config.training, parts.config.algorithm
     assert isinstance(algorithm, SelfTraining)
-    training = config.training
     sampling = Sampling(training.temperature, stop_ids=parts.dialogue.chat.stop_ids)
-    steps = math.ceil(training.steps / algorithm.iterations)
-    budget = training.sampled_tokens
+    share = iteration / algorithm.iterations
     before = collector.ledger.sampled
-    share = None if budget is None else budget * iteration / algorithm.iterations - before
+    if training.sampled_tokens is None:
+        total = math.ceil(training.steps / algorithm.iterations) * training.problems_per_step
+    else:
+        total = max(round(share * training.sampled_tokens) - before, 1)
     collector.engine.sync(iteration)
     scored: list[Scored] = []
-    with progress(steps if share is None else round(share), f"collect {config.algo}, iteration {iteration}") as bar:
-        step, latest = 0, 0
-        while step < steps if share is None else collector.ledger.sampled - before + latest / 2 < share:
-            rows = [
-                problem for problem in islice(problems, training.problems_per_step) for _ in range(training.group_size)
-            ]
-            spent = collector.ledger.sampled
-            scored += collector.collect(
-                rows, trajectory_seeds(config.seed, (iteration << 16) + step, len(rows)), sampling
-            )
-            latest = collector.ledger.sampled - spent
-            step += 1
-            bar.update(1 if share is None else latest)
+    asked = 0
+    with progress(total, f"collect {parts.config.algo}, iteration {iteration}") as bar:
+        while True:
+            spent = collector.ledger.sampled - before
+            # What a problem costs is known once some were solved; then the last batch ends at the budget.
+            cost = 1.0 if training.sampled_tokens is None else spent / asked if asked else total / 8
+            done = asked if training.sampled_tokens is None else spent
+            batch = min(round((total - done) / cost), training.problems_per_step)
+            if batch < 1:
+                break
+            rows = [problem for problem in islice(problems, batch) for _ in range(training.group_size)]
+            seeds = trajectory_seeds(parts.config.seed, (iteration << 24) + asked, len(rows))
+            scored += collector.collect(rows, seeds, sampling)
+            asked += batch
+            bar.update(batch if training.sampled_tokens is None else collector.ledger.sampled - before - spent)
     collector.engine.release()
     return scored
 

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.runlog import RunDir, TokenLedger
-from backtrack_mrt.trainer import PolicyTrainer, by_length, spread
+from backtrack_mrt.trainer import CrossEntropyTrainer, PolicyTrainer, by_length, spread, weighted_row
 from backtrack_mrt.types import (
     Completion,
     Finish,
@@ -52,7 +52,7 @@ def trajectory(problem: Problem, rng: np.random.Generator, turns: int) -> Trajec
 class FixedCollector:
     """Stands for the rollouts: always the same scored trajectories."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: int = 0) -> None:
         rng = np.random.default_rng(0)
         self.problems = [Problem("p" * (k + 1), f"question {k}", "1") for k in range(PROBLEMS)]
         self.scored: dict[str, list[Scored]] = {}
@@ -60,6 +60,7 @@ class FixedCollector:
             members = []
             for g in range(GROUP):
                 row = replace(trajectory(problem, rng, turns=1 + g % 3), outcome=float(g == 0), verdict="wrong")
+                row = replace(row, given=min(given, len(row.turns) - 1))
                 values = rng.uniform(size=len(row.turns) + 1)
                 members.append(Scored(row, values))
             self.scored[problem.id] = members
@@ -135,7 +136,8 @@ def reinforce_gradient(
 ) -> dict[str, torch.Tensor]:
     """−∇ Σ w_{i,j} log π(token) / number of sampled tokens, one row at a time and without padding."""
     model = make_model()
-    tokens = sum(s.trajectory.sampled_tokens for rows in collector.scored.values() for s in rows)
+    trajectories = [s.trajectory for rows in collector.scored.values() for s in rows]
+    tokens = sum(j >= 0 for trajectory in trajectories for j in trajectory.turn_index())
     for problem in collector.problems:
         members = tuple(collector.scored[problem.id])
         for member, turn_weights in zip(members, weights(Group(problem, members)), strict=True):
@@ -162,6 +164,48 @@ def test_gradient_is_reinforce(tmp_path: Path, credit: str, micro_batch: str) ->
     algorithm = make_config(tmp_path, *flags).algorithm
     ours = trained_gradient(tmp_path, collector, *flags)
     assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights)) < 1e-5
+
+
+def test_given_turns_have_no_gradient(tmp_path: Path) -> None:
+    """Rows that were branched off a shared prefix are trained on what they sampled themselves."""
+    branched, whole = FixedCollector(given=1), FixedCollector()
+    algorithm = make_config(tmp_path, "--algo", "grpo").algorithm
+    ours = trained_gradient(tmp_path, branched, "--algo", "grpo")
+    assert difference(ours, reinforce_gradient(branched, algorithm.turn_weights)) < 1e-5
+    assert difference(ours, reinforce_gradient(whole, algorithm.turn_weights)) > 0.05
+
+
+@pytest.mark.parametrize("micro_batch", ["8", "2"])
+def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str) -> None:
+    """Σ w·−log π over the number of tokens with weight, however the rows are split."""
+    collector = FixedCollector()
+    trajectories = [s.trajectory for rows in collector.scored.values() for s in rows]
+    rng = np.random.default_rng(1)
+    turn_weights = [rng.integers(0, 3, len(t.turns)).astype(float) for t in trajectories]
+    rows = [weighted_row(t, w) for t, w in zip(trajectories, turn_weights, strict=True)]
+    flags = ("--algo", "star", "--training.problems_per_step", "8", "--training.micro_batch_size", micro_batch)
+    config = make_config(tmp_path, *flags)
+    tokenizer = byte_tokenizer(BARE, SPECIAL[BARE])
+    tokenizer.pad_token = tokenizer.eos_token
+    trainer = CrossEntropyTrainer(
+        model=make_model(),
+        tokenizer=tokenizer,
+        rows=rows,
+        config=config,
+        run=RunDir.create(config, overwrite=True),
+        on_step=lambda *_, **__: None,
+        epochs=1,
+    )
+    keep = KeepGradient()
+    trainer.add_callback(keep)
+    trainer.fit()
+    model, count = make_model(), sum(weight > 0 for row in rows for weight in row["weights"])
+    for row in rows:
+        ids = torch.tensor([row["input_ids"]])
+        logprobs = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        (-(torch.tensor(row["weights"])[1:] * logprobs).sum() / count).backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert difference(keep.gradient, expected) < 1e-5
 
 
 def test_alpha_zero_has_the_gradient_of_grpo(tmp_path: Path) -> None:
