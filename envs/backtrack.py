@@ -55,7 +55,7 @@ class Backtrack(EpisodeProtocol):
 
     @property
     def max_turns(self) -> int:
-        return 1 + 3 * self.max_revisions
+        return 1 + 3 * self.max_revisions + self.forced_checks
 
     @property
     def max_answers(self) -> int:
