@@ -19,6 +19,8 @@ import backtrack_mrt.envs.backtrack
 from backtrack_mrt.chat import ByteChat, ChatFormat
 from backtrack_mrt.env import EpisodeEnv
 from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.open_ended import OpenEnded
+from backtrack_mrt.envs.retry import Retry
 from backtrack_mrt.envs.single import Single
 from backtrack_mrt.prompting import load_prompts
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, ProtocolViolation, standing_steps
@@ -81,15 +83,18 @@ def test_text_after_the_last_field_changes_no_earlier_field(data, phase, suffix)
 
 
 @st.composite
-def trajectories(draw) -> Trajectory:
+def trajectories(draw) -> tuple[Trajectory, EpisodeProtocol]:
     """A trajectory of any protocol and chat, by a policy that often keeps to the grammar."""
     limits = {"token_budget": 8000, "attempt_tokens": 2000}
     if draw(st.booleans()):  # tight: some turn will be cut off
         limits = {"token_budget": draw(st.integers(1, 600)), "attempt_tokens": draw(st.integers(1, 400))}
-    protocol: EpisodeProtocol = Backtrack(**limits, detect_tokens=600, backtrack_tokens=600)
-    if draw(st.sampled_from([False, False, False, True])):
-        protocol = Single(**limits)
-    name = type(protocol).__name__.lower()
+    name = draw(st.sampled_from(["backtrack"] * 4 + ["single", "retry", "open_ended"]))
+    protocol: EpisodeProtocol = {
+        "backtrack": Backtrack(**limits, detect_tokens=600, backtrack_tokens=600),
+        "single": Single(**limits),
+        "retry": Retry(**limits, max_retries=draw(st.integers(0, 3))),
+        "open_ended": OpenEnded(token_budget=limits["token_budget"], max_episodes=draw(st.integers(1, 5))),
+    }[name]
     question = draw(st.one_of(st.text(max_size=20), st.sampled_from(SPECIAL_TEXT)))
     prompts, chat = load_prompts(name, draw(st.sampled_from(["terse", "instruct"]))), draw(st.sampled_from(CHATS))
     env = EpisodeEnv(protocol, [Problem("p", question, "2")], prompts, grade=lambda _, answer: "right", chat=chat)
@@ -97,18 +102,18 @@ def trajectories(draw) -> Trajectory:
     done = False
     while not done:
         standing = len(standing_steps(env.trajectory.turns))
-        kind = draw(st.sampled_from(["text"] * 8 + ["sampled"] * 8 + ["garbage", "cut", "other"]))
+        kind = draw(st.sampled_from(["text"] * 8 + ["sampled"] * 8 + ["piece"] * 4 + ["garbage", "cut", "other"]))
         text = draw(garbage if kind == "garbage" else well_formed(info["phase"], standing).map(itemgetter(0)))
         action: object = text
-        if kind in ("sampled", "cut"):
-            ids = chat.encode(text) + ((chat.eos_id,) if kind == "sampled" else ())
-            action = Completion(ids, (-1.0,) * len(ids), Finish.STOP if kind == "sampled" else Finish.LENGTH)
+        if finish := {"sampled": Finish.STOP, "cut": Finish.LENGTH, "piece": Finish.CUT}.get(kind):
+            ids = chat.encode(text) + ((chat.eos_id,) if finish is Finish.STOP else ())
+            action = Completion(ids, (-1.0,) * len(ids), finish)
         elif kind == "other":
             action = draw(st.sampled_from([None, 7, b"No error", ["No error"]]))
         *_, reward, terminated, truncated, info = env.step(action)
         done = terminated or truncated
         check_step(env, reward, terminated, truncated, chat)
-    return env.trajectory
+    return env.trajectory, protocol
 
 
 def check_step(env: EpisodeEnv, reward: float, terminated: bool, truncated: bool, chat) -> None:
@@ -118,10 +123,10 @@ def check_step(env: EpisodeEnv, reward: float, terminated: bool, truncated: bool
     assert truncated == (trajectory.stop is StopReason.BUDGET)
     assert terminated == (trajectory.stop not in (None, StopReason.BUDGET))
     assert reward == (0.0 if trajectory.stop is None else trajectory.outcome)
-    check_masks(trajectory, chat)
+    check_masks(trajectory, env.protocol, chat)
 
 
-def check_masks(trajectory: Trajectory, chat) -> None:
+def check_masks(trajectory: Trajectory, protocol: EpisodeProtocol, chat) -> None:
     """Masks cover exactly the model's tokens, prefixes grow turn by turn, and the tokens say what was parsed."""
     ids, index = trajectory.token_ids, trajectory.turn_index()
     rest = ids[len(trajectory.prompt_ids) :]
@@ -134,18 +139,23 @@ def check_masks(trajectory: Trajectory, chat) -> None:
         assert end[: len(start)] == start
         assert end[len(start) :] == turn.instruction_ids + turn.completion.token_ids
         assert chat.decode(own) == turn.text
-        check_turn(trajectory.turns[:j], turn)
+        goes_on = j > 0 and trajectory.turns[j - 1].completion.finish is Finish.CUT
+        assert (turn.instruction_ids == ()) == (j == 0 or goes_on)
+        check_turn(trajectory.turns[:j], turn, protocol)
 
 
-def check_turn(before: tuple[Turn, ...], turn: Turn) -> None:
+def check_turn(before: tuple[Turn, ...], turn: Turn, protocol: EpisodeProtocol) -> None:
     """An accepted turn claims what its own text says; only the last one may be refused."""
     assert all(earlier.parsed is not None for earlier in before)
-    if turn.parsed is not None and turn.spec.phase != Phase.ATTEMPT:
-        assert turn.parsed == Backtrack().parse(turn.spec.phase, turn.text, before)
+    if turn.parsed is not None:
+        parse = protocol.parse_piece if turn.completion.finish is Finish.CUT else protocol.parse
+        assert turn.parsed == parse(turn.spec.phase, turn.text, before)
 
 
 @given(trajectories())
-def test_budget_masks_and_text_agree_in_every_trajectory(trajectory):
+def test_budget_masks_and_text_agree_in_every_trajectory(drawn):
+    trajectory, protocol = drawn
+    assert len(trajectory.turns) <= protocol.max_turns
     assert trajectory.stop is not None
     assert trajectory.outcome == float(trajectory.answer is not None and trajectory.stop is not StopReason.VIOLATION)
 
