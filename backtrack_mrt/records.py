@@ -12,6 +12,11 @@
     values     [V_0 … V_E] or null
 
 `parsed` is null or {answer, steps, step, verdict}: see `backtrack_mrt.types.Parsed`. NaN is written as null.
+
+Of trajectories that other programs write only `problem` {id, question, answer} and `turns` are needed, and of a turn
+`answer` or `text` (its last box is then the answer) and `tokens`, their number, or `token_ids`. What is missing is
+filled in: ids that are not known are -1, log-probabilities NaN; the first turn is an attempt, later ones are revisions;
+the trajectory is finished, and its answer is the last one given. Such trajectories can be analysed, not trained on.
 """
 
 from __future__ import annotations
@@ -20,13 +25,29 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.types import Completion, Finish, Parsed, Problem, Scored, StopReason, Trajectory, Turn, TurnSpec
+from backtrack_mrt.grading.extract import extract_boxed
+from backtrack_mrt.types import (
+    Completion,
+    Finish,
+    Parsed,
+    Phase,
+    Problem,
+    Scored,
+    StopReason,
+    TokenIds,
+    Trajectory,
+    Turn,
+    TurnSpec,
+)
+
+MOST_TOKENS = 10_000_000  # of a turn of which only their number is known
 
 
 def write_trajectories(path: Path, scored: Iterable[Scored]) -> None:
@@ -37,15 +58,18 @@ def write_trajectories(path: Path, scored: Iterable[Scored]) -> None:
 
 
 def read_trajectories(path: Path) -> list[Scored]:
-    """The trajectories of a file. Raises UserError naming the line that is not one."""
+    """The trajectories of a file. Raises UserError if it cannot be read, naming the line that is not one."""
     scored = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                scored.append(from_record(json.loads(line)))
-            except (ValueError, KeyError, TypeError) as error:
-                reason = f"line {number} is not a trajectory: {error!r}"
-                raise UserError("trajectories", str(path), reason, "Give a file that a run has written.") from error
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    scored.append(from_record(json.loads(line)))
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    reason = f"line {number} is not a trajectory: {_told(error)}"
+                    raise UserError("trajectories", str(path), reason, "docs/evaluation.md has the form.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("trajectories", str(path), f"cannot be read: {error}", "Give a JSONL file in UTF-8.") from error
     return scored
 
 
@@ -66,18 +90,22 @@ def as_record(scored: Scored) -> dict[str, Any]:
 
 
 def from_record(record: dict[str, Any]) -> Scored:
-    """The inverse of `as_record`."""
+    """The inverse of `as_record`; also of another program's record. Raises ValueError, KeyError or TypeError."""
+    problem = record["problem"]
+    turns = tuple(_turn(turn, first=j == 0) for j, turn in enumerate(record["turns"]))
+    given = [turn.parsed.answer for turn in turns if turn.parsed is not None and turn.parsed.answer is not None]
+    stop = record.get("stop", StopReason.FINISHED)
     trajectory = Trajectory(
-        problem=Problem(**record["problem"]),
-        prompt_ids=tuple(record["prompt_ids"]),
-        turns=tuple(_turn(turn) for turn in record["turns"]),
-        stop=None if record["stop"] is None else StopReason(record["stop"]),
-        answer=record["answer"],
-        outcome=_or_nan(record["outcome"]),
-        verdict=record["verdict"],
-        given=record["given"],
+        problem=Problem(str(problem["id"]), problem["question"], str(problem["answer"]), problem.get("source") or ""),
+        prompt_ids=tuple(record.get("prompt_ids") or ()),
+        turns=turns,
+        stop=None if stop is None else StopReason(stop),
+        answer=record.get("answer", given[-1] if given else None),
+        outcome=_or_nan(record.get("outcome")),
+        verdict=record.get("verdict"),
+        given=record.get("given", 0),
     )
-    values = record["values"]
+    values = record.get("values")
     return Scored(trajectory, None if values is None else np.array([_or_nan(v) for v in values], dtype=np.float64))
 
 
@@ -97,21 +125,53 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _turn(record: dict[str, Any]) -> Turn:
-    parsed = record["parsed"]
+def _turn(record: dict[str, Any], first: bool) -> Turn:
+    token_ids = tuple(record["token_ids"]) if "token_ids" in record else _unknown(_count(record["tokens"]))
+    text = record.get("text") or ""
+    logprobs = record.get("logprobs")
     return Turn(
-        spec=TurnSpec(record["phase"], record["max_new_tokens"], record["fields"]),
-        text=record["text"],
-        parsed=None if parsed is None else Parsed(**parsed | {"steps": tuple(parsed["steps"])}),
-        instruction_ids=tuple(record["instruction_ids"]),
-        completion=Completion(
-            token_ids=tuple(record["token_ids"]),
-            logprobs=tuple(_or_nan(value) for value in record["logprobs"]),
-            finish=Finish(record["finish"]),
+        spec=TurnSpec(
+            record.get("phase") or (Phase.ATTEMPT if first else Phase.REVISE),
+            record.get("max_new_tokens", len(token_ids)),
+            record.get("fields") or {},
         ),
-        violation=record["violation"],
-        right=record["right"],
+        text=text,
+        parsed=_parsed(record, text),
+        instruction_ids=tuple(record.get("instruction_ids") or ()),
+        completion=Completion(
+            token_ids=token_ids,
+            logprobs=(math.nan,) * len(token_ids) if logprobs is None else tuple(map(_or_nan, logprobs)),
+            finish=Finish(record.get("finish", Finish.STOP)),
+        ),
+        violation=record.get("violation"),
+        right=record.get("right"),
     )
+
+
+def _parsed(record: dict[str, Any], text: str) -> Parsed | None:
+    if "parsed" in record:
+        parsed = record["parsed"]
+        return None if parsed is None else Parsed(**parsed | {"steps": tuple(parsed.get("steps", ()))})
+    if "answer" not in record and "text" not in record:
+        raise KeyError("text")
+    answer = record.get("answer", extract_boxed(text))
+    return None if record.get("violation") else Parsed(answer=None if answer is None else str(answer))
+
+
+def _told(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else repr(error)
+
+
+def _count(tokens: Any) -> int:
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= MOST_TOKENS:
+        raise ValueError(f"tokens is {tokens!r}, not a number of tokens")
+    return tokens
+
+
+@lru_cache(maxsize=1024)
+def _unknown(tokens: int) -> TokenIds:
+    """So many ids that are not known; shared, since there may be millions of them."""
+    return (-1,) * tokens
 
 
 def _number(value: float) -> float | None:

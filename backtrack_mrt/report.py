@@ -39,33 +39,16 @@ class Result:
         }
 
     def table(self) -> Table:
-        """Before → after, with 95 % intervals."""
+        """Before → after, with 95 % intervals: the most important numbers. All of them are in summary.json."""
         table = Table(title=f"{self.algo}: held-out problems, n = {self.base.accuracy.n}, 95 % intervals")
         table.add_column("")
         for column in ("base", "trained", "change"):
             table.add_column(column, justify="right")
-        for name, base, trained in self._rows():
+        pairs = zip(rows(self.base, self.trained_revisions), rows(self.trained, self.trained_revisions), strict=True)
+        for (name, base), (_, trained) in pairs:
             if base.n and trained.n:
                 table.add_row(name, str(base), str(trained), f"{trained.mean - base.mean:+.3f}")
         return table
-
-    def _rows(self) -> Sequence[tuple[str, Estimate, Estimate]]:
-        base, trained = self.base, self.trained
-        last = len(base.acc_at_turn) - 1
-        rows = [
-            (f"final accuracy, {self.trained_revisions} revisions (as trained)", base.accuracy, trained.accuracy),
-            (f"final accuracy, {last} revisions", base.accuracy_prolonged, trained.accuracy_prolonged),
-        ]
-        for k, (before, after) in enumerate(zip(base.acc_at_turn, trained.acc_at_turn, strict=True)):
-            rows.append(("Acc@turn, first attempt" if k == 0 else f"Acc@turn, revision {k}", before, after))
-        return [
-            *rows,
-            ("tokens per trajectory", base.tokens, trained.tokens),
-            (f"normalised regret at {base.budget} tokens", base.normalised_regret, trained.normalised_regret),
-            ("backtracks per trajectory", base.backtracks, trained.backtracks),
-            ("backtracks to the right step", base.backtrack_right_share, trained.backtrack_right_share),
-            ("turns without a violation", base.clean_turns, trained.clean_turns),
-        ]
 
     def plot(self, path: Path, history: Sequence[Mapping[str, float]]) -> None:
         """Left: accuracy against revisions allowed, base and trained. Right: outcome (or loss) over the updates."""
@@ -86,9 +69,35 @@ class Result:
         )
         left.set(xlabel="revisions allowed", ylabel="held-out accuracy (95 % interval)")
         left.legend()
-        metric, label = ("outcome", "outcome of the training rollouts") if any("outcome" in row for row in history) else ("loss", "loss")
-        points = [(row["step"], row[metric]) for row in history if metric in row]
-        right.plot(*zip(*points, strict=True), color=TRAINED)
+        rewarded = any("outcome" in row for row in history)
+        metric, label = ("outcome", "outcome of the training rollouts") if rewarded else ("loss", "loss")
+        logged = [(row["step"], row[metric]) for row in history if metric in row]
+        right.plot(*zip(*logged, strict=True), color=TRAINED)
         right.set(xlabel="update", ylabel=label)
         figure.savefig(path, dpi=150)
         plt.close(figure)
+
+
+def rows(summary: Summary, revisions: int) -> list[tuple[str, Estimate]]:
+    """The most important numbers with their names, in the same order for every policy; `revisions` is the trained
+    limit. A number that was not measured has n = 0."""
+    last = len(summary.acc_at_turn) - 1
+    found = [(f"final accuracy, {revisions} revisions (as trained)", summary.accuracy)]
+    if last > revisions:
+        found.append((f"final accuracy, {last} revisions", summary.accuracy_prolonged))
+    for k, accuracy in enumerate(summary.acc_at_turn):
+        found.append(("Acc@turn, first attempt" if k == 0 else f"Acc@turn, revision {k}", accuracy))
+    samples = len(summary.maj_at_k)
+    if samples > 1:
+        found += [(f"pass@{samples}", summary.pass_at_k[-1]), (f"maj@{samples}", summary.maj_at_k[-1])]
+    return [
+        *found,
+        ("first attempt wrong, final answer right", summary.wrong_to_right),
+        ("first attempt right, final answer wrong", summary.right_to_wrong),
+        ("tokens per trajectory", summary.tokens),
+        (f"normalised regret at {summary.budget} tokens", summary.normalised_regret),
+        ("backtracks per trajectory", summary.backtracks),
+        ("backtracks to the right step", summary.backtrack_right_share),
+        ("backtracks though right", summary.backtrack_though_right),
+        ("turns without a violation", summary.clean_turns),
+    ]
