@@ -98,8 +98,9 @@ class Comparison:
 
     def _numbers(self, label: str) -> Iterator[tuple[str, Any]]:
         yield "runs", [str(run.path) for run in self.runs[label]]
-        for name, place in COMPARED.items():
-            value = _at(place)
+        numbers: dict[str, Callable[[Run], float]] = {name: at(*place) for name, place in COMPARED.items()}
+        numbers |= {"gain over the base": gain, "token efficiency over the base": efficiency}
+        for name, value in numbers.items():
             yield (
                 name,
                 {
@@ -108,14 +109,6 @@ class Comparison:
                     "runs": [value(run) for run in self.runs[label]],
                 },
             )
-        gain = _gain
-        yield (
-            "gain over the base",
-            {
-                "mean": asdict(self.estimate(label, gain)),
-                "difference": asdict(self.difference(label, gain)),
-            },
-        )
         for kind in ("sampled", "env", "prover"):
             tokens = [run.summary["tokens"]["training"][kind] for run in self.runs[label]]
             yield f"training tokens, {kind}", tokens
@@ -124,11 +117,11 @@ class Comparison:
     def rows(self) -> list[list[str]]:
         """The table: one row per algorithm, the base first."""
         header = ["algorithm", *COMPARED, "gain", f"gain − {self.reference}'s", "sampled tokens", "prover tokens", "s"]
-        base = [_cell(self.estimate(self.reference, _at(("base", *place[1:])))) for place in COMPARED.values()]
+        base = [_cell(self.estimate(self.reference, at("base", *place[1:]))) for place in COMPARED.values()]
         rows = [header, ["base", *base, "", "", "", "", ""]]
         for label, members in self.runs.items():
-            numbers = [_cell(self.estimate(label, _at(place))) for place in COMPARED.values()]
-            gains = [_cell(self.estimate(label, _gain), "+"), _cell(self.difference(label, _gain), "+")]
+            numbers = [_cell(self.estimate(label, at(*place))) for place in COMPARED.values()]
+            gains = [_cell(self.estimate(label, gain), "+"), _cell(self.difference(label, gain), "+")]
             ledgers = [run.summary["tokens"]["training"] for run in members]
             costs = [f"{np.mean([ledger[kind] for ledger in ledgers]):,.0f}" for kind in ("sampled", "prover")]
             seconds = f"{np.mean([run.summary['seconds']['train'] for run in members]):.0f}"
@@ -172,13 +165,14 @@ class Comparison:
         plot_all(self.runs, folder)
 
 
-def efficiency(run: Run, share: float = 0.9) -> float:
-    """Tokens that the base needs / tokens that the trained policy needs for the same accuracy: `share` of the lower of
-    their two highest."""
-    curves = []
-    for side in ("base", "trained"):
-        curve = run.summary[side]["curve"]
-        curves.append([np.array([mean_of(point) for point in curve[name]]) for name in ("accuracy", "tokens")])
+def efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:
+    """Tokens that the other policy (`than`, or the run's own base) needs / tokens that the trained policy needs for the
+    same accuracy: `share` of the lower of their two highest."""
+    summaries = [run.summary["base"] if than is None else than.summary["trained"], run.summary["trained"]]
+    curves = [
+        tuple(np.array([mean_of(point) for point in summary["curve"][name]]) for name in ("accuracy", "tokens"))
+        for summary in summaries
+    ]
     level = share * min(accuracy.max() for accuracy, _ in curves)
     theirs, ours = (_tokens_for(level, accuracy, tokens) for accuracy, tokens in curves)
     return theirs / ours
@@ -208,11 +202,13 @@ def differences(ours: Any, theirs: Any) -> str:
     return f"{ours!r} against {theirs!r}"
 
 
-def _at(place: tuple[str | int, ...]) -> Callable[[Run], float]:
+def at(*place: str | int) -> Callable[[Run], float]:
+    """The mean of an estimate in summary.json, as a number of a run."""
     return lambda run: run.mean(*place)
 
 
-def _gain(run: Run) -> float:
+def gain(run: Run) -> float:
+    """Accuracy of the trained policy minus the base's, at the trained limit."""
     return run.mean("trained", "accuracy") - run.mean("base", "accuracy")
 
 

@@ -60,7 +60,7 @@ def accuracy_at_turn(axes: Any, runs: Runs) -> None:
     """Accuracy after each answer."""
     for label, style, summaries in _sides(runs):
         answers = np.array([[mean_of(e) for e in summary["acc_at_turn"]] for summary in summaries])
-        _band(axes, np.arange(answers.shape[1]), answers, label, style)
+        _band(axes, np.arange(answers.shape[1], dtype=np.float64), answers, label, style)
     axes.axvline(next(iter(runs.values()))[0].summary["trained_revisions"], color="black", lw=0.8, ls=":")
     axes.set(xlabel="revisions allowed; dotted: as trained", ylabel="accuracy")
 

@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""The paper in miniature: the embedded default through all algorithms, with several seeds, and what it shows.
+
+    python scripts/reproduce.py                                 # docs/results.md and its figures
+    python scripts/reproduce.py --seeds 0 1 --out /tmp/results --runs /tmp/runs
+
+Seeds run side by side, one process of one thread each. Finished runs are taken as they are: an interrupted
+reproduction goes on where it stopped. Flags that this script does not know go to every run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from backtrack_mrt.comparison import Comparison
+from backtrack_mrt.effects import effects, table
+from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.runs import read_run
+from backtrack_mrt.stitching import FORMS
+
+SCRIPTS = Path(__file__).parent
+REFERENCE, OTHERS = "mrt-rl", ["grpo", "length-penalty", "star", "rise", "mrt-star"]
+SETTINGS = ["--training.steps", "32", "--data.eval_size", "1024"]
+WARM_STEPS = 40  # updates of each warm start; its loss is the mean over the last quarter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="SEED")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/reproduction"), metavar="FOLDER", help="run directories"
+    )
+    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER", help="where results.md goes")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="seeds that run side by side")
+    args, flags = parser.parse_known_args()
+    start = time.monotonic()
+    args.runs.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda seed: one_seed(seed, args.runs, [*SETTINGS, *flags]), args.seeds))
+    minutes = (time.monotonic() - start) / 60
+    algos = [REFERENCE, *OTHERS]
+    comparison = Comparison([read_run(args.runs / f"{algo}-seed{seed}") for algo in algos for seed in args.seeds])
+    found = effects(comparison, {form: [warm_loss(args.runs, form, seed) for seed in args.seeds] for form in FORMS})
+    images = args.out / "images" / "results"
+    comparison.write(images)
+    text = "\n".join(
+        [
+            "# The paper in miniature",
+            "",
+            f"`python {' '.join(['scripts/reproduce.py', '--seeds', *map(str, args.seeds), *flags])}`: each run with "
+            f"{' '.join(SETTINGS)}. {minutes:.0f} minutes in the last call, {args.jobs} processes of one thread. "
+            "No seed was left out.",
+            "",
+            table(found),
+            comparison.markdown().replace("# ", "## ", 1),
+            *(f"![{path.stem}](images/results/{path.name})" for path in sorted(images.glob("*.png"))),
+            "",
+        ]
+    )
+    (args.out / "results.md").write_text(text, encoding="utf-8")
+    print(table(found))
+    print(f"{args.out / 'results.md'}, {minutes:.0f} minutes")
+
+
+def one_seed(seed: int, runs: Path, flags: list[str]) -> None:
+    """All algorithms and warm starts with one seed."""
+    log = runs / f"seed{seed}.log"
+    train = ["train_backtrack.py", *flags]
+    call(log, [*train, "--algo", REFERENCE, "--compare", *OTHERS, "--seeds", str(seed), "--output-dir", str(runs)])
+    data = runs / f"warm-seed{seed}"
+    if not data.exists():
+        call(log, ["make_warmstart.py", "--out", str(data), *flags, "--training.steps", "24", "--seed", str(seed)])
+    for form, (env, _) in FORMS.items():
+        run = runs / f"sft-{form}-seed{seed}"
+        if (run / "summary.json").exists():
+            continue
+        sft = [*train, "--algo", "sft", "--env", env, "--data.traces", str(data / f"{form}.jsonl"), "--seed", str(seed)]
+        steps = ["--training.steps", str(WARM_STEPS), "--data.eval_size", "32", "--prover.estimator", "none"]
+        call(log, [*sft, *steps, "--output-dir", str(run), "--overwrite"])
+
+
+def call(log: Path, command: list[str]) -> None:
+    """Run one of the scripts in one thread; its output goes to `log`."""
+    print(" ".join(command), flush=True)
+    with log.open("a", encoding="utf-8") as file:
+        done = subprocess.run(
+            [sys.executable, str(SCRIPTS / command[0]), *command[1:]],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+    if done.returncode:
+        raise UserError("reproduction", " ".join(command), f"exit code {done.returncode}", f"See {log}.")
+
+
+def warm_loss(runs: Path, form: str, seed: int) -> float:
+    """Cross-entropy per learnt token over the last quarter of a warm start."""
+    lines = (runs / f"sft-{form}-seed{seed}" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    return float(np.mean(losses[-len(losses) // 4 :]))
+
+
+if __name__ == "__main__":
+    run_main(main)
