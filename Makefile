@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-marked lint clean
+.PHONY: demo reproduce test test-marked lint clean
 
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/python scripts/train_backtrack.py --algo mrt-rl --output-dir runs/demo --overwrite
+
+reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about an hour
+	$(BIN)/python scripts/reproduce.py
 
 test: $(INSTALLED)  ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not smollm2"
