@@ -15,18 +15,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backtrack_mrt.assembly import Assembly, assemble
+from backtrack_mrt.assembly import assemble
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.signs import SPLITS, generate, is_right, misses
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.evaluate import evaluate
-from backtrack_mrt.metrics import Estimate, backtracks, bootstrap, outcomes_by_answer, tokens_by_answer
+from backtrack_mrt.metrics import (
+    Estimate,
+    backtracks,
+    bootstrap,
+    majority_at_tokens,
+    outcomes_by_answer,
+    tokens_by_answer,
+)
 from backtrack_mrt.protocol import standing_steps
 from backtrack_mrt.types import Phase, Problem, Sampling, Scored, StopReason, Trajectory, Turn, TurnSpec
 
 LIMITS = (0, 1, 2, 3, 6)  # revisions allowed
 TRAINED = 3
+ATTEMPTS = 16  # independent ones per problem
 
 
 class CheckedAttempt(Backtrack):
@@ -79,11 +87,9 @@ def values_by_right_blocks(scored: Sequence[Scored]) -> dict[tuple[int, str], di
     return table
 
 
-def restarts(parts: Assembly, problems: Sequence[Problem], sampling: Sampling, attempts: int, seed: int) -> np.ndarray:
-    """Mean tokens and accuracy of up to 1 … `attempts` attempts, each kept if its own check finds no error, shape
-    (attempts, 2). The last attempt allowed is not checked."""
-    protocol = CheckedAttempt(**parts.config.protocol.model_dump())
-    scored = evaluate(problems, parts.collector(protocol, False), sampling, attempts, seed + 1)
+def restarts(scored: Sequence[Scored], attempts: int) -> np.ndarray:
+    """Mean tokens and accuracy of up to 1 … `attempts` checked attempts, each kept if its own check finds no error,
+    shape (attempts, 2). The last attempt allowed is not checked."""
     curve = np.zeros((attempts, 2))
     for start in range(0, len(scored), attempts):
         rows = [s.trajectory for s in scored[start : start + attempts]]
@@ -97,7 +103,7 @@ def restarts(parts: Assembly, problems: Sequence[Problem], sampling: Sampling, a
                     answer = (parsed.answer if parsed else None) or ""
                     curve[allowed - 1, 1] += is_right(row.problem, answer)
                     break
-    return curve / len(problems)
+    return curve / (len(scored) / attempts)
 
 
 def main() -> None:
@@ -147,12 +153,16 @@ def main() -> None:
         cells = "  ".join(f"{k}: {np.mean(column[k]):.3f} ({len(column[k])})" for k in sorted(column))
         print(f"  {blocks} blocks, after {phase:<10} {cells}")
 
-    curve = restarts(parts, problems[: args.restart_problems], sampling, 16, args.seed)
-    print("\nbacktracking against independent restarts at equal sampled tokens")
+    checked = CheckedAttempt(**parts.config.protocol.model_dump())
+    several = problems[: args.restart_problems]
+    attempted = evaluate(several, parts.collector(checked, False), sampling, ATTEMPTS, args.seed + 1)
+    curve = restarts(attempted, ATTEMPTS)
+    print("\nbacktracking against independent attempts at equal sampled tokens: restarts until a check accepts, votes")
     for limit in (TRAINED, LIMITS[-1]):
         budget = spent[limit].mean
         other = np.interp(budget, curve[:, 0], curve[:, 1])
-        print(f"  {budget:.0f} tokens ({limit} revisions): {final[limit].mean:.3f} against {other:.3f}")
+        votes = majority_at_tokens(attempted, 1, budget)
+        print(f"  {budget:.0f} tokens ({limit} revisions): {final[limit].mean:.3f} against {other:.3f}, {votes}")
 
 
 if __name__ == "__main__":

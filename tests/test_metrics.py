@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtrack_mrt.metrics import (
+    ProblemIndex,
     answers,
     backtracks,
     bootstrap,
     normalised_regret,
     outcomes_by_answer,
     per_problem,
+    ratio_estimates,
     rollout_metrics,
     tokens_at_turns,
     tokens_by_answer,
@@ -128,11 +130,31 @@ def test_bootstrap_resamples_problems_not_samples() -> None:
     assert bootstrap([[], []]).n == 0
 
 
-def test_bootstrap_interval_covers() -> None:
-    """About 95 % of the intervals of Bernoulli(.3) means hold the truth (n = 100 problems, 300 repetitions)."""
-    rng = np.random.default_rng(1)
-    estimates = [bootstrap(rng.binomial(1, 0.3, size=(100, 1)).tolist(), resamples=400) for _ in range(300)]
-    assert 0.90 <= np.mean([e.low <= 0.3 <= e.high for e in estimates]) <= 0.99
+def test_bootstrap_intervals_cover() -> None:
+    """500 simulated data sets of 200 problems with 4 samples each, whose chances differ between problems (mean .3, so
+    that samples of a problem are correlated): 95 % of the intervals should hold the truth."""
+    rng = np.random.default_rng(0)
+    chances = rng.beta(0.6, 1.4, size=(200, 500))
+    estimates = ratio_estimates(rng.binomial(4, chances), np.full(chances.shape, 4))
+    assert 0.93 <= np.mean([e.low <= 0.3 <= e.high for e in estimates]) <= 0.98
+
+
+def test_too_few_problems_have_no_interval() -> None:
+    few = bootstrap([[0.0, 1.0]] * 4 + [[]] * 10)
+    assert (few.mean, few.n) == (0.5, 8)
+    assert np.isnan(few.low)
+    assert np.isnan(few.high)
+    assert str(few) == "0.500 (too few problems for an interval)"
+
+
+def test_means_are_over_samples_then_problems() -> None:
+    """The first problem has two trajectories, the second one; one number is missing."""
+    other = replace(CORRECTED, problem=Problem("other", "q", "2"))
+    index = ProblemIndex([Scored(CORRECTED), Scored(other), Scored(CORRECTED)])
+    means = index.means([[0.0, np.nan], [1.0, 5.0], [1.0, np.nan]])
+    assert [(e.mean, e.n) for e in means] == [(0.75, 3), (5.0, 1)]
+    (ratio,) = index.ratios([[0.0], [1.0], [1.0]], [[1.0], [1.0], [2.0]])
+    assert (ratio.mean, ratio.n) == (0.5, 4)
 
 
 def test_per_problem_keeps_ragged_numbers_together() -> None:

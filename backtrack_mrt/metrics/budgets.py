@@ -33,19 +33,20 @@ def accuracy_at_budgets(scored: Sequence[Scored], budgets: ArrayLike) -> FloatAr
     return np.array([correct_at_budgets(s.trajectory, budgets) for s in scored])
 
 
-def tokens_to_reach(accuracy: FloatArray, budgets: FloatArray, level: float) -> FloatArray:
-    """Budget at which each curve first reaches `level`, by linear interpolation; NaN where it does not.
+def tokens_to_reach(accuracy: FloatArray, budgets: FloatArray, level: FloatArray) -> FloatArray:
+    """Budget at which each curve first reaches its level, by linear interpolation; NaN where it does not, or at level
+    0, which takes no tokens.
 
-    accuracy: shape (R, C). budgets: increasing, shape (C,).
+    accuracy: shape (R, C). budgets: increasing, shape (C,). level: shape (R,).
     """
-    reached = accuracy >= level
+    reached = accuracy >= level[:, None]
     after = np.argmax(reached, axis=1)
     before = np.maximum(after - 1, 0)
     rows = np.arange(len(accuracy))
     low, high = accuracy[rows, before], accuracy[rows, after]
     part = np.divide(level - low, high - low, out=np.zeros(len(accuracy)), where=after > before)
     tokens = budgets[before] + part * (budgets[after] - budgets[before])
-    return np.where(reached.any(axis=1), tokens, np.nan)
+    return np.where(reached.any(axis=1) & (level > 0), tokens, np.nan)
 
 
 def token_efficiency(
@@ -63,17 +64,17 @@ def token_efficiency(
         index.problem_means(accuracy_at_budgets(side, budgets))
         for index, side in zip(indices, (ours, theirs), strict=True)
     ]
-    curves = [table.mean(0, keepdims=True) for table in tables]
-    resampled = [resampled_means(table, seed=0 if paired else side) for side, table in enumerate(tables)]
-    problems, found = min(map(len, tables)), {}
-    for share in shares:
-        level = share * min(curve.max() for curve in curves)
-        if level > 0:
-            ratio, ratios = (
-                tokens_to_reach(theirs_RC, budgets, level) / tokens_to_reach(ours_RC, budgets, level)
-                for ours_RC, theirs_RC in (curves, resampled)
-            )
-            found[f"{level:.3f}"] = of_resamples(float(ratio[0]), ratios, problems, min(len(ours), len(theirs)))
+    curves = [  # the data themselves in the first row, then the resamples
+        np.vstack([table.mean(0), resampled_means(table, seed=0 if paired else side)])
+        for side, table in enumerate(tables)
+    ]
+    top = np.minimum(*(curve.max(axis=1) for curve in curves))
+    found = {}
+    for share in shares if top[0] > 0 else ():
+        ours_R, theirs_R = (tokens_to_reach(curve, budgets, share * top) for curve in curves)
+        ratio, *resampled = theirs_R / ours_R
+        problems, n = (min(map(len, sides)) for sides in (tables, (ours, theirs)))
+        found[f"{share * top[0]:.3f}"] = of_resamples(float(ratio), np.array(resampled), problems, n)
     return found
 
 
