@@ -67,7 +67,7 @@ class Stage:
 
 SKILLS = Stage(
     name="skills",
-    tokens=7e6,
+    tokens=11e6,
     lr=6e-3,
     warmup=100,
     demonstrator=Demonstrator(first=0.4, retry=0.45, other=0.35, exact=0.7, early=0.2, repeat=0.1, near=8.0),
@@ -80,7 +80,7 @@ OWN_ERRORS = Stage(
     tokens=0.75e6,
     lr=1.5e-3,
     warmup=20,
-    demonstrator=Demonstrator(slip=0.15, retry=0.35, exact=0.52, early=0.12, repeat=0.20),
+    demonstrator=Demonstrator(slip=0.22, retry=0.42, exact=0.48, early=0.12, repeat=0.20),
     mixture=((3, 5, 1.0),),
     long_share=0.9,
     weights={**dict.fromkeys((*Phase, FORCED_ANSWER), 1.0), Phase.DETECT: 2.0},
