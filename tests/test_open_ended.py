@@ -33,10 +33,11 @@ MESSAGE = "\n</think>\n\nIt is \\boxed{2}. Wait for it."
 CHATS = [ByteChat(), ChatFormat(byte_tokenizer(LLAMA_3, SPECIAL[LLAMA_3]))]
 FRAGMENTS = [
     *("Wait", "wait", "Waiting", ". ", "! ", "\n", "\n\n", "\n\n\n", " ", ".", "But wait", "Hold on", "Hmm", "Wait,"),
+    *("\nWait", ". Wait", "\nHold on. But wait", "\n\nSo. Hmm", "? Alternatively") * 3,
     *("</think>", "<think>", "\\boxed{1}", "\\boxed{", "}", "x", "數", "😀", "\ud800", "\x00", *SPECIAL_TEXT),
 ]
 streams = st.one_of(st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=40).map("".join), st.text(max_size=60))
-protocols = st.builds(OpenEnded, min_characters=st.integers(1, 12), paragraphs=st.booleans())
+protocols = st.builds(OpenEnded, min_characters=st.sampled_from([1, 1, 1, 5, 12]), paragraphs=st.booleans())
 
 
 def pieces_of(text: str, protocol: OpenEnded = EAGER) -> list[str]:
