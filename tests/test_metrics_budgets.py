@@ -46,7 +46,7 @@ def test_tokens_to_reach_by_hand() -> None:
 
 
 def test_twice_the_tokens_are_half_as_efficient() -> None:
-    """The same trajectories with every turn twice as long, on the same problems: the ratio is about 2 in every resample."""
+    """The same trajectories with every turn twice as long, on the same problems."""
 
     def longer(t: Turn) -> Turn:
         completion = replace(t.completion, token_ids=t.completion.token_ids * 2, logprobs=t.completion.logprobs * 2)

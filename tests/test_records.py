@@ -1,0 +1,89 @@
+"""Trajectories of other programs: what may be left out, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backtrack_mrt.analysis import read_graded
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.records import as_record, from_record, read_trajectories
+from backtrack_mrt.types import Phase, StopReason
+
+PROBLEM = {"id": "7", "question": "What is 1 + 1?", "answer": "2"}
+FOREIGN = {
+    "problem": PROBLEM,
+    "turns": [
+        {"text": "So it is \\boxed{3}.", "tokens": 12},
+        {"answer": "2.0", "token_ids": [5, 6, 7]},
+    ],
+}
+
+
+def write(path: Path, *records: Any) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+def test_problem_and_turns_are_enough() -> None:
+    trajectory = from_record(FOREIGN).trajectory
+    first, second = trajectory.turns
+    assert trajectory.answer == "2.0"
+    assert trajectory.stop is StopReason.FINISHED
+    assert math.isnan(trajectory.outcome)
+    assert trajectory.sampled_tokens == 15
+    assert first.parsed is not None
+    assert (first.spec.phase, first.parsed.answer, set(first.completion.token_ids)) == (Phase.ATTEMPT, "3", {-1})
+    assert (second.spec.phase, second.completion.token_ids) == (Phase.REVISE, (5, 6, 7))
+    assert all(math.isnan(value) for value in first.completion.logprobs)
+
+
+def test_what_is_written_is_read_back() -> None:
+    record = json.loads(json.dumps(as_record(from_record(FOREIGN))))
+    assert json.loads(json.dumps(as_record(from_record(record)))) == record
+
+
+def test_ungraded_answers_are_graded(tmp_path: Path) -> None:
+    (scored,) = read_graded(write(tmp_path / "t.jsonl", FOREIGN))
+    assert [turn.right for turn in scored.trajectory.turns] == [False, True]
+    assert (scored.trajectory.outcome, scored.trajectory.verdict) == (1.0, "right")
+
+
+def test_a_given_outcome_is_kept(tmp_path: Path) -> None:
+    (scored,) = read_graded(write(tmp_path / "t.jsonl", FOREIGN | {"outcome": 0.0, "verdict": "timeout"}))
+    assert (scored.trajectory.outcome, scored.trajectory.verdict) == (0.0, "timeout")
+    assert scored.trajectory.turns[0].right is False
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"turns": []}, "'problem' is missing"),
+        ({"problem": PROBLEM, "turns": [{"text": "x"}]}, "'tokens' is missing"),
+        ({"problem": PROBLEM, "turns": [{"tokens": 3}]}, "'text' is missing"),
+        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": -1}]}, "not a number of tokens"),
+        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": 3}], "values": [0.5]}, "one value more"),
+        ({"problem": PROBLEM, "turns": [], "stop": "tired"}, "tired"),
+        ({"problem": {"id": 1}, "turns": []}, "'question' is missing"),
+        ([1, 2], "line 2"),
+        (None, "line 2"),
+    ],
+)
+def test_a_line_that_is_no_trajectory_is_named(tmp_path: Path, record: Any, reason: str) -> None:
+    with pytest.raises(UserError, match="line 2 is not a trajectory") as refusal:
+        read_trajectories(write(tmp_path / "t.jsonl", FOREIGN, record))
+    assert reason in str(refusal.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_trajectories(tmp_path / "none.jsonl")
+    (tmp_path / "latin.jsonl").write_bytes(b"\xe4\n")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_trajectories(tmp_path / "latin.jsonl")
+    with pytest.raises(UserError, match="empty"):
+        read_graded(write(tmp_path / "empty.jsonl"))
