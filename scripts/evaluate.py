@@ -26,6 +26,7 @@ from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.metrics import Limits, Summary
+from backtrack_mrt.models import resolve
 from backtrack_mrt.runlog import plain_json
 from backtrack_mrt.tables import rivalry_table, tables
 
@@ -94,6 +95,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def evaluate_model(config: Config, save: Path | None) -> Summary:
     """Held-out results of the config's model; its trajectories go to `save`."""
+    resolve(config.model)
     problems = load_problem_sets(config.data)
     print("".join(f"{note}\n" for note in problems.notes), end="")
     from backtrack_mrt.assembly import assemble  # late: a mistake in the config must not wait for torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from backtrack_mrt.assembly import assemble
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.signs import generate
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluate import measure
 from backtrack_mrt.metrics import Summary
 from backtrack_mrt.runlog import TokenLedger
@@ -104,8 +106,16 @@ def test_trajectories_of_another_program(tmp_path: Path) -> None:
         (["tiny", "--out", "no/such/folder.json"], "does not exist"),
     ],
 )
-def test_mistakes_are_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = run_script(*arguments, cwd=tmp_path)
+def test_mistakes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    with pytest.raises(UserError, match=message):
+        runpy.run_path(str(SCRIPT))["main"]()
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = run_script("no-such-model", cwd=tmp_path)
     assert done.returncode == 2
-    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
