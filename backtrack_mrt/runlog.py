@@ -34,6 +34,7 @@ OWN = (
     "checkpoints",
     "model",
     "summary.json",
+    "evaluation.json",
     "report.html",
     "report.png",
 )

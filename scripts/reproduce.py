@@ -29,7 +29,7 @@ from backtrack_mrt.stitching import FORMS
 
 SCRIPTS = Path(__file__).parent
 REFERENCE, OTHERS = "mrt-rl", ["grpo", "length-penalty", "star", "rise", "mrt-star"]
-SETTINGS = ["--training.steps", "32", "--data.eval_size", "1024"]
+SETTINGS = ["--training.steps", "24", "--data.eval_size", "1024"]
 WARM_STEPS = 40  # updates of each warm start; its loss is the mean over the last quarter
 
 
