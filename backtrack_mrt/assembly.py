@@ -49,14 +49,14 @@ class Assembly:
         )
 
     def collector(self, protocol: EpisodeProtocol, with_values: bool) -> Collector:
-        """Independent rollouts under `protocol`, with the meta-prover's values or without."""
+        """Independent rollouts under `protocol`, with the values of the meta-prover (if the config has one) or without."""
         config = self.config
         return Collector(
             protocol,
             self.dialogue,
             self.engine,
             self.grader,
-            self.prover() if with_values else None,
+            self.prover() if with_values and config.prover.estimator != "none" else None,
             config.engine.max_rows,
             config.data.rel_tol,
         )

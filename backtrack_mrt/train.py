@@ -76,7 +76,7 @@ def evaluate_policy(
 ) -> Summary:
     """Held-out results of the policy as it is now. The trajectories are kept in the run directory; a resumed run reads
     the base's from there."""
-    collector = parts.collector(parts.config.protocol, with_values=parts.config.prover.estimator != "none")
+    collector = parts.collector(parts.config.protocol, with_values=True)
     summary = measure(parts.config, collector, problems, first_wrong_step, name, run.trajectories)
     ledger.add(collector.ledger)
     return summary

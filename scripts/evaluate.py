@@ -104,7 +104,7 @@ def evaluate_model(config: Config, save: Path | None) -> Summary:
     parts = assemble(config)
     if save is not None:
         save.mkdir(parents=True)
-    collector = parts.collector(config.protocol, with_values=config.prover.estimator != "none")
+    collector = parts.collector(config.protocol, with_values=True)
     return measure(config, collector, problems.eval, first_wrong_step, "model", save)
 
 
