@@ -49,7 +49,7 @@ class Assembly:
         )
 
     def collector(self, protocol: EpisodeProtocol, with_values: bool) -> Collector:
-        """Independent rollouts under `protocol`, with the values of the meta-prover (if the config has one) or without."""
+        """Independent rollouts under `protocol`, with the meta-prover's values (if the config has one) or without."""
         config = self.config
         return Collector(
             protocol,
