@@ -67,8 +67,9 @@ class EpisodeProtocol(BaseModel, ABC):
 
     @property
     def max_answers(self) -> int:
-        """An upper bound of the answers a trajectory gives: the attempt and the revisions."""
-        return 1
+        """An upper bound of the answers a trajectory gives: the attempt and the revisions. By default every turn may
+        give one."""
+        return self.max_turns
 
     def with_answers(self, answers: int) -> Self:
         """The same protocol, stopping after `answers` answers (at least 1). A protocol without revisions is returned as

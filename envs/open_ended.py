@@ -44,6 +44,10 @@ class OpenEnded(EpisodeProtocol):
     def max_turns(self) -> int:
         return self.max_episodes
 
+    @property
+    def max_answers(self) -> int:
+        return 1
+
     def next_turn(self, problem: Problem, turns: Sequence[Turn]) -> TurnSpec | StopReason:
         if turns and turns[-1].completion.finish is not Finish.CUT:
             return StopReason.FINISHED

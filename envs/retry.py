@@ -30,10 +30,6 @@ class Retry(EpisodeProtocol):
     def max_turns(self) -> int:
         return 1 + self.max_retries
 
-    @property
-    def max_answers(self) -> int:
-        return 1 + self.max_retries
-
     def with_answers(self, answers: int) -> Self:
         return self.model_copy(update={"max_retries": answers - 1})
 
