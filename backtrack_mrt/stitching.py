@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from backtrack_mrt.data.signs_demo import Span
-from backtrack_mrt.types import Group, Parsed, Phase, Trajectory
+from backtrack_mrt.types import Group, Parsed, Phase, Problem, Trajectory
 
 DemoTurns = list[tuple[str, tuple[Span, ...]]]
 
@@ -63,11 +63,16 @@ FORMS: Mapping[str, tuple[str, Callable[[Group, random.Random], DemoTurns | None
 }
 
 
-def stitched(groups: Sequence[Group], form: str, seed: int) -> list[tuple[Group, DemoTurns]]:
-    """One demonstration of `form` from every group that has what it takes."""
-    _, stitch = FORMS[form]
-    made = [(group, stitch(group, random.Random(f"{seed}/{group.problem.id}"))) for group in groups]
-    return [(group, turns) for group, turns in made if turns is not None]
+def stitched(groups: Sequence[Group], seed: int) -> dict[str, list[tuple[Problem, DemoTurns]]]:
+    """By form, one demonstration of every group that has what it takes for all of them: the same problems in each."""
+    found: dict[str, list[tuple[Problem, DemoTurns]]] = {form: [] for form in FORMS}
+    for group in groups:
+        rng = random.Random(f"{seed}/{group.problem.id}")
+        made = {form: stitch(group, rng) for form, (_, stitch) in FORMS.items()}
+        for form, turns in made.items():
+            if turns is not None and None not in made.values():
+                found[form].append((group.problem, turns))
+    return found
 
 
 def attempts(group: Group, right: bool = True) -> list[Trajectory]:

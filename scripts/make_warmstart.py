@@ -5,7 +5,7 @@
     python scripts/train_backtrack.py --algo sft --data.traces warm/backtrack.jsonl
 
 The problems are those of training, `training.steps` × `training.problems_per_step` of them, with
-`training.group_size` rollouts each.
+`training.group_size` rollouts each. A problem is used if it had a wrong and a right attempt that share some beginning.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     from backtrack_mrt.data.solved_demo import write_demonstrations
     from backtrack_mrt.progress import progress
     from backtrack_mrt.rollout import trajectory_seeds
-    from backtrack_mrt.stitching import FORMS, stitched
+    from backtrack_mrt.stitching import stitched
     from backtrack_mrt.train import training_order
     from backtrack_mrt.types import Sampling
 
@@ -44,10 +44,9 @@ def main() -> None:
         scored = collector.collect(rows, trajectory_seeds(config.seed, 0, len(rows)), sampling, bar.update)
     groups = groups_by_problem(scored)
     args.out.mkdir(parents=True, exist_ok=True)
-    for form in FORMS:
-        made = stitched(groups, form, config.seed)
+    for form, made in stitched(groups, config.seed).items():
         path = args.out / f"{form}.jsonl"
-        write_demonstrations(path, [(group.problem, turns) for group, turns in made])
+        write_demonstrations(path, made)
         print(f"{path}: {len(made)} demonstrations of {len(groups)} problems")
 
 

@@ -30,7 +30,7 @@ from backtrack_mrt.stitching import FORMS
 SCRIPTS = Path(__file__).parent
 REFERENCE, OTHERS = "mrt-rl", ["grpo", "length-penalty", "star", "rise", "mrt-star"]
 SETTINGS = ["--training.steps", "24", "--data.eval_size", "1024"]
-WARM_STEPS = 40  # updates of each warm start; its loss is the mean over the last quarter
+WARM_STEPS = 40  # updates of each warm start
 
 
 def main() -> None:
@@ -104,10 +104,9 @@ def call(log: Path, command: list[str]) -> None:
 
 
 def warm_loss(runs: Path, form: str, seed: int) -> float:
-    """Cross-entropy per learnt token over the last quarter of a warm start."""
+    """Cross-entropy per learnt token, mean over all updates of a warm start: the height of its loss curve."""
     lines = (runs / f"sft-{form}-seed{seed}" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    losses = [json.loads(line)["loss"] for line in lines]
-    return float(np.mean(losses[-len(losses) // 4 :]))
+    return float(np.mean([json.loads(line)["loss"] for line in lines]))
 
 
 if __name__ == "__main__":
