@@ -18,7 +18,7 @@ from backtrack_mrt.rollout import force_answers, rollout, trajectory_seeds
 from backtrack_mrt.types import Completion, Phase, Request, Sampling, Scored, StopReason, TurnSpec
 
 PROBLEMS = generate("validation", 3, seed=5)
-HARD = generate("validation", 2, seed=6, min_blocks=6, max_blocks=6)
+HARD = generate("validation", 8, seed=6, min_blocks=5, max_blocks=6)
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +119,11 @@ def test_rationalized_trajectories_carry_no_hint(parts: Assembly, sampling: Samp
     scored = collector.collect(rows, trajectory_seeds(0, 1, len(rows)), sampling)
     plain = {problem.id: parts.dialogue.opening(problem, TurnSpec(Phase.ATTEMPT, 64)) for problem in HARD}
     assert all(s.trajectory.prompt_ids == plain[s.trajectory.problem.id] for s in scored)
-    hinted = [r for r in engine.requests if not any(r.prefix_ids[: len(p)] == p for p in plain.values())]
+    prompts = [parts.dialogue.hinted(s.trajectory).prompt_ids for s in scored]
+    hinted = [p for p in prompts if any(r.prefix_ids[: len(p)] == p for r in engine.requests)]
     assert hinted
-    for problem in HARD:
-        gold = parts.dialogue.chat.decode(parts.dialogue.chat.encode(problem.answer))
-        assert any(gold in parts.dialogue.chat.decode(r.prefix_ids) for r in hinted)
+    assert not set(hinted) & set(plain.values())
+    assert len(set(hinted)) < len(HARD), "solved problems are not asked again"
 
 
 class Spy:
