@@ -16,7 +16,7 @@ from backtrack_mrt.metrics import rollout_metrics
 from backtrack_mrt.progress import progress
 from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir, TokenLedger
-from backtrack_mrt.trainer import CrossEntropyTrainer, Row, weighted_row
+from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, Row, weighted_row
 from backtrack_mrt.types import Problem, Sampling, Scored
 
 

@@ -24,7 +24,9 @@ from backtrack_mrt.progress import progress
 from backtrack_mrt.report import Result
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.selftraining import self_train
-from backtrack_mrt.trainer import BUDGET_STEPS, CrossEntropyTrainer, PolicyTrainer, weighted_row
+from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, weighted_row
+from backtrack_mrt.trainers.policy import PolicyTrainer
+from backtrack_mrt.trainers.shared import BUDGET_STEPS
 from backtrack_mrt.types import Group, Problem, Scored
 
 

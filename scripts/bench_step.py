@@ -28,7 +28,7 @@ def main() -> None:
         from backtrack_mrt.rollout import trajectory_seeds
         from backtrack_mrt.runlog import RunDir
         from backtrack_mrt.train import training_order
-        from backtrack_mrt.trainer import PolicyTrainer
+        from backtrack_mrt.trainers.policy import PolicyTrainer
         from backtrack_mrt.types import Problem, Sampling, Scored
 
         class Alternating(Collector):

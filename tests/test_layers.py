@@ -18,7 +18,7 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "envs env trace metrics demonstrations data cli runlog algos engines models tiny configs prompts",
     "prover rollout calibration checkpoint",
     "collection",
-    "assembly trainer evaluate analysis planning stitching",
+    "assembly trainers evaluate analysis planning stitching",
     "selftraining",
     "report tables runs comparison comparison_plots effects",
     "train",
@@ -34,7 +34,7 @@ ONLY = {  # who may import nothing of the project but this, besides the own pack
 }
 FOREIGN = {
     "vllm": {"engines.vllm"},
-    "trl": {"trainer"},
+    "trl": {"trainers.shared", "trainers.policy", "trainers.cross_entropy"},
     "gymnasium": {"env", "spaces"},
     "math_verify": {"grading.symbolic"},
 }

@@ -15,7 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.runlog import RunDir, TokenLedger
-from backtrack_mrt.trainer import CrossEntropyTrainer, PolicyTrainer, by_length, spread, weighted_row
+from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, weighted_row
+from backtrack_mrt.trainers.policy import PolicyTrainer, by_length, spread
 from backtrack_mrt.types import (
     Completion,
     Finish,

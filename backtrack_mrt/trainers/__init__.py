@@ -1,0 +1,1 @@
+"""The update, by TRL: the only package that touches it."""

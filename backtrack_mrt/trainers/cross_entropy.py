@@ -1,0 +1,112 @@
+"""Weighted cross-entropy on trajectories, for supervised fine-tuning and self-training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.runlog import RunDir
+from backtrack_mrt.trainers.shared import OnStep, RunLog, rewound, shared_settings, train_and_save
+from backtrack_mrt.types import FloatArray, Trajectory
+
+IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
+
+
+class Row(TypedDict):
+    """A trajectory to fit: its ids and the weight of every token in the loss, both (T,); 0 where there is none."""
+
+    input_ids: list[int]
+    weights: list[float]
+
+
+def weighted_row(trajectory: Trajectory, turn_weights: FloatArray, learn: Sequence[bool] | None = None) -> Row:
+    """Turn weights on the tokens that each turn sampled. learn: which tokens after the prompt may carry loss (all)."""
+    padded = np.append(turn_weights, 0.0)  # index −1, a token that was not sampled, picks the 0
+    sampled = padded[trajectory.turn_index()]
+    weights = sampled if learn is None else sampled * np.array(learn)
+    return Row(input_ids=list(trajectory.token_ids), weights=[0.0] * len(trajectory.prompt_ids) + weights.tolist())
+
+
+def padded_rows(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """A batch (B, T), padded on the right. `labels` tell TRL which tokens count."""
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    ids = pad([torch.tensor(row["input_ids"]) for row in rows])
+    mask = pad([torch.ones(len(row["input_ids"]), dtype=torch.long) for row in rows])
+    weights = pad([torch.tensor(row["weights"]) for row in rows])
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": ids.masked_fill(weights == 0, IGNORED),
+        "weights": weights,
+    }
+
+
+class CrossEntropyTrainer(SFTTrainer):  # type: ignore[misc]
+    """Weighted cross-entropy: Σ_t w_t · −log π(token_t) over the number of tokens with weight.
+
+    epochs: passes over the rows; None trains for the config's steps. first_step: updates that were done before, so that
+    the steps of an iterated algorithm are counted on.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        tokenizer: Any,
+        rows: Sequence[Row],
+        config: Config,
+        run: RunDir,
+        on_step: OnStep,
+        epochs: int | None = None,
+        first_step: int = 0,
+    ) -> None:
+        self.run, self.first_step = run, first_step
+        super().__init__(
+            model=model,
+            processing_class=tokenizer,
+            args=cross_entropy_config(config, run, epochs),
+            train_dataset=Dataset.from_list([dict(row) for row in rows]),
+            data_collator=padded_rows,
+            callbacks=[RunLog(run, on_step, {}, first_step)],
+        )
+
+    def fit(self, resume: bool = False) -> None:
+        """Train to the end and save the policy."""
+        train_and_save(self, self.run, rewound(self.run, resume, self.first_step))
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        ids, weights = inputs["input_ids"], inputs["weights"]
+        outputs = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False)
+        learnt = weights[:, 1:] > 0
+        losses = torch.nn.functional.cross_entropy(
+            outputs.logits[:, :-1][learnt].float(), ids[:, 1:][learnt], reduction="none"
+        )
+        count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = (losses * weights[:, 1:][learnt]).sum() / count
+        return (loss, outputs) if return_outputs else loss
+
+
+def cross_entropy_config(config: Config, run: RunDir, epochs: int | None) -> SFTConfig:
+    """TRL's settings for cross-entropy on ready-made rows."""
+    passes = {"max_steps": -1, "num_train_epochs": epochs, "warmup_steps": 0, "save_strategy": "no"}
+    return SFTConfig(
+        **shared_settings(config, run) | ({} if epochs is None else passes),
+        train_sampling_strategy="group_by_length",
+        max_length=None,
+        packing=False,
+        padding_free=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )

@@ -1,0 +1,88 @@
+"""What both trainers share: settings, the log of the run, checkpoints."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOTrainer, SFTTrainer
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.runlog import RunDir
+
+BUDGET_STEPS = 4  # with a budget of sampled tokens training ends after so many times the configured steps at the latest
+OnStep = Callable[..., None]  # (steps done, **metrics to show)
+
+
+class RunLog(TrainerCallback):  # type: ignore[misc]
+    """Writes every step's metrics to the run directory and moves the progress bar."""
+
+    def __init__(self, run: RunDir, on_step: OnStep, seconds: dict[str, float], first_step: int = 0) -> None:
+        self.run, self.on_step, self.seconds, self.first_step = run, on_step, seconds, first_step
+        self._start = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if not state.is_world_process_zero or "grad_norm" not in logs:
+            return  # the closing log of the whole training has no step of its own
+        elapsed = time.perf_counter() - self._start
+        times = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
+        times |= {"time/update": elapsed - sum(self.seconds.values()), "time/step": elapsed}
+        self.run.log(self.first_step + state.global_step, logs | times)
+        shown = {name: logs[name] for name in ("reward", "completions/mean_length", "loss") if name in logs}
+        self.on_step(1, **{name.split("/")[0]: value for name, value in shown.items()})
+
+
+def rewound(run: RunDir, resume: bool, first_step: int = 0) -> str | None:
+    """The checkpoint to go on from (None: from the start); what the run logged after it is forgotten."""
+    checkpoint = get_last_checkpoint(str(run.checkpoints)) if resume else None
+    run.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else first_step)
+    return str(checkpoint) if checkpoint else None
+
+
+def train_and_save(trainer: GRPOTrainer | SFTTrainer, run: RunDir, checkpoint: str | None) -> None:
+    """Train to the end and save the policy."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(run.model))
+
+
+def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
+    """What both trainers are told. What is not said here is TRL's default."""
+    training = config.training
+    rows = training.problems_per_step * (training.group_size if config.algorithm.loss == "rl" else 1)
+    micro_batch, processes = min(training.micro_batch_size, rows), int(os.environ.get("WORLD_SIZE", "1"))
+    if rows % (micro_batch * processes):
+        reason = f"{rows} rows per update cannot be shared by {processes} processes in micro-batches of that size"
+        raise UserError("training.micro_batch_size", micro_batch, reason, "Lower it, or start fewer processes.")
+    on_cpu = not torch.cuda.is_available()
+    return {
+        "output_dir": str(run.checkpoints),
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": rows // (micro_batch * processes),
+        "max_steps": training.steps * (1 if training.sampled_tokens is None else BUDGET_STEPS),
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_schedule,
+        "warmup_steps": round(training.warmup_ratio * training.steps),
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "use_cpu": on_cpu,
+        "bf16": config.model.dtype == "bfloat16" and not on_cpu,
+        "gradient_checkpointing": config.model.gradient_checkpointing,
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a NaN must not be logged as 0.0
+        "save_strategy": "steps" if training.save_every else "no",
+        "save_steps": training.save_every or 500,
+        "report_to": config.report_to or "none",
+        "remove_unused_columns": False,
+        "seed": config.seed,
+    }
