@@ -102,6 +102,12 @@ class TrainingSection(Section):
     sampled_tokens: int | None = Field(
         None, gt=0, description="train until so many tokens were sampled instead of for `steps` (at most 4 times those)"
     )
+    first_budget: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="budget curriculum: share of protocol.token_budget at the start, growing to all of it",
+    )
     problems_per_step: int = Field(32, gt=0, description="problems per update")
     group_size: int = Field(8, gt=1, description="trajectories per problem (G)")
     micro_batch_size: int = Field(64, gt=0, description="trajectories per forward-backward pass")
@@ -164,6 +170,11 @@ class Config(Section):
     def run_path(self) -> Path:
         """The run directory."""
         return Path(self.output_dir or f"runs/{self.env}-{self.algo}-seed{self.seed}")
+
+    def protocol_at(self, done: float) -> EpisodeProtocol:
+        """The protocol of training rollouts after the share `done` of training: the token budget grows linearly."""
+        share = self.training.first_budget + (1 - self.training.first_budget) * min(done, 1.0)
+        return self.protocol.model_copy(update={"token_budget": max(round(share * self.protocol.token_budget), 1)})
 
     def resolved(self) -> dict[str, Any]:
         """The config as plain data, ready for YAML."""

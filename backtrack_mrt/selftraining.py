@@ -71,6 +71,7 @@ def collect_share(parts: Assembly, collector: Collector, problems: Iterator[Prob
         total = math.ceil(training.steps / algorithm.iterations) * training.problems_per_step
     else:
         total = max(round(share * training.sampled_tokens) - before, 1)
+    collector.protocol = parts.config.protocol_at((iteration - 1) / max(algorithm.iterations - 1, 1))
     collector.engine.sync(iteration)
     scored: list[Scored] = []
     asked = 0

@@ -143,6 +143,21 @@ def test_likelihood_values_are_probabilities_of_the_gold_answer(parts: Assembly)
             assert value == pytest.approx(float(logprobs.sum().exp()), abs=1e-4)
 
 
+def test_the_budget_curriculum_grows_to_the_whole_budget(tmp_path: Path) -> None:
+    train(request(tmp_path, "--training.first_budget", "0.25", "--training.saved_rollouts", "16"))
+    longest = []
+    for step in (1, 2, 3, 4):
+        scored = RunDir(tmp_path).load_trajectories(step)
+        longest.append(max(s.trajectory.sampled_tokens for s in scored))
+        assert longest[-1] <= 64 + (step - 1) * 48
+    assert longest[-1] > 64
+
+
+def test_protocol_at() -> None:
+    config = load_config(["--training.first_budget", "0.5"]).config
+    assert [config.protocol_at(done).token_budget for done in (0, 0.5, 1, 2)] == [128, 192, 256, 256]
+
+
 def test_a_used_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="in use"):

@@ -124,15 +124,22 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         self.sampled_tokens = [row["tokens/sampled_step"] for row in self.run.metrics()]
         train_and_save(self, self.run, checkpoint)
 
+    @property
+    def done(self) -> float:
+        """Share of the training that is over, by its budget of sampled tokens or by its steps."""
+        training = self.run_config.training
+        if training.sampled_tokens is None:
+            return float(self.state.global_step / training.steps)
+        return min(sum(self.sampled_tokens) / training.sampled_tokens, 1.0)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """TRL's over the steps; with a budget of sampled tokens, the same shape over the share that is used up."""
         training = self.run_config.training
         if training.sampled_tokens is None:
             return super().create_scheduler(num_training_steps, optimizer)
-        budget = training.sampled_tokens
 
         def factor(_: int) -> float:
-            done = min(sum(self.sampled_tokens) / budget, 1.0)
+            done = self.done
             if done < training.warmup_ratio:
                 return (done + 1 / training.steps) / (training.warmup_ratio + 1 / training.steps)
             left = (1 - done) / max(1 - training.warmup_ratio, 1e-9)
@@ -169,6 +176,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         seeds = trajectory_seeds(self.run_config.seed, step, rows, first_row=rank * rows)
         sampling = Sampling(self.run_config.training.temperature, stop_ids=collector.dialogue.chat.stop_ids)
         spent, sampled = dict(collector.seconds), collector.ledger.sampled
+        collector.protocol = self.run_config.protocol_at(self.done)
         collector.engine.sync(step)
         self._scored = collector.collect(self._asked, seeds, sampling)
         collector.engine.release()
