@@ -57,6 +57,26 @@ def test_a_run_leaves_everything(tmp_path: Path, algo: str) -> None:
     assert (tmp_path / "model" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("algo", "flags"),
+    [
+        ("rise", ("--env", "retry")),
+        ("mrt-rl", ("--env", "open-ended")),
+        ("mrt-rl", ("--algorithm.credit", "prefix")),
+        ("star", ("--env", "single")),
+        ("star", ("--algorithm.rationalize", "true")),
+    ],
+)
+def test_other_protocols_and_forms_train(tmp_path: Path, algo: str, flags: tuple[str, ...]) -> None:
+    train(request(tmp_path, *flags, algo=algo))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if "grad_norm" in row]
+    assert steps
+    assert any(row["grad_norm"] > 0 for row in steps)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["trained"]["clean_turns"]["mean"] > 0.9
+
+
 def test_sft_learns_from_generated_demonstrations(tmp_path: Path) -> None:
     train(request(tmp_path, "--training.steps", "12", "--training.learning_rate", "1e-3", algo="sft"))
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
