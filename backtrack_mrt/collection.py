@@ -106,7 +106,9 @@ class Collector:
             ends = [j + 1 for j, turn in enumerate(trajectory.turns) if turn.right is not None]
             for k, end in enumerate(ends):
                 before = 0 if k == 0 else ends[k - 1]
-                ending = replace(trajectory.branch(end), given=before)
+                claimed = trajectory.turns[end - 1].parsed
+                answer = claimed.answer if claimed is not None else None
+                ending = replace(trajectory.branch(end), given=before, answer=answer)
                 if k == 0:
                     answered.append(ending)
                 else:

@@ -46,8 +46,8 @@ def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) 
 
 
 def _resumable(config: Config) -> bool:
-    """Whether an unfinished run can go on: self-training starts again."""
-    return config.algorithm.loss == "rl" and any(RunDir(config.run_path).checkpoints.glob("checkpoint-*"))
+    """Whether an unfinished run left a checkpoint to go on from."""
+    return any(RunDir(config.run_path).checkpoints.glob("*"))
 
 
 def _check_unchanged(run: Run, config: Config) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import collections
+import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import islice
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.assembly import Assembly
@@ -20,23 +25,50 @@ from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, Row, weigh
 from backtrack_mrt.types import Problem, Sampling, Scored
 
 
-def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume: bool) -> TokenLedger:
-    """All iterations of the config's algorithm on the endless `problems`. Returns the tokens spent by this process.
+@dataclass
+class Done:
+    """What an iterated run has behind it. It is saved after every iteration, with the weights, and a resumed run goes
+    on from there."""
 
-    Raises UserError if an iteration keeps no trajectory, and for `resume`, which starts over: iterations are not
-    checkpointed yet.
-    """
+    iterations: int = 0
+    updates: int = 0
+    problems: int = 0
+    tokens: TokenLedger = field(default_factory=TokenLedger)
+
+    def save(self, checkpoints: Path, model: torch.nn.Module) -> None:
+        """Into a directory of the iteration. The file `done.json` comes last: without it there is no checkpoint."""
+        folder = checkpoints / f"iteration_{self.iterations:03d}"
+        folder.mkdir(exist_ok=True)
+        save_file(trainable_state(model), folder / "weights.safetensors")
+        (folder / "done.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def load(cls, checkpoints: Path, model: torch.nn.Module) -> Done:
+        """The latest one, its weights put into the model; a fresh one if there is none."""
+        saved = sorted(checkpoints.glob("iteration_*/done.json"))
+        if not saved:
+            return cls()
+        model.load_state_dict(load_file(saved[-1].with_name("weights.safetensors")), strict=False)
+        record = json.loads(saved[-1].read_text(encoding="utf-8"))
+        return cls(**record | {"tokens": TokenLedger(**record["tokens"])})
+
+
+def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume: bool) -> TokenLedger:
+    """All iterations of the config's algorithm on the endless `problems`. Returns the tokens spent. Raises UserError if
+    an iteration keeps no trajectory."""
     config, collector = parts.config, parts.training_collector()
     algorithm = config.algorithm
     assert isinstance(algorithm, SelfTraining)
-    if resume:
-        raise UserError("--resume", config.algo, "self-training keeps no checkpoints", "Start again with --overwrite.")
-    base, step = trainable_state(parts.model), 0
-    for iteration in range(1, algorithm.iterations + 1):
-        scored = collect_share(parts, collector, problems, iteration)
-        run.save_trajectories(step, scored[: config.training.saved_rollouts])
+    base = trainable_state(parts.model)
+    done = Done.load(run.checkpoints, parts.model) if resume else Done()
+    run.rewind(done.updates)
+    collector.ledger = done.tokens
+    collections.deque(islice(problems, done.problems), maxlen=0)  # those are used up
+    for iteration in range(done.iterations + 1, algorithm.iterations + 1):
+        scored = collect_share(parts, collector, problems, done)
+        run.save_trajectories(done.updates + 1, scored[: config.training.saved_rollouts])
         rows = weighed(scored, algorithm)
-        run.log(step, rollout_metrics(scored) | {"iteration": iteration, "kept": len(rows) / len(scored)})
+        run.log(done.updates + 1, rollout_metrics(scored) | {"iteration": iteration, "kept": len(rows) / len(scored)})
         if not rows:
             reason = f"iteration {iteration} kept none of its {len(scored)} trajectories: there is nothing to fit"
             raise UserError("algo", config.algo, reason, "Warm-start the model, or take easier or more problems.")
@@ -52,18 +84,20 @@ def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume
                 run=run,
                 on_step=bar.update,
                 epochs=algorithm.epochs,
-                first_step=step,
+                first_step=done.updates,
             )
             trainer.fit()
-        step += trainer.state.global_step
+        done.iterations, done.updates = iteration, done.updates + trainer.state.global_step
+        done.save(run.checkpoints, parts.model)
     return collector.ledger
 
 
-def collect_share(parts: Assembly, collector: Collector, problems: Iterator[Problem], iteration: int) -> list[Scored]:
-    """The trajectories of one iteration: until its share of the run's sampled tokens is used up; without such a budget,
-    its share of the trajectories of as many steps of reinforcement learning."""
+def collect_share(parts: Assembly, collector: Collector, problems: Iterator[Problem], done: Done) -> list[Scored]:
+    """The trajectories of the next iteration: until its share of the run's sampled tokens is used up; without such a
+    budget, its share of the trajectories of as many steps of reinforcement learning."""
     training, algorithm = parts.config.training, parts.config.algorithm
     assert isinstance(algorithm, SelfTraining)
+    iteration = done.iterations + 1
     sampling = Sampling(training.temperature, stop_ids=parts.dialogue.chat.stop_ids)
     share = iteration / algorithm.iterations
     before = collector.ledger.sampled
@@ -80,8 +114,8 @@ def collect_share(parts: Assembly, collector: Collector, problems: Iterator[Prob
             spent = collector.ledger.sampled - before
             # What a problem costs is known once some were solved; then the last batch ends at the budget.
             cost = 1.0 if training.sampled_tokens is None else spent / asked if asked else total / 8
-            done = asked if training.sampled_tokens is None else spent
-            batch = min(round((total - done) / cost), training.problems_per_step)
+            used = asked if training.sampled_tokens is None else spent
+            batch = min(round((total - used) / cost), training.problems_per_step)
             if batch < 1:
                 break
             rows = [problem for problem in islice(problems, batch) for _ in range(training.group_size)]
@@ -90,6 +124,7 @@ def collect_share(parts: Assembly, collector: Collector, problems: Iterator[Prob
             asked += batch
             bar.update(batch if training.sampled_tokens is None else collector.ledger.sampled - before - spent)
     collector.engine.release()
+    done.problems += asked
     return scored
 
 

@@ -26,7 +26,7 @@ from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.selftraining import self_train
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.trainers.policy import PolicyTrainer
-from backtrack_mrt.trainers.shared import BUDGET_STEPS
+from backtrack_mrt.trainers.shared import BUDGET_STEPS, rewound
 from backtrack_mrt.types import Group, Problem, Scored
 
 
@@ -123,7 +123,7 @@ def fit_demonstrations(parts: Assembly, problems: Sequence[Problem], run: RunDir
     with progress(config.training.steps, f"train {config.algo}") as bar:
         CrossEntropyTrainer(
             model=parts.model, tokenizer=parts.tokenizer, rows=rows, config=config, run=run, on_step=bar.update
-        ).fit(resume)
+        ).fit(rewound(run, resume))
     return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
 
 

@@ -95,6 +95,7 @@ def test_best_of_n_gives_every_answer_as_a_member(parts: Assembly, sampling: Sam
         t = s.trajectory
         answered = [j for j, turn in enumerate(t.turns) if turn.right is not None]
         assert answered[-1] == len(t.turns) - 1
+        assert t.outcome == float(bool(t.turns[-1].right))
         assert all(j < t.given for j in answered[:-1])
     assert [g.problem.id for g in groups_by_problem(scored)] == [p.id for p in PROBLEMS]
 

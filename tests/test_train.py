@@ -20,6 +20,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.train import train
+from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer
 from backtrack_mrt.types import Sampling, StopReason
 
 SHORT = [
@@ -91,6 +92,33 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def without_times(path: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [{k: v for k, v in row.items() if "time" not in k} for row in rows]
+
+
+@pytest.mark.parametrize("algo", ["star", "rise"])
+def test_self_training_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str) -> None:
+    """Killed while it fits the second iteration; the first is not done again."""
+    flags = ("--env", "retry")
+    train(request(tmp_path / "whole", *flags, algo=algo))
+    fit, fitted = CrossEntropyTrainer.fit, []
+
+    def fit_once(self: CrossEntropyTrainer) -> None:
+        fitted.append(len(fitted))
+        if len(fitted) == 2:
+            raise KeyboardInterrupt
+        fit(self)
+
+    monkeypatch.setattr(CrossEntropyTrainer, "fit", fit_once)
+    with pytest.raises(KeyboardInterrupt):
+        train(request(tmp_path / "cut", *flags, algo=algo))
+    train(request(tmp_path / "cut", *flags, "--resume", algo=algo))
+    assert len(fitted) == 3
+    assert without_times(tmp_path / "cut" / "metrics.jsonl") == without_times(tmp_path / "whole" / "metrics.jsonl")
+    whole, cut = (weights(tmp_path / run) for run in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    tokens = [
+        json.loads((tmp_path / run / "summary.json").read_text())["tokens"]["training"] for run in ("whole", "cut")
+    ]
+    assert tokens[0] == tokens[1]
 
 
 @pytest.mark.parametrize("full", ["false", "true"])

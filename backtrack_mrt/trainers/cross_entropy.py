@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from backtrack_mrt.config import Config
 from backtrack_mrt.runlog import RunDir
-from backtrack_mrt.trainers.shared import OnStep, RunLog, rewound, shared_settings, train_and_save
+from backtrack_mrt.trainers.shared import OnStep, RunLog, shared_settings, train_and_save
 from backtrack_mrt.types import FloatArray, Trajectory
 
 IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
@@ -67,7 +67,7 @@ class CrossEntropyTrainer(SFTTrainer):  # type: ignore[misc]
         epochs: int | None = None,
         first_step: int = 0,
     ) -> None:
-        self.run, self.first_step = run, first_step
+        self.run = run
         super().__init__(
             model=model,
             processing_class=tokenizer,
@@ -77,9 +77,9 @@ class CrossEntropyTrainer(SFTTrainer):  # type: ignore[misc]
             callbacks=[RunLog(run, on_step, {}, first_step)],
         )
 
-    def fit(self, resume: bool = False) -> None:
-        """Train to the end and save the policy."""
-        train_and_save(self, self.run, rewound(self.run, resume, self.first_step))
+    def fit(self, checkpoint: str | None = None) -> None:
+        """Train to the end, from a checkpoint on if there is one, and save the policy."""
+        train_and_save(self, self.run, checkpoint)
 
     def compute_loss(
         self,

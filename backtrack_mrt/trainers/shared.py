@@ -41,10 +41,10 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self.on_step(1, **{name.split("/")[0]: value for name, value in shown.items()})
 
 
-def rewound(run: RunDir, resume: bool, first_step: int = 0) -> str | None:
+def rewound(run: RunDir, resume: bool) -> str | None:
     """The checkpoint to go on from (None: from the start); what the run logged after it is forgotten."""
     checkpoint = get_last_checkpoint(str(run.checkpoints)) if resume else None
-    run.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else first_step)
+    run.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
     return str(checkpoint) if checkpoint else None
 
 
