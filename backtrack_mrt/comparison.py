@@ -97,7 +97,7 @@ class Comparison:
         }
 
     def _numbers(self, label: str) -> Iterator[tuple[str, Any]]:
-        yield "runs", [str(run.path) for run in self.runs[label]]
+        yield "runs", [run.path.name for run in self.runs[label]]
         numbers: dict[str, Callable[[Run], float]] = {name: at(*place) for name, place in COMPARED.items()}
         numbers |= {"gain over the base": gain, "token efficiency over the base": efficiency}
         for name, value in numbers.items():
