@@ -12,6 +12,7 @@ import pytest
 from backtrack_mrt.cli import comparison_requests, load_config
 from backtrack_mrt.compare import compare
 from backtrack_mrt.comparison import Comparison
+from backtrack_mrt.effects import effects
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.runs import over_seeds, read_run
@@ -118,7 +119,8 @@ def finished(path: Path, algo: str, seed: int, accuracy: float, sampled: int = 1
         curve = {"budgets": [0, 10, 20], "accuracy": [estimate | {"mean": k * mean / 2} for k in range(3)]}
         curve["tokens"] = [estimate | {"mean": k * 10} for k in range(3)]
         names = ("accuracy", "accuracy_prolonged", "tokens", "normalised_regret", "backtracks", "backtrack_right_share")
-        return dict.fromkeys((*names, "wrong_to_right", "right_to_wrong"), estimate) | {
+        return dict.fromkeys((*names, "wrong_to_right", "right_to_wrong", "backtrack_progress"), estimate) | {
+            "regret": {"128": estimate, "1024": estimate | {"mean": 1 - mean}},
             "acc_at_turn": [estimate],
             "curve": curve,
         }
@@ -139,6 +141,22 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     assert found.estimate("grpo", lambda run: run.mean("trained", "accuracy")).low < 0.5
     assert found.tokens_apart() == pytest.approx(0.03)
     assert "| grpo | 0.600 [0.352, 0.848]" in found.markdown()
+
+
+def test_effects_are_read_off_the_runs(tmp_path: Path) -> None:
+    gains = {"mrt-rl": (0.8, 0.82), "grpo": (0.6, 0.64), "length-penalty": (0.5, 0.9)}
+    runs = [finished(tmp_path / f"{a}{s}", a, s, gains[a][s]) for a in gains for s in range(2)]
+    found = {e.name: e for e in effects(Comparison([read_run(path) for path in runs]), {})}
+    assert found["1 gain"].estimate.mean == pytest.approx(0.19)
+    assert found["3 regret beyond"].estimate.mean == pytest.approx(-0.19)
+    assert found["3 regret beyond"].verdict == "shown"
+    assert found["4 length penalty: accuracy"].estimate.mean == pytest.approx(0.08)
+    assert found["4 length penalty: accuracy"].verdict == "not shown"
+    # Both curves rise to their accuracy at 20 tokens: .9 of grpo's .6 is reached after 18 and after 13.5 tokens.
+    assert found["2 token efficiency"].estimate.mean == pytest.approx((0.8 / 0.6 + 0.82 / 0.64) / 2)
+    warm = {"backtrack": [0.1, 0.2], "star": [0.2, 0.3], "rise": [0.2, 0.4]}
+    losses = [e for e in effects(Comparison([read_run(path) for path in runs]), warm) if e.name == "5 warm-start loss"]
+    assert [e.estimate.mean for e in losses] == [pytest.approx(-0.1), pytest.approx(-0.05)]
 
 
 @pytest.mark.parametrize(
