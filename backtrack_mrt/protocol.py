@@ -23,6 +23,7 @@ from backtrack_mrt.types import (
     Trajectory,
     Turn,
     TurnSpec,
+    joined_ids,
 )
 
 
@@ -126,11 +127,7 @@ class Episode:
     def prefix_ids(self, window: int | None = None) -> TokenIds:
         """Token ids of the prompt and the turns so far, or only the last `window` turns."""
         first = 0 if window is None else max(0, len(self.turns) - window)
-        ids = list(self.prompt_ids)
-        for turn in self.turns[first:]:
-            ids += turn.instruction_ids
-            ids += turn.completion.token_ids
-        return tuple(ids)
+        return joined_ids(self.prompt_ids, self.turns[first:])
 
     def advance(self, text: str | None, completion: Completion, instruction_ids: TokenIds = ()) -> Turn:
         """Take the model's turn for `spec`; `text` is None if the action was no text. Never raises for anything the

@@ -85,7 +85,7 @@ def evaluate_policy(
 
 
 def fit(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
-    """Train as the algorithm says. Returns the tokens spent by this process."""
+    """Train as the algorithm says. Returns the tokens spent, also before a resume."""
     if parts.config.algorithm.loss == "rl":
         return fit_policy(parts, problems, run, resume)
     if isinstance(parts.config.algorithm, SelfTraining):
@@ -108,7 +108,7 @@ def fit_policy(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume
             on_step=bar.update,
         )
         trainer.fit(resume)
-    return collector.ledger
+    return trainer.ledger
 
 
 def fit_demonstrations(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:

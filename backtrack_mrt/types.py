@@ -9,7 +9,7 @@ them for parsing and display and is never tokenised again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -116,6 +116,15 @@ class Turn:
         return len(self.instruction_ids) + len(self.completion.token_ids)
 
 
+def joined_ids(prompt_ids: TokenIds, turns: Sequence[Turn]) -> TokenIds:
+    """Token ids of a prompt and the turns after it."""
+    ids = list(prompt_ids)
+    for turn in turns:
+        ids += turn.instruction_ids
+        ids += turn.completion.token_ids
+    return tuple(ids)
+
+
 @dataclass(frozen=True, slots=True)
 class Trajectory:
     """A problem and its turns. `stop` is None while it is still going on.
@@ -136,11 +145,7 @@ class Trajectory:
 
     def prefix_ids(self, turns: int) -> TokenIds:
         """Token ids of c_j: the prompt and the first `turns` turns."""
-        ids = list(self.prompt_ids)
-        for turn in self.turns[:turns]:
-            ids += turn.instruction_ids
-            ids += turn.completion.token_ids
-        return tuple(ids)
+        return joined_ids(self.prompt_ids, self.turns[:turns])
 
     @property
     def token_ids(self) -> TokenIds:

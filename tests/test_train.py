@@ -141,6 +141,8 @@ def test_resume_is_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     for step in (1, 2, 3, 4):
         name = f"trajectories/step_{step:06d}.jsonl"
         assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("whole", "cut")]
+    assert summaries[0]["tokens"]["training"] == summaries[1]["tokens"]["training"]
     file = "adapter_model.safetensors" if full == "false" else "model.safetensors"
     whole, cut = (load_file(tmp_path / run / "model" / file) for run in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)

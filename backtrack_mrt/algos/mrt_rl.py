@@ -44,10 +44,7 @@ class MrtRl(Algorithm):
     def turn_weights(self, group: Group) -> list[FloatArray]:
         outcomes_G = np.array([member.trajectory.outcome for member in group.members])
         advantages_G = outcome_advantages(outcomes_G, self.scale_outcome)
-        weights = []
-        for member, advantage in zip(group.members, advantages_G, strict=True):
-            weights.append(advantage + self._bonus(member))
-        return weights
+        return [a + self._bonus(member) for member, a in zip(group.members, advantages_G, strict=True)]
 
     def _bonus(self, member: Scored) -> FloatArray:
         """α times what each turn is credited with, shape (E,)."""

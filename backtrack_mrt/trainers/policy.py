@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from backtrack_mrt.collection import Collector, groups_of
 from backtrack_mrt.config import Config
 from backtrack_mrt.metrics import rollout_metrics
 from backtrack_mrt.rollout import trajectory_seeds
-from backtrack_mrt.runlog import RunDir
+from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trainers.shared import OnStep, RunLog, rewound, shared_settings, train_and_save
 from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
 
@@ -75,7 +76,7 @@ class _StopAtBudget(TrainerCallback):  # type: ignore[misc]
         self.trainer, self.budget = trainer, budget
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        latest, total = self.trainer.sampled_tokens[-1], sum(self.trainer.sampled_tokens)
+        latest, total = self.trainer.ledgers[-1].sampled, self.trainer.ledger.sampled
         control.should_training_stop |= total + latest / 2 > self.budget
 
 
@@ -101,7 +102,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> None:
         self.problems, self.algorithm, self.collector, self.run_config = problems, algorithm, collector, config
         self.run = run
-        self.sampled_tokens: list[int] = []  # in the rollouts of each step, by all processes
+        self.ledgers: list[TokenLedger] = []  # of the rollouts of each step, by all processes
         self._asked: list[Problem] = []
         self._scored: list[Scored] = []
         self._bucketed: list[dict[str, Any]] | None = None
@@ -121,7 +122,9 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
     def fit(self, resume: bool) -> None:
         """Train to the end and save the policy."""
         checkpoint = rewound(self.run, resume)
-        self.sampled_tokens = [row["tokens/sampled_step"] for row in self.run.metrics()]
+        kinds = ("sampled", "env", "prover")
+        rows = self.run.metrics()
+        self.ledgers = [TokenLedger(**{kind: int(row[f"tokens/step_{kind}"]) for kind in kinds}) for row in rows]
         train_and_save(self, self.run, checkpoint)
 
     @property
@@ -130,7 +133,15 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         training = self.run_config.training
         if training.sampled_tokens is None:
             return float(self.state.global_step / training.steps)
-        return min(sum(self.sampled_tokens) / training.sampled_tokens, 1.0)
+        return min(self.ledger.sampled / training.sampled_tokens, 1.0)
+
+    @property
+    def ledger(self) -> TokenLedger:
+        """The tokens of the whole run so far, by all processes, also before it was resumed."""
+        total = TokenLedger()
+        for ledger in self.ledgers:
+            total.add(ledger)
+        return total
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """TRL's over the steps; with a budget of sampled tokens, the same shape over the share that is used up."""
@@ -175,13 +186,16 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         rank, rows = self.accelerator.process_index, len(self._asked)
         seeds = trajectory_seeds(self.run_config.seed, step, rows, first_row=rank * rows)
         sampling = Sampling(self.run_config.training.temperature, stop_ids=collector.dialogue.chat.stop_ids)
-        spent, sampled = dict(collector.seconds), collector.ledger.sampled
+        spent, collector.ledger = dict(collector.seconds), TokenLedger()
         collector.protocol = self.run_config.protocol_at(self.done)
         collector.engine.sync(step)
         self._scored = collector.collect(self._asked, seeds, sampling)
         collector.engine.release()
-        self.sampled_tokens.append(sum(gather_object([collector.ledger.sampled - sampled])))
-        self._metrics["train"]["tokens/sampled_step"].append(self.sampled_tokens[-1])
+        self.ledgers.append(TokenLedger())
+        for ledger in gather_object([collector.ledger]):
+            self.ledgers[-1].add(ledger)
+        for kind, tokens in asdict(self.ledgers[-1]).items():
+            self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
         self._seconds.update({part: total - spent[part] for part, total in collector.seconds.items()})
         if self.accelerator.is_main_process and self.run_config.training.saved_rollouts:
             self.run.save_trajectories(step, self._scored[: self.run_config.training.saved_rollouts])
