@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -12,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from backtrack_mrt.algos.base import SelfTraining
+from backtrack_mrt.algos.base import Independent, SelfTraining
 from backtrack_mrt.assembly import Assembly, assemble
 from backtrack_mrt.cli import RunRequest
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.demonstrations import load_demonstrations, tokenise
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluate import Summary, measure
 from backtrack_mrt.progress import progress
 from backtrack_mrt.report import Result
@@ -50,6 +52,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
     another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
     any model loads where that is possible."""
     config, clock = request.config, Clock()
+    _refuse_processes(config)
     RunDir.check(config, resume=request.resume, overwrite=request.overwrite)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
     for note in problems.notes:
@@ -71,6 +74,15 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
     run.save_summary(result.as_json())
     result.plot(run.path / "report.png", run.metrics())
     return result
+
+
+def _refuse_processes(config: Config) -> None:
+    """Collecting whole groups is not shared between processes yet: each of them would sample the same."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    alone = isinstance(config.algorithm, SelfTraining) or config.algorithm.collection != Independent()
+    if processes > 1 and alone:
+        reason = f"it runs in one process, not in {processes}"
+        raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl with credit: turn.")
 
 
 def evaluate_policy(

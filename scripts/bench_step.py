@@ -10,7 +10,8 @@ from __future__ import annotations
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.errors import run_main
@@ -29,24 +30,18 @@ def main() -> None:
         from backtrack_mrt.runlog import RunDir
         from backtrack_mrt.train import training_order
         from backtrack_mrt.trainers.policy import PolicyTrainer
-        from backtrack_mrt.types import Problem, Sampling, Scored
+        from backtrack_mrt.types import Problem, Scored
 
         class Alternating(Collector):
             """The same rollouts twice, once with values."""
 
             calls = 0
 
-            def collect(
-                self,
-                problems: Sequence[Problem],
-                seeds: Sequence[int],
-                sampling: Sampling,
-                on_rows: Callable[[int], None] = lambda rows: None,
-            ) -> list[Scored]:
+            def collect(self, problems: Sequence[Problem], seeds: Sequence[int], *others: Any) -> list[Scored]:
                 pair, second = divmod(self.calls, 2)
                 self.calls += 1
                 prover, self.prover = self.prover, self.prover if (pair + second) % 2 == 0 else None
-                scored = super().collect(problems, trajectory_seeds(0, pair, len(seeds)), sampling, on_rows)
+                scored = super().collect(problems, trajectory_seeds(0, pair, len(seeds)), *others)
                 self.prover = prover
                 return scored
 

@@ -208,6 +208,16 @@ def test_protocol_at() -> None:
     assert [config.protocol_at(done).token_budget for done in (0, 0.5, 1, 2)] == [128, 192, 256, 256]
 
 
+@pytest.mark.parametrize(("algo", "flags"), [("star", ()), ("mrt-rl", ("--algorithm.credit", "prefix"))])
+def test_what_runs_in_one_process_is_refused_in_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str, flags: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="runs in one process, not in 2"):
+        train(request(tmp_path / "run", *flags, algo=algo))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_used_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="in use"):

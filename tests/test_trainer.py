@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,21 +112,20 @@ def make_config(tmp_path: Path, *flags: str) -> Config:
     ).config
 
 
+def trainer_parts(tmp_path: Path, *flags: str) -> dict[str, Any]:
+    """What both trainers are made of."""
+    config, tokenizer = make_config(tmp_path, *flags), byte_tokenizer(BARE, SPECIAL[BARE])
+    tokenizer.pad_token = tokenizer.eos_token
+    run = RunDir.create(config, overwrite=True)
+    parts = {"model": make_model(), "tokenizer": tokenizer, "config": config, "run": run}
+    return parts | {"on_step": lambda *_, **__: None}
+
+
 def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> dict[str, torch.Tensor]:
     """The gradient of one update with the project's trainer."""
-    config = make_config(tmp_path, *flags)
-    tokenizer = byte_tokenizer(BARE, SPECIAL[BARE])
-    tokenizer.pad_token = tokenizer.eos_token
-    trainer = PolicyTrainer(
-        model=make_model(),
-        tokenizer=tokenizer,
-        problems=collector.problems,
-        algorithm=config.algorithm,
-        collector=collector,  # type: ignore[arg-type]
-        config=config,
-        run=RunDir.create(config, overwrite=True),
-        on_step=lambda *_, **__: None,
-    )
+    parts = trainer_parts(tmp_path, *flags)
+    algorithm = parts["config"].algorithm
+    trainer = PolicyTrainer(problems=collector.problems, algorithm=algorithm, collector=collector, **parts)  # type: ignore[arg-type]
     keep = KeepGradient()
     trainer.add_callback(keep)
     trainer.fit(resume=False)
@@ -185,18 +185,7 @@ def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str) -> None:
     turn_weights = [rng.integers(0, 3, len(t.turns)).astype(float) for t in trajectories]
     rows = [weighted_row(t, w) for t, w in zip(trajectories, turn_weights, strict=True)]
     flags = ("--algo", "star", "--training.problems_per_step", "8", "--training.micro_batch_size", micro_batch)
-    config = make_config(tmp_path, *flags)
-    tokenizer = byte_tokenizer(BARE, SPECIAL[BARE])
-    tokenizer.pad_token = tokenizer.eos_token
-    trainer = CrossEntropyTrainer(
-        model=make_model(),
-        tokenizer=tokenizer,
-        rows=rows,
-        config=config,
-        run=RunDir.create(config, overwrite=True),
-        on_step=lambda *_, **__: None,
-        epochs=1,
-    )
+    trainer = CrossEntropyTrainer(rows=rows, epochs=1, **trainer_parts(tmp_path, *flags))
     keep = KeepGradient()
     trainer.add_callback(keep)
     trainer.fit()
