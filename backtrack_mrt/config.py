@@ -59,7 +59,9 @@ class ArchitectureSection(Section):
 class ModelSection(Section):
     name_or_path: str = Field("tiny", description="'tiny' (embedded), a directory, or a hub name")
     revision: str | None = Field(None, description="hub revision")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="weights' type (bfloat16 is slower on a CPU)")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="weights' type (bfloat16 is slower on an old CPU)"
+    )
     full_finetuning: bool = Field(False, description="train all weights instead of a LoRA adapter")
     lora: LoraSection = LoraSection()
     gradient_checkpointing: bool = Field(False, description="less memory for about a third more update time")

@@ -5,7 +5,8 @@ r"""Writes demonstrations of backtracking for a warm start, from problems with w
     python scripts/train_backtrack.py --algo sft --data.traces traces.jsonl …
 
 SOLVED has the columns problem (or question), answer and solution, or GSM8K's two. Problems are used whose solutions
-hold one equation of numbers per line; of these the shortest. In most demonstrations a step of the attempt is wrong, and
+hold one equation of numbers per line, or, in a set without solutions, that one operation on numbers of the question
+solves; of these the shortest. In most demonstrations a step of the attempt is wrong, and
 then found, discarded and revised; the wrong part carries no loss.
 """
 
@@ -15,13 +16,14 @@ import argparse
 import random
 from pathlib import Path
 
+from backtrack_mrt.data.loading import bare
 from backtrack_mrt.data.solved_demo import demonstrate, read_solved, write_demonstrations
 from backtrack_mrt.errors import UserError, run_main
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("solved", metavar="SOLVED", help=".jsonl, .json, .csv or .parquet file, or a hub data set")
+    parser.add_argument("solved", nargs="+", metavar="SOLVED", help=".jsonl, .json, .csv, .parquet files or hub sets")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
     parser.add_argument("--n", type=int, default=256, help="demonstrations, one per problem (default: %(default)s)")
     parser.add_argument("--max-steps", type=int, default=4, help="most steps of a solution (default: %(default)s)")
@@ -32,12 +34,14 @@ def main() -> None:
         raise UserError("--right", args.right, "not a share", "Use a number from 0 to 1, such as 0.3.")
     if args.n < 1:
         raise UserError("--n", args.n, "not a number of demonstrations", "Use 1 or more.")
-    usable, unusable = read_solved(args.solved)
-    fitting = [solved for solved in usable if len(solved.steps) <= args.max_steps]
+    sets = [read_solved(spec) for spec in args.solved]
+    every = sum(len(usable) + unusable for usable, unusable in sets)
+    fitting = [solved for usable, _ in sets for solved in usable if len(solved.steps) <= args.max_steps]
+    fitting = list({bare(solved.problem.question): solved for solved in fitting}.values())
     if len(fitting) < args.n:
         reason = (
-            f"only {len(fitting)} of {len(usable) + unusable} solutions have one equation in every line, and at most "
-            f"{args.max_steps} lines"
+            f"only {len(fitting)} of {every} problems have a solution of one equation per step, at most "
+            f"{args.max_steps} steps, and are no repetition"
         )
         raise UserError("--n", args.n, reason, f"Set --n to at most {len(fitting)}, or raise --max-steps.")
     chosen = sorted(fitting, key=lambda solved: solved.length)[: args.n]
@@ -49,7 +53,7 @@ def main() -> None:
             for solved in chosen
         ),
     )
-    print(f"{args.out}: {len(chosen)} demonstrations ({len(fitting)} of {len(usable) + unusable} solutions would do)")
+    print(f"{args.out}: {len(chosen)} demonstrations ({len(fitting)} of {every} problems would do)")
 
 
 if __name__ == "__main__":

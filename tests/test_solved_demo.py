@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backtrack_mrt.chat import ChatFormat
-from backtrack_mrt.data.equations import evaluate, number, parse_step, wrong_solution
+from backtrack_mrt.data.equations import evaluate, number, one_operation, parse_step, wrong_solution
 from backtrack_mrt.data.solved_demo import Solved, demonstrate, read_solved, write_demonstrations
 from backtrack_mrt.demonstrations import read_demonstrations, tokenise
 from backtrack_mrt.dialogue import Dialogue
@@ -41,6 +41,32 @@ def rows(tmp_path: Path, *given: object) -> str:
     path = tmp_path / "solved.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in given))
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "equation"),
+    [
+        ("Jose has 7 caps and gets 2 more.", "9", "7 + 2 = 9"),
+        ("2 of the 8 cakes are gone.", "6", "8 - 2 = 6"),
+        ("18 eggs, 6 in a box.", "3", "18 / 6 = 3"),
+        ("$1.50 each, 4 of them.", "6", "1.50 * 4 = 6"),
+        ("1, then 2, then 4 are found.", "7", "1 + 2 + 4 = 7"),
+        ("2 and 2 make what?", "4", None),  # a sum or a product
+        ("3 red, 4 blue.", "8", None),
+        ("What is it?", "8", None),
+        ("3 and 0 apples", "x", None),
+        ("8 in all, 0 boxes", "8", None),  # 8 + 0, 8 - 0
+    ],
+)
+def test_one_operation_is_found_if_it_is_the_only_one(question: str, answer: str, equation: str | None) -> None:
+    step = one_operation(question, answer)
+    assert (step.equation if step else None) == equation
+
+
+def test_a_set_without_solutions_is_worked_out(tmp_path: Path) -> None:
+    caps = {"problem": "Jose has 7 caps and gets 2 more.", "answer": "9"}
+    usable, unusable = read_solved(rows(tmp_path, caps, caps | {"answer": "11"}))
+    assert ([[step.text for step in solved.steps] for solved in usable], unusable) == ([["7 + 2 = 9"]], 1)
 
 
 @pytest.fixture
@@ -167,7 +193,6 @@ def test_gsm8k_as_it_is_on_the_hub(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ([{"problem": "1+1?", "answer": "2"}], "no column 'solution'"),
         ([{"answer": "2", "solution": "1+1 = 2"}], "no column 'problem' or 'question'"),
         ([CLIPS, CLIPS | {"solution": " "}], r"solved\.jsonl:2 has no text in column 'solution'"),
         ([CLIPS, 7], r"solved\.jsonl:2 has no text"),
@@ -193,7 +218,7 @@ def test_the_script(tmp_path: Path) -> None:
 
     done = script(source, "--out", str(out), "--n", "2", "--right", "0")
     assert done.returncode == 0, done.stderr
-    assert "2 demonstrations (2 of 2 solutions would do)" in done.stdout
+    assert "2 demonstrations (2 of 2 problems would do)" in done.stdout
     first = out.read_text()
     assert len(first.splitlines()) == 2
     script(source, "--out", str(out), "--n", "2", "--right", "0")

@@ -1,4 +1,4 @@
-"""Written solutions as steps of one equation each, and plausible errors in them.
+"""Solutions as steps of one equation each, written ones or worked out, and plausible errors in them.
 
 A step is a line such as ``Natalia sold 48/2 = 24 clips in May.``: exactly one equation, of numbers, and a right one.
 Then an error can be put in anywhere, and the steps after it can follow the wrong value.
@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import combinations
 
 _NUMBER = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
 _OPERAND = rf"\(*\$?{_NUMBER}\)*"
@@ -57,6 +58,21 @@ def parse_step(line: str) -> Step | None:
     if match is None or line.count("=") != 1 or evaluate(match["left"]) != number(match["value"]):
         return None
     return Step(line[: match.start()], match["left"], match["equals"], match["value"], line[match.end() :])
+
+
+def one_operation(question: str, answer: str) -> Step | None:
+    """The step that gets from numbers of the question to its answer: an operation on two of them, or the sum of all.
+    None unless exactly one does (2 + 2 and 2 * 2 are two)."""
+    given, wanted = _TOKEN.findall(question), number(answer)
+    pairs = [(a, b) for i, a in enumerate(given) for j, b in enumerate(given) if i != j]
+    lefts = [f"{a} {sign} {b}" for a, b in pairs for sign in "-/"]
+    lefts += [f"{a} {sign} {b}" for a, b in combinations(given, 2) for sign in "+*"]
+    if len(given) > 2:
+        lefts.append(" + ".join(given))
+    found = {left for left in lefts if evaluate(left) == wanted}
+    if wanted is None or len(found) != 1:
+        return None
+    return parse_step(f"{found.pop()} = {answer}")
 
 
 def number(text: str) -> Fraction | None:

@@ -45,9 +45,9 @@ def load_problem_sets(data: DataSection, batch: int = 1) -> ProblemSets:
     evaluated = _Wanted("data.eval", data.eval, data.eval_size, data.seed, data.bad_golds)
     trained = _Wanted("data.train", data.train, data.train_size, data.seed, data.bad_golds)
     held_out = _draw(_pool(evaluated, notes), evaluated)
-    asked = {_bare(problem.question) for problem in held_out}
+    asked = {bare(problem.question) for problem in held_out}
     pool = _pool(trained, notes)
-    allowed = [problem for problem in pool if _bare(problem.question) not in asked]
+    allowed = [problem for problem in pool if bare(problem.question) not in asked]
     if left_out := len(pool) - len(allowed):
         notes.append(f"data.train: {left_out} problems left out because data.eval asks the same")
     return ProblemSets(_draw(allowed, trained, batch, left_out), held_out, notes)
@@ -144,6 +144,6 @@ def _some(items: Sequence[str], most: int = 5) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _bare(question: str) -> str:
+def bare(question: str) -> str:
     """The question without case and spacing, to find the same one in two sets."""
     return "".join(question.lower().split())

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from backtrack_mrt.data.equations import Step, number, parse_step, wrong_solution
+from backtrack_mrt.data.equations import Step, number, one_operation, parse_step, wrong_solution
 from backtrack_mrt.data.loading import ANSWER_COLUMNS, QUESTION_COLUMNS
 from backtrack_mrt.data.signs_demo import Span
 from backtrack_mrt.data.sources import column, read_rows
@@ -45,30 +45,27 @@ def read_solved(spec: str) -> tuple[list[Solved], int]:
     """The usable problems of a file or a hub data set, and how many others it has. Usable: every line of the solution
     has one right equation (see `Step`), and the last one gives the answer.
 
-    Columns: problem or question, answer, solution; or the solution in `answer`, with a last line ``#### result``.
-    Raises UserError for a set that cannot be read and a row without text in one of these columns."""
+    Columns: problem or question, answer, solution; or the solution in `answer`, with a last line ``#### result``. In a
+    set without solutions, the problems are usable that one operation solves (`one_operation`). Raises UserError for a
+    set that cannot be read and a row without text in one of these columns."""
     name, rows = read_rows(spec, _FIELD)
     question, answer = (column(rows[0][1], wanted, spec, _FIELD) for wanted in (QUESTION_COLUMNS, ANSWER_COLUMNS))
-    if _SOLUTION not in rows[0][1] and _RESULT not in str(rows[0][1][answer]):
-        column(rows[0][1], (_SOLUTION,), spec, _FIELD)
+    solved = _SOLUTION in rows[0][1] or _RESULT in str(rows[0][1][answer])
     usable = []
     for index, (where, row) in enumerate(rows):
         columns = row if isinstance(row, dict) else {}
         solution, _, gold = str(columns.get(answer, "")).rpartition(_RESULT)
-        texts: dict[str, Any] = {
-            question: columns.get(question),
-            answer: gold,
-            _SOLUTION: columns.get(_SOLUTION) or solution,
-        }
+        texts: dict[str, Any] = {question: columns.get(question), answer: gold}
+        if solved:
+            texts[_SOLUTION] = columns.get(_SOLUTION) or solution
         for key, text in texts.items():
             if not isinstance(text, str) or not text.strip():
                 raise UserError(_FIELD, spec, f"{where} has no text in column {key!r}", "Complete or remove the row.")
-        lines = [line.strip() for line in _without_notes(texts[_SOLUTION]).split("\n") if line.strip()]
-        steps = [step for line in lines if (step := parse_step(line)) is not None]
-        if len(steps) == len(lines) and number(steps[-1].value) == number(gold.strip()):
+        gold = gold.strip()
+        if steps := _written(texts[_SOLUTION], gold) if solved else _worked_out(texts[question], gold):
             identity = str(columns.get("id") or f"{name}/{index}")
-            problem = Problem(identity, texts[question], gold.strip(), str(columns.get("source") or name))
-            usable.append(Solved(problem, tuple(steps)))
+            problem = Problem(identity, texts[question], gold, str(columns.get("source") or name))
+            usable.append(Solved(problem, steps))
     return usable, len(rows) - len(usable)
 
 
@@ -96,6 +93,18 @@ def write_demonstrations(path: Path, demonstrations: Iterable[tuple[Problem, Dem
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError("--out", str(path), f"cannot be written: {error.strerror}", "Name another file.") from error
+
+
+def _written(solution: str, gold: str) -> tuple[Step, ...]:
+    """The lines of a solution as steps; none if a line is no step or the last one does not give `gold`."""
+    lines = [line.strip() for line in _without_notes(solution).split("\n") if line.strip()]
+    steps = tuple(step for line in lines if (step := parse_step(line)) is not None)
+    return steps if len(steps) == len(lines) and number(steps[-1].value) == number(gold) else ()
+
+
+def _worked_out(question: str, gold: str) -> tuple[Step, ...]:
+    step = one_operation(question, gold)
+    return () if step is None else (step,)
 
 
 def _revised(solved: Solved, wrong: int, shown: Sequence[Step]) -> DemoTurns:

@@ -46,9 +46,11 @@ class MergedAdapter:
 
 
 def _mergeable(layer: Any) -> bool:
-    """Plain LoRA on an unquantised linear layer; variants (DoRA, …) and biases stay unmerged."""
-    plain = type(layer.get_base_layer()) is nn.Linear and not layer.merged and not layer.lora_variant
-    return bool(plain and not any(layer.lora_bias.values()))
+    """Plain LoRA on a float32 linear layer. Variants (DoRA, …), biases and quantised layers stay unmerged, and so do
+    16-bit weights: an update smaller than half of a weight's last digit would be rounded away."""
+    base = layer.get_base_layer()
+    plain = type(base) is nn.Linear and base.weight.dtype == torch.float32
+    return bool(plain and not layer.merged and not layer.lora_variant and not any(layer.lora_bias.values()))
 
 
 @torch.no_grad()

@@ -89,13 +89,14 @@ class CrossEntropyTrainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         ids, weights = inputs["input_ids"], inputs["weights"]
-        outputs = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False)
-        learnt = weights[:, 1:] > 0
-        losses = torch.nn.functional.cross_entropy(
-            outputs.logits[:, :-1][learnt].float(), ids[:, 1:][learnt], reduction="none"
-        )
+        targets, weights = ids[:, 1:], weights[:, 1:]
+        kept = (weights > 0).any(0).nonzero().flatten()  # the vocabulary is wide: no logits where no row has a loss
+        outputs = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False, logits_to_keep=kept)
+        targets, weights = targets[:, kept], weights[:, kept]
+        learnt = weights > 0
+        losses = torch.nn.functional.cross_entropy(outputs.logits[learnt].float(), targets[learnt], reduction="none")
         count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
-        loss = (losses * weights[:, 1:][learnt]).sum() / count
+        loss = (losses * weights[learnt]).sum() / count
         return (loss, outputs) if return_outputs else loss
 
 

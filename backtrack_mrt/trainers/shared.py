@@ -75,7 +75,7 @@ def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "use_cpu": on_cpu,
-        "bf16": config.model.dtype == "bfloat16" and not on_cpu,
+        "bf16": config.model.dtype == "bfloat16",
         "gradient_checkpointing": config.model.gradient_checkpointing,
         "disable_tqdm": True,
         "logging_steps": 1,
