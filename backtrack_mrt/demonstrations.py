@@ -52,6 +52,13 @@ def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: 
         ids = tuple(token for piece, _ in pieces for token in piece)
         learn += [False] * len(instruction_ids) + [flag for piece, flag in pieces for _ in piece]
         text = "".join(span.text for span in spans)
+        if len(ids) > episode.spec.max_new_tokens:
+            raise UserError(
+                f"demonstration of {demonstration.problem.id}, turn {len(episode.turns) + 1} ({episode.spec.phase})",
+                text,
+                f"it has {len(ids)} tokens where the protocol leaves room for {episode.spec.max_new_tokens}",
+                "Raise the protocol's token limits, or leave the demonstration out.",
+            )
         turn = episode.advance(text, Completion(ids, (0.0,) * len(ids), Finish.STOP), instruction_ids)
         if turn.parsed is None:
             raise UserError(
