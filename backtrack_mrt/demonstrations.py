@@ -70,16 +70,17 @@ def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: 
     return Tokenised(episode.trajectory(), tuple(learn))
 
 
-def load_demonstrations(path: str | None, problems: Sequence[Problem], seed: int) -> Iterable[Demonstration]:
-    """Demonstrations of a file, or generated ones of `problems` when no file is named. Raises UserError if the problems
+def load_demonstrations(paths: Sequence[str], problems: Sequence[Problem], seed: int) -> Iterable[Demonstration]:
+    """Demonstrations of files, or generated ones of `problems` when no file is named. Raises UserError if the problems
     cannot be demonstrated."""
-    if path is not None:
-        yield from read_demonstrations(Path(path))
+    if paths:
+        for path in paths:
+            yield from read_demonstrations(Path(path))
         return
     for row, problem in enumerate(problems):
         if problem.source != "signs":
             raise UserError(
-                "data.traces", None, f"there are no generated demonstrations of {problem.id}", "Name a JSONL file."
+                "data.traces", [], f"there are no generated demonstrations of {problem.id}", "Name a JSONL file."
             )
         turns = demonstrate(problem, random.Random(f"{seed}/{row}"), Demonstrator(forced=0.0))
         yield Demonstration(problem, tuple(turn.spans for turn in turns))

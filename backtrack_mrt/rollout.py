@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 
@@ -45,16 +45,17 @@ def rollout(
     engine: Engine,
     sampling: Sampling,
     window: int | None = None,
+    most_turns: int | None = None,
 ) -> list[Trajectory]:
     """One trajectory per start, not graded: from a problem, or from a prefix on (`Trajectory.branch`; a prompt of its
-    own is kept). Repeat a start for a group.
+    own is kept). Repeat a start for a group. After `most_turns` new turns a trajectory is left as it is (stop: None).
 
     All rows take their turn together, so the engine computes every token once: a turn's prefix extends the cached
     prefix of the turn before. With a `window` the model sees the prompt and the last `window` turns only (METHOD: the
     linearised budget), so turns may go on beyond its context.
     """
     episodes = [Episode(protocol, Trajectory(s, ()) if isinstance(s, Problem) else s) for s in starts]
-    while True:
+    for _ in count() if most_turns is None else range(most_turns):
         requests, asked = [], []
         for episode, seed in zip(episodes, seeds, strict=True):
             if episode.spec is None:
@@ -87,16 +88,23 @@ def rollout(
 def cut(completion: Completion, protocol: EpisodeProtocol, dialogue: Dialogue, most: int) -> list[Completion]:
     """The completion in the pieces that the protocol takes for turns, at most so many: a cut is made before the token
     that holds the character at its offset."""
-    ids, decode = completion.token_ids, dialogue.chat.decode
-    ends = cache(lambda token: len(decode(ids[: token + 1])))  # characters up to the end of a token: not their sum
-    starts = [0]
-    for offset in protocol.cuts(decode(ids))[: most - 1]:
-        starts.append(bisect_right(range(len(ids)), offset, lo=starts[-1], key=ends))
+    ids = completion.token_ids
+    offsets = protocol.cuts(dialogue.chat.decode(ids))[: most - 1]
+    starts = [0, *token_starts(ids, offsets, dialogue)]
     return [
         Completion(ids[a:b], completion.logprobs[a:b], Finish.CUT if b < len(ids) else completion.finish)
         for a, b in pairwise([*starts, len(ids)])
         if a < b
     ]
+
+
+def token_starts(ids: TokenIds, offsets: Sequence[int], dialogue: Dialogue) -> list[int]:
+    """For increasing character offsets, the index of the token that holds the character there."""
+    ends = cache(lambda token: len(dialogue.chat.decode(ids[: token + 1])))  # characters up to a token's end: no sum
+    starts = [0]
+    for offset in offsets:
+        starts.append(bisect_right(range(len(ids)), offset, lo=starts[-1], key=ends))
+    return starts[1:]
 
 
 def force_answers(

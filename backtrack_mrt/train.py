@@ -124,7 +124,7 @@ def fit_policy(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume
 
 
 def fit_demonstrations(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
-    """Supervised fine-tuning on demonstrations of the problems (or of the file `data.traces`)."""
+    """Supervised fine-tuning on demonstrations of the problems (or of the files `data.traces`)."""
     config = parts.config
     protocol = config.protocol.prolonged(config.evaluation.extra_revisions)
     rows = []

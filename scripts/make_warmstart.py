@@ -1,11 +1,14 @@
 #!/usr/bin/env python
-"""Writes warm-start data out of a model's own rollouts: backtrack.jsonl, star.jsonl and rise.jsonl in a folder.
+"""Writes warm-start data out of a model's own rollouts: a data set with a card, one JSONL file per form.
 
     python scripts/make_warmstart.py --out warm [--config FILE] [--SECTION.FIELD VALUE]
-    python scripts/train_backtrack.py --algo sft --data.traces warm/backtrack.jsonl
+    python scripts/make_warmstart.py --out warm --attempts ATTEMPTS.jsonl   # attempts of other models, labelled
+    python scripts/train_backtrack.py --algo sft --data.traces warm/backtrack.jsonl warm/correct.jsonl
 
 The problems are those of training, `training.steps` × `training.problems_per_step` of them, with
-`training.group_size` rollouts each. A problem is used if it had a wrong and a right attempt that share some beginning.
+`training.group_size` attempts each. Of a wrong attempt the meta-prover chooses the step to return to; a right
+continuation from there is drawn. What was drawn is kept in the folder, by model, config and seed: an interrupted or
+repeated call goes on with it.
 """
 
 from __future__ import annotations
@@ -19,35 +22,23 @@ from backtrack_mrt.errors import UserError, run_main
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to write the three files")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="data set to write")
+    parser.add_argument("--attempts", metavar="SET", help="labelled attempts to start from, in place of own ones")
+    parser.add_argument(
+        "--branches", type=int, default=4, help="checks and continuations drawn at a time (default: %(default)s)"
+    )
     args, flags = parser.parse_known_args()
     config = load_config(flags).config
     if config.env != "backtrack":
         raise UserError("env", config.env, "stitching starts from backtracking rollouts", "Leave it at backtrack.")
+    if config.prover.estimator == "none":
+        raise UserError("prover.estimator", "none", "values choose the step to return to", "Set it to likelihood.")
+    if args.branches < 1:
+        raise UserError("--branches", args.branches, "not a number of rollouts", "Use 1 or more.")
 
-    from backtrack_mrt.assembly import assemble  # late: a mistake in the config must not wait for torch
-    from backtrack_mrt.collection import groups_by_problem
-    from backtrack_mrt.data.loading import load_problem_sets
-    from backtrack_mrt.data.solved_demo import write_demonstrations
-    from backtrack_mrt.progress import progress
-    from backtrack_mrt.rollout import trajectory_seeds
-    from backtrack_mrt.stitching import stitched
-    from backtrack_mrt.train import training_order
-    from backtrack_mrt.types import Sampling
+    from backtrack_mrt.warmstart_files import write_warm_start  # late: a mistake must not wait for torch
 
-    problems = training_order(load_problem_sets(config.data, config.training.problems_per_step).train, config)
-    rows = [problem for problem in problems for _ in range(config.training.group_size)]
-    parts = assemble(config)
-    collector = parts.collector(config.protocol, with_values=False)
-    sampling = Sampling(config.training.temperature, stop_ids=parts.dialogue.chat.stop_ids)
-    with progress(len(rows), "rollouts") as bar:
-        scored = collector.collect(rows, trajectory_seeds(config.seed, 0, len(rows)), sampling, bar.update)
-    groups = groups_by_problem(scored)
-    args.out.mkdir(parents=True, exist_ok=True)
-    for form, made in stitched(groups, config.seed).items():
-        path = args.out / f"{form}.jsonl"
-        write_demonstrations(path, made)
-        print(f"{path}: {len(made)} demonstrations of {len(groups)} problems")
+    print(write_warm_start(config, args.out, args.branches, args.attempts))
 
 
 if __name__ == "__main__":

@@ -25,11 +25,12 @@ from backtrack_mrt.comparison import Comparison
 from backtrack_mrt.effects import effects, table
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.runs import read_run
-from backtrack_mrt.stitching import FORMS
+from backtrack_mrt.stitching import PROTOCOLS
 
 SCRIPTS = Path(__file__).parent
 REFERENCE, OTHERS = "mrt-rl", ["grpo", "length-penalty", "star", "rise", "mrt-star"]
 SETTINGS = ["--training.steps", "24", "--data.eval_size", "1024"]
+FORMS = ("backtrack", "star", "rise")  # of warm-start data, made of the same problems
 WARM_STEPS = 40  # updates of each warm start
 
 
@@ -79,11 +80,21 @@ def one_seed(seed: int, runs: Path, flags: list[str]) -> None:
     data = runs / f"warm-seed{seed}"
     if not data.exists():
         call(log, ["make_warmstart.py", "--out", str(data), *flags, "--training.steps", "24", "--seed", str(seed)])
-    for form, (env, _) in FORMS.items():
+    for form in FORMS:
         run = runs / f"sft-{form}-seed{seed}"
         if (run / "summary.json").exists():
             continue
-        sft = [*train, "--algo", "sft", "--env", env, "--data.traces", str(data / f"{form}.jsonl"), "--seed", str(seed)]
+        sft = [
+            *train,
+            "--algo",
+            "sft",
+            "--env",
+            PROTOCOLS[form],
+            "--data.traces",
+            str(data / f"{form}.jsonl"),
+            "--seed",
+            str(seed),
+        ]
         steps = ["--training.steps", str(WARM_STEPS), "--data.eval_size", "32", "--prover.estimator", "none"]
         call(log, [*sft, *steps, "--output-dir", str(run), "--overwrite"])
 

@@ -19,10 +19,10 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "prover rollout calibration checkpoint",
     "collection",
     "assembly trainers evaluate analysis planning stitching",
-    "selftraining",
+    "selftraining warmstart",
     "report tables runs comparison comparison_plots effects",
     "train",
-    "compare",
+    "compare warmstart_files",
     "scripts",
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backtrack_mrt.chat import ChatFormat
+from backtrack_mrt.chat import ByteChat, ChatFormat
 from backtrack_mrt.data.equations import evaluate, number, one_operation, parse_step, wrong_solution
 from backtrack_mrt.data.solved_demo import Solved, demonstrate, read_solved, write_demonstrations
 from backtrack_mrt.demonstrations import read_demonstrations, tokenise
@@ -233,3 +233,12 @@ def test_the_script(tmp_path: Path) -> None:
         assert failed.returncode == 2
         assert message in failed.stderr
         assert len(failed.stderr.splitlines()) == 1
+
+
+def test_a_demonstration_must_fit_into_its_turn(solved: list[Solved], tmp_path: Path) -> None:
+    dialogue = Dialogue(ByteChat(), load_prompts("backtrack", "instruct"))
+    path = tmp_path / "traces.jsonl"
+    write_demonstrations(path, [(solved[0].problem, demonstrate(solved[0], random.Random(0), right=1))])
+    (demonstration,) = read_demonstrations(path)
+    with pytest.raises(UserError, match=r"turn 1 \(attempt\).*leaves room for 20"):
+        tokenise(demonstration, Backtrack(attempt_tokens=20), dialogue)

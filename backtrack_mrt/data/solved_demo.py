@@ -25,7 +25,7 @@ _SOLUTION = "solution"
 _RESULT = "\n#### "  # GSM8K on the hub: solution and result in one column
 _FIELD = "SOLVED"  # what the script calls the data set
 
-DemoTurns = list[tuple[Phase, tuple[Span, ...]]]
+DemoTurns = list[tuple[str, tuple[Span, ...]]]  # phases and what is said
 
 
 @dataclass(frozen=True, slots=True)
