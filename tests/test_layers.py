@@ -19,7 +19,7 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "prover rollout calibration checkpoint",
     "collection",
     "assembly trainers evaluate analysis planning stitching",
-    "selftraining warmstart",
+    "selftraining warmstart checks",
     "report tables runs comparison comparison_plots effects",
     "train",
     "compare warmstart_files",
