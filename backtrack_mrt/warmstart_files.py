@@ -61,6 +61,7 @@ def write_warm_start(config: Config, folder: Path, branches: int, labelled: str 
         yields = _read(kept)
         if len(yields) < len(starts):
             _draw(config, branches, starts, kept, yields)
+        yields = yields[: len(starts)]
         counts = _write(folder, config, yields)
         card = _card(config, yields, counts, branches, labelled)
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -85,6 +86,7 @@ def _labelled(spec: str) -> list[Start]:
 def _key(config: Config, branches: int, labelled: str | None) -> str:
     """A name for what is drawn from this model with these settings."""
     settings = config.resolved() | {"output_dir": None, "branches": branches, "labelled": labelled}
+    settings["training"]["steps"] = None  # more of them go on with what is there
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     source = Path(resolve(config.model))
     for path in sorted(source.glob("*.safetensors")) if source.is_dir() else ():

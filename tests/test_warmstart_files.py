@@ -59,6 +59,8 @@ def test_an_interrupted_call_is_gone_on_with(written: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(warmstart_files, "assemble", no_model)
     write_warm_start(load_config(FLAGS).config, tmp_path, 2, None)  # all is there
+    write_warm_start(load_config([*FLAGS, "--training.steps", "2"]).config, tmp_path, 2, None)
+    assert "8 problems" in (tmp_path / "README.md").read_text()
     with pytest.raises(AssertionError, match="was loaded"):
         write_warm_start(load_config([*FLAGS, "--seed", "1"]).config, tmp_path, 2, None)
 
