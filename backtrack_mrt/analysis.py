@@ -33,7 +33,7 @@ def rivalry(ours: Sequence[Scored], theirs: Sequence[Scored], limits: Limits) ->
     return Rivalry(own, efficiency, majority_at_tokens(theirs, limits.answers, own.tokens.mean))
 
 
-def read_graded(path: Path, rel_tol: float | None = None) -> list[Scored]:
+def read_graded(path: Path) -> list[Scored]:
     """The trajectories of a file, at least one, every answer graded. Grades that the file has are kept. Raises
     UserError."""
     scored = read_trajectories(path)
@@ -41,7 +41,7 @@ def read_graded(path: Path, rel_tol: float | None = None) -> list[Scored]:
         raise UserError("trajectories", str(path), "the file is empty", "Give a file with one trajectory per line.")
     missing = [i for i, s in enumerate(scored) if _ungraded(s.trajectory)]
     with Grader() as grader:
-        found = grade([scored[i].trajectory for i in missing], grader, rel_tol)
+        found = grade([scored[i].trajectory for i in missing], grader)
     for i, trajectory in zip(missing, found, strict=True):
         before = scored[i].trajectory
         if not isnan(before.outcome):

@@ -58,7 +58,6 @@ class Assembly:
             self.grader,
             self.prover() if with_values and config.prover.estimator != "none" else None,
             config.engine.max_rows,
-            config.data.rel_tol,
         )
 
     def training_collector(self) -> Collector:

@@ -38,7 +38,6 @@ class Collector:
     grader: Grader
     prover: MetaProver | None
     max_rows: int
-    rel_tol: float | None = None
     collection: Collection = field(default_factory=Independent)
     group_size: int = 1
     max_answer_tokens: int = 64
@@ -163,7 +162,7 @@ class Collector:
 
     def _grade(self, trajectories: list[Trajectory]) -> list[Trajectory]:
         with self._timed("grade"):
-            return grade(trajectories, self.grader, self.rel_tol)
+            return grade(trajectories, self.grader)
 
     def _scored(self, trajectories: list[Trajectory]) -> list[Scored]:
         trajectories = self._grade(trajectories)

@@ -81,7 +81,6 @@ class DataSection(Section):
         "refuse", description="rows whose gold answer cannot be graded: refuse the set, or leave them out and say so"
     )
     traces: list[str] = Field([], description="JSONL files of demonstrations for --algo sft (none: generated ones)")
-    rel_tol: float | None = Field(None, gt=0, description="relative tolerance of numeric answers (null: exact)")
     seed: int = Field(0, ge=0, description="which problems are drawn")
 
 

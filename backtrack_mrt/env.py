@@ -132,7 +132,7 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
 
     def _default_grade(self, problem: Problem, answer: str | None) -> str:
         assert self._grader is not None
-        return self._grader.grade(problem.answer, answer)
+        return self._grader.grade(problem.answer, answer, rel_tol=problem.rel_tol)
 
     def _choose(self, options: Mapping[str, Any]) -> Problem:
         for key in options:

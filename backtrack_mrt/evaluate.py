@@ -125,7 +125,7 @@ def forced_majority(
                 starts, seeds, collector.dialogue, collector.engine, sampling, collector.max_answer_tokens
             )
             collector.ledger.prover += sum(len(t.turns[-1].completion.token_ids) for t in forced)
-            answered = [Scored(t) for t in grade(forced, collector.grader, collector.rel_tol)]
+            answered = [Scored(t) for t in grade(forced, collector.grader)]
             for place, i in enumerate(some):
                 (ballot,) = ballots(answered[place * p : (place + 1) * p], limit=j + 2)
                 right[i, j] = majority(ballot)[-1]

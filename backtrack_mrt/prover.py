@@ -99,12 +99,13 @@ class SampledProver(MetaProver):
         ]
         completions = self.engine.generate(requests, self.sampling)
         self.tokens += sum(len(completion.token_ids) for completion in completions)
-        pairs = []
+        pairs, tolerances = [], []
         for i, completion in enumerate(completions):
             problem = prefixes[i // self.samples][1]
             text = self.dialogue.prompts.texts[FORCE_PREFIX] + self.dialogue.chat.decode(completion.token_ids)
             pairs.append((problem.answer, extract_boxed(text)))
-        verdicts = self.grader.grade_many(pairs)
+            tolerances.append(problem.rel_tol)
+        verdicts = self.grader.grade_many(pairs, rel_tol=tolerances)
         right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], dtype=np.float64)
         shares: FloatArray = right.reshape(len(prefixes), self.samples).mean(axis=1)
         return shares

@@ -1,6 +1,6 @@
 """Trajectories as JSONL: one scored trajectory per line, complete enough to train on again.
 
-    problem    {id, question, answer, source}
+    problem    {id, question, answer, source, rel_tol}
     prompt_ids [ids of the prompt]
     turns      [{phase, max_new_tokens, fields, text, parsed, violation, right, instruction_ids, token_ids,
                  logprobs, finish}]
@@ -95,8 +95,10 @@ def from_record(record: dict[str, Any]) -> Scored:
     turns = tuple(_turn(turn, first=j == 0) for j, turn in enumerate(record["turns"]))
     given = [turn.parsed.answer for turn in turns if turn.parsed is not None and turn.parsed.answer is not None]
     stop = record.get("stop", StopReason.FINISHED)
+    named = str(problem["id"]), problem["question"], str(problem["answer"]), problem.get("source") or ""
+    rel_tol = problem.get("rel_tol")
     trajectory = Trajectory(
-        problem=Problem(str(problem["id"]), problem["question"], str(problem["answer"]), problem.get("source") or ""),
+        problem=Problem(*named, None if rel_tol is None else float(rel_tol)),
         prompt_ids=tuple(record.get("prompt_ids") or ()),
         turns=turns,
         stop=None if stop is None else StopReason(stop),

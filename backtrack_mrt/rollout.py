@@ -135,16 +135,17 @@ def force_answers(
     return ended
 
 
-def grade(trajectories: Sequence[Trajectory], grader: Grader, rel_tol: float | None) -> list[Trajectory]:
+def grade(trajectories: Sequence[Trajectory], grader: Grader) -> list[Trajectory]:
     """The trajectories with the grade of every answer given, and their outcomes. Each distinct answer to a gold is
     graded once."""
-    pairs = {
-        (trajectory.problem.answer, answer): None
+    asked = {
+        (trajectory.problem.answer, answer, trajectory.problem.rel_tol): None
         for trajectory in trajectories
         for answer in (trajectory.answer, *(turn.parsed.answer for turn in trajectory.turns if turn.parsed))
     }
-    verdicts = dict(zip(pairs, grader.grade_many(list(pairs), rel_tol=rel_tol), strict=True))
+    given = grader.grade_many([key[:2] for key in asked], rel_tol=[key[2] for key in asked])
+    verdicts = dict(zip(asked, given, strict=True))
     return [
-        graded(trajectory, lambda answer, gold=trajectory.problem.answer: verdicts[gold, answer])  # type: ignore[misc]
-        for trajectory in trajectories
+        graded(t, lambda answer, p=t.problem: verdicts[p.answer, answer, p.rel_tol])  # type: ignore[misc]
+        for t in trajectories
     ]

@@ -49,12 +49,13 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question with its gold answer y*."""
+    """A question with its gold answer y*. rel_tol: relative tolerance of numeric answers (None: exact)."""
 
     id: str
     question: str
     answer: str
     source: str = ""
+    rel_tol: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ class WarmStart:
                 self.sampling,
                 most_turns=1,
             )
-        return grade(done, collector.grader, collector.rel_tol)
+        return grade(done, collector.grader)
 
     def _written(self, problem: Problem, *texts: str) -> Trajectory:
         """The trajectory of turns with these texts, to branch from."""

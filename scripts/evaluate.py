@@ -49,7 +49,7 @@ def main() -> None:
         from backtrack_mrt.metrics import summarise
 
         files = [path for path in (options.traces, options.against) if path]
-        read = [read_graded(path, config.data.rel_tol) for path in files]
+        read = [read_graded(path) for path in files]
         if not saved and "--config" not in flags:
             limits = Limits.found([s for scored in read for s in scored])
         found = {"traces": [str(path) for path in files]}

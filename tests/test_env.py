@@ -200,6 +200,10 @@ def test_the_default_grader_grades_and_the_environment_closes_it():
     env.reset(options={"problem": 1})
     assert env.step("It is \\boxed{3}.")[4]["verdict"] == "wrong"
     env.close()
+    env = make("single", [Problem("pi", "What is pi?", "3.14", rel_tol=0.01)], prompt_style="terse")
+    env.reset()
+    assert env.step("It is \\boxed{3.15}.")[1] == 1.0
+    env.close()
     env.close()
 
 

@@ -194,6 +194,7 @@ def test_many_equals_one_by_one_and_counts_each() -> None:
         assert many.counts == one.counts == {RIGHT: 6, WRONG: 3, UNPARSABLE: 6, Verdict.TIMEOUT: 0}
         many.reset_counts()
         assert set(many.counts.values()) == {0}
+        assert many.grade_many([("3.09", "3.1")] * 3, rel_tol=[None, 0.01, 0.001]) == [WRONG, RIGHT, WRONG]
 
 
 def test_the_cache_is_bounded() -> None:

@@ -211,3 +211,13 @@ def test_sampled_values_and_forced_answers_take_the_same_prefixes(env):
         asked = run.dialogue.forced(trajectory, 1)
         assert prover.prefix_values([(asked, gold)]) == [1.0]
         assert prover.prefix_values([(asked, Problem("other", "", "no such answer"))]) == [0.0]
+
+
+def test_sampled_values_allow_the_tolerance_of_the_problem():
+    dialogue = Dialogue(CHAT, load_prompts("backtrack", "instruct"))
+    engine = ScriptedEngine(lambda prefix: (*CHAT.encode("3.1}"), CHAT.eos_id))
+    exact = Problem("pi", "How much?", "3.09")
+    with Grader(workers=1) as grader:
+        prover = SampledProver(dialogue, engine, grader=grader, samples=2, temperature=1.0, max_answer_tokens=8)
+        prefixes = [(CHAT.encode("?"), problem) for problem in (exact, replace(exact, rel_tol=0.01))]
+        assert prover.prefix_values(prefixes).tolist() == [0.0, 1.0]

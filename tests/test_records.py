@@ -53,6 +53,14 @@ def test_ungraded_answers_are_graded(tmp_path: Path) -> None:
     assert (scored.trajectory.outcome, scored.trajectory.verdict) == (1.0, "right")
 
 
+def test_a_tolerance_of_the_problem_counts(tmp_path: Path) -> None:
+    strict = FOREIGN | {"problem": PROBLEM | {"answer": "2.01"}}
+    loose = FOREIGN | {"problem": PROBLEM | {"answer": "2.01", "rel_tol": 0.01}}
+    graded = read_graded(write(tmp_path / "t.jsonl", loose, strict))
+    assert [scored.trajectory.outcome for scored in graded] == [1.0, 0.0]
+    assert as_record(graded[0])["problem"]["rel_tol"] == 0.01
+
+
 def test_a_given_outcome_is_kept(tmp_path: Path) -> None:
     (scored,) = read_graded(write(tmp_path / "t.jsonl", FOREIGN | {"outcome": 0.0, "verdict": "timeout"}))
     assert (scored.trajectory.outcome, scored.trajectory.verdict) == (0.0, "timeout")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
@@ -74,26 +74,31 @@ class Grader:
         r"""`grade` the last complete ``\boxed{}`` of a text; UNPARSABLE if it has none."""
         return self.grade(gold, None if text is None else extract_boxed(text), rel_tol=rel_tol)
 
-    def grade_many(self, pairs: Iterable[tuple[str, str | None]], *, rel_tol: float | None = None) -> list[Verdict]:
-        """`grade` for each (gold, answer), in order; each distinct pair is compared once, all workers busy."""
+    def grade_many(
+        self, pairs: Iterable[tuple[str, str | None]], *, rel_tol: float | Sequence[float | None] | None = None
+    ) -> list[Verdict]:
+        """`grade` for each (gold, answer), in order; each distinct pair is compared once, all workers busy. `rel_tol`:
+        one for all pairs, or one per pair."""
         listed = list(pairs)
-        verdicts: dict[tuple[str, str], Verdict] = {}
-        slow: dict[tuple[str, str], Ask] = {}
-        for gold, answer in listed:
-            if isinstance(gold, str) and isinstance(answer, str) and (gold, answer) not in verdicts:
-                decided = self._decide(gold, answer, rel_tol)
+        tolerances = rel_tol if isinstance(rel_tol, Sequence) else [rel_tol] * len(listed)
+        keys: list[_Key | None] = [
+            (gold, answer, tolerance) if isinstance(gold, str) and isinstance(answer, str) else None
+            for (gold, answer), tolerance in zip(listed, tolerances, strict=True)
+        ]
+        verdicts: dict[_Key | None, Verdict] = {None: Verdict.UNPARSABLE}
+        slow: dict[_Key, Ask] = {}
+        for key in keys:
+            if key is not None and key not in verdicts:
+                decided = self._decide(*key)
                 if isinstance(decided, Verdict):
-                    verdicts[gold, answer] = decided
+                    verdicts[key] = decided
                 else:
-                    slow[gold, answer] = decided
+                    slow[key] = decided
         if slow:
             with ThreadPoolExecutor(min(self._pool.size, len(slow)), thread_name_prefix="grading") as threads:
-                results = threads.map(lambda item: self._ask((*item[0], rel_tol), item[1]), slow.items())
+                results = threads.map(lambda item: self._ask(*item), slow.items())
                 verdicts.update(zip(slow, results, strict=True))
-        graded = [
-            verdicts[gold, answer] if isinstance(gold, str) and isinstance(answer, str) else Verdict.UNPARSABLE
-            for gold, answer in listed
-        ]
+        graded = [verdicts[key] for key in keys]
         with self._lock:
             self._counts.update(graded)
         return graded
