@@ -26,6 +26,7 @@ from backtrack_mrt.config_files import (
     choose,
     field_paths,
     merge,
+    named_section_of,
     nearest,
     read_layer,
     section_of,
@@ -144,8 +145,8 @@ def _parser(schema: type[Config], description: str, prog: str | None) -> _Parser
     _options(parser)
 
     def add(group: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
-        if settings.get("const") == "{}":
-            return  # a whole section as JSON: write it in a YAML file
+        if settings.get("const") == "{}" or str(settings.get("metavar")).startswith("dict["):
+            return  # whole sections as JSON: write them in a YAML file
         if settings.get("action") == "append":
             settings |= {"action": "extend", "nargs": "+", "metavar": "VALUE"}
         dashed = [name.replace("_", "-") for name in names if "_" in name and "." not in name]
@@ -253,6 +254,8 @@ def _told(error: ValidationError, model: type[BaseModel], layers: Sequence[Layer
     for part in path.split("."):
         field = cursor.model_fields.get(part) if cursor else None
         cursor = section_of(field.annotation) if field is not None else None
+    if len(inner := parts[path.count(".") + 1 :]) > 1 and (named := named_section_of(field.annotation)):
+        path, field = f"{path}.{inner[0]}.{inner[1]}", named.model_fields.get(inner[1])
     meaning = f"It is: {field.description}." if field is not None and field.description else "See --help."
     reason = str(first["msg"])
     value = None if first["type"] == "missing" else first["input"]

@@ -70,15 +70,48 @@ class ModelSection(Section):
     )
 
 
+class SetSection(Section):
+    """Where the rows of a problem set are and what their columns mean."""
+
+    path: list[str] = Field(min_length=1, description="files or hub names OWNER/NAME[/SUBSET][:SPLIT] with its rows")
+    question: list[str] | None = Field(
+        None, min_length=1, description="columns whose texts make up the question (null: problem, question, …)"
+    )
+    answer: str | None = Field(None, description="column with the gold answer (null: answer, result, … or solution)")
+    extract: Literal["auto", "plain", "hashes", "boxed"] = Field(
+        "auto", description=r"where the answer stands: as it is, behind a last ####, in the last \boxed{} (auto: tell)"
+    )
+    where: dict[str, str] = Field({}, description="only rows with these values in these columns")
+    rel_tol: float | None = Field(None, gt=0, lt=1, description="relative tolerance of numeric answers (null: exact)")
+    bad_golds: Literal["refuse", "skip"] | None = Field(None, description="as data.bad_golds (null: that one)")
+    test: bool = Field(False, description="a test set: refused in data.train")
+
+    @field_validator("path", "question", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
 class DataSection(Section):
     train: list[str] = Field(
-        ["signs/train"], min_length=1, description="training sets: signs/SPLIT, files, or hub names OWNER/NAME[:SPLIT]"
+        ["signs/train"],
+        min_length=1,
+        description="training sets: signs/SPLIT, ready-made ones such as gsm8k, files, hub names OWNER/NAME[:SPLIT]",
     )
     eval: list[str] = Field(["signs/test"], min_length=1, description="held-out sets, named in the same way")
+    sets: dict[str, SetSection] = Field(
+        {}, description="sets of one's own: names for train and eval, each with path, question, answer, …"
+    )
     train_size: int | None = Field(4096, gt=0, description="problems drawn from the training sets (null: all)")
     eval_size: int | None = Field(1024, gt=0, description="problems drawn from the held-out sets (null: all)")
     bad_golds: Literal["refuse", "skip"] = Field(
         "refuse", description="rows whose gold answer cannot be graded: refuse the set, or leave them out and say so"
+    )
+    v0: list[float] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="only training problems with V_0 from … to …, as scripts/rate_problems.py wrote it (null: all)",
     )
     traces: list[str] = Field([], description="JSONL files of demonstrations for --algo sft (none: generated ones)")
     seed: int = Field(0, ge=0, description="which problems are drawn")

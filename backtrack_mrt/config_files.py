@@ -147,6 +147,11 @@ def checked(
             raise UserError(f"{path} ({layer.place(path)})", value, "not a number", "Write a number.")
         if section is not None and isinstance(value, Mapping):
             kept[key] = checked(value, section, layer, known, f"{path}.")
+        elif (named := named_section_of(model.model_fields[key].annotation)) and isinstance(value, Mapping):
+            kept[key] = dict(value)
+            for name in (name for name, entry in value.items() if isinstance(entry, Mapping)):
+                inside = f"{path}.{name}."
+                kept[key][name] = checked(value[name], named, layer, field_paths(named, inside), inside)
         elif section is None or value is not None or type(None) in members:
             kept[key] = value
     return kept
@@ -155,6 +160,11 @@ def checked(
 def section_of(annotation: Any) -> type[BaseModel] | None:
     """The model of a field that is a section (or may be one), else None."""
     return next((m for m in _members(annotation) if isinstance(m, type) and issubclass(m, BaseModel)), None)
+
+
+def named_section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field that holds sections by names of the user's own, else None."""
+    return section_of(get_args(annotation)[1]) if get_origin(annotation) is dict else None
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:

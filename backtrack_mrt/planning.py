@@ -136,7 +136,7 @@ def _prompt_tokens(config: Config) -> tuple[int, int, int]:
     """Tokens of the longest opening, of a trajectory's instructions, and of one forced answer with its question."""
     prompts = load_prompts(config.env, config.prompt_style)
     question, answer = _ASSUMED_QUESTION, _ASSUMED_ANSWER
-    if not any(on_hub(spec) for spec in config.data.train + config.data.eval):
+    if not any(on_hub(spec, config.data.sets) for spec in config.data.train + config.data.eval):
         problems = load_problem_sets(config.data, config.training.problems_per_step).train
         question = max(len(problem.question) for problem in problems)
         answer = max(len(problem.answer) for problem in problems)

@@ -15,7 +15,8 @@ from backtrack_mrt.errors import run_main
 
 def main() -> None:
     config = load_config(sys.argv[1:], description=__doc__).config
-    problems = load_problems(config.data.eval, config.data.eval_size, config.data.seed, field="data.eval")
+    data = config.data
+    problems = load_problems(data.eval, data.eval_size, data.seed, field="data.eval", sets=data.sets)
     from backtrack_mrt.assembly import assemble  # late: a mistake in the config must not wait for torch
     from backtrack_mrt.calibration import calibrate
     from backtrack_mrt.evaluate import evaluate

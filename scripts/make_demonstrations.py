@@ -16,7 +16,7 @@ import argparse
 import random
 from pathlib import Path
 
-from backtrack_mrt.data.loading import bare
+from backtrack_mrt.data.duplicates import words
 from backtrack_mrt.data.solved_demo import demonstrate, read_solved, write_demonstrations
 from backtrack_mrt.errors import UserError, run_main
 
@@ -37,7 +37,7 @@ def main() -> None:
     sets = [read_solved(spec) for spec in args.solved]
     every = sum(len(usable) + unusable for usable, unusable in sets)
     fitting = [solved for usable, _ in sets for solved in usable if len(solved.steps) <= args.max_steps]
-    fitting = list({bare(solved.problem.question): solved for solved in fitting}.values())
+    fitting = list({words(solved.problem.question): solved for solved in fitting}.values())
     if len(fitting) < args.n:
         reason = (
             f"only {len(fitting)} of {every} problems have a solution of one equation per step, at most "

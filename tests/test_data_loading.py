@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from backtrack_mrt import hub
 from backtrack_mrt.config import DataSection
-from backtrack_mrt.data import sources
 from backtrack_mrt.data.loading import load_problem_sets, load_problems
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Problem
@@ -53,11 +49,6 @@ def test_columns_have_synonyms_and_ids_come_from_the_place(tmp_path):
     assert set(problems) == {Problem("own/0", "1 + 1?", "2", "own"), Problem("sums/x", "2 + 2?", "4.5", "own")}
 
 
-def test_a_worked_solution_is_cut_to_its_last_line(tmp_path):
-    path = jsonl(tmp_path / "g.jsonl", [{"question": "?!", "answer": "3 * 4 = 12, so #### no\n#### 12"}])
-    assert load_problems([path], None, 0)[0].answer == "12"
-
-
 def test_draws_are_seeded_and_without_replacement(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", ROWS)
     drawn = load_problems([path], 8, seed=1)
@@ -73,13 +64,45 @@ def test_generated_sets():
 
 def test_held_out_questions_never_train(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", ROWS)
-    same = jsonl(tmp_path / "b.jsonl", [row | {"problem": row["problem"].upper() + " "} for row in ROWS[:5]])
+    same = jsonl(tmp_path / "b.jsonl", [row | {"problem": row["problem"].upper() + " . "} for row in ROWS[:5]])
     sets = load_problem_sets(section(path, same, eval_size=None))
     assert {problem.id for problem in sets.train} == {f"a/{i}" for i in range(5, 20)}
     assert sets.notes == ["data.train: 5 problems left out because data.eval asks the same"]
     split = load_problem_sets(section(path, path, eval_size=4))  # one file for both is a random split
     assert len(split.train) == 16
     assert not {p.id for p in split.train} & {p.id for p in split.eval}
+
+
+def test_near_copies_and_repetitions_are_left_out(tmp_path):
+    asked = "Tim has 12 red balls and gives 5 of them to Ada. How many red balls has Tim now?"
+    train = [
+        f"It was a sunny day. {asked}",  # a sentence put in front
+        asked.replace("12", "20"),  # the same words around another number
+        "How many red balls has Tim now? Nobody knows, but he had 30 balls of five kinds, a fifth of each.",
+        "Bea sold 3 eggs and 4 hens.",
+        "bea sold 3 eggs , and 4 hens !",
+        "Bea sold 34 eggs and hens.",
+    ]
+    rows = [{"id": str(i), "problem": question, "answer": "7"} for i, question in enumerate(train)]
+    held_out = jsonl(tmp_path / "held.jsonl", [{"problem": asked, "answer": "7"}])
+    sets = load_problem_sets(section(jsonl(tmp_path / "a.jsonl", rows), held_out, eval_size=None))
+    assert {problem.id for problem in sets.train} - {"a/3", "a/4"} == {"a/2", "a/5"}
+    assert len(sets.train) == 3
+    assert sets.notes == [
+        "data.train: 1 problems left out because an earlier one asks the same",
+        "data.train: 2 problems left out because data.eval asks nearly the same",
+    ]
+
+
+def test_problems_are_filtered_by_v0(tmp_path):
+    rated = [row | {"v0": v0} for row, v0 in zip(ROWS, (0.05, 0.1, 0.5, "0.9", 0.95, None), strict=False)]
+    path = jsonl(tmp_path / "a.jsonl", rated)
+    sets = load_problem_sets(section(path, path, v0=[0.1, 0.9], eval_size=1))  # held-out problems are not filtered
+    assert {p.id for p in sets.train} == {"a/1", "a/2", "a/3"} - {sets.eval[0].id}
+    assert sets.notes[0] == f"data.train = {path!r}: left out: 3 of 6 rows have no v0 from 0.1 to 0.9"
+    for unrated in (jsonl(tmp_path / "b.jsonl", ROWS), "signs/train"):
+        with pytest.raises(UserError, match=r"data\.v0 = \[0\.1, 0\.9\]: .* has no column 'v0'.*rate_problems\.py"):
+            load_problem_sets(section(unrated, v0=[0.1, 0.9], train_size=4))
 
 
 def test_bad_golds_are_refused_by_id_or_skipped(tmp_path):
@@ -93,64 +116,33 @@ def test_bad_golds_are_refused_by_id_or_skipped(tmp_path):
     assert "a/empty" in sets.notes[0]
 
 
-def hub_module(monkeypatch, load_dataset) -> None:
-    monkeypatch.setattr(sources, "rely_on_cache_if_unreachable", lambda: None)
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-
-
-def test_hub_names(monkeypatch):
-    asked = []
-
-    def load_dataset(name, subset, split):
-        asked.append((name, subset, split))
-        return ROWS
-
-    hub_module(monkeypatch, load_dataset)
-    problems = load_problems(["openai/gsm8k/main:test[:100]", "MU-NLPC/Calc-mawps"], None, 0)
-    assert asked == [("openai/gsm8k", "main", "test[:100]"), ("MU-NLPC/Calc-mawps", None, "train")]
-    assert {problem.id for problem in problems} >= {"gsm8k/0", "Calc-mawps/0"}
-
-
-def test_without_a_network_the_message_says_what_to_fetch(monkeypatch):
-    def load_dataset(name, subset, split):
-        raise ConnectionError("Couldn't reach the hub\nlong story")
-
-    hub_module(monkeypatch, load_dataset)
-    with pytest.raises(UserError) as error:
-        load_problems(["owner/name:train"], 4, 0, field="data.eval")
-    for part in ("data.eval = 'owner/name:train'", "Couldn't reach", "hf download", "--data.eval FILE.jsonl"):
-        assert part in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_an_unreachable_hub_is_not_asked_again_and_again(monkeypatch):
-    def refuse(address, timeout):
-        raise OSError
-
-    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.delitem(sys.modules, "huggingface_hub.constants", raising=False)
-    monkeypatch.setattr(hub.socket, "create_connection", refuse)
-    hub.rely_on_cache_if_unreachable.__wrapped__()
-    assert hub.os.environ["HF_HUB_OFFLINE"] == "1"
-
-
 BAD = {
     "unknown split": ("signs/tset", "", "no such split", "Did you mean 'test'"),
     "missing file": ("gone.jsonl", "", "no such file", ".jsonl"),
-    "no set at all": ("mawps", "", "not a problem set", "OWNER/NAME"),
+    "no set at all": ("maths", "", "not a problem set", "OWNER/NAME"),
     "a directory": ("folder/in.side", "", "not a problem set", "OWNER/NAME"),
     "no rows": ("bad.jsonl", "\n", "no rows", "at least one"),
     "invalid JSON": ("bad.jsonl", '{"problem": "?!", "answer": "1"}\n{oops}\n', "line 2 is not valid JSON", "UTF-8"),
     "not UTF-8": ("bad.jsonl", b"\xff\xfe\x00", "cannot be read", "UTF-8"),
     "not an object": ("bad.jsonl", "[1]\n", "bad.jsonl:1 is not an object", "columns"),
     "no question": ("bad.jsonl", '{"text": "?!", "answer": "1"}\n', "no column 'problem' or 'question'", "Rename"),
-    "no answer": ("bad.jsonl", '{"problem": "?!"}\n', "no column 'answer' or 'result', only: problem", "Rename"),
+    "no answer": (
+        "bad.jsonl",
+        '{"problem": "?!"}\n',
+        "no column 'answer' or 'result' or 'Answer' or 'solution', only: problem",
+        "Rename",
+    ),
     "empty question": ("bad.jsonl", '{"problem": " ", "answer": "1"}\n', "bad.jsonl:1 has no text", "remove"),
     "ids twice": ("bad.jsonl", '{"problem": "?!", "answer": "1", "id": 7}\n' * 2, "more than once: bad/7", "unique"),
     "not a list": ("bad.json", "{}", "not a list of rows", "UTF-8"),
     "broken parquet": ("bad.parquet", "no parquet", "cannot be read", ".parquet"),
+    "no files": ("*-of-2.jsonl", "", "no such file", ".jsonl"),
+    "text for a number": (
+        "bad.jsonl",
+        '{"problem": "?!", "answer": "1", "rel_tol": "little"}\n',
+        "bad.jsonl:1 has no number in column 'rel_tol'",
+        "Correct",
+    ),
     "too few": ("bad.jsonl", '{"problem": "?!", "answer": "1"}\n', "only 1 problems", "null for all"),
 }
 
@@ -175,5 +167,5 @@ def test_a_set_smaller_than_one_batch(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", ROWS)
     with pytest.raises(UserError, match=r"data\.train = .*20 problems, fewer than one batch of 32"):
         load_problem_sets(section(path), batch=32)
-    with pytest.raises(UserError, match=r"16 problems \(4 more are held out by data\.eval\)"):
+    with pytest.raises(UserError, match=r"has 16 problems \(data\.train: 4 problems left out because data\.eval asks"):
         load_problem_sets(section(path, path), batch=20)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from backtrack_mrt.data.loading import ANSWER_COLUMNS, QUESTION_COLUMNS
-from backtrack_mrt.data.sources import column, read_rows
+from backtrack_mrt.data.catalogue import read_set
+from backtrack_mrt.data.problems import ANSWER_COLUMNS, QUESTION_COLUMNS
+from backtrack_mrt.data.sources import column
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.types import Problem
@@ -29,11 +30,11 @@ class Attempt:
 def read_attempts(spec: str) -> tuple[list[Attempt], int]:
     """The attempts of a file or hub data set, and how many others had no steps or no answer. Raises UserError for a set
     that cannot be read and a row that is none."""
-    name, rows = read_rows(spec, _FIELD)
+    name, rows = read_set(spec, _FIELD)
     first = rows[0][1]
-    question, answer = (column(first, wanted, spec, _FIELD) for wanted in (QUESTION_COLUMNS, ANSWER_COLUMNS))
+    question, answer = (column(first, wanted, _FIELD, spec) for wanted in (QUESTION_COLUMNS, ANSWER_COLUMNS))
     for wanted in ("attempt", "is_correct"):
-        column(first, (wanted,), spec, _FIELD)
+        column(first, (wanted,), _FIELD, spec)
     attempts, unusable = [], 0
     for where, row in rows:
         texts = [row.get(key) if isinstance(row, dict) else None for key in (question, "attempt")]

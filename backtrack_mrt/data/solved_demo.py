@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from backtrack_mrt.data.catalogue import read_set
 from backtrack_mrt.data.equations import Step, number, one_operation, parse_step, wrong_solution
-from backtrack_mrt.data.loading import ANSWER_COLUMNS, QUESTION_COLUMNS
+from backtrack_mrt.data.problems import ANSWER_COLUMNS, QUESTION_COLUMNS
 from backtrack_mrt.data.signs_demo import Span
-from backtrack_mrt.data.sources import column, read_rows
+from backtrack_mrt.data.sources import column
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Phase, Problem
 
@@ -48,8 +49,8 @@ def read_solved(spec: str) -> tuple[list[Solved], int]:
     Columns: problem or question, answer, solution; or the solution in `answer`, with a last line ``#### result``. In a
     set without solutions, the problems are usable that one operation solves (`one_operation`). Raises UserError for a
     set that cannot be read and a row without text in one of these columns."""
-    name, rows = read_rows(spec, _FIELD)
-    question, answer = (column(rows[0][1], wanted, spec, _FIELD) for wanted in (QUESTION_COLUMNS, ANSWER_COLUMNS))
+    name, rows = read_set(spec, _FIELD)
+    question, answer = (column(rows[0][1], wanted, _FIELD, spec) for wanted in (QUESTION_COLUMNS, ANSWER_COLUMNS))
     solved = _SOLUTION in rows[0][1] or _RESULT in str(rows[0][1][answer])
     usable = []
     for index, (where, row) in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Rows of a data set by name: a local file (.jsonl, .json, .csv, .parquet) or a set on the hub. What the columns mean
+"""Rows of a data set by place: local files (.jsonl, .json, .csv, .parquet) or a set on the hub. What their columns mean
 is for others to say."""
 
 from __future__ import annotations
@@ -6,7 +6,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from backtrack_mrt.hub import rely_on_cache_if_unreachable
 
 Row = tuple[str, Any]  # where it stands (file:line), its columns: a mapping, if the row is as it should be
 
-_HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<subset>[\w.-]+))?(?::(?P<split>.+))?")
+HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<subset>[\w.-]+))?(?::(?P<split>.+))?")
 
 
 def is_file(spec: str) -> bool:
@@ -23,42 +24,52 @@ def is_file(spec: str) -> bool:
     return Path(spec).suffix in _READERS
 
 
-def read_rows(spec: str, field: str) -> tuple[str, list[Row]]:
-    """The set's short name and its rows, at least one. `field` is what a UserError blames: raised for a set that is
-    missing, cannot be read, is empty, or has a first row without named columns."""
-    path = Path(spec).expanduser()
-    if reader := _READERS.get(path.suffix):
-        if not path.is_file():
-            raise UserError(field, spec, "no such file", "Give an existing .jsonl, .json, .csv or .parquet file.")
-        try:
-            return path.stem, _checked(list(reader(path)), spec, field)
-        except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-            reason = f"cannot be read: {str(error).splitlines()[0]}"
-            raise UserError(field, spec, reason, f"Give a valid {path.suffix} file in UTF-8.") from error
-    match = _HUB.fullmatch(spec)
-    if match is None or path.exists():
-        remedy = "Give signs/SPLIT, a .jsonl, .json, .csv or .parquet file, or OWNER/NAME[/SUBSET][:SPLIT]."
-        raise UserError(field, spec, "not a problem set", remedy)
-    return match["name"].rpartition("/")[2], _checked(list(_hub_rows(match, spec, field)), spec, field)
+def read_rows(place: str, field: str, spec: str) -> Iterator[Row]:
+    """The rows of a file, of several (``DIR/*/train-*.parquet``), or of a set on the hub: at least one. `field` and
+    `spec` say where it was asked for: what a UserError blames, which is raised for a set that is missing, cannot be
+    read, is empty, or has a first row without named columns."""
+    rows: Iterator[Row]
+    if is_file(place):
+        rows = (row for path in _files(place, field, spec) for row in _file_rows(path, field))
+    elif match := HUB.fullmatch(place):
+        rows = _hub_rows(match, place, field, spec)
+    else:
+        remedy = "Give a .jsonl, .json, .csv or .parquet file, or OWNER/NAME[/SUBSET][:SPLIT]."
+        raise UserError(field, spec, f"{place} is neither a file nor a set on the hub", remedy)
+    first = next(rows, None)
+    if first is None:
+        raise UserError(field, spec, "it has no rows", "Give a file with at least one problem.")
+    if not isinstance(first[1], dict):
+        raise UserError(field, spec, f"{first[0]} is not an object", "Write one object with named columns per row.")
+    yield first
+    yield from rows
 
 
-def column(row: dict[str, Any], wanted: tuple[str, ...], spec: str, field: str) -> str:
+def column(row: Mapping[str, Any], wanted: Sequence[str], field: str, spec: str) -> str:
     """The first of the `wanted` columns that `row` has. Raises UserError."""
     found = next((name for name in wanted if name in row), None)
     if found is None:
         have = ", ".join(map(str, row))
         reason = f"no column {' or '.join(map(repr, wanted))}, only: {have}"
-        raise UserError(field, spec, reason, "Rename the column that holds it.")
+        raise UserError(field, spec, reason, "Rename the column that holds it, or name it in data.sets.")
     return found
 
 
-def _checked(rows: list[Row], spec: str, field: str) -> list[Row]:
-    if not rows:
-        raise UserError(field, spec, "it has no rows", "Give a file with at least one problem.")
-    where, first = rows[0]
-    if not isinstance(first, dict):
-        raise UserError(field, spec, f"{where} is not an object", "Write one object with named columns per row.")
-    return rows
+def _files(place: str, field: str, spec: str) -> list[Path]:
+    path = Path(place).expanduser()
+    found = [path] if path.is_file() else [Path(name) for name in sorted(glob(str(path)))]
+    if not found:
+        reason = "no such file" if spec == place else f"no such file: {place}"
+        raise UserError(field, spec, reason, "Give an existing .jsonl, .json, .csv or .parquet file.")
+    return found
+
+
+def _file_rows(path: Path, field: str) -> Iterator[Row]:
+    try:
+        yield from _READERS[path.suffix](path)
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        reason = f"cannot be read: {str(error).splitlines()[0]}"
+        raise UserError(field, str(path), reason, f"Give a valid {path.suffix} file in UTF-8.") from error
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -86,8 +97,12 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     from pyarrow import parquet  # type: ignore[import-untyped]  # slow to import
 
-    for index, row in enumerate(parquet.read_table(path).to_pylist()):
-        yield f"{path}[{index}]", row
+    index = 0
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                yield f"{path}[{index}]", row
+                index += 1
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -98,22 +113,29 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _hub_rows(match: re.Match[str], spec: str, field: str) -> Iterator[Row]:
+def _hub_rows(match: re.Match[str], place: str, field: str, spec: str) -> Iterator[Row]:
     rely_on_cache_if_unreachable()
     from datasets import load_dataset  # seconds to import
 
-    split = match["split"] or "train"
+    name = match["name"]
     try:
-        rows = load_dataset(match["name"], match["subset"], split=split)
+        rows = load_dataset(name, match["subset"], split=match["split"] or "train")
     except Exception as error:  # offline, no such name, no such split, no access: the library's word tells which
-        reason = f"cannot be had from the hub ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})"
+        said = (str(error).splitlines() or [""])[0]
+        reason = f"{place} cannot be had from the hub ({type(error).__name__}: {said})"
+        known_as = "" if spec == place else f"{spec.partition('=')[0]}="
         remedy = (
-            f"Without a network, fetch it elsewhere (`hf download --repo-type dataset {match['name']}`), "
-            f"or give a local file: --{field} FILE.jsonl."
+            f"Where there is a network: `hf download --repo-type dataset {name} --local-dir DIR`. Then name its files "
+            f"instead: {known_as}DIR/FILE.parquet (or .jsonl, .json, .csv)."
         )
+        if "gated" in said.lower():
+            remedy = f"Accept its terms on the hub's page of {name} and log in with `hf auth login`. {remedy}"
         raise UserError(field, spec, reason, remedy) from error
-    for index, row in enumerate(rows):
-        yield f"{spec}[{index}]", row
+    index = 0
+    for batch in rows.with_format("arrow").iter(1000):  # much faster than row by row
+        for row in batch.to_pylist():
+            yield f"{place}[{index}]", row
+            index += 1
 
 
 def _json(text: str, where: str) -> Any:

@@ -1,0 +1,149 @@
+"""From the rows of a set to problems: columns, gold answers, and which rows are left out for which reason.
+
+The question stands in the columns that the set's entry names, else in the first of `QUESTION_COLUMNS`; the gold answer
+likewise. A row may also have `id`, `source`, `rel_tol` and `v0` (`scripts/rate_problems.py`). An id is made unique by
+the name of its set (``aime24/7``) unless it has a slash already. Golds are checked here: a row whose gold cannot be
+graded would count as wrong for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from backtrack_mrt.config import SetSection
+from backtrack_mrt.data.answers import read_gold
+from backtrack_mrt.data.sources import column, read_rows
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.types import Problem
+
+QUESTION_COLUMNS = ("problem", "question", "question_concat")
+ANSWER_COLUMNS = ("answer", "result", "Answer")
+SOLUTION = "solution"  # holds the answer, too, if there is no column of its own for it
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set to be read. `field` and `spec` say where it was asked for: what a UserError blames."""
+
+    field: str
+    spec: str
+    name: str
+    entry: SetSection
+    bad_golds: str = "refuse"  # unless the entry says otherwise
+    v0: tuple[float, float] | None = None  # only rows with `v0` in this interval
+
+    @property
+    def skips(self) -> bool:
+        """Whether rows without a usable gold are left out instead of refused."""
+        return (self.entry.bad_golds or self.bad_golds) == "skip"
+
+    def error(self, reason: str, remedy: str) -> UserError:
+        return UserError(self.field, self.spec, reason, remedy)
+
+
+@dataclass
+class Found:
+    """The problems of a set, and which rows are none."""
+
+    problems: list[Problem] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)  # ids of rows without a usable gold, and why
+    rows: int = 0
+    other: int = 0  # rows that the entry's `where` does not want
+    rated_out: int = 0  # rows outside the interval of `v0`
+
+
+def read_problems(source: Source) -> Found:
+    """All problems of a set. Raises UserError for a set without the columns it needs, and for rows without a question
+    or a gold answer that can be graded, if they are to be refused."""
+    entry, found = source.entry, Found()
+    rows = chain.from_iterable(read_rows(place, source.field, source.spec) for place in entry.path)
+    first = next(rows)
+    question, answer = _columns(first[1], source)
+    for index, (where, row) in enumerate(chain([first], rows)):
+        cells: Mapping[str, Any] = row if isinstance(row, dict) else {}
+        found.rows += 1
+        if any(str(cells.get(name)) != value for name, value in entry.where.items()):
+            found.other += 1
+        elif not _rated_in(cells, where, source):
+            found.rated_out += 1
+        else:
+            given = str(index if cells.get("id") in (None, "") else cells["id"])
+            identity = given if "/" in given else f"{source.name}/{given}"
+            asked = _question(cells, question)
+            gold, why = read_gold(cells.get(answer), entry.extract, answer == SOLUTION)
+            if asked is None and not source.skips:
+                raise source.error(f"{where} has no text in column {question[0]!r}", "Complete or remove the row.")
+            if asked is None or why:
+                found.bad.append(f"{identity} ({why or 'has no question'})")
+                continue
+            rel_tol = _number(cells, "rel_tol", where, source) or entry.rel_tol
+            found.problems.append(Problem(identity, asked, gold, str(cells.get("source") or source.name), rel_tol))
+    if found.bad and not source.skips:
+        raise source.error(_bad(found), "Correct or remove these rows, or set data.bad_golds to skip.")
+    return found
+
+
+def notes_on(source: Source, found: Found) -> list[str]:
+    """What was left out of a set, for the user to read."""
+    told = []
+    if found.other:
+        wanted = ", ".join(f"{name} = {value}" for name, value in source.entry.where.items())
+        told.append(f"{found.other} of {found.rows} rows: wanted are those with {wanted}")
+    if source.v0 and found.rated_out:
+        told.append(f"{found.rated_out} of {found.rows} rows have no v0 from {source.v0[0]:g} to {source.v0[1]:g}")
+    if found.bad:
+        told.append(_bad(found))
+    return [f"{source.field} = {source.spec!r}: left out: {text}" for text in told]
+
+
+def unrated(spec: str, v0: tuple[float, float]) -> UserError:
+    """The error for a set whose problems nobody has rated."""
+    remedy = "Rate its problems with scripts/rate_problems.py and name the file it writes, or leave data.v0 out."
+    return UserError("data.v0", list(v0), f"{spec} has no column 'v0'", remedy)
+
+
+def some(items: Sequence[str], most: int = 5) -> str:
+    """The first few, and how many there are besides."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def _columns(first: Mapping[str, Any], source: Source) -> tuple[list[str], str]:
+    """The columns of the question and of the gold answer."""
+    entry = source.entry
+    if source.v0 is not None and "v0" not in first:
+        raise unrated(source.spec, source.v0)
+    for name in entry.where:
+        column(first, [name], source.field, source.spec)
+    wanted = [(name,) for name in entry.question] if entry.question else [QUESTION_COLUMNS]
+    question = [column(first, names, source.field, source.spec) for names in wanted]
+    answers = [entry.answer] if entry.answer else [*ANSWER_COLUMNS, SOLUTION]
+    return question, column(first, answers, source.field, source.spec)
+
+
+def _question(cells: Mapping[str, Any], columns: Sequence[str]) -> str | None:
+    texts = [text for name in columns if isinstance(text := cells.get(name), str) and text.strip()]
+    if len(texts) < len(columns):
+        return None
+    return texts[0] if len(texts) == 1 else " ".join(text.strip() for text in texts)
+
+
+def _rated_in(cells: Mapping[str, Any], where: str, source: Source) -> bool:
+    if source.v0 is None:
+        return True
+    v0 = _number(cells, "v0", where, source)
+    return v0 is not None and source.v0[0] <= v0 <= source.v0[1]
+
+
+def _number(cells: Mapping[str, Any], name: str, where: str, source: Source) -> float | None:
+    value = cells.get(name)
+    try:
+        return None if value in (None, "") else float(value)
+    except (TypeError, ValueError):
+        raise source.error(f"{where} has no number in column {name!r}", "Correct or remove the row.") from None
+
+
+def _bad(found: Found) -> str:
+    return f"{len(found.bad)} of {found.rows} rows have no gold answer that can be graded: {some(found.bad)}"
