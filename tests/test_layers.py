@@ -16,7 +16,7 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "protocol chat prompting dialogue grading data.signs data.signs_demo data.checking spaces records progress credit",
     "algos.base config_files config",
     "envs env trace metrics demonstrations data cli runlog algos engines models tiny configs prompts",
-    "prover rollout calibration checkpoint",
+    "prover rollout calibration rating checkpoint",
     "collection",
     "assembly trainers evaluate analysis planning stitching",
     "selftraining warmstart checks",
