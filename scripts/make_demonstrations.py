@@ -16,7 +16,8 @@ import argparse
 import random
 from pathlib import Path
 
-from backtrack_mrt.data.duplicates import words
+from backtrack_mrt.data.duplicates import SHARE, Overlap, words
+from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.data.solved_demo import demonstrate, read_solved, write_demonstrations
 from backtrack_mrt.errors import UserError, run_main
 
@@ -24,6 +25,13 @@ from backtrack_mrt.errors import UserError, run_main
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("solved", nargs="+", metavar="SOLVED", help=".jsonl, .json, .csv, .parquet files or hub sets")
+    parser.add_argument(
+        "--held-out",
+        nargs="+",
+        default=[],
+        metavar="SET",
+        help="problems to evaluate on: none like them is demonstrated",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
     parser.add_argument("--n", type=int, default=256, help="demonstrations, one per problem (default: %(default)s)")
     parser.add_argument("--max-steps", type=int, default=4, help="most steps of a solution (default: %(default)s)")
@@ -37,11 +45,19 @@ def main() -> None:
     sets = [read_solved(spec) for spec in args.solved]
     every = sum(len(usable) + unusable for usable, unusable in sets)
     fitting = [solved for usable, _ in sets for solved in usable if len(solved.steps) <= args.max_steps]
-    fitting = list({words(solved.problem.question): solved for solved in fitting}.values())
+    asked = load_problems(args.held_out, None, args.seed, field="--held-out") if args.held_out else []
+    held_out = Overlap(words(problem.question) for problem in asked)
+    fitting = list(
+        {
+            question: solved
+            for solved in fitting
+            if held_out.nearest(question := words(solved.problem.question))[0] < SHARE and not held_out.has(question)
+        }.values()
+    )
     if len(fitting) < args.n:
         reason = (
             f"only {len(fitting)} of {every} problems have a solution of one equation per step, at most "
-            f"{args.max_steps} steps, and are no repetition"
+            f"{args.max_steps} steps, and are neither held out nor a repetition"
         )
         raise UserError("--n", args.n, reason, f"Set --n to at most {len(fitting)}, or raise --max-steps.")
     chosen = sorted(fitting, key=lambda solved: solved.length)[: args.n]

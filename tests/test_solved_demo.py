@@ -221,6 +221,10 @@ def test_the_script(tmp_path: Path) -> None:
     assert "2 demonstrations (2 of 2 problems would do)" in done.stdout
     first = out.read_text()
     assert len(first.splitlines()) == 2
+    (tmp_path / "held.jsonl").write_text(json.dumps(CLIPS | {"problem": CLIPS["problem"].upper()}))
+    kept = script(source, "--out", str(out), "--n", "1", "--right", "0", "--held-out", str(tmp_path / "held.jsonl"))
+    assert "1 demonstrations (1 of 2 problems would do)" in kept.stdout
+    assert json.loads(out.read_text())["problem"]["id"] == "wallet"
     script(source, "--out", str(out), "--n", "2", "--right", "0")
     assert out.read_text() == first
     for arguments, message in (
