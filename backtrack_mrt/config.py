@@ -205,6 +205,11 @@ class Config(Section):
         """The run directory."""
         return Path(self.output_dir or f"runs/{self.env}-{self.algo}-seed{self.seed}")
 
+    @property
+    def rows_per_update(self) -> int:
+        """Trajectories of one update of the algorithm's trainer."""
+        return self.training.rows if self.algorithm.loss == "rl" else self.training.problems_per_step
+
     def protocol_at(self, done: float) -> EpisodeProtocol:
         """The protocol of training rollouts after the share `done` of training: the token budget grows linearly."""
         share = self.training.first_budget + (1 - self.training.first_budget) * min(done, 1.0)

@@ -16,6 +16,7 @@ from backtrack_mrt.metrics import Extras, FirstWrongStep, Limits, Point, Problem
 from backtrack_mrt.metrics.summary import point, points_by_answer, summarise
 from backtrack_mrt.metrics.turns import tokens_at_turns
 from backtrack_mrt.metrics.values import held
+from backtrack_mrt.processes import gathered, is_main, share
 from backtrack_mrt.progress import progress
 from backtrack_mrt.records import read_trajectories, write_trajectories
 from backtrack_mrt.rollout import force_answers, grade, trajectory_seeds
@@ -34,13 +35,15 @@ def evaluate(
     seed: int,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Scored]:
-    """`samples` scored trajectories per problem; the same seeds for every policy, so that comparisons are paired."""
+    """`samples` scored trajectories per problem; the same seeds for every policy, so that comparisons are paired. Several
+    processes share the rows."""
     rows = [problem for problem in problems for _ in range(samples)]
     seeds = trajectory_seeds(seed, EVALUATION_STEP, len(rows))
+    mine = share(len(rows))
     collector.engine.sync(-1)
-    scored = collector.collect(rows, seeds, sampling, on_rows)
+    scored = collector.collect(rows[mine], seeds[mine], sampling, on_rows)
     collector.engine.release()
-    return scored
+    return gathered(scored)
 
 
 def measure(
@@ -53,7 +56,7 @@ def measure(
 ) -> Summary:
     """Everything that `config.evaluation` asks for about the collector's policy; `name` is shown. Trajectories are
     written to the directory `kept` as ``evaluation_NAME….jsonl``; those that are there already are read, not sampled.
-    The tokens are counted in the collector's ledger."""
+    The tokens are counted in the collector's ledger, by each process its own."""
     wanted, trained = config.evaluation, config.protocol
     prolonged = trained.prolonged(wanted.extra_revisions)
     sampling = Sampling(wanted.temperature, stop_ids=collector.dialogue.chat.stop_ids)
@@ -62,9 +65,9 @@ def measure(
         path = kept / f"evaluation_{name}{suffix}.jsonl" if kept else None
         if path is not None and path.exists():
             return read_trajectories(path)
-        with progress(len(problems) * wanted.samples, f"evaluate {name}{suffix}") as bar:
+        with progress(share(len(problems) * wanted.samples).stop, f"evaluate {name}{suffix}") as bar:  # the main one's
             scored = evaluate(problems, collector, sampling, wanted.samples, config.seed, bar.update)
-        if path is not None:
+        if path is not None and is_main():
             write_trajectories(path, scored)
         return scored
 
@@ -115,12 +118,13 @@ def forced_majority(
     step = max(collector.max_rows // p, 1)
     collector.engine.sync(-1)
     for j in range(turns + 1):
-        rows = [i for i, end in enumerate(last) if j <= end]
+        going = [i for i, end in enumerate(last) if j <= end]
+        rows, found = going[share(len(going))], list[tuple[int, float]]()
         right[:, j] = right[:, max(j - 1, 0)]
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
             starts = [trajectories[i].branch(j) for i in some for _ in range(p)]
-            seeds = trajectory_seeds(seed, EVALUATION_STEP + 1 + j, len(starts), some[0] * p)
+            seeds = [s for i in some for s in trajectory_seeds(seed, EVALUATION_STEP + 1 + j, p, first_row=i * p)]
             forced = force_answers(
                 starts, seeds, collector.dialogue, collector.engine, sampling, collector.max_answer_tokens
             )
@@ -128,7 +132,9 @@ def forced_majority(
             answered = [Scored(t) for t in grade(forced, collector.grader)]
             for place, i in enumerate(some):
                 (ballot,) = ballots(answered[place * p : (place + 1) * p], limit=j + 2)
-                right[i, j] = majority(ballot)[-1]
+                found.append((i, float(majority(ballot)[-1])))
+        for i, voted in gathered(found):
+            right[i, j] = voted
     collector.engine.release()
     index = ProblemIndex(scored)
     tokens = [held(tokens_at_turns(t), turns + 1) for t in trajectories]

@@ -11,6 +11,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from backtrack_mrt.processes import is_main
+
 
 class Update(Protocol):
     """What `progress` hands to the loop."""
@@ -21,7 +23,11 @@ class Update(Protocol):
 
 @contextmanager
 def progress(total: int, description: str, seconds: float = 10.0) -> Iterator[Update]:
-    """Shows how far `total` units of work are. Without a terminal: a line at most every `seconds`, and the last one."""
+    """Shows how far `total` units of work are. Without a terminal: a line at most every `seconds`, and the last one. Of
+    several processes only the main one shows its own."""
+    if not is_main():
+        yield _Silent()
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(total, description, seconds)
@@ -29,6 +35,10 @@ def progress(total: int, description: str, seconds: float = 10.0) -> Iterator[Up
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[metrics]}"), console=console) as bar:
         yield _Bar(bar, total, description)
+
+
+class _Silent:
+    def update(self, advance: int = 1, **metrics: float) -> None: ...
 
 
 class _Bar:

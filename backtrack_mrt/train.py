@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from backtrack_mrt import processes
 from backtrack_mrt.algos.base import Independent, SelfTraining
 from backtrack_mrt.assembly import Assembly, assemble
 from backtrack_mrt.cli import RunRequest
@@ -52,16 +52,20 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
     another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
     any model loads where that is possible."""
     config, clock = request.config, Clock()
-    _refuse_processes(config)
+    _check_processes(config)
     RunDir.check(config, resume=request.resume, overwrite=request.overwrite)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
-    for note in problems.notes:
+    for note in problems.notes if processes.is_main() else ():
         print(note)
     with clock.part("load"):
         parts = assemble(config)
-    run = RunDir.create(config, resume=request.resume, overwrite=request.overwrite)
-    if base_evaluation is not None:
-        shutil.copyfile(base_evaluation, run.trajectories / base_evaluation.name)
+    processes.wait()  # all have looked at the run directory before one of them changes it
+    run = RunDir(config.run_path)
+    if processes.is_main():
+        RunDir.create(config, resume=request.resume, overwrite=request.overwrite)
+        if base_evaluation is not None:
+            shutil.copyfile(base_evaluation, run.trajectories / base_evaluation.name)
+    processes.wait()
     evaluation = TokenLedger()
     with clock.part("evaluate_base"):
         base = evaluate_policy(parts, problems.eval, "base", run, evaluation)
@@ -71,18 +75,29 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
         trained = evaluate_policy(parts, problems.eval, "trained", run, evaluation)
     ledgers = {"training": training, "evaluation": evaluation}
     result = Result(config.algo, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
-    run.save_summary(result.as_json())
-    result.plot(run.path / "report.png", run.metrics())
+    if processes.is_main():
+        run.save_summary(result.as_json())
+        result.plot(run.path / "report.png", run.metrics())
+    processes.wait()
     return result
 
 
-def _refuse_processes(config: Config) -> None:
-    """Collecting whole groups is not shared between processes yet: each of them would sample the same."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+def _check_processes(config: Config) -> None:
+    """The rows of an update must come out even over the processes. Collecting whole groups is not shared between them
+    yet: each would sample the same. The engine in this process reads whole weights, at its own pace."""
+    several, rows = processes.count(), config.rows_per_update
+    if config.engine.type == "hf" and (sharding := processes.sharding()):
+        reason = f"it samples from the model that is trained, which {sharding} cuts up over the processes"
+        remedy = "Launch with configs/accelerate/ddp.yaml, or use engine.type=vllm with a server."
+        raise UserError("engine.type", "hf", reason, remedy)
     alone = isinstance(config.algorithm, SelfTraining) or config.algorithm.collection != Independent()
-    if processes > 1 and alone:
-        reason = f"it runs in one process, not in {processes}"
+    if several > 1 and alone:
+        reason = f"it runs in one process, not in {several}"
         raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl with credit: turn.")
+    micro_batch = min(config.training.micro_batch_size, rows)
+    if rows % (micro_batch * several):
+        reason = f"{rows} rows per update cannot be shared by {several} processes in micro-batches of that size"
+        raise UserError("training.micro_batch_size", micro_batch, reason, "Lower it, or start fewer processes.")
 
 
 def evaluate_policy(
@@ -92,7 +107,8 @@ def evaluate_policy(
     the base's from there."""
     collector = parts.collector(parts.config.protocol, with_values=True)
     summary = measure(parts.config, collector, problems, first_wrong_step, name, run.trajectories)
-    ledger.add(collector.ledger)
+    for spent in processes.gathered([collector.ledger]):
+        ledger.add(spent)
     return summary
 
 

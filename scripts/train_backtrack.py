@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from backtrack_mrt import processes
 from backtrack_mrt.cli import RunRequest, comparison_requests, load_config
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.planning import plan
@@ -26,8 +27,10 @@ def main() -> None:
     from backtrack_mrt.train import train  # late: a mistake in the config must not wait for torch
 
     result = train(request)
-    Console().print(result.table())
-    print(f"run directory: {request.config.run_path} (plot: report.png, numbers: summary.json)")
+    if processes.is_main():
+        Console().print(result.table())
+        print(f"run directory: {request.config.run_path} (plot: report.png, numbers: summary.json)")
+    processes.leave()
 
 
 def compare_algorithms(first: RunRequest) -> None:
@@ -38,9 +41,11 @@ def compare_algorithms(first: RunRequest) -> None:
     from backtrack_mrt.compare import compare
 
     comparison = compare(requests, first.seeds or (first.config.seed,), folder)
-    comparison.write(folder)
-    Console().print(comparison.table())
-    print(f"comparison: {folder} (comparison.md, comparison.json, plots)")
+    if processes.is_main():
+        comparison.write(folder)
+        Console().print(comparison.table())
+        print(f"comparison: {folder} (comparison.md, comparison.json, plots)")
+    processes.leave()
 
 
 if __name__ == "__main__":

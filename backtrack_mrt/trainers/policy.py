@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -25,6 +24,7 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.collection import Collector, groups_of
 from backtrack_mrt.config import Config
 from backtrack_mrt.metrics import rollout_metrics
+from backtrack_mrt.processes import gathered
 from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trainers.shared import OnStep, RunLog, rewound, shared_settings, train_and_save
@@ -104,7 +104,8 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         self.run = run
         self.ledgers: list[TokenLedger] = []  # of the rollouts of each step, by all processes
         self._asked: list[Problem] = []
-        self._scored: list[Scored] = []
+        self._scored: list[Scored] = []  # the latest rollouts: of this process, and of all
+        self._everyone: list[Scored] = []
         self._bucketed: list[dict[str, Any]] | None = None
         self._seconds: dict[str, float] = {}  # of the latest rollout, by part
         super().__init__(
@@ -167,7 +168,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         trajectories = [scored.trajectory for scored in self._scored]
         weights_BT = spread(self._local_weights(), trajectories, width=completion_ids.size(1))
         output["advantages"] = weights_BT.to(completion_ids.device)
-        for name, value in rollout_metrics(self._scored).items():
+        for name, value in rollout_metrics(self._everyone).items():
             self._metrics["train"][name].append(value)
         return output
 
@@ -190,15 +191,16 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         collector.protocol = self.run_config.protocol_at(self.done)
         collector.engine.sync(step)
         self._scored = collector.collect(self._asked, seeds, sampling)
+        self._everyone = gathered(self._scored)
         collector.engine.release()
         self.ledgers.append(TokenLedger())
-        for ledger in gather_object([collector.ledger]):
+        for ledger in gathered([collector.ledger]):
             self.ledgers[-1].add(ledger)
         for kind, tokens in asdict(self.ledgers[-1]).items():
             self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
         self._seconds.update({part: total - spent[part] for part, total in collector.seconds.items()})
         if self.accelerator.is_main_process and self.run_config.training.saved_rollouts:
-            self.run.save_trajectories(step, self._scored[: self.run_config.training.saved_rollouts])
+            self.run.save_trajectories(step, self._everyone[: self.run_config.training.saved_rollouts])
         trajectories = [scored.trajectory for scored in self._scored]
         filler = [self.processing_class.eos_token_id]  # TRL needs at least one token per row; masked
         return {
@@ -210,9 +212,8 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         }
 
     def _local_weights(self) -> list[FloatArray]:
-        """Turn weights of this process's rows. A group may span processes, so all rows are gathered first."""
-        everyone: list[Scored] = gather_object(self._scored)
-        groups = groups_of(everyone, self.num_generations)
+        """Turn weights of this process's rows. A group may span processes, so they are made of everyone's rows."""
+        groups = groups_of(self._everyone, self.num_generations)
         weights = [row for group in groups for row in self.algorithm.turn_weights(group)]
         first = self.accelerator.process_index * len(self._scored)
         return weights[first : first + len(self._scored)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +11,8 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOTrainer, SFTTrainer
 
+from backtrack_mrt import processes
 from backtrack_mrt.config import Config
-from backtrack_mrt.errors import UserError
 from backtrack_mrt.runlog import RunDir
 
 BUDGET_STEPS = 4  # with a budget of sampled tokens training ends after so many times the configured steps at the latest
@@ -44,7 +43,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
 def rewound(run: RunDir, resume: bool) -> str | None:
     """The checkpoint to go on from (None: from the start); what the run logged after it is forgotten."""
     checkpoint = get_last_checkpoint(str(run.checkpoints)) if resume else None
-    run.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+    if processes.is_main():
+        run.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
+    processes.wait()
     return str(checkpoint) if checkpoint else None
 
 
@@ -57,17 +58,13 @@ def train_and_save(trainer: GRPOTrainer | SFTTrainer, run: RunDir, checkpoint: s
 
 def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
     """What both trainers are told. What is not said here is TRL's default."""
-    training = config.training
-    rows = training.problems_per_step * (training.group_size if config.algorithm.loss == "rl" else 1)
-    micro_batch, processes = min(training.micro_batch_size, rows), int(os.environ.get("WORLD_SIZE", "1"))
-    if rows % (micro_batch * processes):
-        reason = f"{rows} rows per update cannot be shared by {processes} processes in micro-batches of that size"
-        raise UserError("training.micro_batch_size", micro_batch, reason, "Lower it, or start fewer processes.")
+    training, rows = config.training, config.rows_per_update
+    micro_batch = min(training.micro_batch_size, rows)
     on_cpu = not torch.cuda.is_available()
     return {
         "output_dir": str(run.checkpoints),
         "per_device_train_batch_size": micro_batch,
-        "gradient_accumulation_steps": rows // (micro_batch * processes),
+        "gradient_accumulation_steps": rows // (micro_batch * processes.count()),
         "max_steps": training.steps * (1 if training.sampled_tokens is None else BUDGET_STEPS),
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.lr_schedule,
@@ -76,6 +73,7 @@ def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
         "max_grad_norm": training.max_grad_norm,
         "use_cpu": on_cpu,
         "bf16": config.model.dtype == "bfloat16",
+        "ddp_find_unused_parameters": False,  # there are none
         "gradient_checkpointing": config.model.gradient_checkpointing,
         "disable_tqdm": True,
         "logging_steps": 1,

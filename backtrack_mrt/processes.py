@@ -1,0 +1,73 @@
+"""The processes of a launcher (`accelerate launch`, `torchrun`): which one this is, and what all of them know together.
+
+Without a launcher there is one process, and nothing here imports torch. The launcher tells its processes apart by the
+environment; they talk by NCCL on GPUs and by gloo on CPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def count() -> int:
+    """How many processes work on this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this is the one process that writes files and prints."""
+    return rank() == 0
+
+
+def sharding() -> str | None:
+    """How the launcher has the model cut up over the processes; None where each has all of it."""
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        return "FSDP"
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    return "ZeRO-3" if deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else None
+
+
+def share(length: int) -> slice:
+    """This process's part of a list of so many rows: consecutive ones, as many as the others' or one more."""
+    return slice(length * rank() // count(), length * (rank() + 1) // count())
+
+
+def gathered(rows: Sequence[T]) -> list[T]:
+    """The rows of all processes, in the order of their ranks. All processes must call it."""
+    if count() == 1:
+        return list(rows)
+    _join()
+    from accelerate.utils import gather_object
+
+    return list(gather_object(list(rows)))
+
+
+def wait() -> None:
+    """Go on when all processes have come here."""
+    gathered([])
+
+
+def leave() -> None:
+    """Take leave of the others at the end of the program: one that just exits may break a message to another."""
+    if count() > 1:
+        import torch
+
+        wait()
+        torch.distributed.destroy_process_group()
+
+
+def _join() -> None:
+    """Connect to the other processes, once."""
+    import torch
+    from accelerate import PartialState
+
+    PartialState(cpu=not torch.cuda.is_available())
