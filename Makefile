@@ -15,7 +15,8 @@ reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about an ho
 test: $(INSTALLED)  ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not smollm2"
 
-test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties and the real SmolLM2
+test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties, two processes, 4 bits, the real SmolLM2
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[qlora]'
 	OMP_NUM_THREADS=2 $(BIN)/pytest -m "slow or smollm2"
 
 lint: $(INSTALLED)  ## lint, format, types

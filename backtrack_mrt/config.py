@@ -45,7 +45,7 @@ class LoraSection(Section):
 class ArchitectureSection(Section):
     """The shape of a model, in the words of its config.json."""
 
-    model_type: Literal["llama"] = Field("llama", description="family of the model")
+    model_type: Literal["llama", "qwen2"] = Field("llama", description="family of the model")
     hidden_size: int = Field(gt=0, description="width of the residual stream")
     intermediate_size: int = Field(gt=0, description="width of the feed-forward layers")
     num_hidden_layers: int = Field(gt=0, description="layers")
@@ -64,10 +64,20 @@ class ModelSection(Section):
     )
     full_finetuning: bool = Field(False, description="train all weights instead of a LoRA adapter")
     lora: LoraSection = LoraSection()
+    quantization: Literal["nf4"] | None = Field(
+        None, description="QLoRA: the frozen base in 4 bits (nf4), for less memory and slower steps (null: as it is)"
+    )
     gradient_checkpointing: bool = Field(False, description="less memory for about a third more update time")
     architecture: ArchitectureSection | None = Field(
         None, description="the model's shape, so that --dry-run needs none of its files (null: read its config.json)"
     )
+
+    @model_validator(mode="after")
+    def _adapter_only(self) -> Self:
+        if self.quantization and self.full_finetuning:
+            reason = "weights in 4 bits cannot be trained, only an adapter on top of them"
+            raise UserError("model.quantization", self.quantization, reason, "Leave out one of the two settings.")
+        return self
 
 
 class SetSection(Section):

@@ -35,8 +35,8 @@ def evaluate(
     seed: int,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> list[Scored]:
-    """`samples` scored trajectories per problem; the same seeds for every policy, so that comparisons are paired. Several
-    processes share the rows."""
+    """`samples` scored trajectories per problem; the same seeds for every policy, so that comparisons are paired.
+    Several processes share the rows."""
     rows = [problem for problem in problems for _ in range(samples)]
     seeds = trajectory_seeds(seed, EVALUATION_STEP, len(rows))
     mine = share(len(rows))

@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
     The adapter's start depends on `seed` only and changes nothing yet (B = 0); its weights are float32 whatever the
     model's are. Raises UserError for a model that is missing, cannot be read, or is not what the config says."""
     source = resolve(section)
+    _check_quantization(section, Path(source))
     from transformers import AutoTokenizer
 
     try:
@@ -41,7 +43,8 @@ def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
         raise _refusal(section, f"its tokenizer has {len(tokenizer)} tokens, more than the model has embeddings")
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = not section.gradient_checkpointing  # the engine asks for its cache itself
-    model.to(_device())
+    if section.quantization is None:
+        model.to(_device())
     if not section.full_finetuning:
         model = with_adapter(model, section, seed)
     return model, tokenizer
@@ -57,8 +60,12 @@ def _load_weights(section: ModelSection) -> Any:
 
     try:
         if base is None:
-            dtype = getattr(torch, section.dtype)
-            return AutoModelForCausalLM.from_pretrained(source, revision=section.revision, dtype=dtype)
+            dtype, packing = getattr(torch, section.dtype), _quantized(section)
+            model = AutoModelForCausalLM.from_pretrained(source, revision=section.revision, dtype=dtype, **packing)
+            for module in model.modules() if packing else ():
+                # bitsandbytes repacks weights for good at the first inference on some CPUs; no gradient passes then.
+                module.support_avx512bf16_for_cpu = False
+            return model
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(base, source).merge_and_unload()
@@ -67,6 +74,34 @@ def _load_weights(section: ModelSection) -> Any:
     model.name_or_path = source  # what an adapter on top of it will name as its base
     warnings.filterwarnings("ignore", message="Could not find a config file in")  # peft's, when that one is saved
     return model
+
+
+def _quantized(section: ModelSection) -> dict[str, Any]:
+    """What transformers is told for a base in 4 bits (Dettmers et al. 2305.14314): weights in nf4, their scales
+    quantised again, products in the model's dtype. They are packed where they are to stay."""
+    if section.quantization is None:
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=section.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, section.dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": _device()}}
+
+
+def _check_quantization(section: ModelSection, source: Path) -> None:
+    field, kind = "model.quantization", section.quantization
+    if kind is None:
+        return
+    if find_spec("bitsandbytes") is None:
+        raise UserError(field, kind, "bitsandbytes is not installed", "pip install 'backtrack-mrt[qlora]'.")
+    if _is_adapter(source):
+        reason = f"{source} is an adapter, which would be rounded to 4 bits where it is merged"
+        raise UserError(field, kind, reason, "Name a whole model, or leave quantization out.")
 
 
 def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:
