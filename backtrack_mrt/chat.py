@@ -38,6 +38,10 @@ class Chat(Protocol):
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end a reply; they belong to it."""
 
+    @property
+    def follows(self) -> bool:
+        """Whether a reply can be followed by another message. If not, `following` must not be called."""
+
     def opening(self, instruction: str) -> TokenIds:
         """Ids up to the start of the first reply."""
 
@@ -56,6 +60,7 @@ class ByteChat:
 
     eos_id = 256
     stop_ids = frozenset({eos_id})
+    follows = True
 
     def opening(self, instruction: str) -> TokenIds:
         return (*self.encode(instruction), self.eos_id)
@@ -74,29 +79,32 @@ class ByteChat:
 class ChatFormat:
     """Segments of `tokenizer`'s chat template.
 
+    one_message: the model is asked once and answers in one message. Then the template need not go on after a reply, as
+    those of R1-type models do not: they cut the thought out of earlier replies (`follows` is False).
+
     Raises UserError for a template that is missing or fails, needs a generation prompt and has none, drops the system
     message, breaks the prefix property (a conversation's rendering must be its earlier rendering and more), or writes
     no or two BOS; and for a tokenizer with which a text could forge the end of a message.
     """
 
-    def __init__(self, tokenizer: Any, system: str | None = None) -> None:
+    def __init__(self, tokenizer: Any, system: str | None = None, one_message: bool = False) -> None:
         self.tokenizer = tokenizer
         self._system = system
         self._known: dict[str, TokenIds] = {}  # instructions come again and again
         if not getattr(tokenizer, "chat_template", None):
             raise self._refusal("it has no chat template", "Use an instruction-tuned model or set a chat template.")
-        before, to_reply, after_reply = self._take_apart()
-        eos = tokenizer.eos_token
-        ending, found, rest = after_reply.partition(eos) if eos else ("", "", "")
-        if not found or ending.strip():
-            raise self._refusal(
-                f"its chat template ends an assistant message with {after_reply!r}, not with the eos token {eos!r}",
-                "Set the tokenizer's eos_token to the token that ends an assistant message.",
-            )
-        self.eos_id: int = tokenizer.convert_tokens_to_ids(eos)
+        before, to_reply = self._opening()
+        self.eos_id: int = tokenizer.convert_tokens_to_ids(tokenizer.eos_token)
         self.stop_ids = frozenset({self.eos_id})
         self._before, self._to_reply = self._structure(before), self._structure(to_reply)
-        self._to_next = self._structure(rest)
+        self._to_next: TokenIds = ()
+        try:
+            self._to_next = self._structure(self._between(before, to_reply))
+            self.follows = True
+        except UserError:
+            if not one_message:
+                raise
+            self.follows = False
         self._check_bos()
         self._check_forgery()
 
@@ -107,6 +115,8 @@ class ChatFormat:
     def following(self, instruction: str, after: Completion) -> TokenIds:
         """Ids from the end of the completion `after` to the start of the next reply. The end-of-message token is
         sampled by the model; it is supplied here only if the completion was cut off before it."""
+        if not self.follows:
+            raise ValueError("the chat template does not go on after a reply")
         closed = after.token_ids[-1:] and after.token_ids[-1] in self.stop_ids
         end = () if closed else (self.eos_id,)
         return end + self._to_next + self.encode(instruction) + self._to_reply
@@ -128,32 +138,48 @@ class ChatFormat:
             ids = ids[:-1]
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def _take_apart(self) -> tuple[str, str, str]:
-        """The template's constant text: before the first user content, from there to the reply, and from the reply to
-        the next user content. Proves that a long conversation is made of these pieces."""
+    def _opening(self) -> tuple[str, str]:
+        """The template's constant text before the first user content, and from there to the reply. Proves that the eos
+        token ends a reply."""
         opening = self._render(_USERS[:1])
         before, found, to_reply = opening.partition(_USERS[0])
         if self._system and self._system.strip() not in before:
             raise self._refusal("its chat template drops the system message", "Remove system.md from the prompt style.")
-        conversation = self._render(_USERS, _REPLIES)
-        breaks = "its chat template breaks the prefix property"
-        if _WORD in conversation and _REPLIES[0] not in conversation:
-            raise self._refusal(f"{breaks}: it rewrites earlier replies", _INDEPENDENT)
-        start, _, rest = conversation.partition(_REPLIES[0])
-        if found and start != opening and opening == self._render(_USERS[:1], generation_prompt=False):
+        start, replied, rest = self._render(_USERS[:1], (_WORD,), generation_prompt=False).partition(_WORD)
+        if not found or not replied:
+            raise self._refusal("its chat template does not show every message as it is", _INDEPENDENT)
+        if start != opening and opening == self._render(_USERS[:1], generation_prompt=False):
             raise self._refusal(
                 "its chat template has no generation prompt", "Use a template that honours add_generation_prompt."
             )
+        eos = self.tokenizer.eos_token
+        ending, found, _ = rest.partition(eos) if eos else ("", "", "")
+        if not found or ending.strip():
+            raise self._refusal(
+                f"its chat template ends an assistant message with {rest!r}, not with the eos token {eos!r}",
+                "Set the tokenizer's eos_token to the token that ends an assistant message.",
+            )
+        return before, to_reply
+
+    def _between(self, before: str, to_reply: str) -> str:
+        """The template's constant text from the end of a reply to the next user content. Proves that a long
+        conversation is made of these pieces."""
+        conversation, opening = self._render(_USERS, _REPLIES), before + _USERS[0] + to_reply
+        breaks = "its chat template breaks the prefix property"
+        if _WORD in conversation and _REPLIES[0] not in conversation:
+            reason = f"{breaks}: it rewrites earlier replies, as those of R1-type models do"
+            raise self._refusal(reason, f"{_INDEPENDENT} Or let the model answer in one message: --env open-ended.")
+        _, _, rest = conversation.partition(_REPLIES[0])
         after_reply, _, _ = rest.partition(_USERS[1])
         pieces = [before]
         for user, reply in zip(_USERS, (*_REPLIES, ""), strict=True):
             pieces += [user, to_reply, *([reply, after_reply] if reply else [])]
-        if not found or "".join(pieces) != conversation:
+        if "".join(pieces) != conversation:
             raise self._refusal(
                 f"{breaks}: {conversation!r} does not go on from its own beginning {opening!r}",
                 _INDEPENDENT,
             )
-        return before, to_reply, after_reply
+        return after_reply.partition(self.tokenizer.eos_token)[2]
 
     def _check_bos(self) -> None:
         bos = self.tokenizer.bos_token_id

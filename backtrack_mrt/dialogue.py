@@ -5,7 +5,7 @@ The Gymnasium environment and the batched rollout both speak through `Dialogue`,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backtrack_mrt.chat import Chat
 from backtrack_mrt.prompting import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts
@@ -46,17 +46,31 @@ class Dialogue:
         """The prefix c_j (j = `turns`), the question for the answer *now*, and the reply begun up to ``\\boxed{``.
         For j = 0 that question takes the place of the first turn's instruction.
 
-        A style with `close.md` does not ask while the model's message is under way: that text closes its thought, and
-        the answer is begun in the same message. Once the model has ended its message, it is asked like any other.
+        A style with `close.md` does not ask while the model's message is under way: that text closes its thought, if
+        it is still open, and the answer is begun in the same message. Once the model has ended its message, it is asked
+        like any other, if the chat goes on after it.
         """
-        previous = trajectory.turns[turns - 1].completion if turns else None
+        start = self.unanswered(trajectory.branch(turns))
+        previous = start.turns[-1].completion if start.turns else None
         if CLOSE in self.prompts.texts and (previous is None or previous.finish is not Finish.STOP):
-            return trajectory.prefix_ids(turns) + self.chat.encode(self.prompts.texts[CLOSE] + self.force_prefix)
+            close = self.prompts.texts[CLOSE]
+            if close.strip() in "".join(turn.text for turn in start.turns):
+                close = close[len(close.rstrip()) :]
+            return start.token_ids + self.chat.encode(close + self.force_prefix)
         if previous is None:
             asked = self.chat.opening(self.prompts.opening(FORCE, trajectory.problem.question, {}))
         else:
-            asked = trajectory.prefix_ids(turns) + self.chat.following(self.prompts.render(FORCE, {}), after=previous)
+            asked = start.token_ids + self.chat.following(self.prompts.render(FORCE, {}), after=previous)
         return asked + self.chat.encode(self.force_prefix)
+
+    def unanswered(self, start: Trajectory) -> Trajectory:
+        """The trajectory from which a forced answer goes on: in a chat without a second message, a message that the
+        model has ended is opened again (its last token is taken off)."""
+        if self.chat.follows or not start.turns or start.turns[-1].completion.finish is not Finish.STOP:
+            return start
+        last = start.turns[-1].completion
+        opened = Completion(last.token_ids[:-1], last.logprobs[:-1], Finish.CUT)
+        return replace(start, turns=(*start.turns[:-1], replace(start.turns[-1], completion=opened)))
 
     @property
     def force_prefix(self) -> str:

@@ -117,7 +117,7 @@ def force_answers(
 ) -> list[Trajectory]:
     """Each start ended by an answer forced now, as one more turn (phase `force`); not graded. This is what the
     meta-prover samples, here as a trajectory that can be trained on."""
-    trajectories = [Trajectory(s, ()) if isinstance(s, Problem) else s for s in starts]
+    trajectories = [Trajectory(s, ()) if isinstance(s, Problem) else dialogue.unanswered(s) for s in starts]
     forced = [dialogue.forced(trajectory, len(trajectory.turns)) for trajectory in trajectories]
     requests = [
         Request(ids, max_new_tokens, (seed << 16) + len(trajectory.turns))

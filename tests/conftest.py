@@ -38,10 +38,17 @@ BARE = (  # the embedded model's: a reply starts right after the instruction
     "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
+R1 = (  # cuts the thought out of earlier replies, and begins a reply inside one
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}<|Assistant|>{{ message['content'].split('</think>')[-1] }}{{ eos_token }}"
+    "{% else %}{{ '<|User|>' if message['role'] == 'user' else '' }}{{ message['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
+)
 SPECIAL = {  # template → special tokens: BOS, the end of a message, others
     CHATML: ("<|im_start|>", "<|im_end|>"),
     LLAMA_3: ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"),
     BARE: ("<bos>", "<eos>"),
+    R1: ("<bos>", "<eos>", "<|User|>", "<|Assistant|>"),
 }
 
 

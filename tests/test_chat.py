@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import CHATML, LLAMA_3, SPECIAL, byte_tokenizer
+from conftest import CHATML, LLAMA_3, R1, SPECIAL, byte_tokenizer
 
 from backtrack_mrt.chat import ByteChat, ChatFormat
 from backtrack_mrt.errors import UserError
@@ -75,13 +75,11 @@ REFUSED = {
     "BOS twice": "{{ bos_token }}" + LLAMA_3,
     "no generation prompt": LLAMA_3.replace("{% if add_generation_prompt %}", "{% if false %}"),
     "rewrites earlier replies": LLAMA_3.replace("['content'] | trim", "['content'].split('</think>')[-1] | trim"),
-    "prefix property": LLAMA_3.replace("{% for", "{{ messages | length }} messages{% for", 1),
+    "does not go on from its own beginning": LLAMA_3.replace("{% for", "{{ messages | length }} messages{% for", 1),
     "not with the eos token": LLAMA_3.replace("trim }}<|eot_id|>", "trim }}<|end_header_id|>"),
     "chat template fails": "{{ raise_exception('no users here') }}",
     "drops the system message": LLAMA_3.replace("{{ system }}", ""),
-    "does not go on from its own beginning": LLAMA_3.replace(
-        "| trim }}<|eot_id|>{% endfor", "| upper }}<|eot_id|>{% endfor"
-    ),
+    "does not show every message": LLAMA_3.replace("| trim }}<|eot_id|>{% endfor", "| upper }}<|eot_id|>{% endfor"),
 }
 
 
@@ -91,6 +89,19 @@ def test_templates_that_cannot_be_segmented_are_refused(make_tokenizer, reason):
         ChatFormat(make_tokenizer(REFUSED[reason]), system="Be brief.")
     assert caught.value.field == "model"
     assert caught.value.remedy
+
+
+def test_a_template_that_cuts_thoughts_out_serves_one_message():
+    tokenizer = byte_tokenizer(R1, SPECIAL[R1])
+    with pytest.raises(UserError, match="--env open-ended"):
+        ChatFormat(tokenizer)
+    chat = ChatFormat(tokenizer, one_message=True)
+    assert tokenizer.decode(chat.opening("Hi")) == "<bos><|User|>Hi<|Assistant|><think>\n"
+    assert chat.stop_ids == {tokenizer.eos_token_id}
+    assert not chat.follows
+    with pytest.raises(ValueError, match="does not go on"):
+        chat.following("Go.", after=completion((chat.eos_id,)))
+    assert ChatFormat(byte_tokenizer(LLAMA_3, SPECIAL[LLAMA_3]), one_message=True).follows
 
 
 def test_a_missing_bos_is_refused(make_tokenizer):

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import gymnasium
 import pytest
-from conftest import LLAMA_3, SPECIAL, byte_tokenizer
+from conftest import LLAMA_3, R1, SPECIAL, byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -238,6 +238,21 @@ def test_a_forced_answer_closes_the_thought_in_the_same_message(chat):
     assert dialogue.forced(trajectory, 3) == over, "a message that has ended is not gone on with"
     cut_off = stream(chat, *THOUGHT, MESSAGE, token_budget=40)
     assert dialogue.forced(cut_off, len(cut_off.turns)) == cut_off.token_ids + closing
+
+
+def test_a_message_that_has_ended_is_opened_again_where_no_other_can_follow():
+    chat = ChatFormat(byte_tokenizer(R1, SPECIAL[R1]), one_message=True)
+    dialogue, trajectory = Dialogue(chat, PROMPTS), stream(chat, *THOUGHT, MESSAGE)
+    assert chat.decode(trajectory.prompt_ids).endswith("<|Assistant|><think>\n")
+    assert trajectory.stop is StopReason.FINISHED
+    for turns in (0, 1, 2):
+        closing = chat.encode("\n</think>\n\nThe final answer is \\boxed{")
+        assert dialogue.forced(trajectory, turns) == trajectory.prefix_ids(turns) + closing
+    opened = trajectory.token_ids[:-1] + chat.encode("\n\nThe final answer is \\boxed{")
+    assert dialogue.forced(trajectory, 3) == opened, "its thought is closed already, its end is taken off"
+    engine, sampling = ScriptedEngine([chat.encode("2}.")]), Sampling(stop_ids=chat.stop_ids)
+    (ended,) = force_answers([trajectory], [0], dialogue, engine, sampling, 3)
+    assert ended.token_ids == opened + chat.encode("2}.")
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2])
