@@ -142,9 +142,10 @@ class Collector:
         sampling: Sampling,
         protocol: EpisodeProtocol | None = None,
     ) -> list[Trajectory]:
+        protocol, reserve = protocol or self.protocol, self.prover.reserve if self.prover else None
         with self._timed("rollout"):
             trajectories = rollout(
-                starts, seeds, protocol or self.protocol, self.dialogue, self.engine, sampling, self.window
+                starts, seeds, protocol, self.dialogue, self.engine, sampling, self.window, reserve=reserve
             )
         return self._counted(trajectories)
 

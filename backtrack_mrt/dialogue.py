@@ -63,6 +63,15 @@ class Dialogue:
             asked = start.token_ids + self.chat.following(self.prompts.render(FORCE, {}), after=previous)
         return asked + self.chat.encode(self.force_prefix)
 
+    @property
+    def force_tokens(self) -> int:
+        """The most tokens that `forced` puts behind a trajectory."""
+        closed = self.chat.encode(self.prompts.texts.get(CLOSE, "") + self.force_prefix)
+        if not self.chat.follows:
+            return len(closed)
+        asked = self.chat.following(self.prompts.render(FORCE, {}), after=Completion((), (), Finish.LENGTH))
+        return max(len(closed), len(asked + self.chat.encode(self.force_prefix)))
+
     def unanswered(self, start: Trajectory) -> Trajectory:
         """The trajectory from which a forced answer goes on: in a chat without a second message, a message that the
         model has ended is opened again (its last token is taken off)."""

@@ -34,20 +34,32 @@ class MetaProver(ABC):
     def prefix_values(self, prefixes: Sequence[Prefix]) -> FloatArray:
         """V of each forced prefix (ids up to the begun answer), shape (len(prefixes),)."""
 
+    @abstractmethod
+    def answer_tokens(self, problem: Problem) -> int:
+        """Tokens that a forced answer to the problem needs."""
+
+    def reserve(self, problem: Problem) -> int:
+        """Tokens of the model's context that a trajectory must leave free, so that an answer can be forced from it."""
+        return self.dialogue.force_tokens + self.answer_tokens(problem)
+
     def values(self, trajectories: Sequence[Trajectory]) -> list[FloatArray]:
-        """V_0 … V_E of each trajectory, shape (E+1,). V_0 is computed once per problem. After a violation V is 0: no
-        answer can follow."""
+        """V_0 … V_E of each trajectory, shape (E+1,). V_0 is computed once per problem. After a violation, and where
+        the model's context is full, V is 0: no answer can follow."""
         prefixes: list[Prefix] = []
         index: dict[tuple[str, int, int], int] = {}  # (problem, trajectory or -1 for V_0, turn) → row of `prefixes`
         rows: list[list[int]] = []
         for i, trajectory in enumerate(trajectories):
             last = len(trajectory.turns) - (trajectory.stop is StopReason.VIOLATION)
+            room = self.engine.context_length - self.answer_tokens(trajectory.problem)
             row = []
             for j in range(last + 1):
                 key = (trajectory.problem.id, i if j else -1, j)
                 if key not in index:
+                    forced = self.dialogue.forced(trajectory, j)
+                    if len(forced) > room:
+                        break
                     index[key] = len(prefixes)
-                    prefixes.append((self.dialogue.forced(trajectory, j), trajectory.problem))
+                    prefixes.append((forced, trajectory.problem))
                 row.append(index[key])
             rows.append(row)
         with self.engine.reference() if self.policy == "reference" else nullcontext():
@@ -69,6 +81,9 @@ class LikelihoodProver(MetaProver):
         self.tokens += sum(map(len, golds))
         logprobs = self.engine.score([ids for ids, _ in prefixes], golds)
         return np.exp([float(row.sum()) for row in logprobs])
+
+    def answer_tokens(self, problem: Problem) -> int:
+        return len(self.dialogue.answer(problem.answer))
 
 
 class SampledProver(MetaProver):
@@ -109,3 +124,6 @@ class SampledProver(MetaProver):
         right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], dtype=np.float64)
         shares: FloatArray = right.reshape(len(prefixes), self.samples).mean(axis=1)
         return shares
+
+    def answer_tokens(self, problem: Problem) -> int:
+        return self.max_answer_tokens

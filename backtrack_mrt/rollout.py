@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import count, pairwise
 
@@ -46,13 +46,15 @@ def rollout(
     sampling: Sampling,
     window: int | None = None,
     most_turns: int | None = None,
+    reserve: Callable[[Problem], int] | None = None,
 ) -> list[Trajectory]:
     """One trajectory per start, not graded: from a problem, or from a prefix on (`Trajectory.branch`; a prompt of its
     own is kept). Repeat a start for a group. After `most_turns` new turns a trajectory is left as it is (stop: None).
 
     All rows take their turn together, so the engine computes every token once: a turn's prefix extends the cached
     prefix of the turn before. With a `window` the model sees the prompt and the last `window` turns only (METHOD: the
-    linearised budget), so turns may go on beyond its context.
+    linearised budget), so turns may go on beyond its context. Else a trajectory ends with `budget` where the context
+    does, less the `reserve` that its meta-prover needs.
     """
     episodes = [Episode(protocol, Trajectory(s, ()) if isinstance(s, Problem) else s) for s in starts]
     for _ in count() if most_turns is None else range(most_turns):
@@ -66,7 +68,7 @@ def rollout(
             elif not episode.prompt_ids:
                 episode.prompt_ids = dialogue.opening(episode.problem, episode.spec)
             prefix_ids = episode.prefix_ids(window) + instruction_ids
-            room = engine.context_length - len(prefix_ids)
+            room = engine.context_length - len(prefix_ids) - (reserve(episode.problem) if reserve else 0)
             if room < 1:
                 episode.end(StopReason.BUDGET)
                 continue

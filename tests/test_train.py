@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from backtrack_mrt.assembly import Assembly, assemble
 from backtrack_mrt.cli import load_config
-from backtrack_mrt.config import Config
+from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.env import EpisodeEnv, ProgressReward
 from backtrack_mrt.errors import UserError
@@ -21,7 +22,7 @@ from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.train import train
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer
-from backtrack_mrt.types import Sampling, StopReason
+from backtrack_mrt.types import Problem, Sampling, StopReason
 
 SHORT = [
     *("--training.steps", "4", "--training.problems_per_step", "4", "--training.group_size", "4"),
@@ -191,6 +192,31 @@ def test_likelihood_values_are_probabilities_of_the_gold_answer(parts: Assembly)
                 logits = parts.model(torch.tensor([prefix + gold])).logits[0, len(prefix) - 1 : -1]
             logprobs = logits.log_softmax(-1).gather(1, torch.tensor(gold)[:, None])
             assert value == pytest.approx(float(logprobs.sum().exp()), abs=1e-4)
+
+
+@pytest.mark.parametrize("estimator", ["likelihood", "monte_carlo"])
+def test_a_trajectory_ends_before_the_context_does(
+    parts: Assembly, monkeypatch: pytest.MonkeyPatch, estimator: Any
+) -> None:
+    """With `budget`, and with room for the meta-prover's answer; a prompt that fills the context has value 0."""
+    monkeypatch.setattr(parts.engine, "context_length", 80)
+    prover = parts.prover(ProverSection(estimator=estimator, samples=2, max_answer_tokens=4))
+    collector = replace(parts.collector(parts.config.protocol, with_values=True), prover=prover)
+    long = Problem("long", "x" * 100, "1")
+    sampling = Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
+    *usual, hopeless = collector.collect([*generate("validation", 4, seed=2), long], [1, 2, 3, 4, 5], sampling)
+    for s in usual:
+        trajectory, turns = s.trajectory, len(s.trajectory.turns)
+        assert trajectory.stop is StopReason.BUDGET
+        assert s.values is not None
+        assert s.values.shape == (turns + 1,)
+        assert len(trajectory.token_ids) + prover.reserve(trajectory.problem) <= 80
+        assert all(len(parts.dialogue.forced(trajectory, j)) < 80 for j in range(turns + 1))
+        assert estimator != "likelihood" or s.values.min() > 0, "every prefix is answered"
+    assert any(s.trajectory.turns[-1].completion.finish == "length" for s in usual)
+    assert (hopeless.trajectory.stop, hopeless.trajectory.turns) == (StopReason.BUDGET, ())
+    assert hopeless.values is not None
+    assert hopeless.values.tolist() == [0.0]
 
 
 def test_the_budget_curriculum_grows_to_the_whole_budget(tmp_path: Path) -> None:
