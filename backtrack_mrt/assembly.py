@@ -14,7 +14,7 @@ from backtrack_mrt.engines.base import Engine
 from backtrack_mrt.engines.hf import HFEngine
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading import Grader
-from backtrack_mrt.models import frozen_copy, load_policy
+from backtrack_mrt.models import frozen_copy, load_model, load_tokenizer
 from backtrack_mrt.prompting import CLOSE, HINT, load_prompts
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.prover import LikelihoodProver, MetaProver, SampledProver
@@ -80,8 +80,9 @@ def assemble(config: Config) -> Assembly:
     if isinstance(config.algorithm.collection, Rationalized) and HINT not in prompts.texts:
         reason = f"the prompt style {config.env}/{config.prompt_style} has no {HINT}.md"
         raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
-    model, tokenizer = load_policy(config.model, config.seed)
+    tokenizer = load_tokenizer(config.model)
     dialogue = Dialogue(ChatFormat(tokenizer, prompts.system, one_message=CLOSE in prompts.texts), prompts)
+    model = load_model(config.model, tokenizer, config.seed)
     needs_copy = config.prover.policy == "reference" and config.model.full_finetuning
     reference = frozen_copy(model) if needs_copy else None
     engine = HFEngine(model, max_rows=config.engine.max_rows, reference_model=reference)

@@ -34,6 +34,7 @@ from backtrack_mrt.config_files import (
 )
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.roofline import DEVICES, HERE
 
 DEFAULT_CONFIG = "tiny.yaml"  # the embedded default
 _PLUGINS: dict[str, tuple[str, type[BaseModel]]] = {  # by the field that names them: package and base class
@@ -49,7 +50,7 @@ class RunRequest:
     config: Config
     resume: bool = False
     overwrite: bool = False
-    dry_run: bool = False
+    dry_run: str | None = None  # the device to plan for
     compare: tuple[str, ...] = ()  # further algorithms, see `comparison_requests`
     seeds: tuple[int, ...] = ()
 
@@ -121,7 +122,12 @@ def _options(parser: _Parser) -> _Parser:
     group.add_argument("--resume", action="store_true", help="continue the run in --output-dir")
     group.add_argument("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
     group.add_argument(
-        "--dry-run", "--dry_run", action="store_true", help="print tokens, parameters and memory; load no weights"
+        *("--dry-run", "--dry_run"),
+        nargs="?",
+        const=HERE,
+        metavar="DEVICE",
+        help="print tokens, parameters, memory, time per step; load no weights (for this machine, or one of: "
+        f"{', '.join(DEVICES)})",
     )
     group.add_argument(
         "--compare", nargs="+", action="extend", default=[], metavar="ALGO", help="train these as well and compare"

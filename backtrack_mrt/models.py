@@ -28,26 +28,61 @@ def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
 
     The adapter's start depends on `seed` only and changes nothing yet (B = 0); its weights are float32 whatever the
     model's are. Raises UserError for a model that is missing, cannot be read, or is not what the config says."""
+    tokenizer = load_tokenizer(section)
+    return load_model(section, tokenizer, seed), tokenizer
+
+
+def load_tokenizer(section: ModelSection) -> Any:
+    """The model's tokenizer; what can be refused before the weights are read is refused here. Raises UserError."""
     source = resolve(section)
     _check_quantization(section, Path(source))
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=section.revision)
+        return AutoTokenizer.from_pretrained(source, revision=section.revision)
     except (OSError, ValueError, ImportError) as error:
-        raise _refusal(section, f"cannot be loaded: {_first_line(error)}") from error
+        raise _refusal(section, f"its tokenizer cannot be loaded: {_first_line(error)}") from error
+
+
+def load_model(section: ModelSection, tokenizer: Any, seed: int) -> Any:
+    """The model of `load_policy`. Raises UserError."""
     model = _load_weights(section)
     _check_shape(section, model.config)
-    _set_padding(tokenizer)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise _refusal(section, f"its tokenizer has {len(tokenizer)} tokens, more than the model has embeddings")
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.use_cache = not section.gradient_checkpointing  # the engine asks for its cache itself
     if section.quantization is None:
         model.to(_device())
-    if not section.full_finetuning:
-        model = with_adapter(model, section, seed)
-    return model, tokenizer
+    return _prepared(model, tokenizer, section, seed)
+
+
+def random_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
+    """A policy of the section's shape with random weights, made where it is to stay, and the embedded model's
+    tokenizer: for measuring what needs no sense. Raises UserError."""
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(ModelSection(name_or_path=TINY)))
+    with _device():
+        torch.manual_seed(seed)
+        model = untrained(section)
+    return _prepared(model, tokenizer, section, seed), tokenizer
+
+
+def untrained(section: ModelSection) -> Any:
+    """A model of the section's shape with random weights, on torch's default device."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    said = {name: value for name, value in shape(section).items() if name not in ("transformers_version", "dtype")}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**said), dtype=getattr(torch, section.dtype))
+
+
+def _prepared(model: Any, tokenizer: Any, section: ModelSection, seed: int) -> Any:
+    """The model ready for training, with its adapter."""
+    _set_padding(tokenizer)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = not section.gradient_checkpointing  # the engine asks for its cache itself
+    return model if section.full_finetuning else with_adapter(model, section, seed)
 
 
 def _load_weights(section: ModelSection) -> Any:
@@ -68,12 +103,30 @@ def _load_weights(section: ModelSection) -> Any:
             return model
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(base, source).merge_and_unload()
+        adapted = PeftModel.from_pretrained(base, source)
+        _check_adapter(section, adapted, Path(source))
+        model = adapted.merge_and_unload()
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise _refusal(section, f"cannot be loaded: {_first_line(error)}") from error
     model.name_or_path = source  # what an adapter on top of it will name as its base
     warnings.filterwarnings("ignore", message="Could not find a config file in")  # peft's, when that one is saved
     return model
+
+
+def _check_adapter(section: ModelSection, adapted: Any, source: Path) -> None:
+    """peft only warns of tensors that are missing or left over."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    file = source / "adapter_model.safetensors"
+    if not file.is_file():
+        raise _refusal(section, f"the adapter has no {file.name}")
+    with safe_open(file, "pt") as tensors:
+        odd = set(tensors.keys()) ^ set(get_peft_model_state_dict(adapted))
+    if odd:
+        base = _base_of(section).name_or_path
+        reason = f"the adapter does not fit its base {base}: {len(odd)} tensors differ, e.g. {min(odd)}"
+        raise _refusal(section, reason)
 
 
 def _quantized(section: ModelSection) -> dict[str, Any]:
@@ -176,10 +229,18 @@ def hub_file(section: ModelSection, file: str) -> Path:
     """A file of the model on the hub, by way of the cache. Raises UserError."""
     rely_on_cache_if_unreachable()
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
+    name = section.name_or_path
     try:
-        return Path(hf_hub_download(section.name_or_path, file, revision=section.revision))
-    except Exception as error:  # offline, no such name, a gated model: the library's word tells which
+        return Path(hf_hub_download(name, file, revision=section.revision))
+    except GatedRepoError as error:
+        remedy = f"Ask for it at https://huggingface.co/{name}, then log in with `hf auth login`."
+        raise UserError(_FIELD, name, "the model is gated, and you have no access yet", remedy) from error
+    except RepositoryNotFoundError as error:
+        remedy = "Check the spelling; for a private model log in with `hf auth login`."
+        raise UserError(_FIELD, name, "the hub has no such model, or it is private", remedy) from error
+    except Exception as error:  # offline, no such file: the library's word tells which
         raise _refusal(
             section, f"not a directory, and {file} cannot be had from the hub: {_first_line(error)}"
         ) from error
@@ -252,4 +313,6 @@ def _device() -> torch.device:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line that says something; torch says only in the second one what does not fit."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -11,10 +11,15 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.errors import run_main
+from backtrack_mrt.types import Problem
+
+if TYPE_CHECKING:
+    from backtrack_mrt.assembly import Assembly
+    from backtrack_mrt.collection import Collector
 
 
 def main() -> None:
@@ -22,15 +27,12 @@ def main() -> None:
         flags = ["--training.learning_rate", "1e-12", "--training.saved_rollouts", "0", "--output-dir", folder]
         config = load_config([*sys.argv[1:], *flags], description=__doc__).config
 
-        from backtrack_mrt.algos.grpo import Grpo  # late: a mistake in the config must not wait for torch
-        from backtrack_mrt.assembly import assemble
+        from backtrack_mrt.assembly import assemble  # late: a mistake in the config must not wait for torch
         from backtrack_mrt.collection import Collector
         from backtrack_mrt.data.loading import load_problem_sets
         from backtrack_mrt.rollout import trajectory_seeds
-        from backtrack_mrt.runlog import RunDir
         from backtrack_mrt.train import training_order
-        from backtrack_mrt.trainers.policy import PolicyTrainer
-        from backtrack_mrt.types import Problem, Scored
+        from backtrack_mrt.types import Scored
 
         class Alternating(Collector):
             """The same rollouts twice, once with values."""
@@ -50,18 +52,7 @@ def main() -> None:
         problems = training_order(load_problem_sets(config.data, batch).train, config)
         paired = [p for i in range(0, len(problems) // 2, batch) for p in 2 * problems[i : i + batch]]
         collector = Alternating(**vars(parts.collector(config.protocol, with_values=True)))
-        run = RunDir.create(config, overwrite=True)
-        PolicyTrainer(
-            model=parts.model,
-            tokenizer=parts.tokenizer,
-            problems=paired,
-            algorithm=Grpo(),  # the weights do not change the time
-            collector=collector,
-            config=config,
-            run=run,
-            on_step=lambda *_, **__: None,
-        ).fit(resume=False)
-        rows = run.metrics()
+        rows = metrics_of_steps(parts, paired, collector)
         ratios, shares = [], []
         for first, second in zip(rows[2::2], rows[3::2], strict=False):  # the first pair warms up
             mrt, grpo = (first, second) if first["time/prover"] > second["time/prover"] else (second, first)
@@ -71,6 +62,26 @@ def main() -> None:
         spread = f"min {min(ratios):.3f}, max {max(ratios):.3f}"
         print(f"MRT step / GRPO step: median {statistics.median(ratios):.3f} ({spread})")
         print(f"meta-prover's share of the MRT step: median {statistics.median(shares):.3f}")
+
+
+def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Collector) -> list[dict[str, Any]]:
+    """What the trainer logs while it trains on these problems, one row per step."""
+    from backtrack_mrt.algos.grpo import Grpo
+    from backtrack_mrt.runlog import RunDir
+    from backtrack_mrt.trainers.policy import PolicyTrainer
+
+    run = RunDir.create(parts.config, overwrite=True)
+    PolicyTrainer(
+        model=parts.model,
+        tokenizer=parts.tokenizer,
+        problems=problems,
+        algorithm=Grpo(),  # the weights do not change the time
+        collector=collector,
+        config=parts.config,
+        run=run,
+        on_step=lambda *_, **__: None,
+    ).fit(resume=False)
+    return run.metrics()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,15 @@ from backtrack_mrt import processes
 from backtrack_mrt.cli import RunRequest, comparison_requests, load_config
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.planning import plan
+from backtrack_mrt.roofline import device
 
 
 def main() -> None:
     request = load_config(sys.argv[1:], description=__doc__)
     if request.dry_run:
-        print("\n".join(plan(request.config).lines()))
+        sizes = plan(request.config, device(request.dry_run))
+        if processes.is_main():
+            print("\n".join(sizes.lines()))
         return
     if request.compare or request.seeds:
         compare_algorithms(request)

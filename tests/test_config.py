@@ -33,7 +33,7 @@ def test_no_config_is_the_embedded_default():
     assert request.config.model.name_or_path == "tiny"
     assert isinstance(request.config.algorithm, MrtRl)
     assert isinstance(request.config.protocol, Backtrack)
-    assert (request.resume, request.overwrite, request.dry_run) == (False, False, False)
+    assert (request.resume, request.overwrite, request.dry_run) == (False, False, None)
 
 
 def test_files_merge_left_to_right_and_flags_override(tmp_path):
@@ -64,7 +64,8 @@ def test_the_whole_command_line():
     assert config.report_to == ["tensorboard", "wandb"]
     assert load_config(["--report-to", "[]"]).config.report_to == []
     assert config.run_path == Path("X")
-    assert (request.resume, request.overwrite, request.dry_run) == (True, True, True)
+    assert (request.resume, request.overwrite, request.dry_run) == (True, True, "here")
+    assert load_config(["--dry-run", "h100"]).dry_run == "h100"
 
 
 ALGORITHMS = "algorithms: {mrt-rl: {alpha: 3.0}, grpo: {scale_outcome: true}}\n"

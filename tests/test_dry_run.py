@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import BARE, SPECIAL, byte_tokenizer
+from conftest import BARE, CHATML, SPECIAL, byte_tokenizer
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from backtrack_mrt import models
+from backtrack_mrt.assembly import assemble
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.config_files import shipped_configs
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.models import frozen_copy, load_policy, resolve, shape
 from backtrack_mrt.planning import GIB, Plan, plan
+from backtrack_mrt.roofline import DEVICES, HERE, device
 
 SHAPE = {
     "hidden_size": 32,
@@ -45,8 +50,8 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-def planned(*flags: str) -> Plan:
-    return plan(load_config(flags).config)
+def planned(*flags: str, on: str = "h100") -> Plan:
+    return plan(load_config(flags).config, DEVICES[on])
 
 
 @pytest.mark.parametrize("name", shipped_configs())
@@ -56,8 +61,9 @@ def test_every_shipped_config_is_planned_without_its_files(name, tmp_path, monke
     assert 0 < sizes.trained < sizes.parameters / 5  # an adapter
     assert sizes.tokens_per_step >= sizes.rows * sizes.sampled
     text = "\n".join(sizes.lines())
-    for part in ("tokens per step", "parameters", "GiB  weights", "AdamW", "KV cache", "at the peak"):
+    for part in ("tokens per step", "parameters", "GiB  weights", "AdamW", "KV cache", "at the peak", "time per step"):
         assert part in text
+    assert min(sizes.seconds.rollout, sizes.seconds.prover, sizes.seconds.update) > 0
 
 
 @pytest.mark.parametrize(
@@ -86,6 +92,71 @@ def test_the_plan_follows_the_batch(folder):
     assert first.memory["weights"] == second.memory["weights"]
     assert planned(*small[:2], "--algo", "grpo", "--protocol.token_budget", "64").prover == 0
     assert first.length <= 512  # a trajectory ends where the context does
+
+
+EIGHT = ("--config", "llama31_8b.yaml")
+
+
+def test_time_follows_the_operations_and_the_bytes():
+    """An update of 8 B frozen weights with checkpointing: 2 operations per weight forwards, 2 again, 2 backwards."""
+    sizes = planned(*EIGHT)
+    weights = sizes.network.matrix
+    assert weights == sizes.parameters - 128256 * 4096 - 65 * 4096  # all but the embedding and the norms
+    least = 6 * weights * sizes.tokens_per_step / (0.4 * 989e12)
+    assert least < sizes.seconds.update < 1.1 * least, "attention is a small part at this length"
+    read = 2 * weights + 64 * sizes.length / 2 * (32 * 2 * 8 * 128 * 2)  # with the cache of 64 rows, half full
+    decoded = 4 * 1024 * (read / (0.6 * 3.35e12) + 32 * 3e-4)  # 4 × 64 rows
+    assert decoded < sizes.seconds.rollout < 1.1 * decoded
+    whole = planned(*EIGHT, "--model.full_finetuning", "true")
+    assert whole.seconds.update == pytest.approx(sizes.seconds.update * 4 / 3)
+    frozen = planned(*EIGHT, "--model.gradient_checkpointing", "false")
+    assert frozen.seconds.update == pytest.approx(sizes.seconds.update * 2 / 3)
+    assert planned(*EIGHT, "--algo", "grpo").seconds.prover == 0
+    assert planned(*EIGHT, "--prover.estimator", "monte_carlo").seconds.prover > 10 * sizes.seconds.prover
+    slower = planned(*EIGHT, on="a100").seconds
+    assert slower.update == pytest.approx(sizes.seconds.update * 989 / 312)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--training.problems_per_step", "128"),
+        ("--protocol.token_budget", "2048"),
+        ("--prover.estimator", "greedy", "--protocol.max_revisions", "6"),
+    ],
+)
+def test_more_rows_or_tokens_take_more_time(more):
+    first, second = planned(*EIGHT).seconds, planned(*EIGHT, *more).seconds
+    assert second.rollout > first.rollout or second.prover > first.prover
+    assert second.total > first.total
+    assert second.update >= first.update
+
+
+def test_processes_share_rows_and_sharding_the_weights(monkeypatch):
+    alone = planned(*EIGHT)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    shared = planned(*EIGHT)
+    assert shared.seconds.update == pytest.approx(alone.seconds.update / 8)
+    assert shared.memory["weights"] == alone.memory["weights"]
+    assert shared.memory["KV cache"] == alone.memory["KV cache"] / 2  # 32 rows, not 64
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert planned(*EIGHT).memory["weights"] == alone.memory["weights"] // 8
+    assert "8 processes, cut up by FSDP" in "\n".join(planned(*EIGHT).lines())
+
+
+def test_four_bits_take_less_memory_for_the_frozen_base():
+    plain, packed = planned(*EIGHT), planned(*EIGHT, "--model.quantization", "nf4")
+    in_layers = plain.network.matrix - 128256 * 4096
+    assert plain.memory["weights"] - packed.memory["weights"] == pytest.approx(in_layers * (2 - 0.516))
+    assert packed.memory["activations"] == plain.memory["activations"]
+    assert packed.seconds.rollout < plain.seconds.rollout
+
+
+def test_devices_by_name():
+    assert device("a100").name == "a100"
+    with pytest.raises(UserError, match=r"--dry-run = 'h10': no such device.*'h100'"):
+        device("h10")
+    assert device(HERE).bandwidth > 1e8
 
 
 def test_a_budget_beyond_the_context_is_refused(folder):
@@ -174,6 +245,52 @@ def test_models_that_cannot_be_had(tmp_path, monkeypatch):
     offline = refused("meta-llama/Llama-3.1-8B-Instruct")
     assert "cannot be had from the hub" in offline
     assert "hf download meta-llama/Llama-3.1-8B-Instruct" in offline
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(GatedRepoError, r"is gated.*huggingface\.co/meta-llama/X"), (RepositoryNotFoundError, "no such model.*private")],
+)
+def test_models_that_the_hub_does_not_hand_out(monkeypatch, error, reason):
+    def refuse(*_, **__):
+        raise error("403 Client Error.", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(UserError, match=rf"'meta-llama/X'.*{reason}.*hf auth login"):
+        resolve(ModelSection(name_or_path="meta-llama/X"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"num_hidden_layers": 1}, "does not fit its base .*14 tensors differ, e.g. .*layers.1"),
+        ({"hidden_size": 64}, "size mismatch"),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused(folder, tmp_path, change, reason):
+    model, tokenizer = load_policy(ModelSection(name_or_path=str(folder)), seed=0)
+    for saved in (model, tokenizer):
+        saved.save_pretrained(tmp_path / "adapter")
+    AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE | change)).save_pretrained(tmp_path / "other")
+    said = tmp_path / "adapter" / "adapter_config.json"
+    said.write_text(json.dumps(json.loads(said.read_text()) | {"base_model_name_or_path": str(tmp_path / "other")}))
+    with pytest.raises(UserError, match=rf"model\.name_or_path = .*{reason}"):
+        load_policy(ModelSection(name_or_path=str(tmp_path / "adapter")), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [(None, "no chat template"), (CHATML.replace("add_generation_prompt", "false"), "no generation prompt")],
+)
+def test_templates_are_looked_at_before_the_weights(folder, tmp_path, monkeypatch, template, reason):
+    shutil.copytree(folder, tmp_path / "model")
+    tokenizer = byte_tokenizer(CHATML, SPECIAL[CHATML])
+    tokenizer.chat_template = template
+    (tmp_path / "model" / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("backtrack_mrt.assembly.load_model", lambda *_: pytest.fail("weights were loaded"))
+    with pytest.raises(UserError, match=reason):
+        assemble(load_config(["--model.name_or_path", str(tmp_path / "model")]).config)
 
 
 def test_a_config_json_that_is_none(tmp_path):

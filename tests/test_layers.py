@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # low to high; a package's name stands for its modules that are not named themselves
-    "errors types plugins hub processes",
+    "errors types plugins hub processes roofline",
     "protocol chat prompting dialogue grading data.signs data.signs_demo data.checking spaces records progress credit",
     "algos.base config_files config",
     "envs env trace metrics demonstrations data cli runlog algos engines models tiny configs prompts",

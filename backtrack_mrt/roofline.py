@@ -1,0 +1,141 @@
+"""How long one step of reinforcement learning takes: operations and bytes, over what a device can do (its roofline).
+
+A token costs two operations per weight on its way forward, two more per weight on the way back (four where the weights
+themselves are trained), and two again where activations are recomputed; attention costs extra, by the tokens that it
+looks at. Decoding reads all weights and the cache of its rows for every token, whatever the operations.
+
+What a device can do is taken with a discount, the same for all: `MATRIX` of its operations, `STREAM` of its bandwidth,
+and `LAUNCH` seconds per layer and decoding step for the Python and the kernels around the products.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+from backtrack_mrt.errors import UserError, did_you_mean
+
+MATRIX, STREAM, LAUNCH = 0.4, 0.6, 3e-4
+
+
+@dataclass(frozen=True)
+class Device:
+    """Peak numbers: operations per second in bfloat16 and in float32 (without sparsity), bytes per second from memory;
+    `memory` in bytes, 0 if not known."""
+
+    name: str
+    bfloat16: float
+    float32: float
+    bandwidth: float
+    memory: int
+
+
+DEVICES = {  # of the vendor's data sheets (SXM where there are several)
+    "a100": Device("a100", 312e12, 19.5e12, 2.04e12, 80 * 10**9),
+    "h100": Device("h100", 989e12, 67e12, 3.35e12, 80 * 10**9),
+    "h200": Device("h200", 989e12, 67e12, 4.8e12, 141 * 10**9),
+    "rtx4090": Device("rtx4090", 165e12, 82.6e12, 1.01e12, 24 * 10**9),
+}
+HERE = "here"  # the name of the machine that asks
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a token costs in one model. matrix: the weights that it is multiplied with. read: their bytes. cache: bytes
+    of keys and values per token. width: of the queries of all layers together."""
+
+    matrix: int
+    read: int
+    cache: int
+    layers: int
+    width: int
+
+    def forward(self, tokens: float, context: float) -> float:
+        """Operations of `tokens` tokens that look at `context` tokens each."""
+        return tokens * (2 * self.matrix + 4 * self.width * context)
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one step, by part."""
+
+    rollout: float
+    prover: float
+    update: float
+
+    @property
+    def total(self) -> float:
+        return self.rollout + self.prover + self.update
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Times of `network` on `device`, in `dtype`."""
+
+    network: Network
+    device: Device
+    dtype: str
+    matrix: float = MATRIX
+    stream: float = STREAM
+    launch: float = LAUNCH
+
+    @property
+    def ideal(self) -> Clock:
+        """The same without any discount: the roofline itself."""
+        return Clock(self.network, self.device, self.dtype, matrix=1, stream=1, launch=0)
+
+    def reading(self, tokens: float, context: float, passes: float = 1) -> float:
+        """Seconds for `tokens` tokens that are known beforehand; `passes` forward passes or their like."""
+        return passes * self.network.forward(tokens, context) / (self.matrix * self._peak)
+
+    def decoding(self, rows: int, at_once: int, steps: float, context: float) -> float:
+        """Seconds for `steps` tokens, one after the other, in each of `rows` rows that hold `context` tokens."""
+        side_by_side = min(rows, at_once)
+        products = self.network.forward(side_by_side, context) / (self.matrix * self._peak)
+        moved = self.network.read + side_by_side * context * self.network.cache
+        each = max(products, moved / (self.stream * self.device.bandwidth)) + self.launch * self.network.layers
+        return ceil(rows / at_once) * steps * each
+
+    @property
+    def _peak(self) -> float:
+        return self.device.bfloat16 if self.dtype == "bfloat16" else self.device.float32
+
+
+def device(name: str) -> Device:
+    """The device of that name; `HERE` is this machine's GPU, else its CPU, which is measured. Raises UserError."""
+    if name in DEVICES:
+        return DEVICES[name]
+    if name != HERE:
+        raise UserError("--dry-run", name, "no such device", did_you_mean(name, [*DEVICES, HERE]))
+    import torch
+
+    if not torch.cuda.is_available():
+        return _measured_cpu()
+    here = torch.cuda.get_device_name().lower().replace(" ", "")
+    found = next((known for known in DEVICES if known in here), None)
+    if found is None:
+        raise UserError("--dry-run", here, "this GPU's peak is not known", f"Name a like one: {', '.join(DEVICES)}.")
+    return DEVICES[found]
+
+
+def _measured_cpu(size: int = 512, seconds: float = 0.3) -> Device:
+    """This machine's CPU: a product of matrices and a copy, repeated for so long, the best of each."""
+    import torch
+
+    one, other = torch.rand(2, size, size)
+    long = torch.rand(2**24)
+    place = torch.empty_like(long)
+
+    def best(work: Callable[[], object]) -> float:
+        fastest, end = float("inf"), time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            work()
+            fastest = min(fastest, time.perf_counter() - start)
+        return fastest
+
+    operations = 2 * size**3 / best(lambda: one @ other)
+    bandwidth = 2 * 4 * len(long) / best(lambda: place.copy_(long))
+    return Device("this CPU", operations, operations, bandwidth, 0)
