@@ -41,7 +41,7 @@ class Permissive(Backtrack):
 
 def request(*flags: str) -> RunRequest:
     data = ["--data.train", str(MAWPS[0]), "--data.eval", str(MAWPS[1])]
-    model = ["--model.name_or_path", str(MODEL)]
+    model = ["--model.name_or_path", str(MODEL), "--model.dtype", "float32"]  # to compare closely
     return load_config(["--algo", "mrt-rl", "--config", "smollm2_135m.yaml", *data, *model, *flags])
 
 
@@ -118,7 +118,16 @@ def test_texts_are_the_decoded_ids(parts: Assembly, scored: list[Scored]) -> Non
 
 
 def test_a_step_of_mrt_rl_runs_to_the_end(tmp_path: Path) -> None:
-    sizes = ["--training.steps", "1", "--training.problems_per_step", "2", "--training.group_size", "2"]
+    sizes = [
+        "--training.steps",
+        "1",
+        "--training.problems_per_step",
+        "2",
+        "--training.group_size",
+        "2",
+        "--training.micro_batch_size",
+        "4",
+    ]
     tokens = ["--protocol.attempt_tokens", "32", "--data.train_size", "4", "--data.eval_size", "2"]
     result = train(request("--output-dir", str(tmp_path / "run"), *sizes, *tokens))
     assert result.base.accuracy.n == result.trained.accuracy.n == 2
