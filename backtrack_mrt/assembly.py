@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.algos.base import Rationalized
@@ -12,6 +15,8 @@ from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.engines.base import Engine
 from backtrack_mrt.engines.hf import HFEngine
+from backtrack_mrt.engines.vllm import VLLMEngine
+from backtrack_mrt.engines.vllm_server import Server, ServerEngine
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.models import frozen_copy, load_model, load_tokenizer
@@ -80,10 +85,41 @@ def assemble(config: Config) -> Assembly:
     if isinstance(config.algorithm.collection, Rationalized) and HINT not in prompts.texts:
         reason = f"the prompt style {config.env}/{config.prompt_style} has no {HINT}.md"
         raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
+    server = _reachable(config)
     tokenizer = load_tokenizer(config.model)
     dialogue = Dialogue(ChatFormat(tokenizer, prompts.system, one_message=CLOSE in prompts.texts), prompts)
     model = load_model(config.model, tokenizer, config.seed)
+    return Assembly(config, model, tokenizer, dialogue, _engine(config, model, server), Grader())
+
+
+def _reachable(config: Config) -> Server | None:
+    """The server that the config names, if any. Raises UserError for one that cannot be reached, and where vLLM is to
+    run in this process and cannot."""
+    section = config.engine
+    if section.server is not None:
+        return Server(section.server)
+    if section.type == "vllm" and find_spec("vllm") is None:
+        remedy = "Install it (`pip install 'backtrack-mrt[vllm]'`; without a GPU `make .venv-vllm/installed`)."
+        raise UserError("engine.type", section.type, "vLLM is not installed", remedy)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if section.type == "vllm" and processes > 1:
+        reason = f"vLLM in this process does not work under a launcher ({processes} processes)"
+        raise UserError("engine.type", section.type, reason, "Start a server and name it in engine.server.")
+    return None
+
+
+def _engine(config: Config, model: Any, server: Server | None) -> Engine:
+    section = config.engine
+    if server is not None:
+        adapters = Path(section.adapters) if section.adapters else None
+        return ServerEngine(model, server, max_rows=section.max_rows, adapters=adapters)
+    if section.type == "vllm":
+        return VLLMEngine(
+            model,
+            max_rows=section.max_rows,
+            context_length=section.context_length,
+            gpu_memory=section.gpu_memory,
+        )
     needs_copy = config.prover.policy == "reference" and config.model.full_finetuning
     reference = frozen_copy(model) if needs_copy else None
-    engine = HFEngine(model, max_rows=config.engine.max_rows, reference_model=reference)
-    return Assembly(config, model, tokenizer, dialogue, engine, Grader())
+    return HFEngine(model, max_rows=section.max_rows, reference_model=reference)

@@ -25,6 +25,9 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 
 
+MAX_VLLM_RANK = 512
+
+
 class Section(BaseModel):
     """A group of fields: frozen, unknown keys refused, no NaN or infinity."""
 
@@ -128,8 +131,18 @@ class DataSection(Section):
 
 
 class EngineSection(Section):
-    type: Literal["hf"] = Field("hf", description="what samples: hf (transformers, in this process)")
+    type: Literal["hf", "vllm"] = Field("hf", description="what samples: hf (transformers, in this process) or vllm")
     max_rows: int = Field(256, gt=0, description="trajectories decoded side by side")
+    server: str | None = Field(
+        None, description="vllm: address of a running server, e.g. http://host:8000 (null: in this process)"
+    )
+    adapters: str | None = Field(
+        None, description="vllm server: directory that both machines see (null: the server runs on this machine)"
+    )
+    context_length: int | None = Field(None, gt=0, description="vllm in this process: longest row (null: the model's)")
+    gpu_memory: float = Field(
+        0.4, gt=0, le=1, description="vllm in this process: share of the GPU's memory, its copy of the weights included"
+    )
 
 
 class ProverSection(Section):
@@ -165,6 +178,9 @@ class TrainingSection(Section):
         "dapo", description="TRL's loss: dapo averages over tokens, grpo over trajectories"
     )
     clip: float = Field(0.2, gt=0, description="PPO clip range ε")
+    importance_cap: float = Field(
+        3.0, gt=0, description="largest importance weight of a token where the engine's logprobs are not the trainer's"
+    )
     kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
     saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")
     save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")
@@ -247,6 +263,7 @@ class Config(Section):
         if self.algorithm.needs_values and self.prover.estimator == "none":
             reason = f"{self.algo} needs the values of a meta-prover"
             raise UserError("prover.estimator", "none", reason, "Set it to likelihood, or choose grpo.")
+        self._check_engine()
         size, steps = self.data.train_size, training.problems_per_step
         if size is not None and size < steps:
             raise UserError(
@@ -260,3 +277,18 @@ class Config(Section):
                 reason = "generated problems have no end, so their number must be given"
                 raise UserError(f"data.{name}_size", None, reason, "Set it to a number of problems.")
         return self
+
+    def _check_engine(self) -> None:
+        engine, model = self.engine, self.model
+        if engine.server is not None and engine.type != "vllm":
+            reason = f"engine.type is {engine.type!r}, which has no server"
+            raise UserError("engine.server", engine.server, reason, "Set engine.type to vllm, or leave this out.")
+        if engine.server is not None and model.full_finetuning:
+            reason = "a server is given LoRA adapters, not whole models"
+            raise UserError("model.full_finetuning", True, reason, "Train an adapter, or leave engine.server out.")
+        if engine.type == "vllm" and model.full_finetuning and self.prover.policy == "reference":
+            reason = "vLLM holds one set of weights, and all of them are trained"
+            raise UserError("prover.policy", "reference", reason, "Train an adapter, or set engine.type to hf.")
+        if engine.type == "vllm" and not model.full_finetuning and model.lora.r > MAX_VLLM_RANK:
+            reason = "vLLM takes adapters up to rank " + str(MAX_VLLM_RANK)
+            raise UserError("model.lora.r", model.lora.r, reason, "Lower it, or set engine.type to hf.")

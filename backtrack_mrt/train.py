@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -59,20 +59,21 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
         print(note)
     with clock.part("load"):
         parts = assemble(config)
-    processes.wait()  # all have looked at the run directory before one of them changes it
-    run = RunDir(config.run_path)
-    if processes.is_main():
-        RunDir.create(config, resume=request.resume, overwrite=request.overwrite)
-        if base_evaluation is not None:
-            shutil.copyfile(base_evaluation, run.trajectories / base_evaluation.name)
-    processes.wait()
-    evaluation = TokenLedger()
-    with clock.part("evaluate_base"):
-        base = evaluate_policy(parts, problems.eval, "base", run, evaluation)
-    with clock.part("train"):
-        training = fit(parts, problems.train, run, request.resume)
-    with clock.part("evaluate_trained"):
-        trained = evaluate_policy(parts, problems.eval, "trained", run, evaluation)
+    with closing(parts.engine):
+        processes.wait()  # all have looked at the run directory before one of them changes it
+        run = RunDir(config.run_path)
+        if processes.is_main():
+            RunDir.create(config, resume=request.resume, overwrite=request.overwrite)
+            if base_evaluation is not None:
+                shutil.copyfile(base_evaluation, run.trajectories / base_evaluation.name)
+        processes.wait()
+        evaluation = TokenLedger()
+        with clock.part("evaluate_base"):
+            base = evaluate_policy(parts, problems.eval, "base", run, evaluation)
+        with clock.part("train"):
+            training = fit(parts, problems.train, run, request.resume)
+        with clock.part("evaluate_trained"):
+            trained = evaluate_policy(parts, problems.eval, "trained", run, evaluation)
     ledgers = {"training": training, "evaluation": evaluation}
     result = Result(config.algo, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
     if processes.is_main():

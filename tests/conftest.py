@@ -13,6 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from backtrack_mrt.chat import ChatFormat
 from backtrack_mrt.types import Problem
 
+pytest_plugins = ["engine_subjects"]
+
 settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True)
 settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

@@ -54,6 +54,8 @@ def trajectory(problem: Problem, rng: np.random.Generator, turns: int) -> Trajec
 class FixedCollector:
     """Stands for the rollouts: always the same scored trajectories."""
 
+    exact = True
+
     def __init__(self, given: int = 0) -> None:
         rng = np.random.default_rng(0)
         self.problems = [Problem("p" * (k + 1), f"question {k}", "1") for k in range(PROBLEMS)]

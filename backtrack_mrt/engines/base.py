@@ -26,6 +26,8 @@ class Engine(Protocol):
 
     stats: EngineStats
     context_length: int
+    exact: bool
+    """Whether its logprobs are those of the module that is trained. Where they are not, the trainer corrects for it."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Sample one completion per request, in order. At most `max_new_tokens` each; a sampled stop id ends it and
@@ -42,3 +44,27 @@ class Engine(Protocol):
 
     def release(self) -> None:
         """Drop the cached history (its memory is wanted for the update)."""
+
+    def close(self) -> None:
+        """Give back all that the engine holds. It is not used again."""
+
+
+def check_requests(requests: Sequence[Request], context_length: int) -> None:
+    """Raises ValueError for what `Engine.generate` cannot be asked."""
+    for i, request in enumerate(requests):
+        _check_length(f"request {i}", len(request.prefix_ids), 1, context_length)
+        if request.max_new_tokens < 1:
+            raise ValueError(f"request {i} asks for {request.max_new_tokens} new tokens: at least 1 is drawn")
+
+
+def check_pairs(pairs: Sequence[tuple[TokenIds, TokenIds]], context_length: int) -> None:
+    """Raises ValueError for what `Engine.score` cannot be asked."""
+    for i, (prefix, continuation) in enumerate(pairs):
+        _check_length(f"pair {i}", len(prefix), len(continuation), context_length)
+
+
+def _check_length(name: str, prefix: int, new: int, context_length: int) -> None:
+    if prefix == 0:
+        raise ValueError(f"{name} has an empty prefix")
+    if prefix + new > context_length:
+        raise ValueError(f"{name}: {prefix} prefix + {new} new tokens exceed the context of {context_length}")

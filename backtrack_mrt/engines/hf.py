@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from backtrack_mrt.engines.base import EngineStats
+from backtrack_mrt.engines.base import EngineStats, check_pairs, check_requests
 from backtrack_mrt.engines.kv_cache import Row, RowIndex
 from backtrack_mrt.engines.lora import MergedAdapter
 from backtrack_mrt.engines.runner import Branch, Pair, Runner
@@ -32,6 +32,8 @@ class HFEngine:
     where all weights are trained; with an adapter the reference is the model without it.
     """
 
+    exact = True
+
     def __init__(self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {max_rows}")
@@ -47,10 +49,7 @@ class HFEngine:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        for i, request in enumerate(requests):
-            self._check_length(f"request {i}", len(request.prefix_ids), 1)
-            if request.max_new_tokens < 1:
-                raise ValueError(f"request {i} asks for {request.max_new_tokens} new tokens: at least 1 is drawn")
+        check_requests(requests, self.context_length)
         completions: list[Completion] = []
         cache = self._runner.cache
         with self._runner.inference():
@@ -64,8 +63,7 @@ class HFEngine:
     def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
         """See `Engine.score`. Equal pairs are computed once, and so is what the branches of a row have in common."""
         pairs: list[Pair] = list(zip(prefixes, continuations, strict=True))
-        for i, (prefix, continuation) in enumerate(pairs):
-            self._check_length(f"pair {i}", len(prefix), len(continuation))
+        check_pairs(pairs, self.context_length)
         scores = {pair: np.zeros(0) for pair in pairs if not pair[1]}
         runner = self._runner
         with runner.inference():
@@ -105,6 +103,10 @@ class HFEngine:
         self._adapter.drop()
         if self._reference is not None:
             self._reference.cache.clear()
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self.release()
 
     def _complete(self, requests: Sequence[Request], rows: Sequence[Row], sampling: Sampling) -> list[Completion]:
         """Prefill and decode requests that fit into one batch."""
@@ -174,9 +176,3 @@ class HFEngine:
             planned.setdefault(holders[0], []).append((common, pair))
         cached = {row: branches for row, branches in planned.items() if row.index >= 0}
         return cached, {row.ids: branches for row, branches in planned.items() if row.index < 0}
-
-    def _check_length(self, name: str, prefix: int, new: int) -> None:
-        if prefix == 0:
-            raise ValueError(f"{name} has an empty prefix")
-        if prefix + new > self.context_length:
-            raise ValueError(f"{name}: {prefix} prefix + {new} new tokens exceed the context of {self.context_length}")

@@ -1,4 +1,4 @@
-"""LoRA adapters folded into the base weights for the time of an engine call.
+"""LoRA adapters folded into the base weights for the time of an engine call, or written out for another program.
 
 Unmerged adapters cost two more small matrix products in every linear layer and every decoding step. Here the merged
 matrices live beside the base ones and only the weights' storage pointers are exchanged: entering and leaving costs
@@ -7,11 +7,16 @@ microseconds, the base weights are never written, and nobody outside the context
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
@@ -61,3 +66,29 @@ def _merge(layer: Any) -> Tensor:
         if adapter in layer.lora_A:
             merged += layer.get_delta_weight(adapter).to(weight.dtype)
     return merged
+
+
+class AdapterFolder:
+    """Writes `model`'s adapter as it is now, each time under a new name, and deletes the one before. The folder lies
+    in `parent` (None: among the temporary files) and goes with this object."""
+
+    def __init__(self, model: PeftModel, parent: Path | None = None) -> None:
+        self._model = model
+        self._folder = TemporaryDirectory(prefix="adapters-", dir=parent)
+        self._name, self._number = f"backtrack-mrt-{uuid4().hex[:8]}", 0
+
+    @property
+    def rank(self) -> int:
+        """The adapter's rank r."""
+        return int(self._model.peft_config[self._model.active_adapter].r)
+
+    def write(self) -> tuple[str, int, Path]:
+        """Its new name, number (from 1) and directory."""
+        shutil.rmtree(self._path, ignore_errors=True)
+        self._number += 1
+        self._model.save_pretrained(str(self._path), save_embedding_layers=False)
+        return self._path.name, self._number, self._path
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._folder.name) / f"{self._name}-{self._number}"

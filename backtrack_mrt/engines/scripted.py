@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backtrack_mrt.engines.base import EngineStats
+from backtrack_mrt.engines.base import EngineStats, check_pairs, check_requests
 from backtrack_mrt.engines.sampling import draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
@@ -24,6 +24,8 @@ class ScriptedEngine:
     Logprobs are those of a bigram model over `vocabulary` ids, made of hashes of `weights`: the same in `generate` and
     `score`. `synced` and `released` record the calls of `sync` and `release`.
     """
+
+    exact = True
 
     def __init__(
         self,
@@ -47,17 +49,15 @@ class ScriptedEngine:
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        for i, request in enumerate(requests):
-            self._check_length(f"request {i}", len(request.prefix_ids), 1)
-            if request.max_new_tokens < 1:
-                raise ValueError(f"request {i} asks for {request.max_new_tokens} new tokens: at least 1 is drawn")
+        check_requests(requests, self.context_length)
         return [self._complete(request, sampling) for request in requests]
 
     def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
         """See `Engine.score`."""
         scores = []
-        for i, (prefix, continuation) in enumerate(zip(prefixes, continuations, strict=True)):
-            self._check_length(f"pair {i}", len(prefix), len(continuation))
+        pairs = list(zip(prefixes, continuations, strict=True))
+        check_pairs(pairs, self.context_length)
+        for prefix, continuation in pairs:
             logprobs = [self._logits(t).log_softmax(-1) for t in (prefix + continuation)[len(prefix) - 1 : -1]]
             scores.append(np.array([float(row[t]) for row, t in zip(logprobs, continuation, strict=True)]))
             self.stats.computed += len(prefix) + len(continuation)
@@ -80,6 +80,9 @@ class ScriptedEngine:
     def release(self) -> None:
         """See `Engine.release`."""
         self.released += 1
+
+    def close(self) -> None:
+        """See `Engine.close`."""
 
     def _complete(self, request: Request, sampling: Sampling) -> Completion:
         prefix = request.prefix_ids
@@ -110,9 +113,3 @@ class ScriptedEngine:
         """Logits of the token that follows `previous`, shape (V,)."""
         seed = (self.weights << 33) + (self._in_reference << 32) + previous
         return (uniforms([seed], self.vocabulary)[0] * 4).to(torch.float32)
-
-    def _check_length(self, name: str, prefix: int, new: int) -> None:
-        if prefix == 0:
-            raise ValueError(f"{name} has an empty prefix")
-        if prefix + new > self.context_length:
-            raise ValueError(f"{name}: {prefix} prefix + {new} new tokens exceed the context of {self.context_length}")

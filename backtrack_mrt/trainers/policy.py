@@ -69,6 +69,16 @@ def by_length(batches: list[dict[str, Any]], per_update: int) -> list[dict[str, 
     return bucketed
 
 
+def truncated_importance(
+    trainer_BT: torch.Tensor, engine_BT: torch.Tensor, sampled_BT: torch.Tensor, cap: float
+) -> torch.Tensor:
+    """Weight min(π_trainer / π_engine, cap) of every sampled token from the logprobs of both, shape (B, T); 1 on the
+    others and where the engine gave no number. One weight per token (TIS): a product over a long trajectory would be
+    all noise."""
+    gap_BT = torch.where(sampled_BT.bool(), trainer_BT - engine_BT, 0.0).nan_to_num(nan=0.0)
+    return gap_BT.exp().clamp(max=cap)
+
+
 class _StopAtBudget(TrainerCallback):  # type: ignore[misc]
     """Ends training when the run's sampled tokens are used up: at the step whose end is nearest to that."""
 
@@ -178,8 +188,33 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
             self._bucketed = self._buffered_inputs = by_length(
                 self._buffered_inputs, self.args.gradient_accumulation_steps
             )
+            if not self.collector.engine.exact:
+                self._correct(self._bucketed)
             inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
         return inputs
+
+    @torch.no_grad()
+    def _correct(self, batches: list[dict[str, Any]]) -> None:
+        """Correct the weights for the mismatch between the engine's policy and the trainer's, and log it under TRL's
+        names. TRL has the same correction (`token_truncate`), but only for its own vLLM."""
+        gaps, ratios, cap = [], [], self.run_config.training.importance_cap
+        for batch in batches:
+            ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+            mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+            width = batch["completion_ids"].size(1)
+            trainer_BT, _, _ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width)
+            engine_BT = batch["sampling_per_token_logps"]
+            sampled_BT = (batch["completion_mask"] * batch["tool_mask"]).bool()
+            ratio_BT = truncated_importance(trainer_BT, engine_BT, sampled_BT, cap)
+            batch["advantages"] = batch["advantages"] * ratio_BT
+            gaps.append((trainer_BT - engine_BT)[sampled_BT].abs())
+            ratios.append(ratio_BT[sampled_BT])
+        for name, parts in (("sampling_logp_difference", gaps), ("importance_sampling_ratio", ratios)):
+            values = self.accelerator.pad_across_processes(torch.cat(parts), pad_index=torch.nan)
+            values = self.accelerator.gather(values)
+            values = values[~values.isnan()]
+            for part in ("min", "mean", "max"):
+                self._metrics["train"][f"sampling/{name}/{part}"].append(float(getattr(values, part)()))
 
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
@@ -207,7 +242,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
             "prompt_ids": [list(t.prompt_ids) for t in trajectories],
             "completion_ids": [list(t.token_ids[len(t.prompt_ids) :]) or filler for t in trajectories],
             "env_mask": [[int(j >= 0) for j in t.turn_index()] or [0] for t in trajectories],
-            "logprobs": None,
+            "logprobs": None if collector.engine.exact else [sampled_logprobs(t) or [0.0] for t in trajectories],
             "outcome": [t.outcome for t in trajectories],
         }
 
@@ -217,6 +252,15 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         weights = [row for group in groups for row in self.algorithm.turn_weights(group)]
         first = self.accelerator.process_index * len(self._scored)
         return weights[first : first + len(self._scored)]
+
+
+def sampled_logprobs(trajectory: Trajectory) -> list[float]:
+    """The engine's logprob of every token after the prompt, 0 on the environment's."""
+    logprobs: list[float] = []
+    for turn in trajectory.turns:
+        logprobs += [0.0] * len(turn.instruction_ids)
+        logprobs += turn.completion.logprobs
+    return logprobs
 
 
 def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: Any) -> list[float]:
