@@ -179,7 +179,7 @@ class TrainingSection(Section):
     )
     clip: float = Field(0.2, gt=0, description="PPO clip range ε")
     importance_cap: float = Field(
-        3.0, gt=0, description="largest importance weight of a token where the engine's logprobs are not the trainer's"
+        3.0, ge=1, description="largest importance weight of a token where the engine's logprobs are not the trainer's"
     )
     kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
     saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import BARE, SPECIAL, byte_tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 from vllm_server_process import served
@@ -80,6 +81,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real `vllm serve` of `random_llama`."""
     folder: Path = tmp_path_factory.mktemp("served")
     random_llama().save_pretrained(folder)
+    byte_tokenizer(BARE, SPECIAL[BARE]).save_pretrained(folder)  # OpenAI's interface also answers in text
     with served(folder, max_rank=8) as url:
         yield url
 

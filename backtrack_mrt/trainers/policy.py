@@ -209,12 +209,16 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
             batch["advantages"] = batch["advantages"] * ratio_BT
             gaps.append((trainer_BT - engine_BT)[sampled_BT].abs())
             ratios.append(ratio_BT[sampled_BT])
-        for name, parts in (("sampling_logp_difference", gaps), ("importance_sampling_ratio", ratios)):
+        logged = {
+            "sampling_logp_difference": (gaps, ("mean", "max")),
+            "importance_sampling_ratio": (ratios, ("min", "mean", "max")),
+        }
+        for name, (parts, statistics) in logged.items():
             values = self.accelerator.pad_across_processes(torch.cat(parts), pad_index=torch.nan)
             values = self.accelerator.gather(values)
             values = values[~values.isnan()]
-            for part in ("min", "mean", "max"):
-                self._metrics["train"][f"sampling/{name}/{part}"].append(float(getattr(values, part)()))
+            for statistic in statistics:
+                self._metrics["train"][f"sampling/{name}/{statistic}"].append(float(getattr(values, statistic)()))
 
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
