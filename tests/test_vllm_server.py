@@ -56,7 +56,9 @@ def test_every_version_is_an_adapter_of_its_own(model: PeftModel, fake: FakeServ
     engine.sync(1)
     after = engine.generate(requests(6), FREE)
     assert after != before
-    assert [c.token_ids for c in after] == [c.token_ids for c in HFEngine(model, max_rows=6).generate(requests(6), FREE)]
+    assert [c.token_ids for c in after] == [
+        c.token_ids for c in HFEngine(model, max_rows=6).generate(requests(6), FREE)
+    ]
     assert len(set(fake.loaded)) == 2
     assert list(fake.engines) == ["base", fake.loaded[-1]]
     assert [path.name for path in next(tmp_path.iterdir()).iterdir()] == [fake.loaded[-1]]
@@ -74,9 +76,9 @@ def test_other_weights_are_refused(model: PeftModel, fake: FakeServer) -> None:
 @pytest.mark.parametrize(("lacks", "reason"), [("obeys", "draws its tokens itself"), ("takes_adapters", "status 404")])
 def test_a_server_without_the_settings_it_needs_is_refused(model: PeftModel, lacks: str, reason: str) -> None:
     settings = {"obeys": True, "takes_adapters": True, lacks: False}
-    with FakeServer(random_llama().eval(), **settings).running() as server:
-        with pytest.raises(UserError, match=rf"{reason}.*docs/engines.md"):
-            ServerEngine(model, Server(server.url), max_rows=4)
+    fake = FakeServer(random_llama().eval(), **settings)
+    with fake.running(), pytest.raises(UserError, match=rf"{reason}.*docs/engines.md"):
+        ServerEngine(model, Server(fake.url), max_rows=4)
 
 
 def test_a_server_that_goes_away_is_a_clear_error(model: PeftModel) -> None:

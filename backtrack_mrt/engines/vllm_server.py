@@ -1,7 +1,7 @@
 """vLLM on GPUs of its own, behind the server of `vllm serve` (OpenAI's completions, with token ids in and out).
 
-Needs no vLLM here. The server must draw its tokens as jobs say, and take adapters while it runs; docs/engines.md has the
-command. That it does, and that its weights are those that are trained, is checked at the start.
+Needs no vLLM here. The server must draw its tokens as jobs say, and take adapters while it runs; docs/engines.md has
+the command. That it does, and that its weights are those that are trained, is checked at the start.
 """
 
 from __future__ import annotations
