@@ -180,12 +180,19 @@ class _Sizes:
         micro = min(config.training.micro_batch_size, self.rows) * self.length
         copies = full and (config.prover.policy == "reference" or config.training.kl > 0)
         parts = processes.count() if processes.sharding() else 1
+        cached = min(self.rows, config.engine.max_rows) * self.length * self.cache
+        if config.engine.server is not None:
+            sampling = {"KV cache": 0}
+        elif config.engine.type == "vllm":  # it keeps both while the policy is updated
+            sampling = {"vLLM": self.parameters * weight + cached, "KV cache": 0}
+        else:
+            sampling = {"KV cache": cached}
         return {
             "weights": (self.base + (0 if full else self.trained * trained)) // parts,
             **({"reference": self.parameters * weight // parts} if copies else {}),
             "gradients": self.trained * trained // parts,
             "AdamW": 2 * self.trained * trained // parts,
-            "KV cache": min(self.rows, config.engine.max_rows) * self.length * self.cache,
+            **sampling,
             "activations": micro * kept,
             "logits": micro * described["vocab_size"] * (weight + 4),  # and their gradient, or a float32 copy
         }

@@ -94,6 +94,15 @@ def test_the_plan_follows_the_batch(folder):
     assert first.length <= 512  # a trajectory ends where the context does
 
 
+def test_the_plan_follows_the_engine(folder):
+    model = ["--model.name_or_path", str(folder), "--protocol.token_budget", "100"]
+    hf, vllm = planned(*model), planned(*model, "--engine.type", "vllm")
+    server = planned(*model, "--engine.type", "vllm", "--engine.server", "http://host:8000")
+    assert vllm.memory["vLLM"] == hf.memory["KV cache"] + 4 * hf.parameters
+    assert vllm.peak == server.peak + vllm.memory["vLLM"]
+    assert server.memory["KV cache"] == 0
+
+
 EIGHT = ("--config", "llama31_8b.yaml")
 
 

@@ -49,7 +49,7 @@ class VLLMEngine(JobEngine):
     ) -> None:
         self._adapters = AdapterFolder(model) if isinstance(model, PeftModel) else None
         self._model: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        config = self._model.config
+        config: Any = self._model.config
         super().__init__(context_length or config.max_position_embeddings, max_rows)
         self._lora: Any = None
         settings: dict[str, Any] = {"gpu_memory_utilization": gpu_memory}
