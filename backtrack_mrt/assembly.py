@@ -96,6 +96,10 @@ def _reachable(config: Config) -> Server | None:
     """The server that the config names, if any. Raises UserError for one that cannot be reached, and where vLLM is to
     run in this process and cannot."""
     section = config.engine
+    if section.adapters is not None and not Path(section.adapters).is_dir():
+        raise UserError(
+            "engine.adapters", section.adapters, "no such directory", "Create it where both machines see it."
+        )
     if section.server is not None:
         return Server(section.server)
     if section.type == "vllm" and find_spec("vllm") is None:

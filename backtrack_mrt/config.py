@@ -24,8 +24,6 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 
-MAX_VLLM_RANK = 512
-
 
 class Section(BaseModel):
     """A group of fields: frozen, unknown keys refused, no NaN or infinity."""
@@ -288,6 +286,6 @@ class Config(Section):
         if engine.type == "vllm" and model.full_finetuning and self.prover.policy == "reference":
             reason = "vLLM holds one set of weights, and all of them are trained"
             raise UserError("prover.policy", "reference", reason, "Train an adapter, or set engine.type to hf.")
-        if engine.type == "vllm" and not model.full_finetuning and model.lora.r > MAX_VLLM_RANK:
-            reason = "vLLM takes adapters up to rank " + str(MAX_VLLM_RANK)
+        if engine.type == "vllm" and not model.full_finetuning and model.lora.r > 512:
+            reason = "vLLM takes adapters up to rank 512"
             raise UserError("model.lora.r", model.lora.r, reason, "Lower it, or set engine.type to hf.")

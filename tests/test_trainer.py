@@ -20,7 +20,8 @@ from backtrack_mrt.cli import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, weighted_row
-from backtrack_mrt.trainers.policy import PolicyTrainer, by_length, spread, truncated_importance
+from backtrack_mrt.trainers.mismatch import truncated_importance
+from backtrack_mrt.trainers.policy import PolicyTrainer, by_length, spread
 from backtrack_mrt.types import (
     Completion,
     Finish,

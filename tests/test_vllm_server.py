@@ -13,6 +13,7 @@ from engine_subjects import FREE, random_llama, random_policy, requests
 from fake_vllm_server import FakeServer
 from peft import PeftModel
 
+from backtrack_mrt.assembly import assemble
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.engines.hf import HFEngine
 from backtrack_mrt.engines.vllm_server import Server, ServerEngine
@@ -106,3 +107,17 @@ def test_an_unreachable_server_costs_nothing(
     assert message.count("\n") == 1
     assert message.startswith("error: engine.server")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_run_here_is_told_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backtrack_mrt.assembly.load_policy", lambda *_: pytest.fail("a model was loaded"))
+    config = load_config(["--engine.type", "vllm"]).config
+    monkeypatch.setattr("backtrack_mrt.assembly.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"engine.type = 'vllm': vLLM is not installed.*backtrack-mrt\[vllm\]"):
+        assemble(config)
+    monkeypatch.setattr("backtrack_mrt.assembly.find_spec", lambda name: name)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"engine.type = 'vllm'.*2 processes.*engine.server"):
+        assemble(config)
+    with pytest.raises(UserError, match=r"engine.adapters.*no such directory"):
+        assemble(load_config(["--engine.type", "vllm", "--engine.adapters", str(tmp_path / "none")]).config)

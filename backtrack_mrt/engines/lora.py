@@ -75,6 +75,7 @@ class AdapterFolder:
     def __init__(self, model: PeftModel, parent: Path | None = None) -> None:
         self._model = model
         self._folder = TemporaryDirectory(prefix="adapters-", dir=parent)
+        Path(self._folder.name).chmod(0o755)  # a server may be another user's
         self._name, self._number = f"backtrack-mrt-{uuid4().hex[:8]}", 0
 
     @property

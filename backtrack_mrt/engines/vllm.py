@@ -25,7 +25,7 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 _CPU_ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # or the trainer's threads are pinned to vLLM's cores
 }
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has room for

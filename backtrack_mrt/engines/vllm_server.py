@@ -44,7 +44,7 @@ class Server:
         served = [row for row in self.ask("GET", "/v1/models")["data"] if not row.get("parent")]
         self.model, self.context_length = str(served[0]["id"]), int(served[0]["max_model_len"])
 
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None, remedy: str = _START) -> Any:
         """The JSON that the server answers with, None for a plain text."""
         try:
             answer = self._http.request(method, path, json=body)
@@ -54,7 +54,7 @@ class Server:
             raise UserError(_FIELD, self.url, f"no address: {error}", "Write it like http://host:8000.") from error
         if answer.is_error:
             reason = f"{path} was refused with status {answer.status_code}: {answer.text[:300]}"
-            raise UserError(_FIELD, self.url, reason, _START)
+            raise UserError(_FIELD, self.url, reason, remedy)
         return answer.json() if "json" in answer.headers.get("content-type", "") else None
 
     def complete(self, model: str, job: Job) -> Drawn:
@@ -110,7 +110,8 @@ class ServerEngine(JobEngine):
 
     def _hand_over(self) -> None:
         name, _, path = self._adapters.write()
-        self._server.ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path.resolve())})
+        remedy = f"{_START} It must see the same directory at engine.adapters."
+        self._server.ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path.resolve())}, remedy)
         self._unload()
         self._adapter = name
 

@@ -27,6 +27,7 @@ from backtrack_mrt.metrics import rollout_metrics
 from backtrack_mrt.processes import gathered
 from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir, TokenLedger
+from backtrack_mrt.trainers.mismatch import sampled_logprobs, truncated_importance
 from backtrack_mrt.trainers.shared import OnStep, RunLog, rewound, shared_settings, train_and_save
 from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
 
@@ -67,16 +68,6 @@ def by_length(batches: list[dict[str, Any]], per_update: int) -> list[dict[str, 
                     batch[name] = tensor[:, :completion]
             bucketed.append(batch)
     return bucketed
-
-
-def truncated_importance(
-    trainer_BT: torch.Tensor, engine_BT: torch.Tensor, sampled_BT: torch.Tensor, cap: float
-) -> torch.Tensor:
-    """Weight min(π_trainer / π_engine, cap) of every sampled token from the logprobs of both, shape (B, T); 1 on the
-    others and where the engine gave no number. One weight per token (TIS): a product over a long trajectory would be
-    all noise."""
-    gap_BT = torch.where(sampled_BT.bool(), trainer_BT - engine_BT, 0.0).nan_to_num(nan=0.0)
-    return gap_BT.exp().clamp(max=cap)
 
 
 class _StopAtBudget(TrainerCallback):  # type: ignore[misc]
@@ -256,15 +247,6 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         weights = [row for group in groups for row in self.algorithm.turn_weights(group)]
         first = self.accelerator.process_index * len(self._scored)
         return weights[first : first + len(self._scored)]
-
-
-def sampled_logprobs(trajectory: Trajectory) -> list[float]:
-    """The engine's logprob of every token after the prompt, 0 on the environment's."""
-    logprobs: list[float] = []
-    for turn in trajectory.turns:
-        logprobs += [0.0] * len(turn.instruction_ids)
-        logprobs += turn.completion.logprobs
-    return logprobs
 
 
 def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: Any) -> list[float]:
