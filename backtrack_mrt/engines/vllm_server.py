@@ -23,6 +23,7 @@ from backtrack_mrt.types import Sampling, TokenIds
 
 _FIELD = "engine.server"
 _START = "Start it with the command of docs/engines.md."
+_SAME = f"Serve the model of model.name_or_path in the type of model.dtype. {_START}"
 _CONNECT = 10.0  # seconds; answers may take as long as they need
 _PROBE, _PROBE_TEMPERATURE = 24, 0.5  # tokens; not 1, to see whether logprobs are at the temperature
 _TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.15}  # nats, mean: about three times what rounding makes
@@ -75,7 +76,7 @@ class Server:
             "min_p": 0.0,
             "repetition_penalty": 1.0,
         }
-        answer = self.ask("POST", "/v1/completions", body)
+        answer = self.ask("POST", "/v1/completions", body, _SAME)
         (choice,) = answer["choices"]
         details = answer["usage"].get("prompt_tokens_details") or {}
         cached = details.get("cached_tokens") or 0
@@ -138,7 +139,7 @@ class ServerEngine(JobEngine):
                 f"it serves {self._server.model!r}, whose logprobs are {mean:.2g} nats away from those of the model "
                 f"that is trained (mean of {len(gaps)} tokens)"
             )
-            raise UserError(_FIELD, self._server.url, reason, f"Serve the model of model.name_or_path. {_START}")
+            raise UserError(_FIELD, self._server.url, reason, _SAME)
 
     def _gaps(self, prompt: TokenIds, drawn: Drawn, temperature: float) -> list[float]:
         """Distance of the server's logprobs to those of the base that is here."""
