@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from backtrack_mrt import processes
 from backtrack_mrt.algos.base import Rationalized
 from backtrack_mrt.chat import ChatFormat
 from backtrack_mrt.collection import Collector
@@ -105,9 +105,8 @@ def _reachable(config: Config) -> Server | None:
     if section.type == "vllm" and find_spec("vllm") is None:
         remedy = "Install it (`pip install 'backtrack-mrt[vllm]'`; without a GPU `make .venv-vllm/installed`)."
         raise UserError("engine.type", section.type, "vLLM is not installed", remedy)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if section.type == "vllm" and processes > 1:
-        reason = f"vLLM in this process does not work under a launcher ({processes} processes)"
+    if section.type == "vllm" and processes.count() > 1:
+        reason = f"vLLM in this process does not work under a launcher ({processes.count()} processes)"
         raise UserError("engine.type", section.type, reason, "Start a server and name it in engine.server.")
     return None
 

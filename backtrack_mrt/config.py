@@ -286,6 +286,9 @@ class Config(Section):
         if engine.type == "vllm" and model.full_finetuning and self.prover.policy == "reference":
             reason = "vLLM holds one set of weights, and all of them are trained"
             raise UserError("prover.policy", "reference", reason, "Train an adapter, or set engine.type to hf.")
+        if engine.type == "vllm" and engine.server is None and model.quantization is not None:
+            reason = "vLLM in this process takes the weights from the trained module, where they are packed"
+            raise UserError("model.quantization", model.quantization, reason, "Leave it out, or use a server.")
         if engine.type == "vllm" and not model.full_finetuning and model.lora.r > 512:
             reason = "vLLM takes adapters up to rank 512"
             raise UserError("model.lora.r", model.lora.r, reason, "Lower it, or set engine.type to hf.")

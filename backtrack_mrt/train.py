@@ -85,12 +85,11 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
 
 def _check_processes(config: Config) -> None:
     """The rows of an update must come out even over the processes. Collecting whole groups is not shared between them
-    yet: each would sample the same. The engine in this process reads whole weights, at its own pace."""
+    yet: each would sample the same. Every engine reads whole weights, or whole adapters, at its own pace."""
     several, rows = processes.count(), config.rows_per_update
-    if config.engine.type == "hf" and (sharding := processes.sharding()):
+    if sharding := processes.sharding():
         reason = f"it samples from the model that is trained, which {sharding} cuts up over the processes"
-        remedy = "Launch with configs/accelerate/ddp.yaml, or use engine.type=vllm with a server."
-        raise UserError("engine.type", "hf", reason, remedy)
+        raise UserError("engine.type", config.engine.type, reason, "Launch with configs/accelerate/ddp.yaml.")
     alone = isinstance(config.algorithm, SelfTraining) or config.algorithm.collection != Independent()
     if several > 1 and alone:
         reason = f"it runs in one process, not in {several}"

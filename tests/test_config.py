@@ -176,6 +176,11 @@ BAD = {
         ["--prover.policy", "reference"],
         ["prover.policy", "'reference'", "one set of weights"],
     ),
+    "packed weights for vllm": (
+        "engine: {type: vllm}",
+        ["--model.quantization", "nf4"],
+        ["model.quantization", "'nf4'", "packed"],
+    ),
     "rank beyond vllm": ("engine: {type: vllm}", ["--model.lora.r", "1024"], ["model.lora.r", "1024", "512"]),
     "half an architecture": ("model: {architecture: {hidden_size: 8}}", [], ["model.architecture.", "required"]),
     "empty file": ("# nothing\n", [], ["--config", "bad.yaml", "empty"]),

@@ -94,7 +94,7 @@ def test_an_unreachable_server_costs_nothing(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, one line, no model loaded, no run directory."""
-    monkeypatch.setattr("backtrack_mrt.assembly.load_policy", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("backtrack_mrt.assembly.load_model", lambda *_: pytest.fail("a model was loaded"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = url.format(port=free.getsockname()[1])
@@ -110,7 +110,7 @@ def test_an_unreachable_server_costs_nothing(
 
 
 def test_what_cannot_run_here_is_told_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backtrack_mrt.assembly.load_policy", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("backtrack_mrt.assembly.load_model", lambda *_: pytest.fail("a model was loaded"))
     config = load_config(["--engine.type", "vllm"]).config
     monkeypatch.setattr("backtrack_mrt.assembly.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"engine.type = 'vllm': vLLM is not installed.*backtrack-mrt\[vllm\]"):
