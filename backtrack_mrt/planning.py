@@ -116,7 +116,7 @@ def plan(config: Config, device: Device) -> Plan:
         trained=trained,
         device=device,
         network=sizes.network,
-        memory=sizes.memory(),
+        memory=sizes.memory(device),
         seconds=sizes.seconds(device, prompt, instructions, forced),
     )
 
@@ -167,7 +167,7 @@ class _Sizes:
         described = self.described
         return int(described.get("head_dim") or described["hidden_size"] // described["num_attention_heads"])
 
-    def memory(self) -> dict[str, int]:
+    def memory(self, device: Device) -> dict[str, int]:
         """Bytes by purpose. Activations: per token and layer what a Llama block keeps for its backward pass (about 10
         vectors of the hidden size and 4 of the feed-forward's), with checkpointing one vector and one whole block.
         FSDP and ZeRO-3 cut up what does not depend on the rows."""
@@ -184,7 +184,8 @@ class _Sizes:
         if config.engine.server is not None:
             sampling = {"KV cache": 0}
         elif config.engine.type == "vllm":  # it keeps both while the policy is updated
-            sampling = {"vLLM": self.parameters * weight + cached, "KV cache": 0}
+            wanted, share = self.parameters * weight + cached, round(config.engine.gpu_memory * device.memory)
+            sampling = {"vLLM": min(wanted, share) if share else wanted, "KV cache": 0}  # rows wait for one another
         else:
             sampling = {"KV cache": cached}
         return {

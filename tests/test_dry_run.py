@@ -74,7 +74,8 @@ def test_parameters_are_the_published_ones(name, parameters, lora):
     sizes = planned("--config", name)
     assert (sizes.parameters, sizes.trained) == (parameters, lora)
     assert sizes.memory["weights"] == parameters * 2 + lora * 4
-    full = planned("--config", name, "--model.full_finetuning", "true", "--prover.policy", "reference")
+    copied = ["--model.full_finetuning", "true", "--prover.policy", "reference", "--engine.type", "hf"]
+    full = planned("--config", name, *copied)
     assert (full.parameters, full.trained) == (parameters, parameters)
     assert full.memory["reference"] == full.memory["weights"] == full.memory["gradients"] == parameters * 2
     assert full.peak > sizes.peak > 16 * GIB
@@ -100,10 +101,12 @@ def test_the_plan_follows_the_engine(folder):
     server = planned(*model, "--engine.type", "vllm", "--engine.server", "http://host:8000")
     assert vllm.memory["vLLM"] == hf.memory["KV cache"] + 4 * hf.parameters
     assert vllm.peak == server.peak + vllm.memory["vLLM"]
+    large = planned("--config", "llama31_8b.yaml", "--engine.gpu_memory", "0.5")
+    assert large.memory["vLLM"] == DEVICES["h100"].memory // 2  # of more rows than fit, some wait
     assert server.memory["KV cache"] == 0
 
 
-EIGHT = ("--config", "llama31_8b.yaml")
+EIGHT = ("--config", "llama31_8b.yaml", "--engine.max_rows", "64")
 
 
 def test_time_follows_the_operations_and_the_bytes():
