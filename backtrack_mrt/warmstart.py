@@ -150,6 +150,7 @@ class WarmStart:
                 collector.engine,
                 self.sampling,
                 most_turns=1,
+                reserve=self.prover.reserve,
             )
         return grade(done, collector.grader)
 

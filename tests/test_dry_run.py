@@ -157,7 +157,7 @@ def test_processes_share_rows_and_sharding_the_weights(monkeypatch):
 
 
 def test_four_bits_take_less_memory_for_the_frozen_base():
-    plain, packed = planned(*EIGHT), planned(*EIGHT, "--model.quantization", "nf4")
+    plain, packed = (planned(*EIGHT, "--engine.type", "hf", *more) for more in ((), ("--model.quantization", "nf4")))
     in_layers = plain.network.matrix - 128256 * 4096
     assert plain.memory["weights"] - packed.memory["weights"] == pytest.approx(in_layers * (2 - 0.516))
     assert packed.memory["activations"] == plain.memory["activations"]

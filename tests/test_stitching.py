@@ -46,6 +46,9 @@ class Told(MetaProver):
         self.asked += [self.dialogue.chat.decode(ids) for ids, _ in prefixes]
         return np.array([self.told.pop(0) for _ in prefixes])
 
+    def answer_tokens(self, problem: Problem) -> int:
+        return 4
+
 
 def warm_start(values: Sequence[float], *replies: str, attempts: int = 2, branches: int = 1) -> WarmStart:
     """A policy that says the replies in this order."""
