@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import warnings
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.hub import rely_on_cache_if_unreachable
+from backtrack_mrt.model_files import TINY, base_of, first_line, is_adapter, refusal, resolve, shape
 
 if TYPE_CHECKING:
     import torch
-
-TINY = "tiny"
-_FIELD = "model.name_or_path"
-_FETCH = "python scripts/fetch_smollm2.py"
 
 
 def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
@@ -41,7 +35,7 @@ def load_tokenizer(section: ModelSection) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source, revision=section.revision)
     except (OSError, ValueError, ImportError) as error:
-        raise _refusal(section, f"its tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise refusal(section, f"its tokenizer cannot be loaded: {first_line(error)}") from error
 
 
 def load_model(section: ModelSection, tokenizer: Any, seed: int) -> Any:
@@ -49,7 +43,7 @@ def load_model(section: ModelSection, tokenizer: Any, seed: int) -> Any:
     model = _load_weights(section)
     _check_shape(section, model.config)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise _refusal(section, f"its tokenizer has {len(tokenizer)} tokens, more than the model has embeddings")
+        raise refusal(section, f"its tokenizer has {len(tokenizer)} tokens, more than the model has embeddings")
     if section.quantization is None:
         model.to(_device())
     return _prepared(model, tokenizer, section, seed)
@@ -89,7 +83,7 @@ def _load_weights(section: ModelSection) -> Any:
     """The model itself. A directory with an adapter is the model that it was trained from (which may be such a
     directory too) with the adapter merged in."""
     source = resolve(section)
-    base = _load_weights(_base_of(section)) if _is_adapter(Path(source)) else None
+    base = _load_weights(base_of(section)) if is_adapter(Path(source)) else None
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -107,7 +101,7 @@ def _load_weights(section: ModelSection) -> Any:
         _check_adapter(section, adapted, Path(source))
         model = adapted.merge_and_unload()
     except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise _refusal(section, f"cannot be loaded: {_first_line(error)}") from error
+        raise refusal(section, f"cannot be loaded: {first_line(error)}") from error
     model.name_or_path = source  # what an adapter on top of it will name as its base
     warnings.filterwarnings("ignore", message="Could not find a config file in")  # peft's, when that one is saved
     return model
@@ -120,13 +114,13 @@ def _check_adapter(section: ModelSection, adapted: Any, source: Path) -> None:
 
     file = source / "adapter_model.safetensors"
     if not file.is_file():
-        raise _refusal(section, f"the adapter has no {file.name}")
+        raise refusal(section, f"the adapter has no {file.name}")
     with safe_open(file, "pt") as tensors:
         odd = set(tensors.keys()) ^ set(get_peft_model_state_dict(adapted))
     if odd:
-        base = _base_of(section).name_or_path
+        base = base_of(section).name_or_path
         reason = f"the adapter does not fit its base {base}: {len(odd)} tensors differ, e.g. {min(odd)}"
-        raise _refusal(section, reason)
+        raise refusal(section, reason)
 
 
 def _quantized(section: ModelSection) -> dict[str, Any]:
@@ -152,7 +146,7 @@ def _check_quantization(section: ModelSection, source: Path) -> None:
         return
     if find_spec("bitsandbytes") is None:
         raise UserError(field, kind, "bitsandbytes is not installed", "pip install 'backtrack-mrt[qlora]'.")
-    if _is_adapter(source):
+    if is_adapter(source):
         reason = f"{source} is an adapter, which would be rounded to 4 bits where it is merged"
         raise UserError(field, kind, reason, "Name a whole model, or leave quantization out.")
 
@@ -173,7 +167,7 @@ def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:
             return get_peft_model(model, config)
         except ValueError as error:
             remedy = "Use 'all-linear', or names of linear modules such as q_proj."
-            raise UserError("model.lora.targets", lora.targets, _first_line(error), remedy) from error
+            raise UserError("model.lora.targets", lora.targets, first_line(error), remedy) from error
 
 
 def frozen_copy(model: Any) -> Any:
@@ -182,110 +176,6 @@ def frozen_copy(model: Any) -> Any:
     reference = copy.deepcopy(model).eval()
     reference.requires_grad_(False)
     return reference
-
-
-def resolve(section: ModelSection) -> str:
-    """A directory that holds the model, or an adapter of one, or a hub name whose config.json can be had. Imports no
-    torch.
-
-    Raises UserError."""
-    name = section.name_or_path
-    if name == TINY:
-        folder = Path(str(files("backtrack_mrt.tiny")))
-        if not _has_model(folder):
-            raise UserError(_FIELD, name, "the embedded model is not built", "Run python scripts/build_tiny.py.")
-        return str(folder)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if _is_adapter(folder):
-            resolve(_base_of(section))
-        elif not _has_model(folder):
-            raise _refusal(section, "the directory holds no config.json with .safetensors or .bin weights")
-        return str(folder)
-    if folder.exists() or name.count("/") != 1 or name.startswith((".", "~", "models/")):
-        raise _refusal(section, "no such directory")
-    hub_file(section, "config.json")
-    return name
-
-
-def shape(section: ModelSection) -> dict[str, Any]:
-    """The model's config.json, or what the config says of it, without torch and without weights. Raises UserError."""
-    name = section.name_or_path
-    folder = Path(str(files("backtrack_mrt.tiny"))) if name == TINY else Path(name).expanduser()
-    if (folder / "config.json").is_file():
-        return _read(folder / "config.json", section)
-    if section.architecture is not None:
-        return section.architecture.model_dump()
-    if _is_adapter(folder):
-        return shape(_base_of(section))
-    return (
-        _read(Path(resolve(section)) / "config.json", section)
-        if folder.is_dir() or name == TINY
-        else _read(hub_file(section, "config.json"), section)
-    )
-
-
-def hub_file(section: ModelSection, file: str) -> Path:
-    """A file of the model on the hub, by way of the cache. Raises UserError."""
-    rely_on_cache_if_unreachable()
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    name = section.name_or_path
-    try:
-        return Path(hf_hub_download(name, file, revision=section.revision))
-    except GatedRepoError as error:
-        remedy = f"Ask for it at https://huggingface.co/{name}, then log in with `hf auth login`."
-        raise UserError(_FIELD, name, "the model is gated, and you have no access yet", remedy) from error
-    except RepositoryNotFoundError as error:
-        remedy = "Check the spelling; for a private model log in with `hf auth login`."
-        raise UserError(_FIELD, name, "the hub has no such model, or it is private", remedy) from error
-    except Exception as error:  # offline, no such file: the library's word tells which
-        raise _refusal(
-            section, f"not a directory, and {file} cannot be had from the hub: {_first_line(error)}"
-        ) from error
-
-
-def _refusal(section: ModelSection, reason: str) -> UserError:
-    name = section.name_or_path
-    if "smollm2-135m" in name.lower():
-        return UserError(_FIELD, name, reason, f"Fetch it with `{_FETCH}`, or give a directory that holds the model.")
-    fetch = f"fetch it where there is a network (`hf download {name} --local-dir DIR`)"
-    return UserError(_FIELD, name, reason, f"Give 'tiny', a directory or OWNER/NAME; without a network {fetch}.")
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
-
-
-def _base_of(section: ModelSection) -> ModelSection:
-    """The model that the adapter in the directory `section` names was trained from. Raises UserError."""
-    folder = Path(section.name_or_path).expanduser()
-    said = _parsed(folder / "adapter_config.json", section)
-    base, revision = said.get("base_model_name_or_path"), said.get("revision")
-    if not isinstance(base, str) or not base or Path(base).expanduser().resolve() == folder.resolve():
-        raise _refusal(section, "adapter_config.json names no base model")
-    return section.model_copy(update={"name_or_path": base, "revision": revision})
-
-
-def _has_model(folder: Path) -> bool:
-    weights = [path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)]
-    return (folder / "config.json").is_file() and bool(weights)
-
-
-def _read(path: Path, section: ModelSection) -> dict[str, Any]:
-    read = _parsed(path, section)
-    if "model_type" not in read:
-        raise _refusal(section, f"{path.name} names no model_type")
-    return read
-
-
-def _parsed(path: Path, section: ModelSection) -> dict[str, Any]:
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _refusal(section, f"{path.name} cannot be read: {_first_line(error)}") from error
-    return read if isinstance(read, dict) else {}
 
 
 def _check_shape(section: ModelSection, found: Any) -> None:
@@ -310,9 +200,3 @@ def _device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
-
-
-def _first_line(error: Exception) -> str:
-    """The first line that says something; torch says only in the second one what does not fit."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

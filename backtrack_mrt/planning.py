@@ -14,7 +14,8 @@ from backtrack_mrt import processes, roofline
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.loading import load_problem_sets, on_hub
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.models import shape, untrained, with_adapter
+from backtrack_mrt.model_files import shape
+from backtrack_mrt.models import untrained, with_adapter
 from backtrack_mrt.prompting import CLOSE, FORCE, FORCE_PREFIX, HINT, load_prompts
 from backtrack_mrt.roofline import Clock, Device, Network, StepTime
 

@@ -23,7 +23,7 @@ from backtrack_mrt.data.attempts import Attempt, read_attempts
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.data.solved_demo import write_demonstrations
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.models import resolve
+from backtrack_mrt.model_files import resolve
 from backtrack_mrt.progress import progress
 from backtrack_mrt.stitching import PROTOCOLS, Pieces, attempts, demonstrations
 from backtrack_mrt.train import training_order

@@ -26,7 +26,7 @@ from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.metrics import Limits, Summary
-from backtrack_mrt.models import resolve
+from backtrack_mrt.model_files import resolve
 from backtrack_mrt.runlog import plain_json
 from backtrack_mrt.tables import rivalry_table, tables
 

@@ -20,7 +20,7 @@ from backtrack_mrt.cli import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError, run_main
-from backtrack_mrt.models import resolve
+from backtrack_mrt.model_files import resolve
 from backtrack_mrt.progress import progress
 
 

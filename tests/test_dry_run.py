@@ -13,13 +13,14 @@ from conftest import BARE, CHATML, SPECIAL, byte_tokenizer
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from backtrack_mrt import models
+from backtrack_mrt import model_files
 from backtrack_mrt.assembly import assemble
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.config_files import shipped_configs
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.models import frozen_copy, load_policy, resolve, shape
+from backtrack_mrt.model_files import resolve, shape
+from backtrack_mrt.models import frozen_copy, load_policy
 from backtrack_mrt.planning import GIB, Plan, plan
 from backtrack_mrt.roofline import DEVICES, HERE, device
 
@@ -313,5 +314,5 @@ def test_a_config_json_that_is_none(tmp_path):
 
 
 def test_the_embedded_model_not_built(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "files", lambda package: tmp_path)
+    monkeypatch.setattr(model_files, "files", lambda package: tmp_path)
     assert "scripts/build_tiny.py" in refused("tiny")
