@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,7 +87,8 @@ def run(folder: Path, *launcher: str) -> RunDir:
         [sys.executable, *launcher, str(script), "--algo", "mrt-rl", *flags],
         check=True,
         capture_output=True,
-        timeout=300,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # two processes with two threads each would wait for one another
     )
     return RunDir(folder)
 
