@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 
 from backtrack_mrt.collection import Collector
 from backtrack_mrt.data.attempts import Attempt
-from backtrack_mrt.data.signs_demo import Span
-from backtrack_mrt.demonstrations import Demonstration, tokenise
+from backtrack_mrt.demonstrations import Demonstration, accepted, tokenise
 from backtrack_mrt.dialogue import Dialogue
-from backtrack_mrt.errors import UserError
 from backtrack_mrt.metrics.estimates import Estimate, bootstrap
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollout import rollout, trajectory_seeds
@@ -54,14 +52,8 @@ def demonstrated(demonstrations: Iterable[Demonstration], protocol: EpisodeProto
 
 def labelled(attempts: Iterable[Attempt], protocol: EpisodeProtocol, dialogue: Dialogue) -> list[Case]:
     """Labelled attempts as cases; those that the protocol does not accept are left out."""
-    cases = []
-    for attempt in attempts:
-        try:
-            turns = tokenise(Demonstration(attempt.problem, ((Span(attempt.text),),)), protocol, dialogue).trajectory
-        except UserError:
-            continue
-        cases.append(Case(turns.branch(1), attempt.right))
-    return cases
+    given = [(accepted(attempt.problem, [attempt.text], protocol, dialogue), attempt.right) for attempt in attempts]
+    return [Case(trajectory.branch(1), right) for trajectory, right in given if trajectory is not None]
 
 
 def judge(cases: Sequence[Case], collector: Collector, sampling: Sampling, seed: int) -> Mapping[str, Estimate]:

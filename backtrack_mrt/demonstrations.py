@@ -70,6 +70,17 @@ def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: 
     return Tokenised(episode.trajectory(), tuple(learn))
 
 
+def accepted(
+    problem: Problem, texts: Sequence[str], protocol: EpisodeProtocol, dialogue: Dialogue
+) -> Trajectory | None:
+    """The trajectory of turns with these texts, to branch from; None if the protocol does not accept them, or they are
+    too long for it."""
+    try:
+        return tokenise(Demonstration(problem, tuple((Span(text),) for text in texts)), protocol, dialogue).trajectory
+    except UserError:
+        return None
+
+
 def load_demonstrations(paths: Sequence[str], problems: Sequence[Problem], seed: int) -> Iterable[Demonstration]:
     """Demonstrations of files, or generated ones of `problems` when no file is named. Raises UserError if the problems
     cannot be demonstrated."""

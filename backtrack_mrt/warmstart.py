@@ -12,11 +12,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from backtrack_mrt.collection import Collector, groups_by_problem
 from backtrack_mrt.data.attempts import Attempt
-from backtrack_mrt.data.signs_demo import Span
-from backtrack_mrt.demonstrations import Demonstration, tokenise
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.demonstrations import accepted
 from backtrack_mrt.prover import MetaProver
 from backtrack_mrt.rollout import grade, rollout, token_starts
 from backtrack_mrt.stitching import (
@@ -30,7 +30,7 @@ from backtrack_mrt.stitching import (
 )
 from backtrack_mrt.types import Finish, FloatArray, Group, Parsed, Problem, Sampling, Scored, Trajectory, Turn
 
-Wanted = Callable[[Turn], bool]
+Wanted = Callable[[int, Turn], bool]  # whether the turn drawn for this start is as it should be
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,10 @@ class WarmStart:
         """Groups of other models' attempts; those that the protocol does not accept are left out."""
         groups: dict[str, list[Scored]] = defaultdict(list)
         for attempt in attempts:
-            try:
-                trajectory = self._written(attempt.problem, attempt.text)
-            except UserError:
-                continue
-            turn = replace(trajectory.turns[0], right=attempt.right)
-            groups[attempt.problem.id].append(Scored(replace(trajectory, turns=(turn,))))
+            trajectory = self._accepted(attempt.problem, attempt.text)
+            if trajectory is not None:
+                turn = replace(trajectory.turns[0], right=attempt.right)
+                groups[attempt.problem.id].append(Scored(replace(trajectory, turns=(turn,))))
         return [Group(members[0].trajectory.problem, tuple(members)) for members in groups.values()]
 
     def pieces(self, groups: Sequence[Group]) -> list[Pieces]:
@@ -72,18 +70,25 @@ class WarmStart:
         for i, check in self._best(right, _finds_no_error, "check right").items():
             found[i] = replace(found[i], right=right[i].turns[0].text, right_check=check or RIGHT_CHECK)
         targets = dict(zip(wrong, map(best_target, self.step_values(list(wrong.values()))), strict=True))
-        checks = self._best(wrong, {i: _names_step(target + 1) for i, target in targets.items()}, "check wrong")
         starts: dict[int, Trajectory] = {}
-        for i, attempt in wrong.items():
-            target, check = targets[i], checks[i] or error_text(targets[i])
-            found[i] = replace(found[i], wrong=attempt.turns[0].text, target=target, check=check)
-            starts[i] = self._written(attempt.problem, attempt.turns[0].text, check, backtrack_text(target))
+
+        def names_step(i: int, turn: Turn) -> bool:
+            return _parsed(turn).step == targets[i] + 1
+
+        for i, check in self._best(wrong, names_step, "check wrong").items():
+            attempt, target, check = wrong[i].turns[0].text, targets[i], check or error_text(targets[i])
+            start = self._accepted(wrong[i].problem, attempt, check, backtrack_text(target))
+            if start is not None:
+                starts[i] = start
+                found[i] = replace(found[i], wrong=attempt, target=target, check=check)
         revised: dict[int, Trajectory] = {}
         for i, text in self._best(starts, _is_right, "revise").items():
             text = text or _same_beginning(picked[i], targets[i])
-            if text is not None:
+            texts = [turn.text for turn in starts[i].turns]
+            whole = None if text is None else self._accepted(starts[i].problem, *texts, text)
+            if whole is not None:
+                revised[i] = whole
                 found[i] = replace(found[i], revision=text)
-                revised[i] = self._written(starts[i].problem, *(turn.text for turn in starts[i].turns), text)
         for i, check in self._best(revised, _finds_no_error, "check revised").items():
             found[i] = replace(found[i], closing=check or RIGHT_CHECK)
         return found
@@ -111,20 +116,17 @@ class WarmStart:
             prefixes += [(ids, attempt.problem) for ids in forced]
             counts.append(len(forced))
         values = self.prover.prefix_values(prefixes)
-        ends = [sum(counts[: i + 1]) for i in range(len(counts))]
-        return [values[end - count : end] for end, count in zip(ends, counts, strict=True)]
+        return np.split(values, np.cumsum(counts)[:-1]) if counts else []
 
-    def _best(
-        self, starts: dict[int, Trajectory], wanted: Wanted | dict[int, Wanted], name: str
-    ) -> dict[int, str | None]:
+    def _best(self, starts: dict[int, Trajectory], wanted: Wanted, name: str) -> dict[int, str | None]:
         """For each start the text of a next turn that is as `wanted`, of `branches` drawn ones; None without one."""
         rows = [(i, start.branch(len(start.turns))) for i, start in starts.items() for _ in range(self.branches)]
         turns = self._turns([start for _, start in rows], name)
         fitting: dict[int, list[str]] = {i: [] for i in starts}
         for (i, start), trajectory in zip(rows, turns, strict=True):
             if len(trajectory.turns) > len(start.turns):
-                turn, test = trajectory.turns[-1], wanted[i] if isinstance(wanted, dict) else wanted
-                if turn.parsed is not None and test(turn):
+                turn = trajectory.turns[-1]
+                if turn.parsed is not None and wanted(i, turn):
                     fitting[i].append(turn.text)
         return {
             i: random.Random(f"{self.seed}/{name}/{starts[i].problem.id}").choice(texts) if texts else None
@@ -154,21 +156,15 @@ class WarmStart:
             )
         return grade(done, collector.grader)
 
-    def _written(self, problem: Problem, *texts: str) -> Trajectory:
-        """The trajectory of turns with these texts, to branch from."""
-        spans = tuple((Span(text),) for text in texts)
-        return tokenise(Demonstration(problem, spans), self.collector.protocol, self.collector.dialogue).trajectory
+    def _accepted(self, problem: Problem, *texts: str) -> Trajectory | None:
+        return accepted(problem, texts, self.collector.protocol, self.collector.dialogue)
 
 
-def _finds_no_error(turn: Turn) -> bool:
+def _finds_no_error(_: int, turn: Turn) -> bool:
     return _parsed(turn).verdict is True
 
 
-def _names_step(step: int) -> Wanted:
-    return lambda turn: _parsed(turn).verdict is False and _parsed(turn).step == step
-
-
-def _is_right(turn: Turn) -> bool:
+def _is_right(_: int, turn: Turn) -> bool:
     return turn.right is True
 
 

@@ -6,8 +6,8 @@ r"""Writes demonstrations of backtracking for a warm start, from problems with w
 
 SOLVED has the columns problem (or question), answer and solution, or GSM8K's two. Problems are used whose solutions
 hold one equation of numbers per line, or, in a set without solutions, that one operation on numbers of the question
-solves; of these the shortest. In most demonstrations a step of the attempt is wrong, and
-then found, discarded and revised; the wrong part carries no loss.
+solves; of these the shortest. In most demonstrations a step of the attempt is wrong, and then found, discarded and
+revised; the wrong part carries no loss.
 """
 
 from __future__ import annotations

@@ -136,6 +136,12 @@ def test_what_a_problem_yields_does_not_depend_on_the_others() -> None:
     assert len(set(seeds[0])) == 4
 
 
+def test_what_does_not_fit_into_the_budget_is_left_out() -> None:
+    warm = warm_start([0.1, 0.6], LATE, LATE, "Error in step 2")
+    warm.collector.protocol = Backtrack(token_budget=len(LATE) + 20)  # bytes: room for the attempt and its check
+    assert found(warm) == Pieces()
+
+
 def test_labelled_attempts_take_the_place_of_own_ones() -> None:
     warm = warm_start([0.1, 0.6], "No error", "Error in step 2", REVISED, "No error")
     labelled = [Attempt(PROBLEM, RIGHT, True), Attempt(PROBLEM, LATE, False), Attempt(PROBLEM, "x" * 9000, False)]
