@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from backtrack_mrt.chat import ChatFormat
 from backtrack_mrt.types import Problem
@@ -19,6 +21,15 @@ settings.register_profile("quick", max_examples=60, deadline=None, derandomize=T
 settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+RANDOM_LLAMA = {  # the shape of the model in `folder`
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 512,
+}
 CHATML = (
     "{% for message in messages %}"
     "{% if loop.first and messages[0]['role'] != 'system' %}<|im_start|>system\nYou are helpful<|im_end|>\n{% endif %}"
@@ -89,3 +100,20 @@ def make_tokenizer() -> Callable[[str], PreTrainedTokenizerFast]:
 @pytest.fixture(scope="session")
 def problem() -> Problem:
     return Problem(id="two", question="What is 1 + 1?", answer="2", source="test")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is out of reach."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with a byte-level tokenizer, as a directory."""
+    path = tmp_path_factory.mktemp("models") / "random"
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LlamaConfig(**RANDOM_LLAMA)).save_pretrained(path)
+    byte_tokenizer(BARE, SPECIAL[BARE]).save_pretrained(path)
+    return path
