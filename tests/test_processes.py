@@ -83,13 +83,15 @@ def run(folder: Path, *launcher: str) -> RunDir:
     flags = ["--training.steps", "2", "--training.problems_per_step", "3", "--training.group_size", "4"]
     flags += ["--training.micro_batch_size", "6", "--training.saved_rollouts", "12", "--data.train_size", "24"]
     flags += ["--data.eval_size", "7", "--evaluation.forced_answers", "2", "--output-dir", str(folder)]
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, *launcher, str(script), "--algo", "mrt-rl", *flags],
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
         timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},  # two processes with two threads each would wait for one another
     )
+    assert done.returncode == 0, done.stderr[-6000:]
     return RunDir(folder)
 
 
@@ -97,7 +99,10 @@ def run(folder: Path, *launcher: str) -> RunDir:
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
     """The same trajectories, advantages, tokens and metrics, and the same adapter but for rounding."""
     launcher = ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCHERS / "ddp.yaml")]
-    one, two = run(tmp_path / "one"), run(tmp_path / "two", *launcher, "--num_processes", "2")
+    one, two = (
+        run(tmp_path / "one"),
+        run(tmp_path / "two", *launcher, "--num_processes", "2", "--main_process_port", "0"),
+    )
     for step in (1, 2):
         alone = torch.load(one.path / f"advantages_{step}_0.pt")
         shared = [row for rank in (0, 1) for row in torch.load(two.path / f"advantages_{step}_{rank}.pt")]
