@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import trl.trainer.utils as trl_utils
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -32,6 +33,9 @@ from backtrack_mrt.trainers.shared import OnStep, RunLog, rewound, shared_settin
 from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; the version is pinned
+# TRL's LM head scores the completions' positions alone where it has Triton, elsewhere the prompts' and the padding as
+# well, for devices that compile one kernel per shape. A CPU does not: there it is a third of a SmolLM2 update.
+trl_utils._use_triton = lambda device: device.type in ("cpu", "cuda")
 
 
 def spread(weights: Sequence[FloatArray], trajectories: Sequence[Trajectory], width: int) -> torch.Tensor:
