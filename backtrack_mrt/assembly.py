@@ -13,6 +13,7 @@ from backtrack_mrt.chat import ChatFormat
 from backtrack_mrt.collection import Collector
 from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.dialogue import Dialogue
+from backtrack_mrt.durable import write_directory
 from backtrack_mrt.engines.base import Engine
 from backtrack_mrt.engines.hf import HFEngine
 from backtrack_mrt.engines.vllm import VLLMEngine
@@ -35,6 +36,15 @@ class Assembly:
     dialogue: Dialogue
     engine: Engine
     grader: Grader
+
+    def save_policy(self, folder: Path) -> None:
+        """The trained policy and its tokenizer: a LoRA adapter, or all weights."""
+
+        def write(staged: Path) -> None:
+            self.model.save_pretrained(staged)
+            self.tokenizer.save_pretrained(staged)
+
+        write_directory(folder, write)
 
     def prover(self, section: ProverSection | None = None) -> MetaProver:
         """The meta-prover of the config, or of another `section`."""

@@ -50,9 +50,15 @@ class RunRequest:
     config: Config
     resume: bool = False
     overwrite: bool = False
+    accept_changes: bool = False  # of the config, when resuming
     dry_run: str | None = None  # the device to plan for
     compare: tuple[str, ...] = ()  # further algorithms, see `comparison_requests`
     seeds: tuple[int, ...] = ()
+
+    @property
+    def if_in_use(self) -> dict[str, bool]:
+        """What to do with a run that is there already, as `RunDir` takes it."""
+        return {"resume": self.resume, "overwrite": self.overwrite, "accept_changes": self.accept_changes}
 
 
 def load_config(argv: Sequence[str], description: str = "", prog: str | None = None) -> RunRequest:
@@ -78,7 +84,13 @@ def load_config(argv: Sequence[str], description: str = "", prog: str | None = N
         values = merge(values, checked(layer.values, schema, layer, field_paths(schema)))
     config = _validated(schema, values | chosen, layers)
     return RunRequest(
-        config, options.resume, options.overwrite, options.dry_run, tuple(options.compare), tuple(options.seeds)
+        config,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        accept_changes=options.accept_changes,
+        dry_run=options.dry_run,
+        compare=tuple(options.compare),
+        seeds=tuple(options.seeds),
     )
 
 
@@ -120,6 +132,11 @@ def _options(parser: _Parser) -> _Parser:
         "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files, merged left to right"
     )
     group.add_argument("--resume", action="store_true", help="continue the run in --output-dir")
+    group.add_argument(
+        *("--accept-changes", "--accept_changes"),
+        action="store_true",
+        help="with --resume: go on although the config was changed",
+    )
     group.add_argument("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
     group.add_argument(
         *("--dry-run", "--dry_run"),
@@ -183,7 +200,7 @@ def _overrides(parser: _Parser, arguments: Sequence[str], chosen: Mapping[str, s
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for path, value in vars(flags).items():
-        if path in ("config", "resume", "overwrite", "dry_run", "compare", "seeds"):
+        if path in ("config", "resume", "overwrite", "accept_changes", "dry_run", "compare", "seeds"):
             continue
         *sections, leaf = path.split(".")
         target = values

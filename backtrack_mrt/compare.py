@@ -36,7 +36,8 @@ def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) 
             if not finished:
                 print(f"{config.algo}, seed {seed}: {path}", flush=True)
                 resume = not request.overwrite and _resumable(config)
-                train(RunRequest(config, resume=resume, overwrite=not resume), base_evaluation=base)
+                accept = resume and request.accept_changes
+                train(RunRequest(config, resume, not resume, accept), base_evaluation=base)
             run = read_run(path)
             _check_unchanged(run, config)
             runs.append(run)
@@ -46,8 +47,9 @@ def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) 
 
 
 def _resumable(config: Config) -> bool:
-    """Whether an unfinished run left a checkpoint to go on from."""
-    return any(RunDir(config.run_path).checkpoints.glob("*"))
+    """Whether an unfinished run left something to go on from."""
+    run = RunDir(config.run_path)
+    return any(run.checkpoints.glob("step_*")) or run.collected.exists()
 
 
 def _check_unchanged(run: Run, config: Config) -> None:

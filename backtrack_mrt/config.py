@@ -181,6 +181,7 @@ class TrainingSection(Section):
     kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
     saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")
     save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")
+    keep_checkpoints: int = Field(2, ge=1, description="how many checkpoints stay, the newest ones")
 
     @property
     def rows(self) -> int:

@@ -1,4 +1,4 @@
-"""Mistakes of the user, told in one sentence, and the one place that turns them into exit code 2."""
+"""What ends a program early: told in one sentence, and turned into an exit code in one place."""
 
 from __future__ import annotations
 
@@ -15,6 +15,22 @@ class UserError(Exception):
         super().__init__(f"{field} = {value!r}: {reason}. {remedy}")
 
 
+class RunError(Exception):
+    """What stops a run that was asked for rightly, such as a full disk: what happened, and the remedy. Exit code 1."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason, self.remedy = reason, remedy
+        super().__init__(f"{reason}. {remedy}")
+
+
+class Interrupted(BaseException):
+    """Somebody asked the program to stop. Raised at a safe point only: see `backtrack_mrt.interrupts`."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(f"interrupted (exit code {code})")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A remedy for an unknown name: the closest known name if there is one, then all of them."""
     names = sorted(known)
@@ -24,12 +40,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main`` and exit with its code; a `UserError` is one line on stderr and exit code 2."""
+    """Run a script's ``main`` and exit with its code. A `UserError` is one line on stderr and exit code 2, a `RunError`
+    the same with exit code 1."""
     try:
         code = main() or 0
-    except UserError as error:
+    except (UserError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = 2 if isinstance(error, UserError) else 1
+    except Interrupted as stop:
+        code = stop.code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

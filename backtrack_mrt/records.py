@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from backtrack_mrt.durable import replacing
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.types import (
@@ -52,7 +53,7 @@ MOST_TOKENS = 10_000_000  # of a turn of which only their number is known
 
 def write_trajectories(path: Path, scored: Iterable[Scored]) -> None:
     """Write one line per trajectory; an older file of that name is replaced."""
-    with path.open("w", encoding="utf-8") as file:
+    with replacing(path) as file:
         for member in scored:
             file.write(json.dumps(as_record(member), ensure_ascii=False, allow_nan=False) + "\n")
 

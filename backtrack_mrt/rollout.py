@@ -12,6 +12,7 @@ import numpy as np
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.engines.base import Engine
 from backtrack_mrt.grading import Grader, extract_boxed
+from backtrack_mrt.interrupts import safe_point
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
 from backtrack_mrt.types import (
     Completion,
@@ -58,6 +59,7 @@ def rollout(
     """
     episodes = [Episode(protocol, Trajectory(s, ()) if isinstance(s, Problem) else s) for s in starts]
     for _ in count() if most_turns is None else range(most_turns):
+        safe_point()
         requests, asked = [], []
         for episode, seed in zip(episodes, seeds, strict=True):
             if episode.spec is None:

@@ -3,9 +3,14 @@
 config.yaml                      the resolved config; `--config` takes it
 metrics.jsonl                    one JSON object per step, `step` first; what is not a finite number is null
 trajectories/step_000010.jsonl   the rollouts of a step, one per line (`backtrack_mrt.records`)
-checkpoints/                     the trainer's
+checkpoints/step_000016/         see `backtrack_mrt.checkpoints`
+collected/                       what self-training collected: see `backtrack_mrt.selftraining`
+skipped/                         batches of steps that were skipped: see `backtrack_mrt.trainers.safety`
 model/                           the trained policy: a LoRA adapter, or all weights
 summary.json                     the results
+lock                             held by the run at work: see `backtrack_mrt.runlock`
+
+Of the steps' rollouts at most `MOST_ROLLOUTS` files stay, spread over the run.
 """
 
 from __future__ import annotations
@@ -22,9 +27,13 @@ import yaml
 
 from backtrack_mrt.cli import config_from
 from backtrack_mrt.config import Config
+from backtrack_mrt.durable import replacing
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.records import read_trajectories, write_trajectories
+from backtrack_mrt.runlock import LOCK
 from backtrack_mrt.types import Scored
+
+MOST_ROLLOUTS = 200  # files with the rollouts of a step
 
 # What a run writes, and `--overwrite` therefore deletes. Anything else in the directory is the user's.
 OWN = (
@@ -32,6 +41,8 @@ OWN = (
     "metrics.jsonl",
     "trajectories",
     "checkpoints",
+    "collected",
+    "skipped",
     "model",
     "summary.json",
     "evaluation.json",
@@ -66,20 +77,23 @@ class RunDir:
         self.path = path
         self.config_path, self.metrics_path = path / "config.yaml", path / "metrics.jsonl"
         self.trajectories, self.checkpoints = path / "trajectories", path / "checkpoints"
+        self.collected, self.skipped = path / "collected", path / "skipped"
         self.summary_path, self.model = path / "summary.json", path / "model"
 
     @classmethod
-    def check(cls, config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
+    def check(
+        cls, config: Config, *, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
+    ) -> RunDir:
         """The config's run directory, if a run may start or resume in it; nothing is written. Raises UserError for a
-        directory in use, a resumed run that is not there, and one whose config differs."""
+        directory in use, a resumed run that is not there, and one whose config differs (unless that is accepted)."""
         run = cls(config.run_path)
         if resume and overwrite:
             raise UserError("--overwrite", "--resume", "these exclude each other", "Give one of them.")
         if run.path.exists() and not run.path.is_dir():
             raise run._refusal("is a file", "Choose another --output-dir.")
-        in_use = run.path.is_dir() and any(run.path.iterdir())
+        in_use = run.path.is_dir() and any(path.name != LOCK for path in run.path.iterdir())
         if resume:
-            run._check_same(config)
+            run._check_same(config, accept_changes)
         elif overwrite and in_use and not run._is_run():
             raise run._refusal(
                 "holds no run, so --overwrite will not delete anything in it", "Choose another directory."
@@ -91,19 +105,19 @@ class RunDir:
         return run
 
     @classmethod
-    def create(cls, config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
+    def create(
+        cls, config: Config, *, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
+    ) -> RunDir:
         """`check`, then make the directory and save the config. Overwriting deletes what a run writes (`OWN`) and
         nothing else, and says so."""
-        run = cls.check(config, resume=resume, overwrite=overwrite)
-        if resume:
-            return run
+        run = cls.check(config, resume=resume, overwrite=overwrite, accept_changes=accept_changes)
         try:
             if overwrite:
                 run._delete()
-            run.trajectories.mkdir(parents=True)
-            run.checkpoints.mkdir()
-            text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
-            run.config_path.write_text(text, encoding="utf-8")
+            run.trajectories.mkdir(parents=True, exist_ok=resume)
+            run.checkpoints.mkdir(exist_ok=resume)
+            with replacing(run.config_path) as file:
+                yaml.safe_dump(config.resolved(), file, sort_keys=False, allow_unicode=True)
         except OSError as error:
             raise run._refusal(f"cannot be written: {error.strerror}", "Choose another --output-dir.") from error
         return run
@@ -122,8 +136,12 @@ class RunDir:
         return [json.loads(line) for line in lines[:-1] if line]
 
     def save_trajectories(self, step: int, scored: Sequence[Scored]) -> None:
-        """Write the rollouts of a step."""
+        """Write the rollouts of a step. When there are more than `MOST_ROLLOUTS` files, every second one goes."""
         write_trajectories(self._step_path(step), scored)
+        kept = sorted(self.trajectories.glob("step_*.jsonl"))
+        if len(kept) > MOST_ROLLOUTS:
+            for path in kept[1:-1:2]:
+                path.unlink()
 
     def load_trajectories(self, step: int) -> list[Scored]:
         """The rollouts of a step."""
@@ -132,17 +150,17 @@ class RunDir:
     def save_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; numbers that are not finite become null."""
         text = json.dumps(plain_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
-        self.summary_path.write_text(text + "\n", encoding="utf-8")
+        with replacing(self.summary_path) as file:
+            file.write(text + "\n")
 
     def rewind(self, step: int) -> None:
-        """Forget what was logged after `step`: a resumed run does those steps again."""
+        """Forget what came after `step`: a resumed run does those steps again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        whole = self.metrics_path.with_suffix(".tmp")  # a crash now must not cost the log
-        whole.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        whole.replace(self.metrics_path)
-        for path in self.trajectories.glob("step_*.jsonl"):
-            if path > self._step_path(step):
-                path.unlink()
+        with replacing(self.metrics_path) as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+        later = [path for path in self.trajectories.glob("step_*.jsonl") if path > self._step_path(step)]
+        for path in (*later, *self.trajectories.glob("evaluation_trained*.jsonl")):
+            path.unlink()
 
     def _step_path(self, step: int) -> Path:
         return self.trajectories / f"step_{step:06d}.jsonl"
@@ -154,7 +172,7 @@ class RunDir:
             return False
         return isinstance(saved, dict) and {"algo", "env", "training"} <= set(saved)
 
-    def _check_same(self, config: Config) -> None:
+    def _check_same(self, config: Config, accept_changes: bool) -> None:
         if not self._is_run():
             raise self._refusal("holds no run to resume", "Start it without --resume.")
         saved, now = (_flat(c.resolved()) for c in (config_from(str(self.config_path)), config))
@@ -164,10 +182,12 @@ class RunDir:
             if saved.get(name) != now.get(name)
         ]
         changed = [change for change in changed if not change.startswith("output_dir:")]  # it may have been moved
-        if changed:
+        if changed and accept_changes:
+            print(f"resuming {self.path} with another config (saved → now): {'; '.join(changed)}")
+        elif changed:
             raise self._refusal(
                 f"its config differs (saved → now): {'; '.join(changed)}",
-                f"Resume with --config {self.config_path}, or start anew in another directory.",
+                f"Resume with --config {self.config_path}, or with --accept-changes, or start anew elsewhere.",
             )
 
     def _delete(self) -> None:

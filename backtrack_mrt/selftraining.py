@@ -1,80 +1,79 @@
-"""Self-training (STaR, RISE, MRT-STaR): collect trajectories with the policy, weigh them, fit them, again."""
+"""Self-training (STaR, RISE, MRT-STaR): collect trajectories with the policy, weigh them, fit them, again.
+
+collected/iteration_001/batch_000000/   what was collected, batch by batch: trajectories, and tokens spent so far
+"""
 
 from __future__ import annotations
 
 import collections
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
+from backtrack_mrt import durable
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.assembly import Assembly
+from backtrack_mrt.checkpoints import Checkpoints
 from backtrack_mrt.collection import Collector, groups_by_problem
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import RunError, UserError
+from backtrack_mrt.interrupts import safe_point
 from backtrack_mrt.metrics import rollout_metrics
 from backtrack_mrt.progress import progress
+from backtrack_mrt.records import read_trajectories, write_trajectories
 from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, Row, weighted_row
+from backtrack_mrt.trainers.safety import resumed
 from backtrack_mrt.types import Problem, Sampling, Scored
 
 
 @dataclass
 class Done:
-    """What an iterated run has behind it. It is saved after every iteration, with the weights, and a resumed run goes
-    on from there."""
+    """What lies behind the iteration under way. It is saved with every checkpoint."""
 
     iterations: int = 0
     updates: int = 0
     problems: int = 0
     tokens: TokenLedger = field(default_factory=TokenLedger)
 
-    def save(self, checkpoints: Path, model: torch.nn.Module) -> None:
-        """Into a directory of the iteration. The file `done.json` comes last: without it there is no checkpoint."""
-        folder = checkpoints / f"iteration_{self.iterations:03d}"
-        folder.mkdir(exist_ok=True)
-        save_file(trainable_state(model), folder / "weights.safetensors")
-        (folder / "done.json").write_text(json.dumps(asdict(self)), encoding="utf-8")
-
     @classmethod
-    def load(cls, checkpoints: Path, model: torch.nn.Module) -> Done:
-        """The latest one, its weights put into the model; a fresh one if there is none."""
-        saved = sorted(checkpoints.glob("iteration_*/done.json"))
-        if not saved:
-            return cls()
-        model.load_state_dict(load_file(saved[-1].with_name("weights.safetensors")), strict=False)
-        record = json.loads(saved[-1].read_text(encoding="utf-8"))
-        return cls(**record | {"tokens": TokenLedger(**record["tokens"])})
+    def of(cls, record: Mapping[str, Any]) -> Done:
+        """The inverse of `asdict`."""
+        return cls(record["iterations"], record["updates"], record["problems"], TokenLedger(**record["tokens"]))
 
 
 def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume: bool) -> TokenLedger:
-    """All iterations of the config's algorithm on the endless `problems`. Returns the tokens spent. Raises UserError if
-    an iteration keeps no trajectory."""
+    """All iterations of the config's algorithm on the endless `problems`. Returns the tokens spent. A resumed run goes
+    on inside an iteration, with the next batch to collect or the next update. Raises UserError if an iteration keeps no
+    trajectory."""
     config, collector = parts.config, parts.training_collector()
     algorithm = config.algorithm
     assert isinstance(algorithm, SelfTraining)
     base = trainable_state(parts.model)
-    done = Done.load(run.checkpoints, parts.model) if resume else Done()
-    run.rewind(done.updates)
-    collector.ledger = done.tokens
+    checkpoint = resumed(run, Checkpoints(run.checkpoints, config.training.keep_checkpoints), resume)
+    done = Done.of(checkpoint.record["done"]) if checkpoint else Done()
+    collector.ledger = copy(done.tokens)
     collections.deque(islice(problems, done.problems), maxlen=0)  # those are used up
     for iteration in range(done.iterations + 1, algorithm.iterations + 1):
-        scored = collect_share(parts, collector, problems, done)
-        run.save_trajectories(done.updates + 1, scored[: config.training.saved_rollouts])
+        scored, asked = collect_share(parts, collector, problems, done, run.collected, complete=checkpoint is not None)
         rows = weighed(scored, algorithm)
-        run.log(done.updates + 1, rollout_metrics(scored) | {"iteration": iteration, "kept": len(rows) / len(scored)})
+        if checkpoint is None:
+            run.save_trajectories(done.updates + 1, scored[: config.training.saved_rollouts])
+            kept = {"iteration": iteration, "kept": len(rows) / len(scored)}
+            run.log(done.updates + 1, rollout_metrics(scored) | kept)
         if not rows:
             reason = f"iteration {iteration} kept none of its {len(scored)} trajectories: there is nothing to fit"
             raise UserError("algo", config.algo, reason, "Warm-start the model, or take easier or more problems.")
         if algorithm.from_base:
             parts.model.load_state_dict(base, strict=False)
-        updates = algorithm.epochs * math.ceil(len(rows) / config.training.problems_per_step)
+        updates = math.ceil(algorithm.epochs * len(rows) / config.training.problems_per_step)
         with progress(updates, f"fit {config.algo}, iteration {iteration}") as bar:
             trainer = CrossEntropyTrainer(
                 model=parts.model,
@@ -85,16 +84,24 @@ def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume
                 on_step=bar.update,
                 epochs=algorithm.epochs,
                 first_step=done.updates,
+                record={"done": asdict(done)},
             )
-            trainer.fit()
-        done.iterations, done.updates = iteration, done.updates + trainer.state.global_step
-        done.save(run.checkpoints, parts.model)
+            trainer.fit(checkpoint)
+        checkpoint = None
+        tokens = copy(collector.ledger)
+        done = Done(iteration, done.updates + trainer.state.global_step, done.problems + asked, tokens)
     return collector.ledger
 
 
-def collect_share(parts: Assembly, collector: Collector, problems: Iterator[Problem], done: Done) -> list[Scored]:
-    """The trajectories of the next iteration: until its share of the run's sampled tokens is used up; without such a
-    budget, its share of the trajectories of as many steps of reinforcement learning."""
+def collect_share(
+    parts: Assembly, collector: Collector, problems: Iterator[Problem], done: Done, folder: Path, complete: bool
+) -> tuple[list[Scored], int]:
+    """The trajectories of the next iteration and the number of its problems: until its share of the run's sampled
+    tokens is used up; without such a budget, its share of the trajectories of as many steps of reinforcement learning.
+
+    Every batch is kept in `folder`, and those that are there already are read. complete: all of them must be, since the
+    weights that collected them are gone. Raises RunError if they are not.
+    """
     training, algorithm = parts.config.training, parts.config.algorithm
     assert isinstance(algorithm, SelfTraining)
     iteration = done.iterations + 1
@@ -110,7 +117,7 @@ def collect_share(parts: Assembly, collector: Collector, problems: Iterator[Prob
     scored: list[Scored] = []
     asked = 0
     with progress(total, f"collect {parts.config.algo}, iteration {iteration}") as bar:
-        while True:
+        for number in count():
             spent = collector.ledger.sampled - before
             # What a problem costs is known once some were solved; then the last batch ends at the budget.
             cost = 1.0 if training.sampled_tokens is None else spent / asked if asked else total / 8
@@ -119,13 +126,38 @@ def collect_share(parts: Assembly, collector: Collector, problems: Iterator[Prob
             if batch < 1:
                 break
             rows = [problem for problem in islice(problems, batch) for _ in range(training.group_size)]
-            seeds = trajectory_seeds(parts.config.seed, (iteration << 24) + asked, len(rows))
-            scored += collector.collect(rows, seeds, sampling)
+            path = folder / f"iteration_{iteration:03d}" / f"batch_{number:06d}"
+            if durable.damage(path) is None:
+                scored += _read_batch(path, collector)
+            elif complete:
+                reason = f"{path}: {durable.damage(path)}, and its iteration was fitted already"
+                raise RunError(reason, "Start anew with --overwrite.")
+            else:
+                safe_point()
+                seeds = trajectory_seeds(parts.config.seed, (iteration << 24) + asked, len(rows))
+                found = collector.collect(rows, seeds, sampling)
+                _keep_batch(path, found, collector)
+                scored += found
             asked += batch
             bar.update(batch if training.sampled_tokens is None else collector.ledger.sampled - before - spent)
     collector.engine.release()
-    done.problems += asked
-    return scored
+    return scored, asked
+
+
+def _keep_batch(path: Path, scored: Sequence[Scored], collector: Collector) -> None:
+    """A batch's trajectories, with the tokens that the run has spent up to its end."""
+
+    def write(folder: Path) -> None:
+        write_trajectories(folder / "trajectories.jsonl", scored)
+        (folder / "tokens.json").write_text(json.dumps(asdict(collector.ledger)), encoding="utf-8")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.write_directory(path, write)
+
+
+def _read_batch(path: Path, collector: Collector) -> list[Scored]:
+    collector.ledger = TokenLedger(**json.loads((path / "tokens.json").read_text(encoding="utf-8")))
+    return read_trajectories(path / "trajectories.jsonl")
 
 
 def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Row]:

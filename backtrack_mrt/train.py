@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 
-from backtrack_mrt import processes
+from backtrack_mrt import interrupts, processes
 from backtrack_mrt.algos.base import Independent, SelfTraining
 from backtrack_mrt.assembly import Assembly, assemble
 from backtrack_mrt.cli import RunRequest
@@ -20,15 +19,18 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.demonstrations import load_demonstrations, tokenise
+from backtrack_mrt.durable import replacing
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluate import Summary, measure
 from backtrack_mrt.progress import progress
 from backtrack_mrt.report import Result
+from backtrack_mrt.runlock import locked
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.selftraining import self_train
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.trainers.policy import PolicyTrainer
-from backtrack_mrt.trainers.shared import BUDGET_STEPS, rewound
+from backtrack_mrt.trainers.safety import resumed
+from backtrack_mrt.trainers.shared import BUDGET_STEPS
 from backtrack_mrt.types import Group, Problem, Scored
 
 
@@ -51,9 +53,14 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
     """Run `request` and leave everything in its run directory. `base_evaluation`: the base's held-out trajectories of
     another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
     any model loads where that is possible."""
+    _check_processes(request.config)
+    run = RunDir.check(request.config, **request.if_in_use)
+    with interrupts.deferred(), locked(run.path) if processes.is_main() else nullcontext():
+        return _train(request, run, base_evaluation)
+
+
+def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Result:
     config, clock = request.config, Clock()
-    _check_processes(config)
-    RunDir.check(config, resume=request.resume, overwrite=request.overwrite)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
     for note in problems.notes if processes.is_main() else ():
         print(note)
@@ -61,17 +68,19 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
         parts = assemble(config)
     with closing(parts.engine):
         processes.wait()  # all have looked at the run directory before one of them changes it
-        run = RunDir(config.run_path)
         if processes.is_main():
-            RunDir.create(config, resume=request.resume, overwrite=request.overwrite)
+            RunDir.create(config, **request.if_in_use)
             if base_evaluation is not None:
-                shutil.copyfile(base_evaluation, run.trajectories / base_evaluation.name)
+                with replacing(run.trajectories / base_evaluation.name) as file:
+                    file.write(base_evaluation.read_text(encoding="utf-8"))
         processes.wait()
         evaluation = TokenLedger()
         with clock.part("evaluate_base"):
             base = evaluate_policy(parts, problems.eval, "base", run, evaluation)
         with clock.part("train"):
             training = fit(parts, problems.train, run, request.resume)
+            if processes.is_main():
+                parts.save_policy(run.model)
         with clock.part("evaluate_trained"):
             trained = evaluate_policy(parts, problems.eval, "trained", run, evaluation)
     ledgers = {"training": training, "evaluation": evaluation}
@@ -135,7 +144,7 @@ def fit_policy(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume
             run=run,
             on_step=bar.update,
         )
-        trainer.fit(resume)
+        trainer.fit(resumed(run, trainer.checkpoints, resume))
     return trainer.ledger
 
 
@@ -149,9 +158,10 @@ def fit_demonstrations(parts: Assembly, problems: Sequence[Problem], run: RunDir
         (weights,) = config.algorithm.turn_weights(Group(demonstration.problem, (Scored(tokenised.trajectory),)))
         rows.append(weighted_row(tokenised.trajectory, weights, tokenised.learn))
     with progress(config.training.steps, f"train {config.algo}") as bar:
-        CrossEntropyTrainer(
+        trainer = CrossEntropyTrainer(
             model=parts.model, tokenizer=parts.tokenizer, rows=rows, config=config, run=run, on_step=bar.update
-        ).fit(rewound(run, resume))
+        )
+        trainer.fit(resumed(run, trainer.checkpoints, resume))
     return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
 
 

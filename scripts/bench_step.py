@@ -80,7 +80,7 @@ def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Co
         config=parts.config,
         run=run,
         on_step=lambda *_, **__: None,
-    ).fit(resume=False)
+    ).fit()
     return run.metrics()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from short_runs import request
 
 from backtrack_mrt.assembly import Assembly, assemble
 from backtrack_mrt.cli import load_config
@@ -21,17 +21,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.train import train
-from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer
 from backtrack_mrt.types import Problem, Sampling, StopReason
-
-SHORT = [
-    *("--training.steps", "4", "--training.problems_per_step", "4", "--training.group_size", "4"),
-    *("--training.micro_batch_size", "8", "--data.eval_size", "24", "--data.train_size", "40"),
-]
-
-
-def request(tmp_path: Path, *flags: str, algo: str = "mrt-rl") -> Any:
-    return load_config(["--algo", algo, "--output-dir", str(tmp_path), *SHORT, *flags])
 
 
 @pytest.fixture(scope="module")
@@ -84,69 +74,6 @@ def test_sft_learns_from_generated_demonstrations(tmp_path: Path) -> None:
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == 12
     assert all(0 < loss < 1 for loss in losses)  # the base was built on such demonstrations
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return dict(load_file(run / "model" / "adapter_model.safetensors"))
-
-
-def without_times(path: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{k: v for k, v in row.items() if "time" not in k} for row in rows]
-
-
-@pytest.mark.parametrize("algo", ["star", "rise"])
-def test_self_training_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str) -> None:
-    """Killed while it fits the second iteration; the first is not done again."""
-    flags = ("--env", "retry")
-    train(request(tmp_path / "whole", *flags, algo=algo))
-    fit, fitted = CrossEntropyTrainer.fit, []
-
-    def fit_once(self: CrossEntropyTrainer) -> None:
-        fitted.append(len(fitted))
-        if len(fitted) == 2:
-            raise KeyboardInterrupt
-        fit(self)
-
-    monkeypatch.setattr(CrossEntropyTrainer, "fit", fit_once)
-    with pytest.raises(KeyboardInterrupt):
-        train(request(tmp_path / "cut", *flags, algo=algo))
-    train(request(tmp_path / "cut", *flags, "--resume", algo=algo))
-    assert len(fitted) == 3
-    assert without_times(tmp_path / "cut" / "metrics.jsonl") == without_times(tmp_path / "whole" / "metrics.jsonl")
-    whole, cut = (weights(tmp_path / run) for run in ("whole", "cut"))
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    tokens = [
-        json.loads((tmp_path / run / "summary.json").read_text())["tokens"]["training"] for run in ("whole", "cut")
-    ]
-    assert tokens[0] == tokens[1]
-
-
-@pytest.mark.parametrize("full", ["false", "true"])
-def test_resume_is_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str) -> None:
-    flags = ("--training.save_every", "2", "--model.full_finetuning", full)
-    train(request(tmp_path / "whole", *flags))
-    log = RunDir.log
-
-    def log_and_die(self: RunDir, step: int, metrics: Any) -> None:
-        log(self, step, metrics)
-        if step == 3:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunDir, "log", log_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        train(request(tmp_path / "cut", *flags))
-    monkeypatch.setattr(RunDir, "log", log)
-    train(request(tmp_path / "cut", *flags, "--resume"))
-    assert without_times(tmp_path / "cut" / "metrics.jsonl") == without_times(tmp_path / "whole" / "metrics.jsonl")
-    for step in (1, 2, 3, 4):
-        name = f"trajectories/step_{step:06d}.jsonl"
-        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
-    summaries = [json.loads((tmp_path / run / "summary.json").read_text()) for run in ("whole", "cut")]
-    assert summaries[0]["tokens"]["training"] == summaries[1]["tokens"]["training"]
-    file = "adapter_model.safetensors" if full == "false" else "model.safetensors"
-    whole, cut = (load_file(tmp_path / run / "model" / file) for run in ("whole", "cut"))
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 def test_the_wrapper_gives_the_progress_of_the_batched_path(parts: Assembly) -> None:

@@ -135,7 +135,7 @@ def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> 
     trainer = PolicyTrainer(problems=collector.problems, algorithm=algorithm, collector=collector, **parts)  # type: ignore[arg-type]
     keep = KeepGradient()
     trainer.add_callback(keep)
-    trainer.fit(resume=False)
+    trainer.fit()
     return keep.gradient
 
 

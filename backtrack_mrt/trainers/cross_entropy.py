@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypedDict
 
@@ -13,7 +13,8 @@ from trl import SFTConfig, SFTTrainer
 
 from backtrack_mrt.config import Config
 from backtrack_mrt.runlog import RunDir
-from backtrack_mrt.trainers.shared import OnStep, RunLog, shared_settings, train_and_save
+from backtrack_mrt.trainers.safety import SafeTrainer
+from backtrack_mrt.trainers.shared import OnStep, RunLog, shared_settings
 from backtrack_mrt.types import FloatArray, Trajectory
 
 IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
@@ -48,11 +49,22 @@ def padded_rows(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     }
 
 
-class CrossEntropyTrainer(SFTTrainer):  # type: ignore[misc]
+def in_order(rows: Sequence[Row], per_update: int, epochs: int | None, seed: int) -> list[Row]:
+    """The rows of all updates, one after the other: as they come, or in `epochs` passes with an order of its own each.
+    Within an update rows of like length stand together, which saves padding and does not change its gradient."""
+    if epochs is None:
+        ordered = list(rows)
+    else:
+        orders = [np.random.default_rng((seed, epoch)).permutation(len(rows)) for epoch in range(epochs)]
+        ordered = [rows[i] for order in orders for i in order]
+    starts = range(0, len(ordered), per_update)
+    return [row for k in starts for row in sorted(ordered[k : k + per_update], key=lambda row: len(row["input_ids"]))]
+
+
+class CrossEntropyTrainer(SafeTrainer, SFTTrainer):  # type: ignore[misc]
     """Weighted cross-entropy: Σ_t w_t · −log π(token_t) over the number of tokens with weight.
 
-    epochs: passes over the rows; None trains for the config's steps. first_step: updates that were done before, so that
-    the steps of an iterated algorithm are counted on.
+    epochs: passes over the rows; None trains for the config's steps. first_step, record: see `SafeTrainer`.
     """
 
     def __init__(
@@ -66,20 +78,19 @@ class CrossEntropyTrainer(SFTTrainer):  # type: ignore[misc]
         on_step: OnStep,
         epochs: int | None = None,
         first_step: int = 0,
+        record: Mapping[str, Any] | None = None,
     ) -> None:
-        self.run = run
+        self.run, self.run_config, self.first_step, self.record = run, config, first_step, record or {}
         super().__init__(
             model=model,
             processing_class=tokenizer,
             args=cross_entropy_config(config, run, epochs),
-            train_dataset=Dataset.from_list([dict(row) for row in rows]),
+            train_dataset=Dataset.from_list(
+                [dict(row) for row in in_order(rows, config.rows_per_update, epochs, config.seed)]
+            ),
             data_collator=padded_rows,
             callbacks=[RunLog(run, on_step, {}, first_step)],
         )
-
-    def fit(self, checkpoint: str | None = None) -> None:
-        """Train to the end, from a checkpoint on if there is one, and save the policy."""
-        train_and_save(self, self.run, checkpoint)
 
     def compute_loss(
         self,
@@ -88,6 +99,7 @@ class CrossEntropyTrainer(SFTTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
+        self.note(inputs)
         ids, weights = inputs["input_ids"], inputs["weights"]
         targets, weights = ids[:, 1:], weights[:, 1:]
         kept = (weights > 0).any(0).nonzero().flatten()  # the vocabulary is wide: no logits where no row has a loss
@@ -102,10 +114,10 @@ class CrossEntropyTrainer(SFTTrainer):  # type: ignore[misc]
 
 def cross_entropy_config(config: Config, run: RunDir, epochs: int | None) -> SFTConfig:
     """TRL's settings for cross-entropy on ready-made rows."""
-    passes = {"max_steps": -1, "num_train_epochs": epochs, "warmup_steps": 0, "save_strategy": "no"}
+    passes = {"max_steps": -1, "num_train_epochs": 1, "warmup_steps": 0}  # the rows of all passes are there
     return SFTConfig(
         **shared_settings(config, run) | ({} if epochs is None else passes),
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",
         max_length=None,
         packing=False,
         padding_free=False,

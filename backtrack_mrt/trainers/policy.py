@@ -22,14 +22,17 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.checkpoints import Checkpoint
 from backtrack_mrt.collection import Collector, groups_of
 from backtrack_mrt.config import Config
+from backtrack_mrt.memory import told_when_out_of_memory
 from backtrack_mrt.metrics import rollout_metrics
 from backtrack_mrt.processes import gathered
 from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trainers.mismatch import sampled_logprobs, truncated_importance
-from backtrack_mrt.trainers.shared import OnStep, RunLog, rewound, shared_settings, train_and_save
+from backtrack_mrt.trainers.safety import SafeTrainer
+from backtrack_mrt.trainers.shared import OnStep, RunLog, shared_settings
 from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; the version is pinned
@@ -82,10 +85,11 @@ class _StopAtBudget(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         latest, total = self.trainer.ledgers[-1].sampled, self.trainer.ledger.sampled
-        control.should_training_stop |= total + latest / 2 > self.budget
+        if total + latest / 2 > self.budget:
+            control.should_training_stop = control.should_save = True
 
 
-class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
+class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
     """GRPO with one weight per turn.
 
     problems: what to train on, in the order of training; problem k of update u is row u·problems_per_step + k.
@@ -125,13 +129,12 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         if config.training.sampled_tokens is not None:
             self.add_callback(_StopAtBudget(self, config.training.sampled_tokens))
 
-    def fit(self, resume: bool) -> None:
-        """Train to the end and save the policy."""
-        checkpoint = rewound(self.run, resume)
+    def fit(self, checkpoint: Checkpoint | None = None) -> None:
+        """Train to the end, from a checkpoint on if there is one."""
         kinds = ("sampled", "env", "prover")
         rows = self.run.metrics()
         self.ledgers = [TokenLedger(**{kind: int(row[f"tokens/step_{kind}"]) for kind in kinds}) for row in rows]
-        train_and_save(self, self.run, checkpoint)
+        super().fit(checkpoint)
 
     @property
     def done(self) -> float:
@@ -186,6 +189,7 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
             if not self.collector.engine.exact:
                 self._correct(self._bucketed)
             inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        self.note(inputs)
         return inputs
 
     @torch.no_grad()
@@ -224,7 +228,9 @@ class PolicyTrainer(GRPOTrainer):  # type: ignore[misc]
         spent, collector.ledger = dict(collector.seconds), TokenLedger()
         collector.protocol = self.run_config.protocol_at(self.done)
         collector.engine.sync(step)
-        self._scored = collector.collect(self._asked, seeds, sampling)
+        sampled = f"sampling {rows} trajectories and their values"
+        with told_when_out_of_memory(lambda: sampled, ("engine.max_rows", "the protocol's token limits")):
+            self._scored = collector.collect(self._asked, seeds, sampling)
         self._everyone = gathered(self._scored)
         collector.engine.release()
         self.ledgers.append(TokenLedger())

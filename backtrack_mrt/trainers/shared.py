@@ -1,15 +1,14 @@
-"""What both trainers share: settings, the log of the run, checkpoints."""
+"""What both trainers share: settings, and the log of the run."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
-from trl import GRPOTrainer, SFTTrainer
+from transformers import TrainerCallback
 
 from backtrack_mrt import processes
 from backtrack_mrt.config import Config
@@ -36,24 +35,9 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         times = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
         times |= {"time/update": elapsed - sum(self.seconds.values()), "time/step": elapsed}
         self.run.log(self.first_step + state.global_step, logs | times)
+        state.log_history.clear()  # it would grow in memory and in every checkpoint; the run's log has it all
         shown = {name: logs[name] for name in ("reward", "completions/mean_length", "loss") if name in logs}
         self.on_step(1, **{name.split("/")[0]: value for name, value in shown.items()})
-
-
-def rewound(run: RunDir, resume: bool) -> str | None:
-    """The checkpoint to go on from (None: from the start); what the run logged after it is forgotten."""
-    checkpoint = get_last_checkpoint(str(run.checkpoints)) if resume else None
-    if processes.is_main():
-        run.rewind(int(checkpoint.rpartition("-")[2]) if checkpoint else 0)
-    processes.wait()
-    return str(checkpoint) if checkpoint else None
-
-
-def train_and_save(trainer: GRPOTrainer | SFTTrainer, run: RunDir, checkpoint: str | None) -> None:
-    """Train to the end and save the policy."""
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(run.model))
 
 
 def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
@@ -78,8 +62,8 @@ def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
         "disable_tqdm": True,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # a NaN must not be logged as 0.0
-        "save_strategy": "steps" if training.save_every else "no",
-        "save_steps": training.save_every or 500,
+        "save_strategy": "steps",  # and after the last one
+        "save_steps": training.save_every or sys.maxsize,
         "report_to": config.report_to or "none",
         "remove_unused_columns": False,
         "seed": config.seed,

@@ -1,0 +1,145 @@
+"""Files and directories that are there whole or not at all, also after a crash, a kill or on a full disk.
+
+All is written beside its place, forced to the disk and then renamed. A directory gets a manifest with the SHA-256 of
+every file, so that damage is found before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from backtrack_mrt.errors import RunError
+
+MANIFEST = "manifest.json"
+_STAGED = ".unfinished-"  # a left-over one is replaced by the next attempt
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPARE = 1 << 20  # bytes that must stay free: a disk filled to the last byte stops more than this program
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """A UTF-8 file to write that becomes the one at `path` when the block ends without an error. Raises RunError if the
+    disk is full."""
+    staged = unfinished(path)
+    with _space_told(path), _removed_on_error(staged):
+        with staged.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staged, path)
+        _sync(path.parent)
+
+
+def unfinished(path: Path) -> Path:
+    """Where `write_directory` writes what becomes `path`."""
+    return path.with_name(_STAGED + path.name)
+
+
+def write_directory(path: Path, write: Callable[[Path], None], needed: int = 0) -> None:
+    """Have `write` fill an empty directory, add the manifest, and make it the one at `path`. needed: about how many
+    bytes that takes; if they are not free, nothing is written. Raises RunError for a full disk."""
+    staged = unfinished(path)
+    remove(staged)
+    free = shutil.disk_usage(path.parent).free
+    if free < needed + _SPARE:
+        raise _full(path, needed, free)
+    with _space_told(path, needed), _removed_on_error(staged):
+        staged.mkdir()
+        write(staged)
+        _add_manifest(staged)
+        remove(path)
+        os.rename(staged, path)
+        _sync(path.parent)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a directory that `write_directory` wrote: None if its files are all there, unchanged."""
+    try:
+        entries = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        for name, entry in entries.items():
+            file = path / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if (size := file.stat().st_size) != entry["bytes"]:
+                return f"{name} has {size} bytes instead of {entry['bytes']}"
+            if _sha256(file) != entry["sha256"]:
+                return f"{name} was changed: its SHA-256 is another"
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} cannot be read"
+    return None
+
+
+def size(path: Path) -> int:
+    """Bytes of the files in a directory."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a directory if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _add_manifest(folder: Path) -> None:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    entries = {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files
+    }
+    (folder / MANIFEST).write_text(json.dumps(entries, indent=1), encoding="utf-8")
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or the names in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _removed_on_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        remove(path)
+        raise
+
+
+@contextmanager
+def _space_told(path: Path, needed: int = 0) -> Iterator[None]:
+    """Libraries tell a full disk in many ways: what counts is that there is no space left."""
+    try:
+        yield
+    except Exception as error:
+        free = shutil.disk_usage(path.parent).free
+        if free < _SPARE or (isinstance(error, OSError) and error.errno in _NO_SPACE):
+            raise _full(path, needed, free) from error
+        raise
+
+
+def _full(path: Path, needed: int, free: int) -> RunError:
+    told = f"{needed:,} bytes are needed" if needed else "there is no space left"
+    return RunError(
+        f"{path} cannot be written: {told}, {max(free - _SPARE, 0):,} are free",
+        "Nothing that was there before is lost. Free some space and go on with --resume.",
+    )

@@ -1,0 +1,28 @@
+"""Running out of memory, told with what was too large and what to lower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from backtrack_mrt.errors import RunError
+
+# CPU allocators raise plain errors: torch's says "can't allocate memory", the C++ library's "bad_alloc".
+_SIGNS = ("out of memory", "allocate memory", "bad_alloc")
+
+
+@contextmanager
+def told_when_out_of_memory(doing: Callable[[], str], settings: Sequence[str]) -> Iterator[None]:
+    """Raises RunError where the block runs out of memory. doing: what it was at, with shapes; settings: what to lower,
+    the most effective first."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and not any(sign in str(error) for sign in _SIGNS):
+            raise
+        said = str(error).partition("\n")[0] or type(error).__name__
+        remedy = f"Lower {', or '.join(settings)}. Checkpoints are intact: go on with --resume --accept-changes."
+        raise RunError(f"out of memory while {doing()} ({said})", remedy) from error
