@@ -17,6 +17,7 @@ from backtrack_mrt.algos.base import BestOfN, Collection, Independent, Rationali
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.engines.base import Engine
 from backtrack_mrt.grading import Grader
+from backtrack_mrt.memory import told_when_out_of_memory
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.prover import MetaProver
 from backtrack_mrt.rollout import force_answers, grade, rollout
@@ -58,7 +59,9 @@ class Collector:
         step = max(self.max_rows // self.group_size, 1) * self.group_size
         for start in range(0, len(problems), step):
             rows = slice(start, start + step)
-            scored += self._scored(self._trajectories(problems[rows], seeds[rows], sampling))
+            doing = f"sampling {len(problems[rows])} trajectories and their values"
+            with told_when_out_of_memory(doing, ("engine.max_rows", "the protocol's token limits")):
+                scored += self._scored(self._trajectories(problems[rows], seeds[rows], sampling))
             on_rows(len(problems[rows]))
         return scored
 

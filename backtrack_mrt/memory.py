@@ -14,9 +14,9 @@ _SIGNS = ("out of memory", "allocate memory", "bad_alloc")
 
 
 @contextmanager
-def told_when_out_of_memory(doing: Callable[[], str], settings: Sequence[str]) -> Iterator[None]:
-    """Raises RunError where the block runs out of memory. doing: what it was at, with shapes; settings: what to lower,
-    the most effective first."""
+def told_when_out_of_memory(doing: str | Callable[[], str], settings: Sequence[str]) -> Iterator[None]:
+    """Raises RunError where the block runs out of memory. doing: what it was at, with shapes (asked then, if that is
+    not known before); settings: what to lower, the most effective first."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -25,4 +25,5 @@ def told_when_out_of_memory(doing: Callable[[], str], settings: Sequence[str]) -
             raise
         said = str(error).partition("\n")[0] or type(error).__name__
         remedy = f"Lower {', or '.join(settings)}. Checkpoints are intact: go on with --resume --accept-changes."
-        raise RunError(f"out of memory while {doing()} ({said})", remedy) from error
+        told = doing if isinstance(doing, str) else doing()
+        raise RunError(f"out of memory while {told} ({said})", remedy) from error

@@ -130,3 +130,18 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
         assert ours[name]["accuracy"] == theirs[name]["accuracy"]
         voted = [summary[name]["extras"]["majority_at_turn"] for summary in (ours, theirs)]
         assert voted[0] == voted[1] != []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["mrt-rl", "grpo"])
+def test_two_processes_resume_bit_for_bit(tmp_path: Path, algo: str) -> None:
+    """After every step of 12, and after a signal to one of them."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "two_ranks.py"), algo, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert done.stdout.splitlines() == [f"{algo}: resumed after 11 steps", f"{algo}: stopped and resumed"]

@@ -25,7 +25,6 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.checkpoints import Checkpoint
 from backtrack_mrt.collection import Collector, groups_of
 from backtrack_mrt.config import Config
-from backtrack_mrt.memory import told_when_out_of_memory
 from backtrack_mrt.metrics import rollout_metrics
 from backtrack_mrt.processes import gathered
 from backtrack_mrt.rollout import trajectory_seeds
@@ -228,9 +227,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
         spent, collector.ledger = dict(collector.seconds), TokenLedger()
         collector.protocol = self.run_config.protocol_at(self.done)
         collector.engine.sync(step)
-        sampled = f"sampling {rows} trajectories and their values"
-        with told_when_out_of_memory(lambda: sampled, ("engine.max_rows", "the protocol's token limits")):
-            self._scored = collector.collect(self._asked, seeds, sampling)
+        self._scored = collector.collect(self._asked, seeds, sampling)
         self._everyone = gathered(self._scored)
         collector.engine.release()
         self.ledgers.append(TokenLedger())

@@ -125,7 +125,7 @@ class SafeTrainer:
         for old in sorted(self.run.skipped.iterdir())[: 1 - KEPT_BATCHES]:
             old.unlink()
         tensors = {
-            f"{number}.{name}": value.detach().contiguous()
+            f"{number}.{name}": value.clone(memory_format=torch.contiguous_format)
             for number, batch in enumerate(self._batches)
             for name, value in batch.items()
             if isinstance(value, torch.Tensor)
