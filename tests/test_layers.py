@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = [  # low to high; a package's name stands for its modules that are not named themselves
-    "errors types plugins hub processes roofline",
+    "errors types plugins hub processes roofline interrupts durable runlock checkpoints memory",
     "protocol chat prompting dialogue grading data.signs data.signs_demo data.checking spaces records progress credit",
     "algos.base config_files config",
     "envs env trace metrics demonstrations data cli runlog algos engines model_files models tiny configs prompts",
-    "prover rollout calibration rating checkpoint",
+    "prover rollout calibration rating",
     "collection",
     "assembly trainers evaluate analysis planning stitching",
     "selftraining warmstart checks",
@@ -34,7 +34,7 @@ ONLY = {  # who may import nothing of the project but this, besides the own pack
 }
 FOREIGN = {
     "vllm": {"engines.vllm", "engines.vllm_draws", "scripts.bench_vllm"},
-    "trl": {"trainers.shared", "trainers.policy", "trainers.cross_entropy"},
+    "trl": {"trainers.shared", "trainers.policy", "trainers.cross_entropy", "scripts.bench_guards"},
     "gymnasium": {"env", "spaces"},
     "math_verify": {"grading.symbolic"},
 }
