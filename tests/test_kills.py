@@ -68,3 +68,40 @@ def descendants(parent: int) -> list[int]:
     task = Path(f"/proc/{parent}/task/{parent}/children")
     children = [int(child) for child in task.read_text().split()] if task.exists() else []
     return [found for child in children for found in (child, *descendants(child))]
+
+
+FULL_DISK = """
+mount -t tmpfs -o size={size} tmpfs {folder} || exit 99
+{python} scripts/train_backtrack.py {flags}; echo "exit code $?"
+{python} -c "
+from pathlib import Path
+from backtrack_mrt.durable import damage
+print('left', [(path.name, damage(path)) for path in sorted(Path('{folder}/run/checkpoints').iterdir())])"
+mount -o remount,size=64m {folder}
+{python} scripts/train_backtrack.py {flags} --resume > /dev/null; echo "exit code $?"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["6m", "3m"])  # full at the third checkpoint, and in the first
+def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path, size: str) -> None:
+    """A real one: a small file system of its own. Made larger, the run goes on."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("may not make a file system of its own here (unshare -rm)")
+    flags = " ".join([*SHORT, "--training.steps 8 --training.save_every 2 --data.eval_size 2"])
+    script = FULL_DISK.format(
+        size=size, folder=tmp_path, python=sys.executable, flags=f"--output-dir {tmp_path}/run {flags}"
+    )
+    command = ["unshare", "-rm", "sh", "-c", script]
+    done = subprocess.run(
+        command, cwd=TESTS.parent, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
+    )
+    if done.returncode == 99:
+        pytest.skip("may not mount a file system here")
+    first, left, last = done.stdout.splitlines()[-3:]
+    assert (first, last) == ("exit code 1", "exit code 0"), done.stdout + done.stderr
+    assert left == ("left [('step_000002', None), ('step_000004', None)]" if size == "6m" else "left []")
+    assert "cannot be written: " in done.stderr
+    assert "bytes are needed" in done.stderr
+    assert "Free some space and go on with --resume." in done.stderr
+    assert "Traceback" not in done.stderr
