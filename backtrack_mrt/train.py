@@ -133,7 +133,10 @@ def fit(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool)
 def fit_policy(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
     """Reinforcement learning on the problems."""
     config, collector = parts.config, parts.training_collector()
-    with progress(config.training.steps, f"train {config.algo}") as bar:
+    budget = config.training.sampled_tokens
+    with progress(
+        budget or config.training.steps, f"train {config.algo}", counted="tokens/step_sampled" if budget else None
+    ) as bar:
         trainer = PolicyTrainer(
             model=parts.model,
             tokenizer=parts.tokenizer,
