@@ -27,6 +27,7 @@ from backtrack_mrt.report import Result
 from backtrack_mrt.runlock import locked
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.selftraining import self_train
+from backtrack_mrt.trackers import Trackers
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.trainers.policy import PolicyTrainer
 from backtrack_mrt.trainers.safety import resumed
@@ -61,18 +62,20 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
 
 def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Result:
     config, clock = request.config, Clock()
+    trackers = Trackers(config)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
     for note in problems.notes if processes.is_main() else ():
         print(note)
     with clock.part("load"):
         parts = assemble(config)
-    with closing(parts.engine):
+    with closing(parts.engine), closing(trackers):
         processes.wait()  # all have looked at the run directory before one of them changes it
         if processes.is_main():
             RunDir.create(config, **request.if_in_use)
             if base_evaluation is not None:
                 with replacing(run.trajectories / base_evaluation.name) as file:
                     file.write(base_evaluation.read_text(encoding="utf-8"))
+        trackers.follow(run)
         processes.wait()
         evaluation = TokenLedger()
         with clock.part("evaluate_base"):

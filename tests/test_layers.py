@@ -19,7 +19,7 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "prover rollout calibration rating checkpoint",
     "collection",
     "assembly trainers evaluate analysis planning stitching",
-    "selftraining warmstart checks play",
+    "selftraining warmstart checks play trackers",
     "terminal report tables runs comparison comparison_plots effects",
     "train",
     "compare warmstart_files",

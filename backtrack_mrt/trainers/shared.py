@@ -63,7 +63,7 @@ def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
         "logging_nan_inf_filter": False,  # a NaN must not be logged as 0.0
         "save_strategy": "steps",  # and after the last one
         "save_steps": training.save_every or sys.maxsize,
-        "report_to": config.report_to or "none",
+        "report_to": "none",  # see backtrack_mrt.trackers
         "remove_unused_columns": False,
         "seed": config.seed,
     }
