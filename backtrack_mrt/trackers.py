@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from backtrack_mrt import processes
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.processes import is_main
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.trace import render_trace
 from backtrack_mrt.types import Scored
@@ -40,10 +40,11 @@ class Trackers:
 
     def follow(self, run: RunDir) -> None:
         """Log what the run logs from now on. Raises UserError for a tracker that cannot be started."""
-        if not is_main() or not self.config.report_to:
+        if not processes.is_main() or not self.config.report_to:
             return
         from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker  # they load torch
 
+        processes.join()
         known = {"wandb": WandBTracker, "trackio": TrackioTracker}
         for name in self.config.report_to:
             if name == "tensorboard":

@@ -22,6 +22,7 @@ from backtrack_mrt.demonstrations import load_demonstrations, tokenise
 from backtrack_mrt.durable import replacing
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluate import Summary, measure
+from backtrack_mrt.model_card import write_cards
 from backtrack_mrt.progress import progress
 from backtrack_mrt.report import Result
 from backtrack_mrt.runlock import locked
@@ -84,12 +85,14 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
             training = fit(parts, problems.train, run, request.resume)
             if processes.is_main():
                 parts.save_policy(run.model)
+                write_cards(run, config, problems, training)
         with clock.part("evaluate_trained"):
             trained = evaluate_policy(parts, problems.eval, "trained", run, evaluation)
     ledgers = {"training": training, "evaluation": evaluation}
     result = Result(config.algo, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
     if processes.is_main():
         run.save_summary(result.as_json())
+        write_cards(run, config, problems, training, result)
         result.plot(run.path / "report.png", run.metrics())
     processes.wait()
     return result

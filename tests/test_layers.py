@@ -20,7 +20,7 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "collection",
     "assembly trainers evaluate analysis planning stitching",
     "selftraining warmstart checks play trackers",
-    "terminal report tables runs comparison comparison_plots effects",
+    "terminal model_card report tables runs comparison comparison_plots effects",
     "train",
     "compare warmstart_files",
     "scripts",

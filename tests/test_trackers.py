@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from backtrack_mrt.cli import load_config
@@ -66,6 +67,7 @@ class FakePackage(ModuleType):
 @pytest.fixture(params=["wandb", "trackio"])
 def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakePackage:
     fake = FakePackage(request.param)
+    AcceleratorState._reset_state(reset_partial_state=True)  # as in a program that has just begun
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     return fake
 
