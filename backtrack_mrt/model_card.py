@@ -28,6 +28,7 @@ from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trace import render_trace, visible
 from backtrack_mrt.types import Phase, Scored
 
+SETTINGS = ("algo", "algorithm", "env", "prompt_style", "protocol", "training", "prover", "seed")  # of config.yaml
 PACKAGES = ("backtrack-mrt", "torch", "transformers", "trl", "peft")
 ADAPTER = """\
 from peft import AutoPeftModelForCausalLM
@@ -96,7 +97,9 @@ def model_card(
     ]
     if example := _example(run) if result else None:
         trace = render_trace(example.trajectory, example.values)
-        parts.insert(3, f"A held-out problem, as it solved it:\n\n{_verbatim(trace)}")
+        parts.insert(
+            3, f"A held-out problem, one that it solved with a revision if there is any:\n\n{_verbatim(trace)}"
+        )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
 
@@ -158,7 +161,7 @@ def _training(config: Config, problems: ProblemSets, training: TokenLedger, resu
     table = ["| tokens | sampled | inserted by the environment | of the meta-prover |", "|---|---:|---:|---:|"]
     table += [f"| {part} | {t.sampled:,} | {t.env:,} | {t.prover:,} |" for part, t in ledgers.items()]
     resolved = config.resolved()
-    told: dict[str, Any] = {name: resolved[name] for name in ("algorithm", "protocol", "training", "prover", "seed")}
+    told: dict[str, Any] = {name: resolved[name] for name in SETTINGS}
     if not config.model.full_finetuning:
         told["lora"] = resolved["model"]["lora"]
     settings = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
@@ -180,11 +183,11 @@ def _limits(config: Config, problems: ProblemSets, result: Result | None) -> str
 
 
 def _example(run: RunDir) -> Scored | None:
-    """A right trajectory with a revision, if there is one."""
+    """The shortest right trajectory with a revision, if there is one."""
     scored = read_trajectories(run.trajectories / "evaluation_trained.jsonl")
     right = [s for s in scored if s.trajectory.outcome == 1.0]
     revised = [s for s in right if any(turn.spec.phase == Phase.REVISE for turn in s.trajectory.turns)]
-    return next(iter([*revised, *right, *scored]), None)
+    return min(revised or right or scored, key=lambda s: s.trajectory.sampled_tokens, default=None)
 
 
 def _sets(specs: list[str]) -> str:
