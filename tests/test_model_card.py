@@ -11,6 +11,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from short_runs import request
 
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.config import Config, ModelSection
@@ -22,18 +23,14 @@ from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.train import train
 from backtrack_mrt.types import Problem
 
-SHORT = [
-    *("--training.steps", "2", "--training.problems_per_step", "4", "--training.group_size", "4"),
-    *("--training.micro_batch_size", "8", "--data.eval_size", "8", "--data.train_size", "40"),
-]
 PROBLEMS = ProblemSets([Problem("a", "q", "1")] * 40, [Problem("b", "r", "2")] * 8, [])
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Config, Result]:
     folder = tmp_path_factory.mktemp("runs") / "a`b"
-    request = load_config(["--output-dir", str(folder), *SHORT, "--training.save_every", "2"])
-    return RunDir(folder), request.config, train(request)
+    asked = request(folder, "--training.save_every", "2")
+    return RunDir(folder), asked.config, train(asked)
 
 
 def executed(card: str, folder: Path) -> dict[str, Any]:
@@ -55,7 +52,7 @@ def test_it_says_what_the_run_found(trained: tuple[RunDir, Config, Result]) -> N
     assert re.search(r"\| base \| trained .*\n.*\n.*\[0\.\d\d\d, ", card.text)
     assert f"| training | {result.ledgers['training'].sampled:,} |" in card.text
     assert "40 problems of `signs/base`, `signs/train`" in card.text
-    assert "only 8" in card.text
+    assert "only 24" in card.text
     assert "    Problem signs/" in card.text
     assert "More Information Needed" not in card.content
 
@@ -74,7 +71,7 @@ def test_its_code_loads_the_trained_model(trained: tuple[RunDir, Config, Result]
 def test_checkpoints_have_one_without_results(trained: tuple[RunDir, Config, Result]) -> None:
     run, _, _ = trained
     cards = list(run.checkpoints.rglob("README.md"))
-    assert any(card.parent.name == "checkpoint-2" for card in cards)
+    assert any(card.parent.name == "step_000002" for card in cards)
     for card in cards:
         text = card.read_text(encoding="utf-8")
         assert "Not evaluated." in text
@@ -83,7 +80,7 @@ def test_checkpoints_have_one_without_results(trained: tuple[RunDir, Config, Res
 
 def test_an_adapter_on_an_adapter_loads_as_it_says(trained: tuple[RunDir, Config, Result], tmp_path: Path) -> None:
     below, _, _ = trained
-    train(load_config(["--output-dir", str(tmp_path / "run"), *SHORT, "--model.name_or_path", str(below.model)]))
+    train(request(tmp_path / "run", "--model.name_or_path", str(below.model)))
     folder = tmp_path / "run" / "model"
     loaded = executed((folder / "README.md").read_text(encoding="utf-8"), folder)
     assert "<eos>" in loaded["tokenizer"].get_vocab()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from accelerate.state import AcceleratorState
+from short_runs import request
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from backtrack_mrt.cli import load_config
@@ -21,11 +22,6 @@ from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.trackers import Trackers
 from backtrack_mrt.train import train
 from backtrack_mrt.types import Scored
-
-SHORT = [
-    *("--training.steps", "2", "--training.problems_per_step", "4", "--training.group_size", "4"),
-    *("--training.micro_batch_size", "8", "--data.eval_size", "8", "--data.train_size", "40"),
-]
 
 
 def config(run: Path, *names: str) -> Config:
@@ -74,7 +70,7 @@ def package(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("algo", ["mrt-rl", "star", "sft"])
 def test_tensorboard_has_the_names_and_numbers_of_the_run(tmp_path: Path, algo: str) -> None:
-    train(load_config(["--algo", algo, "--output-dir", str(tmp_path), *SHORT, "--report-to", "tensorboard"]))
+    train(request(tmp_path, "--report-to", "tensorboard", algo=algo))
     found = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     expected = {
