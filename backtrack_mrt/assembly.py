@@ -21,7 +21,7 @@ from backtrack_mrt.engines.vllm_server import Server, ServerEngine
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.models import frozen_copy, load_model, load_tokenizer
-from backtrack_mrt.prompting import CLOSE, HINT, load_prompts
+from backtrack_mrt.prompting import CLOSE, HINT, Prompts, load_prompts
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.prover import LikelihoodProver, MetaProver, SampledProver
 
@@ -97,9 +97,14 @@ def assemble(config: Config) -> Assembly:
         raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
     server = _reachable(config)
     tokenizer = load_tokenizer(config.model)
-    dialogue = Dialogue(ChatFormat(tokenizer, prompts.system, one_message=CLOSE in prompts.texts), prompts)
+    dialogue = dialogue_with(tokenizer, prompts)
     model = load_model(config.model, tokenizer, config.seed)
     return Assembly(config, model, tokenizer, dialogue, _engine(config, model, server), Grader())
+
+
+def dialogue_with(tokenizer: Any, prompts: Prompts) -> Dialogue:
+    """The prompts, spoken in the tokenizer's chat. Raises UserError for a chat template that cannot be used."""
+    return Dialogue(ChatFormat(tokenizer, prompts.system, one_message=CLOSE in prompts.texts), prompts)
 
 
 def _reachable(config: Config) -> Server | None:

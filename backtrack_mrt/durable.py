@@ -18,6 +18,7 @@ from typing import TextIO
 
 from backtrack_mrt.errors import RunError
 
+CARD = "README.md"  # for people: it may be rewritten, and is not in the manifest
 MANIFEST = "manifest.json"
 _STAGED = ".unfinished-"  # a left-over one is replaced by the next attempt
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -93,7 +94,7 @@ def remove(path: Path) -> None:
 
 
 def _add_manifest(folder: Path) -> None:
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != CARD)
     entries = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files
     }

@@ -45,7 +45,7 @@ def gathered(rows: Sequence[T]) -> list[T]:
     """The rows of all processes, in the order of their ranks. All processes must call it."""
     if count() == 1:
         return list(rows)
-    _join()
+    join()
     from accelerate.utils import gather_object
 
     return list(gather_object(list(rows)))
@@ -65,8 +65,8 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _join() -> None:
-    """Connect to the other processes, once."""
+def join() -> None:
+    """Connect to the other processes, once; also alone, what accelerate offers wants it."""
     import torch
     from accelerate import PartialState
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -54,8 +55,16 @@ MOST_TOKENS = 10_000_000  # of a turn of which only their number is known
 def write_trajectories(path: Path, scored: Iterable[Scored]) -> None:
     """Write one line per trajectory; an older file of that name is replaced."""
     with replacing(path) as file:
-        for member in scored:
-            file.write(json.dumps(as_record(member), ensure_ascii=False, allow_nan=False) + "\n")
+        file.writelines(map(_line, scored))
+
+
+def append_trajectories(path: Path, scored: Iterable[Scored]) -> None:
+    """Write one line per trajectory behind those that the file holds; it need not be there yet."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            file.write(b"" if file.read() == b"\n" else b"\n")
+        file.writelines(_line(member).encode() for member in scored)
 
 
 def read_trajectories(path: Path) -> list[Scored]:
@@ -72,6 +81,10 @@ def read_trajectories(path: Path) -> list[Scored]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("trajectories", str(path), f"cannot be read: {error}", "Give a JSONL file in UTF-8.") from error
     return scored
+
+
+def _line(scored: Scored) -> str:
+    return json.dumps(as_record(scored), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_record(scored: Scored) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from itertools import count, pairwise
 import numpy as np
 
 from backtrack_mrt.dialogue import Dialogue
-from backtrack_mrt.engines.base import Engine
+from backtrack_mrt.engines.base import Sampler
 from backtrack_mrt.grading import Grader, extract_boxed
 from backtrack_mrt.interrupts import safe_point
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
@@ -43,7 +43,7 @@ def rollout(
     seeds: Sequence[int],
     protocol: EpisodeProtocol,
     dialogue: Dialogue,
-    engine: Engine,
+    engine: Sampler,
     sampling: Sampling,
     window: int | None = None,
     most_turns: int | None = None,
@@ -115,7 +115,7 @@ def force_answers(
     starts: Sequence[Problem | Trajectory],
     seeds: Sequence[int],
     dialogue: Dialogue,
-    engine: Engine,
+    engine: Sampler,
     sampling: Sampling,
     max_new_tokens: int,
 ) -> list[Trajectory]:

@@ -8,6 +8,7 @@ collected/                       what self-training collected: see `backtrack_mr
 skipped/                         batches of steps that were skipped: see `backtrack_mrt.trainers.safety`
 model/                           the trained policy: a LoRA adapter, or all weights
 summary.json                     the results
+tensorboard/                     with report_to: tensorboard
 lock                             held by the run at work: see `backtrack_mrt.runlock`
 
 Of the steps' rollouts at most `MOST_ROLLOUTS` files stay, spread over the run.
@@ -21,7 +22,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -48,6 +49,7 @@ OWN = (
     "evaluation.json",
     "report.html",
     "report.png",
+    "tensorboard",
 )
 
 
@@ -70,6 +72,16 @@ class TokenLedger:
         return asdict(self) | {"total": self.sampled + self.env + self.prover}
 
 
+class Follower(Protocol):
+    """Who is told what the run logs."""
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl."""
+
+    def traces(self, step: int, scored: Sequence[Scored]) -> None:
+        """The rollouts of a step."""
+
+
 class RunDir:
     """The run directory at `path`. `check` looks without touching, `create` writes."""
 
@@ -78,6 +90,7 @@ class RunDir:
         self.config_path, self.metrics_path = path / "config.yaml", path / "metrics.jsonl"
         self.trajectories, self.checkpoints = path / "trajectories", path / "checkpoints"
         self.collected, self.skipped = path / "collected", path / "skipped"
+        self.followers: list[Follower] = []
         self.summary_path, self.model = path / "summary.json", path / "model"
 
     @classmethod
@@ -127,6 +140,8 @@ class RunDir:
         line = {"step": step} | {name: plain_json(value) for name, value in metrics.items()}
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+        for follower in self.followers:
+            follower.log(step, line)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line torn by a crash is left out."""
@@ -138,6 +153,8 @@ class RunDir:
     def save_trajectories(self, step: int, scored: Sequence[Scored]) -> None:
         """Write the rollouts of a step. When there are more than `MOST_ROLLOUTS` files, every second one goes."""
         write_trajectories(self._step_path(step), scored)
+        for follower in self.followers:
+            follower.traces(step, scored)
         kept = sorted(self.trajectories.glob("step_*.jsonl"))
         if len(kept) > MOST_ROLLOUTS:
             for path in kept[1:-1:2]:

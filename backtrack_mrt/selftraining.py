@@ -128,7 +128,7 @@ def collect_share(
             rows = [problem for problem in islice(problems, batch) for _ in range(training.group_size)]
             path = folder / f"iteration_{iteration:03d}" / f"batch_{number:06d}"
             if durable.damage(path) is None:
-                scored += _read_batch(path, collector)
+                found = _read_batch(path, collector)
             elif complete:
                 reason = f"{path}: {durable.damage(path)}, and its iteration was fitted already"
                 raise RunError(reason, "Start anew with --overwrite.")
@@ -137,9 +137,10 @@ def collect_share(
                 seeds = trajectory_seeds(parts.config.seed, (iteration << 24) + asked, len(rows))
                 found = collector.collect(rows, seeds, sampling)
                 _keep_batch(path, found, collector)
-                scored += found
+            scored += found
             asked += batch
-            bar.update(batch if training.sampled_tokens is None else collector.ledger.sampled - before - spent)
+            done_now = batch if training.sampled_tokens is None else collector.ledger.sampled - before - spent
+            bar.update(done_now, rollout_metrics(found))
     collector.engine.release()
     return scored, asked
 

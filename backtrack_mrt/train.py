@@ -22,11 +22,13 @@ from backtrack_mrt.demonstrations import load_demonstrations, tokenise
 from backtrack_mrt.durable import replacing
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluate import Summary, measure
+from backtrack_mrt.model_card import write_cards
 from backtrack_mrt.progress import progress
 from backtrack_mrt.report import Result
 from backtrack_mrt.runlock import locked
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.selftraining import self_train
+from backtrack_mrt.trackers import Trackers
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.trainers.policy import PolicyTrainer
 from backtrack_mrt.trainers.safety import resumed
@@ -61,18 +63,20 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
 
 def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Result:
     config, clock = request.config, Clock()
+    trackers = Trackers(config)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
     for note in problems.notes if processes.is_main() else ():
         print(note)
     with clock.part("load"):
         parts = assemble(config)
-    with closing(parts.engine):
+    with closing(parts.engine), closing(trackers):
         processes.wait()  # all have looked at the run directory before one of them changes it
         if processes.is_main():
             RunDir.create(config, **request.if_in_use)
             if base_evaluation is not None:
                 with replacing(run.trajectories / base_evaluation.name) as file:
                     file.write(base_evaluation.read_text(encoding="utf-8"))
+        trackers.follow(run)
         processes.wait()
         evaluation = TokenLedger()
         with clock.part("evaluate_base"):
@@ -81,12 +85,14 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
             training = fit(parts, problems.train, run, request.resume)
             if processes.is_main():
                 parts.save_policy(run.model)
+                write_cards(run, config, problems, training)
         with clock.part("evaluate_trained"):
             trained = evaluate_policy(parts, problems.eval, "trained", run, evaluation)
     ledgers = {"training": training, "evaluation": evaluation}
     result = Result(config.algo, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
     if processes.is_main():
         run.save_summary(result.as_json())
+        write_cards(run, config, problems, training, result)
         result.plot(run.path / "report.png", run.metrics())
     processes.wait()
     return result
@@ -133,7 +139,10 @@ def fit(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool)
 def fit_policy(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
     """Reinforcement learning on the problems."""
     config, collector = parts.config, parts.training_collector()
-    with progress(config.training.steps, f"train {config.algo}") as bar:
+    budget = config.training.sampled_tokens
+    with progress(
+        budget or config.training.steps, f"train {config.algo}", counted="tokens/step_sampled" if budget else None
+    ) as bar:
         trainer = PolicyTrainer(
             model=parts.model,
             tokenizer=parts.tokenizer,

@@ -11,7 +11,7 @@ import pytest
 
 from backtrack_mrt.analysis import read_graded
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.records import as_record, from_record, read_trajectories
+from backtrack_mrt.records import append_trajectories, as_record, from_record, read_trajectories
 from backtrack_mrt.types import Phase, StopReason
 
 PROBLEM = {"id": "7", "question": "What is 1 + 1?", "answer": "2"}
@@ -45,6 +45,15 @@ def test_problem_and_turns_are_enough() -> None:
 def test_what_is_written_is_read_back() -> None:
     record = json.loads(json.dumps(as_record(from_record(FOREIGN))))
     assert json.loads(json.dumps(as_record(from_record(record)))) == record
+
+
+def test_trajectories_are_appended_line_by_line(tmp_path: Path) -> None:
+    """Also behind a last line that somebody left without its end."""
+    path = tmp_path / "t.jsonl"
+    append_trajectories(path, [from_record(FOREIGN)])
+    path.write_text(path.read_text(encoding="utf-8").rstrip("\n"), encoding="utf-8")
+    append_trajectories(path, [from_record(FOREIGN)] * 2)
+    assert len(read_trajectories(path)) == 3
 
 
 def test_ungraded_answers_are_graded(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from backtrack_mrt.cli import config_from
 from backtrack_mrt.config import Config, TrainingSection
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.progress import progress
 from backtrack_mrt.records import as_record, from_record, read_trajectories
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.types import (
@@ -200,12 +199,3 @@ def test_a_file_that_holds_no_trajectories(tmp_path):
     path.write_text('{"problem": {}}\n')
     with pytest.raises(UserError, match="line 1 is not a trajectory"):
         read_trajectories(path)
-
-
-def test_progress_without_a_terminal_is_plain_lines(capsys):
-    with progress(3, "training", seconds=0) as bar:
-        bar.update(reward=0.5)
-        bar.update(2, reward=0.25)
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.splitlines() == ["training 1/3 0 s reward=0.5", "training 3/3 0 s reward=0.25"]

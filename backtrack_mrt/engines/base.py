@@ -20,18 +20,23 @@ class EngineStats:
     scored: int = 0
 
 
-class Engine(Protocol):
-    """What samples from the policy. Implementations keep the history of the last calls cached, so that a prefix which
-    extends an earlier one costs only its new tokens; callers see no difference but the time."""
+class Sampler(Protocol):
+    """What a rollout needs of an engine."""
 
-    stats: EngineStats
     context_length: int
-    exact: bool
-    """Whether its logprobs are those of the module that is trained. Where they are not, the trainer corrects for it."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Sample one completion per request, in order. At most `max_new_tokens` each; a sampled stop id ends it and
         belongs to it. Logprobs are at `sampling.temperature` (temperature 0 means greedy; its logprobs are at 1)."""
+
+
+class Engine(Sampler, Protocol):
+    """What samples from the policy. Implementations keep the history of the last calls cached, so that a prefix which
+    extends an earlier one costs only its new tokens; callers see no difference but the time."""
+
+    stats: EngineStats
+    exact: bool
+    """Whether its logprobs are those of the module that is trained. Where they are not, the trainer corrects for it."""
 
     def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
         """log π(continuation_t | prefix, continuation_<t) at temperature 1, one array (len(continuation),) per pair."""

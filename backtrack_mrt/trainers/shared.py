@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.runlog import RunDir
 
 BUDGET_STEPS = 4  # with a budget of sampled tokens training ends after so many times the configured steps at the latest
-OnStep = Callable[..., None]  # (steps done, **metrics to show)
+OnStep = Callable[[int, Mapping[str, float]], None]  # (steps done, metrics)
 
 
 class RunLog(TrainerCallback):  # type: ignore[misc]
@@ -36,8 +36,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         times |= {"time/update": elapsed - sum(self.seconds.values()), "time/step": elapsed}
         self.run.log(self.first_step + state.global_step, logs | times)
         state.log_history.clear()  # it would grow in memory and in every checkpoint; the run's log has it all
-        shown = {name: logs[name] for name in ("reward", "completions/mean_length", "loss") if name in logs}
-        self.on_step(1, **{name.split("/")[0]: value for name, value in shown.items()})
+        self.on_step(1, logs | times | {"step": state.global_step})
 
 
 def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
@@ -64,7 +63,7 @@ def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
         "logging_nan_inf_filter": False,  # a NaN must not be logged as 0.0
         "save_strategy": "steps",  # and after the last one
         "save_steps": training.save_every or sys.maxsize,
-        "report_to": config.report_to or "none",
+        "report_to": "none",  # see backtrack_mrt.trackers
         "remove_unused_columns": False,
         "seed": config.seed,
     }
