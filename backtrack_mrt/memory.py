@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-
 from backtrack_mrt.errors import RunError
 
-# CPU allocators raise plain errors: torch's says "can't allocate memory", the C++ library's "bad_alloc".
+# CUDA's allocator says "out of memory", torch's for the CPU "can't allocate memory", the C++ library's "bad_alloc".
 _SIGNS = ("out of memory", "allocate memory", "bad_alloc")
 
 
@@ -20,8 +18,7 @@ def told_when_out_of_memory(doing: str | Callable[[], str], settings: Sequence[s
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and not any(sign in str(error) for sign in _SIGNS):
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _SIGNS):
             raise
         said = str(error).partition("\n")[0] or type(error).__name__
         remedy = f"Lower {', or '.join(settings)}. Checkpoints are intact: go on with --resume --accept-changes."
