@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from backtrack_mrt.algos.base import BestOfN, Collection, Independent, Rationalized, TerminateOrContinue
+from backtrack_mrt.data.canaries import CanaryWatch
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.engines.base import Engine
 from backtrack_mrt.grading import Grader
@@ -45,6 +46,7 @@ class Collector:
     window: int | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"rollout": 0.0, "grade": 0.0, "prover": 0.0})
     ledger: TokenLedger = field(default_factory=TokenLedger)
+    canaries: CanaryWatch = field(default_factory=CanaryWatch)
 
     def collect(
         self,
@@ -170,6 +172,7 @@ class Collector:
 
     def _scored(self, trajectories: list[Trajectory]) -> list[Scored]:
         trajectories = self._grade(trajectories)
+        self.canaries.see(trajectories)
         values: list[FloatArray | None] = [None] * len(trajectories)
         if self.prover is not None:
             with self._timed("prover"):

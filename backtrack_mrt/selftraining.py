@@ -165,7 +165,7 @@ def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Row]:
     """The trajectories that have weight, as rows to fit; weights divided by their mean over the rows' turns."""
     chosen = []
     for group in groups_by_problem(scored):
-        for member, weights in zip(group.members, algorithm.turn_weights(group), strict=True):
+        for member, weights in zip(group.members, algorithm.weigh(group), strict=True):
             if weights.any():
                 chosen.append((member.trajectory, weights))
     heaviest = [weights.max() for _, weights in chosen]
