@@ -33,6 +33,7 @@ _MEBIBYTE = 1 << 20
 def main() -> None:
     """Serve requests from standard input until it ends."""
     parser = argparse.ArgumentParser(description="Grade pairs with math-verify; JSON lines in and out.")
+    parser.add_argument("--compare", choices=["symbolic", "bare"], required=True, help="the file that compares")
     parser.add_argument("--cpu-s", type=float, required=True, help="CPU seconds one request may take")
     parser.add_argument("--wall-s", type=float, required=True, help="wall seconds one request may take")
     parser.add_argument("--memory-mb", type=int, required=True, help="address space of the child, MiB")
@@ -42,7 +43,7 @@ def main() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not be taken for a reply
     try:
-        symbolic = _load_neighbour("symbolic.py")
+        symbolic = _load_neighbour(f"{limits.compare}.py")
         symbolic.warm_up()
     except Exception as error:
         _write(replies, {"failed": f"{type(error).__name__}: {error}"})
