@@ -82,7 +82,7 @@ def _changes(trajectory: Trajectory, verdicts: dict[Key, Verdict]) -> list[Chang
         return Verdict.UNPARSABLE if answer is None else verdicts[problem.answer, answer, problem.rel_tol]
 
     now = graded(trajectory, verdict_of)
-    words = [("verdict", trajectory.verdict, now.verdict)]
+    words: list[tuple[str, object, object]] = [("verdict", trajectory.verdict, now.verdict)]
     if not isnan(trajectory.outcome):
         words.append(("outcome", trajectory.outcome, now.outcome))
     pairs = enumerate(zip(trajectory.turns, now.turns, strict=True), 1)
