@@ -44,8 +44,8 @@ def played(*texts: str, protocol: EpisodeProtocol | None = None) -> Trajectory:
 
 
 def valued(trajectory: Trajectory) -> Scored:
-    """With the values a sensible meta-prover gives: high where a right answer stands, lower where it is doubted, 0 after
-    a violation."""
+    """With the values of a sensible meta-prover: high where a right answer stands, lower where it is doubted, 0 after a
+    violation."""
     values, v = [V_0], V_0
     for turn in trajectory.turns:
         if turn.violation:
@@ -126,7 +126,7 @@ def test_the_sum_of_progress_is_that_of_the_honest_one(name: str) -> None:
 def test_lowering_the_own_value_first_is_never_worth_it(
     inner: list[float], low: float, end: float, credit: str, alpha: float
 ) -> None:
-    """For any values in between: the turn that sandbags weighs at most what the honest one weighs, if both end alike."""
+    """For any values in between: if both end alike, the sandbagging turn weighs at most what the honest one does."""
     hack = HACKS["a sandbagged first attempt"]
     low = min(low, end)
     honest = Scored(hack.honest, np.array([V_0, end, end]))
