@@ -133,7 +133,7 @@ class Collector:
         hint in the prompt, which is then taken out."""
         own = self._grade(self._rollout(problems, seeds, sampling))
         solved = {t.problem.id for t in own if t.outcome == 1.0}
-        hopeless = [row for row, problem in enumerate(problems) if problem.id not in solved]
+        hopeless = [row for row, problem in enumerate(problems) if problem.id not in solved and own[row].turns]
         hinted = [self.dialogue.hinted(own[row]) for row in hopeless]
         again = self._rollout(hinted, [~seeds[row] % 2**32 for row in hopeless], sampling)
         for row, trajectory in zip(hopeless, again, strict=True):

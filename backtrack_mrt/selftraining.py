@@ -66,7 +66,7 @@ def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume
         rows = weighed(scored, algorithm)
         if checkpoint is None:
             run.save_trajectories(done.updates + 1, scored[: config.training.saved_rollouts])
-            kept = {"iteration": iteration, "kept": len(rows) / len(scored)}
+            kept = {"iteration": iteration, "kept": len(rows) / max(len(scored), 1)}
             run.log(done.updates + 1, rollout_metrics(scored) | kept)
         if not rows:
             reason = f"iteration {iteration} kept none of its {len(scored)} trajectories: there is nothing to fit"

@@ -15,6 +15,8 @@ def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     about none should be."""
     canaries = [s.trajectory.outcome for s in scored if s.trajectory.problem.canary]
     scored = [s for s in scored if not s.trajectory.problem.canary] or scored
+    if not scored:
+        return {}
     n = len(scored)
     trajectories = [s.trajectory for s in scored]
     metrics = {"canary/right": float(np.mean(canaries))} if canaries else {}
