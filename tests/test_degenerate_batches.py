@@ -17,6 +17,7 @@ from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.train import train
 from backtrack_mrt.types import Completion, Finish, Request, Sampling
 
+pytestmark = pytest.mark.slow  # sixteen short runs
 SHORT = [
     *("--training.steps", "2", "--training.problems_per_step", "2", "--training.group_size", "2"),
     *("--training.micro_batch_size", "2", "--data.eval_size", "2", "--data.train_size", "8"),
