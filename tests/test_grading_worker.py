@@ -131,7 +131,7 @@ def _at_work(grader: Grader, known: set[int]) -> bool:
 @pytest.mark.parametrize("who", ["guard", "child"])
 def test_a_process_killed_in_the_middle_of_a_question(who: str) -> None:
     verdicts: list[Verdict] = []
-    with Grader(workers=1, cache_size=0, limits=Limits(cpu_s=300.0, wall_s=300.0)) as grader:
+    with Grader(workers=1, cache_size=0, limits=Limits(cpu_s=20.0, wall_s=200.0)) as grader:
         asking = threading.Thread(target=lambda: verdicts.append(grader.grade(*BOMB)))
         asking.start()
         known: set[int] = set()
@@ -141,6 +141,7 @@ def test_a_process_killed_in_the_middle_of_a_question(who: str) -> None:
             os.kill(_guard(grader) if who == "guard" else max(known), signal.SIGKILL)
         asking.join(timeout=120)
         assert verdicts == [TIMEOUT]
+        assert all(_eventually(lambda child=child: _gone(child)) for child in known)  # type: ignore[misc]
         assert _eventually(lambda: grader.grade(*SQRT) is RIGHT)
 
 

@@ -98,8 +98,8 @@ STRICT = {"mrt-rl, turn", "length-penalty", "mrt-star"}  # the others are indiff
 @pytest.mark.parametrize("name", HACKS)
 def test_no_hack_pays(name: str, algo: str) -> None:
     hack, bystander = HACKS[name], played(WRONG, FINE)
-    members = (valued(hack.honest), valued(hack.hacked), valued(bystander))
-    honest, hacked, _ = ALGORITHMS[algo].turn_weights(Group(PROBLEM, members))
+    members = (valued(hack.hacked), valued(hack.honest), valued(bystander))  # the first wins where both are as good
+    hacked, honest, _ = ALGORITHMS[algo].turn_weights(Group(PROBLEM, members))
     np.testing.assert_array_equal(
         [t.text for t in hack.honest.turns[: hack.parts]], [t.text for t in hack.hacked.turns[: hack.parts]]
     )
