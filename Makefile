@@ -19,6 +19,7 @@ test: $(INSTALLED)  ## the fast tests
 
 test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties, two processes, 4 bits, the real SmolLM2
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[qlora]'
+	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary=atheris -e '.[fuzz]'
 	OMP_NUM_THREADS=2 $(BIN)/pytest -m "(slow or smollm2) and not vllm"
 
 test-vllm: $(VLLM)/installed models/smollm2-135m-instruct  ## the engines on a real vLLM for CPUs

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from backtrack_mrt.algos.base import BestOfN, Collection, Independent, Rationalized, TerminateOrContinue
+from backtrack_mrt.data.canaries import CanaryWatch
 from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.engines.base import Engine
 from backtrack_mrt.grading import Grader
@@ -45,6 +46,7 @@ class Collector:
     window: int | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"rollout": 0.0, "grade": 0.0, "prover": 0.0})
     ledger: TokenLedger = field(default_factory=TokenLedger)
+    canaries: CanaryWatch = field(default_factory=CanaryWatch)
 
     def collect(
         self,
@@ -131,7 +133,7 @@ class Collector:
         hint in the prompt, which is then taken out."""
         own = self._grade(self._rollout(problems, seeds, sampling))
         solved = {t.problem.id for t in own if t.outcome == 1.0}
-        hopeless = [row for row, problem in enumerate(problems) if problem.id not in solved]
+        hopeless = [row for row, problem in enumerate(problems) if problem.id not in solved and own[row].turns]
         hinted = [self.dialogue.hinted(own[row]) for row in hopeless]
         again = self._rollout(hinted, [~seeds[row] % 2**32 for row in hopeless], sampling)
         for row, trajectory in zip(hopeless, again, strict=True):
@@ -170,6 +172,7 @@ class Collector:
 
     def _scored(self, trajectories: list[Trajectory]) -> list[Scored]:
         trajectories = self._grade(trajectories)
+        self.canaries.see(trajectories)
         values: list[FloatArray | None] = [None] * len(trajectories)
         if self.prover is not None:
             with self._timed("prover"):

@@ -123,6 +123,12 @@ class DataSection(Section):
         max_length=2,
         description="only training problems with V_0 from … to …, as scripts/rate_problems.py wrote it (null: all)",
     )
+    canaries: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="share of training problems with a wrong gold, which train nothing",
+    )
     traces: list[str] = Field([], description="JSONL files of demonstrations for --algo sft (none: generated ones)")
     seed: int = Field(0, ge=0, description="which problems are drawn")
 

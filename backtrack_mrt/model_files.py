@@ -31,7 +31,9 @@ def resolve(section: ModelSection) -> str:
         if is_adapter(folder):
             resolve(base_of(section))
         elif not _has_model(folder):
-            raise refusal(section, "the directory holds no config.json with .safetensors or .bin weights")
+            pickled = any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))
+            kind = "only pickled weights (.bin), which are not read" if pickled else "no config.json with .safetensors"
+            raise refusal(section, f"the directory holds {kind}")
         return str(folder)
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "~", "models/")):
         raise refusal(section, "no such directory")
@@ -100,8 +102,7 @@ def base_of(section: ModelSection) -> ModelSection:
 
 
 def _has_model(folder: Path) -> bool:
-    weights = [path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)]
-    return (folder / "config.json").is_file() and bool(weights)
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
 def _read(path: Path, section: ModelSection) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The policy and its tokenizer by name: embedded, from a directory, from the hub. torch is imported only to load."""
+"""The policy and its tokenizer by name: embedded, from a directory, from the hub. torch is imported only to load.
+
+A model is data: weights are read from safetensors only, never unpickled, and code that comes with a model is not run.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.model_files import TINY, base_of, first_line, is_adapter, refusal, resolve, shape
+from backtrack_mrt.model_files import FIELD, TINY, base_of, first_line, is_adapter, refusal, resolve, shape
 
 if TYPE_CHECKING:
     import torch
+
+ADAPTER = "adapter_model.safetensors"
 
 
 def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
@@ -30,10 +35,11 @@ def load_tokenizer(section: ModelSection) -> Any:
     """The model's tokenizer; what can be refused before the weights are read is refused here. Raises UserError."""
     source = resolve(section)
     _check_quantization(section, Path(source))
+    _check_code(section)
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source, revision=section.revision)
+        return AutoTokenizer.from_pretrained(source, revision=section.revision, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise refusal(section, f"its tokenizer cannot be loaded: {first_line(error)}") from error
 
@@ -67,7 +73,8 @@ def untrained(section: ModelSection) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    said = {name: value for name, value in shape(section).items() if name not in ("transformers_version", "dtype")}
+    left_out = ("transformers_version", "dtype", "auto_map")
+    said = {name: value for name, value in shape(section).items() if name not in left_out}
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(**said), dtype=getattr(torch, section.dtype))
 
 
@@ -90,13 +97,18 @@ def _load_weights(section: ModelSection) -> Any:
     try:
         if base is None:
             dtype, packing = getattr(torch, section.dtype), _quantized(section)
-            model = AutoModelForCausalLM.from_pretrained(source, revision=section.revision, dtype=dtype, **packing)
+            safely = {"use_safetensors": True, "trust_remote_code": False}
+            model = AutoModelForCausalLM.from_pretrained(
+                source, revision=section.revision, dtype=dtype, **safely, **packing
+            )
             for module in model.modules() if packing else ():
                 # bitsandbytes repacks weights for good at the first inference on some CPUs; no gradient passes then.
                 module.support_avx512bf16_for_cpu = False
             return model
         from peft import PeftModel
 
+        if not (file := Path(source) / ADAPTER).is_file():  # peft would look for pickled ones
+            raise refusal(section, f"the adapter has no {file.name}")
         adapted = PeftModel.from_pretrained(base, source)
         _check_adapter(section, adapted, Path(source))
         model = adapted.merge_and_unload()
@@ -112,10 +124,7 @@ def _check_adapter(section: ModelSection, adapted: Any, source: Path) -> None:
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
-    file = source / "adapter_model.safetensors"
-    if not file.is_file():
-        raise refusal(section, f"the adapter has no {file.name}")
-    with safe_open(file, "pt") as tensors:
+    with safe_open(source / ADAPTER, "pt") as tensors:
         odd = set(tensors.keys()) ^ set(get_peft_model_state_dict(adapted))
     if odd:
         base = base_of(section).name_or_path
@@ -149,6 +158,16 @@ def _check_quantization(section: ModelSection, source: Path) -> None:
     if is_adapter(source):
         reason = f"{source} is an adapter, which would be rounded to 4 bits where it is merged"
         raise UserError(field, kind, reason, "Name a whole model, or leave quantization out.")
+
+
+def _check_code(section: ModelSection) -> None:
+    """transformers would say the same, but only when it comes to the weights."""
+    from transformers import CONFIG_MAPPING
+
+    config = shape(section)
+    if "auto_map" in config and config["model_type"] not in CONFIG_MAPPING:
+        reason = f"{config['model_type']} needs code that comes with the model (auto_map), which is not run"
+        raise UserError(FIELD, section.name_or_path, reason, "Take a model that transformers knows by itself.")
 
 
 def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:

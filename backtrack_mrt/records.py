@@ -1,6 +1,6 @@
 """Trajectories as JSONL: one scored trajectory per line, complete enough to train on again.
 
-    problem    {id, question, answer, source, rel_tol}
+    problem    {id, question, answer, source, rel_tol, canary}
     prompt_ids [ids of the prompt]
     turns      [{phase, max_new_tokens, fields, text, parsed, violation, right, instruction_ids, token_ids,
                  logprobs, finish}]
@@ -50,6 +50,15 @@ from backtrack_mrt.types import (
 )
 
 MOST_TOKENS = 10_000_000  # of a turn of which only their number is known
+# What a line that is no trajectory raises.
+_NONE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def write_trajectories(path: Path, scored: Iterable[Scored]) -> None:
@@ -75,7 +84,7 @@ def read_trajectories(path: Path) -> list[Scored]:
             for number, line in enumerate(file, 1):
                 try:
                     scored.append(from_record(json.loads(line)))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except _NONE as error:
                     reason = f"line {number} is not a trajectory: {_told(error)}"
                     raise UserError("trajectories", str(path), reason, "docs/evaluation.md has the form.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -84,7 +93,9 @@ def read_trajectories(path: Path) -> list[Scored]:
 
 
 def _line(scored: Scored) -> str:
-    return json.dumps(as_record(scored), ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps(as_record(scored), ensure_ascii=False, allow_nan=False)
+    # A lone surrogate has no UTF-8; written out, as `\ud800`, it is the JSON escape of itself.
+    return line.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def as_record(scored: Scored) -> dict[str, Any]:
@@ -109,17 +120,17 @@ def from_record(record: dict[str, Any]) -> Scored:
     turns = tuple(_turn(turn, first=j == 0) for j, turn in enumerate(record["turns"]))
     given = [turn.parsed.answer for turn in turns if turn.parsed is not None and turn.parsed.answer is not None]
     stop = record.get("stop", StopReason.FINISHED)
-    named = str(problem["id"]), problem["question"], str(problem["answer"]), problem.get("source") or ""
+    named = str(problem["id"]), _text(problem["question"]), str(problem["answer"]), _text(problem.get("source") or "")
     rel_tol = problem.get("rel_tol")
     trajectory = Trajectory(
-        problem=Problem(*named, None if rel_tol is None else float(rel_tol)),
-        prompt_ids=tuple(record.get("prompt_ids") or ()),
+        problem=Problem(*named, None if rel_tol is None else float(rel_tol), bool(problem.get("canary"))),
+        prompt_ids=_ids(record.get("prompt_ids") or ()),
         turns=turns,
         stop=None if stop is None else StopReason(stop),
-        answer=record.get("answer", given[-1] if given else None),
+        answer=_optional_text(record.get("answer", given[-1] if given else None)),
         outcome=_or_nan(record.get("outcome")),
-        verdict=record.get("verdict"),
-        given=record.get("given", 0),
+        verdict=_optional_text(record.get("verdict")),
+        given=_count(record.get("given", 0), most=len(turns)),
     )
     values = record.get("values")
     return Scored(trajectory, None if values is None else np.array([_or_nan(v) for v in values], dtype=np.float64))
@@ -142,32 +153,40 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
 
 
 def _turn(record: dict[str, Any], first: bool) -> Turn:
-    token_ids = tuple(record["token_ids"]) if "token_ids" in record else _unknown(_count(record["tokens"]))
-    text = record.get("text") or ""
+    token_ids = _ids(record["token_ids"]) if "token_ids" in record else _unknown(_count(record["tokens"]))
+    text = _text(record.get("text") or "")
     logprobs = record.get("logprobs")
     return Turn(
         spec=TurnSpec(
-            record.get("phase") or (Phase.ATTEMPT if first else Phase.REVISE),
-            record.get("max_new_tokens", len(token_ids)),
-            record.get("fields") or {},
+            _text(record.get("phase") or (Phase.ATTEMPT if first else Phase.REVISE)),
+            _count(record.get("max_new_tokens", len(token_ids))),
+            {_text(name): _text(field) for name, field in (record.get("fields") or {}).items()},
         ),
         text=text,
         parsed=_parsed(record, text),
-        instruction_ids=tuple(record.get("instruction_ids") or ()),
+        instruction_ids=_ids(record.get("instruction_ids") or ()),
         completion=Completion(
             token_ids=token_ids,
             logprobs=(math.nan,) * len(token_ids) if logprobs is None else tuple(map(_or_nan, logprobs)),
             finish=Finish(record.get("finish", Finish.STOP)),
         ),
-        violation=record.get("violation"),
-        right=record.get("right"),
+        violation=_optional_text(record.get("violation")),
+        right=_optional_bool(record.get("right")),
     )
 
 
 def _parsed(record: dict[str, Any], text: str) -> Parsed | None:
     if "parsed" in record:
         parsed = record["parsed"]
-        return None if parsed is None else Parsed(**parsed | {"steps": tuple(parsed.get("steps", ()))})
+        if parsed is None:
+            return None
+        step, steps = parsed.get("step"), parsed.get("steps") or ()
+        return Parsed(
+            answer=_optional_text(parsed.get("answer")),
+            steps=tuple(_text(written) for written in steps),
+            step=None if step is None else _count(step),
+            verdict=_optional_bool(parsed.get("verdict")),
+        )
     if "answer" not in record and "text" not in record:
         raise KeyError("text")
     answer = record.get("answer", extract_boxed(text))
@@ -178,10 +197,38 @@ def _told(error: Exception) -> str:
     return f"{error} is missing" if isinstance(error, KeyError) else repr(error)
 
 
-def _count(tokens: Any) -> int:
-    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens <= MOST_TOKENS:
-        raise ValueError(f"tokens is {tokens!r}, not a number of tokens")
-    return tokens
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{_short(value)} is not a text")
+    return value
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _optional_bool(value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{_short(value)} is neither true nor false")
+    return value
+
+
+def _ids(values: Any) -> TokenIds:
+    ids = tuple(values)
+    if not all(type(token) is int for token in ids):
+        raise ValueError(f"{_short(ids)} are not token ids")
+    return ids
+
+
+def _count(value: Any, most: int = MOST_TOKENS) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{_short(value)} is not a number from 0 to {most}")
+    return value
+
+
+def _short(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 60 else f"{said[:60]}…"
 
 
 @lru_cache(maxsize=1024)

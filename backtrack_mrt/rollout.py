@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import count, pairwise
 
@@ -120,22 +121,24 @@ def force_answers(
     max_new_tokens: int,
 ) -> list[Trajectory]:
     """Each start ended by an answer forced now, as one more turn (phase `force`); not graded. This is what the
-    meta-prover samples, here as a trajectory that can be trained on."""
+    meta-prover samples, here as a trajectory that can be trained on. Where the model's context has no room for it, the
+    start ends as it is, with `budget`."""
     trajectories = [Trajectory(s, ()) if isinstance(s, Problem) else dialogue.unanswered(s) for s in starts]
     forced = [dialogue.forced(trajectory, len(trajectory.turns)) for trajectory in trajectories]
+    fitting = [row for row, ids in enumerate(forced) if len(ids) < engine.context_length]
     requests = [
-        Request(ids, max_new_tokens, (seed << 16) + len(trajectory.turns))
-        for ids, seed, trajectory in zip(forced, seeds, trajectories, strict=True)
+        Request(forced[row], max_new_tokens, (seeds[row] << 16) + len(trajectories[row].turns)) for row in fitting
     ]
-    ended = []
-    for start, ids, completion in zip(trajectories, forced, engine.generate(requests, sampling), strict=True):
+    ended = [replace(t, stop=StopReason.BUDGET, given=len(t.turns)) for t in trajectories]
+    for row, completion in zip(fitting, engine.generate(requests, sampling) if requests else (), strict=True):
+        start, ids = trajectories[row], forced[row]
         text = dialogue.force_prefix + dialogue.chat.decode(completion.token_ids)
         answer = extract_boxed(text)
         instruction_ids = ids[len(start.token_ids) :] if start.turns else ()
         turn = Turn(TurnSpec(Phase.FORCE, max_new_tokens), text, Parsed(answer=answer), instruction_ids, completion)
         prompt_ids = start.prompt_ids if start.turns else ids
         turns = (*start.turns, turn)
-        ended.append(Trajectory(start.problem, prompt_ids, turns, StopReason.FINISHED, answer, given=len(start.turns)))
+        ended[row] = Trajectory(start.problem, prompt_ids, turns, StopReason.FINISHED, answer, given=len(start.turns))
     return ended
 
 

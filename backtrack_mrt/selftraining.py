@@ -66,7 +66,7 @@ def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume
         rows = weighed(scored, algorithm)
         if checkpoint is None:
             run.save_trajectories(done.updates + 1, scored[: config.training.saved_rollouts])
-            kept = {"iteration": iteration, "kept": len(rows) / len(scored)}
+            kept = {"iteration": iteration, "kept": len(rows) / max(len(scored), 1)}
             run.log(done.updates + 1, rollout_metrics(scored) | kept)
         if not rows:
             reason = f"iteration {iteration} kept none of its {len(scored)} trajectories: there is nothing to fit"
@@ -165,7 +165,7 @@ def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Row]:
     """The trajectories that have weight, as rows to fit; weights divided by their mean over the rows' turns."""
     chosen = []
     for group in groups_by_problem(scored):
-        for member, weights in zip(group.members, algorithm.turn_weights(group), strict=True):
+        for member, weights in zip(group.members, algorithm.weigh(group), strict=True):
             if weights.any():
                 chosen.append((member.trajectory, weights))
     heaviest = [weights.max() for _, weights in chosen]

@@ -9,7 +9,7 @@ from backtrack_mrt.types import FloatArray, Parsed, Problem, StopReason, Traject
 
 def render_trace(trajectory: Trajectory, values: FloatArray | None = None) -> str:
     """The problem, each turn with what it claims, and how it ended. With the meta-prover's `values` (E+1,) each turn
-    also shows V before and after it. Control characters in the model's text are shown escaped."""
+    also shows V before and after it. Whatever the texts hold, they neither steer a terminal nor begin a line."""
     blocks = [
         problem_block(trajectory.problem),
         *(turn_block(trajectory, j, values) for j in range(len(trajectory.turns))),
@@ -20,8 +20,8 @@ def render_trace(trajectory: Trajectory, values: FloatArray | None = None) -> st
 
 def problem_block(problem: Problem) -> str:
     """The problem, its question quoted."""
-    source = f" ({visible(problem.source)})" if problem.source else ""
-    return f"Problem {visible(problem.id)}{source}\n{_quoted(problem.question)}"
+    source = f" ({inline(problem.source)})" if problem.source else ""
+    return f"Problem {inline(problem.id)}{source}\n{_quoted(problem.question)}"
 
 
 def turn_block(trajectory: Trajectory, j: int, values: FloatArray | None = None) -> str:
@@ -31,13 +31,13 @@ def turn_block(trajectory: Trajectory, j: int, values: FloatArray | None = None)
     if values is not None:
         before, after = values[j], values[j + 1]
         progress = f" · V {before:.2f} → {after:.2f} ({after - before:+.2f})"
-    head = f"Turn {j + 1} · {visible(turn.spec.phase)} · {len(turn.completion.token_ids)} tokens · {_claim(turn)}"
+    head = f"Turn {j + 1} · {inline(turn.spec.phase)} · {len(turn.completion.token_ids)} tokens · {_claim(turn)}"
     return f"{head}{progress}\n{_quoted(turn.text)}"
 
 
 def _claim(turn: Turn) -> str:
     if turn.violation is not None:
-        return f"violation: {visible(turn.violation)}"
+        return f"violation: {inline(turn.violation)}"
     if turn.parsed is None:
         return "cut off by the budget"
     return _describe(turn.parsed)
@@ -50,7 +50,7 @@ def _describe(parsed: Parsed) -> str:
     elif parsed.step is not None:
         claims.append(f"back to step {parsed.step}" if parsed.step else "back to the beginning")
     if parsed.answer is not None:
-        claims.append(f"answer {visible(parsed.answer)}")
+        claims.append(f"answer {inline(parsed.answer)}")
     return " · ".join(claims) or "accepted"
 
 
@@ -58,14 +58,20 @@ def ending(trajectory: Trajectory) -> str:
     """How it ended, or that it is still going on."""
     if trajectory.stop is None:
         return "(under way)"
-    answer = "no answer" if trajectory.answer is None else f"answer {visible(trajectory.answer)}"
-    verdict = f" · {trajectory.verdict}" if trajectory.verdict and trajectory.stop is not StopReason.VIOLATION else ""
-    gold = visible(trajectory.problem.answer)
+    answer = "no answer" if trajectory.answer is None else f"answer {inline(trajectory.answer)}"
+    graded = trajectory.verdict and trajectory.stop is not StopReason.VIOLATION
+    verdict = f" · {inline(str(trajectory.verdict))}" if graded else ""
+    gold = inline(trajectory.problem.answer)
     return f"End: {trajectory.stop} · {answer}{verdict} (gold {gold}) · {trajectory.sampled_tokens} tokens sampled"
 
 
 def _quoted(text: str) -> str:
     return textwrap.indent(visible(text), "  | ", lambda line: True) if text else "  | (nothing)"
+
+
+def inline(text: str) -> str:
+    """Text within a line, for a terminal: whatever it holds, it neither steers it nor ends the line."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def visible(text: str) -> str:

@@ -16,6 +16,7 @@ from backtrack_mrt.algos.base import Independent, SelfTraining
 from backtrack_mrt.assembly import Assembly, assemble
 from backtrack_mrt.cli import RunRequest
 from backtrack_mrt.config import Config
+from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.demonstrations import load_demonstrations, tokenise
@@ -129,10 +130,11 @@ def evaluate_policy(
 
 def fit(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
     """Train as the algorithm says. Returns the tokens spent, also before a resume."""
+    rolled_out = with_canaries(problems, parts.config.data.canaries, parts.config.data.seed)
     if parts.config.algorithm.loss == "rl":
-        return fit_policy(parts, problems, run, resume)
+        return fit_policy(parts, rolled_out, run, resume)
     if isinstance(parts.config.algorithm, SelfTraining):
-        return self_train(parts, endless(problems, parts.config.seed), run, resume)
+        return self_train(parts, endless(rolled_out, parts.config.seed), run, resume)
     return fit_demonstrations(parts, problems, run, resume)
 
 

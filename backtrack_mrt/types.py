@@ -49,13 +49,15 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question with its gold answer y*. rel_tol: relative tolerance of numeric answers (None: exact)."""
+    """A question with its gold answer y*. rel_tol: relative tolerance of numeric answers (None: exact). canary: whether
+    the gold is wrong on purpose (`backtrack_mrt.data.canaries`)."""
 
     id: str
     question: str
     answer: str
     source: str = ""
     rel_tol: float | None = None
+    canary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

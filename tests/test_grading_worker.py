@@ -117,6 +117,48 @@ def test_a_killed_process_is_replaced(grader: Grader, who: str) -> None:
     assert (_guard(grader) != guard) == (who == "guard")
 
 
+def _at_work(grader: Grader, known: set[int]) -> bool:
+    """Whether a child that is not `known` has computed for a tenth of a second."""
+    process = grader._pool._workers[0]._process
+    try:
+        child = _child(process.pid) if process else 0
+        ticks = int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11])
+    except (OSError, IndexError):  # not there yet
+        return False
+    return child not in known and ticks > 10
+
+
+@pytest.mark.parametrize("who", ["guard", "child"])
+def test_a_process_killed_in_the_middle_of_a_question(who: str) -> None:
+    verdicts: list[Verdict] = []
+    with Grader(workers=1, cache_size=0, limits=Limits(cpu_s=20.0, wall_s=200.0)) as grader:
+        asking = threading.Thread(target=lambda: verdicts.append(grader.grade(*BOMB)))
+        asking.start()
+        known: set[int] = set()
+        for _ in range(2):  # a question gets a second chance, not a third
+            assert _eventually(lambda: _at_work(grader, known), seconds=120)
+            known.add(_child(_guard(grader)))
+            os.kill(_guard(grader) if who == "guard" else max(known), signal.SIGKILL)
+        asking.join(timeout=120)
+        assert verdicts == [TIMEOUT]
+        assert all(_eventually(lambda child=child: _gone(child)) for child in known)  # type: ignore[misc]
+        assert _eventually(lambda: grader.grade(*SQRT) is RIGHT)
+
+
+def test_a_storm_of_bombs_alone_starves_nobody() -> None:
+    """With every worker busy on bombs, what needs none is graded at once, and what needs one after them."""
+    with Grader(workers=2, cache_size=0, limits=Limits(cpu_s=0.1)) as grader:
+        grader.grade(*SQRT)
+        storm = [(r"\sqrt{2}", rf"\binom{{{9999 - k}^{{999}}}}{{{9999 - k}^{{99}}}}") for k in range(12)]
+        asking = threading.Thread(target=lambda: grader.grade_many(storm))
+        asking.start()
+        assert [grader.grade("7", str(k)) for k in range(8)] == [WRONG] * 7 + [RIGHT]
+        assert _eventually(lambda: grader.grade(*SQRT) is RIGHT)
+        asking.join(timeout=60)
+        assert grader.counts[TIMEOUT] >= len(storm)
+        assert _eventually(lambda: grader.grade(*SQRT) is RIGHT)
+
+
 def test_a_process_killed_while_it_starts_is_no_error(grader: Grader) -> None:
     grader.grade(*SQRT)
     worker = grader._pool._workers[0]

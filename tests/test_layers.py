@@ -18,7 +18,7 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "envs env trace metrics demonstrations data cli runlog algos engines model_files models tiny configs prompts",
     "prover rollout calibration rating",
     "collection",
-    "assembly trainers evaluate analysis planning stitching",
+    "assembly trainers evaluate analysis audit planning stitching",
     "selftraining warmstart checks play trackers",
     "terminal model_card report tables runs comparison comparison_plots effects",
     "train",
@@ -36,7 +36,7 @@ FOREIGN = {
     "vllm": {"engines.vllm", "engines.vllm_draws", "scripts.bench_vllm"},
     "trl": {"trainers.shared", "trainers.policy", "trainers.cross_entropy", "scripts.bench_guards"},
     "gymnasium": {"env", "spaces"},
-    "math_verify": {"grading.symbolic"},
+    "math_verify": {"grading.symbolic", "grading.bare"},
 }
 
 

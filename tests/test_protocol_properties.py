@@ -13,6 +13,7 @@ import pytest
 from conftest import BARE, CHATML, LLAMA_3, SPECIAL, byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+from trajectory_checks import check_step
 from turn_strategies import PROBLEM, SPECIAL_TEXT, after, attempt, garbage, well_formed
 
 import backtrack_mrt.envs.backtrack
@@ -24,7 +25,7 @@ from backtrack_mrt.envs.retry import Retry
 from backtrack_mrt.envs.single import Single
 from backtrack_mrt.prompting import load_prompts
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, ProtocolViolation, standing_steps
-from backtrack_mrt.types import Completion, Finish, Parsed, Phase, Problem, StopReason, Trajectory, Turn
+from backtrack_mrt.types import Completion, Finish, Parsed, Phase, Problem, StopReason, Trajectory
 
 DOCUMENTED = set(re.findall(r"^    ([a-z_]+)  ", backtrack_mrt.envs.backtrack.__doc__, re.MULTILINE))
 CHATS = [ByteChat(), *(ChatFormat(byte_tokenizer(template, SPECIAL[template])) for template in (CHATML, LLAMA_3, BARE))]
@@ -65,6 +66,20 @@ def test_the_parser_is_total_and_deterministic(phase, text):
 def test_what_is_written_in_the_grammar_is_read_back(data, phase):
     text, claims = data.draw(well_formed(phase, len(standing_steps(TURNS[phase]))))
     assert outcome(phase, text) == claims
+
+
+@given(st.data(), st.sampled_from([Phase.ATTEMPT, Phase.REVISE]), garbage)
+def test_spans_are_ordered_and_disjoint(data, phase, suffix):
+    standing = len(standing_steps(TURNS[phase]))
+    text = data.draw(st.one_of(garbage, well_formed(phase, standing).map(itemgetter(0)))) + suffix
+    parsed = outcome(phase, text)
+    if isinstance(parsed, str):
+        return
+    end = first = text.index(parsed.steps[0])
+    for k, step in enumerate(parsed.steps, standing + 1):
+        assert step.startswith(f"## Step {k}:")
+        end = text.index(step, end) + len(step)
+    assert f"{{{parsed.answer}}}" in text[first:]
 
 
 @given(st.data(), st.sampled_from(PHASES), garbage)
@@ -114,42 +129,6 @@ def trajectories(draw) -> tuple[Trajectory, EpisodeProtocol]:
         done = terminated or truncated
         check_step(env, reward, terminated, truncated, chat)
     return env.trajectory, protocol
-
-
-def check_step(env: EpisodeEnv, reward: float, terminated: bool, truncated: bool, chat) -> None:
-    trajectory = env.trajectory
-    assert trajectory.sampled_tokens <= env.protocol.token_budget
-    assert len(trajectory.turns) <= env.protocol.max_turns
-    assert truncated == (trajectory.stop is StopReason.BUDGET)
-    assert terminated == (trajectory.stop not in (None, StopReason.BUDGET))
-    assert reward == (0.0 if trajectory.stop is None else trajectory.outcome)
-    check_masks(trajectory, env.protocol, chat)
-
-
-def check_masks(trajectory: Trajectory, protocol: EpisodeProtocol, chat) -> None:
-    """Masks cover exactly the model's tokens, prefixes grow turn by turn, and the tokens say what was parsed."""
-    ids, index = trajectory.token_ids, trajectory.turn_index()
-    rest = ids[len(trajectory.prompt_ids) :]
-    assert len(rest) == len(index)
-    assert len(ids) == trajectory.sampled_tokens + trajectory.env_tokens
-    for j, turn in enumerate(trajectory.turns):
-        own = tuple(token for token, owner in zip(rest, index, strict=True) if owner == j)
-        assert own == turn.completion.token_ids
-        start, end = trajectory.prefix_ids(j), trajectory.prefix_ids(j + 1)
-        assert end[: len(start)] == start
-        assert end[len(start) :] == turn.instruction_ids + turn.completion.token_ids
-        assert chat.decode(own) == turn.text
-        goes_on = j > 0 and trajectory.turns[j - 1].completion.finish is Finish.CUT
-        assert (turn.instruction_ids == ()) == (j == 0 or goes_on)
-        check_turn(trajectory.turns[:j], turn, protocol)
-
-
-def check_turn(before: tuple[Turn, ...], turn: Turn, protocol: EpisodeProtocol) -> None:
-    """An accepted turn claims what its own text says; only the last one may be refused."""
-    assert all(earlier.parsed is not None for earlier in before)
-    if turn.parsed is not None:
-        parse = protocol.parse_piece if turn.completion.finish is Finish.CUT else protocol.parse
-        assert turn.parsed == parse(turn.spec.phase, turn.text, before)
 
 
 @given(trajectories())

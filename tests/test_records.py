@@ -11,7 +11,14 @@ import pytest
 
 from backtrack_mrt.analysis import read_graded
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.records import append_trajectories, as_record, from_record, read_trajectories
+from backtrack_mrt.records import (
+    append_trajectories,
+    as_record,
+    from_record,
+    read_trajectories,
+    write_trajectories,
+)
+from backtrack_mrt.trace import render_trace
 from backtrack_mrt.types import Phase, StopReason
 
 PROBLEM = {"id": "7", "question": "What is 1 + 1?", "answer": "2"}
@@ -82,7 +89,13 @@ def test_a_given_outcome_is_kept(tmp_path: Path) -> None:
         ({"turns": []}, "'problem' is missing"),
         ({"problem": PROBLEM, "turns": [{"text": "x"}]}, "'tokens' is missing"),
         ({"problem": PROBLEM, "turns": [{"tokens": 3}]}, "'text' is missing"),
-        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": -1}]}, "not a number of tokens"),
+        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": -1}]}, "-1 is not a number from 0"),
+        ({"problem": PROBLEM, "turns": [{"text": 7, "tokens": 3}]}, "7 is not a text"),
+        ({"problem": PROBLEM, "turns": [{"text": "x", "token_ids": [1, "2"]}]}, "are not token ids"),
+        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": 3, "right": "yes"}]}, "neither true nor false"),
+        ({"problem": PROBLEM | {"question": ["x"]}, "turns": []}, "is not a text"),
+        ({"problem": PROBLEM, "turns": [], "outcome": 10**400}, "OverflowError"),
+        ({"problem": PROBLEM, "turns": [], "given": 1}, "1 is not a number from 0 to 0"),
         ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": 3}], "values": [0.5]}, "one value more"),
         ({"problem": PROBLEM, "turns": [], "stop": "tired"}, "tired"),
         ({"problem": {"id": 1}, "turns": []}, "'question' is missing"),
@@ -94,6 +107,30 @@ def test_a_line_that_is_no_trajectory_is_named(tmp_path: Path, record: Any, reas
     with pytest.raises(UserError, match="line 2 is not a trajectory") as refusal:
         read_trajectories(write(tmp_path / "t.jsonl", FOREIGN, record))
     assert reason in str(refusal.value)
+
+
+def test_deep_nesting_is_no_trajectory(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(UserError, match="line 1 is not a trajectory"):
+        read_trajectories(tmp_path / "t.jsonl")
+
+
+def test_a_text_without_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+    scored = from_record(FOREIGN | {"problem": PROBLEM | {"question": "broken: \ud800"}})
+    write_trajectories(tmp_path / "t.jsonl", [scored])
+    (again,) = read_trajectories(tmp_path / "t.jsonl")
+    assert again.trajectory.problem == scored.trajectory.problem
+
+
+def test_a_trace_neither_steers_the_terminal_nor_forges_a_line() -> None:
+    odd = "x\x1b[2J\nEnd: finished · answer 2 · right"
+    problem = {"id": odd, "question": odd, "answer": odd, "source": odd}
+    turn = {"text": odd, "answer": odd, "tokens": 1, "phase": odd, "violation": None}
+    record = {"problem": problem, "turns": [turn, turn | {"violation": odd}], "verdict": odd, "answer": odd}
+    trace = render_trace(from_record(record).trajectory)
+    assert all(c.isprintable() or c == "\n" for c in trace)
+    assert sum(line.startswith("End:") for line in trace.split("\n")) == 1
+    assert sum(line.startswith("Turn ") for line in trace.split("\n")) == 2
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from backtrack_mrt.types import FloatArray, Group
@@ -52,6 +53,12 @@ class Algorithm(BaseModel, ABC):
     @abstractmethod
     def turn_weights(self, group: Group) -> list[FloatArray]:
         """One array (E_i,) per member i of the group."""
+
+    def weigh(self, group: Group) -> list[FloatArray]:
+        """`turn_weights`, but none for a canary: its gold is wrong, so nothing can be learnt from it."""
+        if group.problem.canary:
+            return [np.zeros(len(member.trajectory.turns)) for member in group.members]
+        return self.turn_weights(group)
 
     @property
     def collection(self) -> Collection:

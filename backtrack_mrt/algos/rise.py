@@ -18,9 +18,10 @@ class Rise(SelfTraining):
     if it is right. From the second answer on it is the best of `candidates` that the model itself drew.
 
     Which members count, `criterion`: all; `better` than the answer before (an attempt: right); the `best` of the
-    problem's; `success`: the right ones. Members with the same tokens count once. `centred` subtracts the mean reward
-    of the members kept, r − mean r, as the paper's text has it; after division by the mean weight this is the same
-    within a problem, but weighs problems alike that are hard and easy.
+    problem's; `success`: the right ones. Members with the same tokens count once. One that found an error in a right
+    answer never counts: else a model could take an answer back for the reward of giving it again. `centred` subtracts
+    the mean reward of the members kept, r − mean r, as the paper's text has it; after division by the mean weight this
+    is the same within a problem, but weighs problems alike that are hard and easy.
     """
 
     summary: ClassVar[str] = "RISE: fit the best of own revisions, turn by turn"
@@ -53,7 +54,7 @@ class Rise(SelfTraining):
                 "best": rewards[i] == best,
                 "success": rewards[i] == 1.0,
             }
-            if counts[self.criterion] and trajectory.token_ids not in seen:
+            if counts[self.criterion] and trajectory.token_ids not in seen and not _false_alarm(trajectory, before):
                 seen.add(trajectory.token_ids)
                 kept.append(i)
         centre = float(np.mean([rewards[i] for i in kept])) if self.centred and kept else 0.0
@@ -61,6 +62,10 @@ class Rise(SelfTraining):
         return [
             np.where(np.arange(len(t.turns)) < t.given, 0.0, weights.get(i, 0.0)) for i, t in enumerate(trajectories)
         ]
+
+
+def _false_alarm(trajectory: Trajectory, before: float) -> bool:
+    return before == 1.0 and any(t.parsed and t.parsed.verdict is False for t in trajectory.turns[trajectory.given :])
 
 
 def _reward(trajectory: Trajectory, turns: int) -> float:

@@ -141,7 +141,7 @@ def _number(cells: Mapping[str, Any], name: str, where: str, source: Source) -> 
     value = cells.get(name)
     try:
         return None if value in (None, "") else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise source.error(f"{where} has no number in column {name!r}", "Correct or remove the row.") from None
 
 

@@ -16,6 +16,7 @@ from backtrack_mrt.hub import rely_on_cache_if_unreachable
 
 Row = tuple[str, Any]  # where it stands (file:line), its columns: a mapping, if the row is as it should be
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<subset>[\w.-]+))?(?::(?P<split>.+))?")
 
 
@@ -140,6 +141,14 @@ def _hub_rows(match: re.Match[str], place: str, field: str, spec: str) -> Iterat
 
 def _json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        read = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{where} is not valid JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError(f"{where} is nested too deep") from error
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(read, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:  # no tokenizer, table or file takes it
+            raise ValueError(f"{where} has half of a surrogate pair, {error.object[error.start]!a}") from error
+    return read

@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading.compare import Ask
@@ -44,8 +45,8 @@ class Reply:
 class Worker:
     """One guard process (worker.py) and its pipes. Used by one thread at a time."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, compare: str = "symbolic") -> None:
+        self._limits, self._compare = limits, compare
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0  # the process that may use the pipes: a forked copy of this one must not
         self._started_at = 0.0
@@ -148,7 +149,7 @@ class Worker:
     def _start(self) -> None:
         limits = self._limits
         command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))]
-        command += ["--cpu-s", str(limits.cpu_s), "--wall-s", str(limits.wall_s)]
+        command += ["--compare", self._compare, "--cpu-s", str(limits.cpu_s), "--wall-s", str(limits.wall_s)]
         command += ["--memory-mb", str(limits.memory_mb), "--recycle", str(limits.recycle)]
         # Its own session: Ctrl-C goes to the training process only. A fixed hash seed: the same verdicts in each run.
         self._process = subprocess.Popen(
@@ -182,11 +183,12 @@ def _read_line(process: subprocess.Popen[bytes], limit_s: float) -> bytes | None
 
 
 class WorkerPool:
-    """``size`` workers; a thread that finds all busy waits for one."""
+    """``size`` workers; a thread that finds all busy waits for one. compare: the file beside worker.py that compares,
+    `symbolic` (the project's) or `bare` (math-verify as it comes)."""
 
-    def __init__(self, size: int, limits: Limits) -> None:
+    def __init__(self, size: int, limits: Limits, compare: Literal["symbolic", "bare"] = "symbolic") -> None:
         self.size = size
-        self._workers = [Worker(limits) for _ in range(size)]
+        self._workers = [Worker(limits, compare) for _ in range(size)]
         self._closing = threading.Lock()  # two half-finished calls of `close` would wait for each other's workers
         # Last in, first out: as long as one worker keeps up, the others need no process.
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()

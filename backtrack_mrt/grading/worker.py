@@ -11,12 +11,14 @@ one is a fork away (milliseconds, against the third of a second of an import). L
 
 One JSON line in, one out: {"pairs": [[gold, answer], …]} or {"match": [golds, answers]}, with "rel_tol" or null,
 answered by {"verdict": …, "why": …}. At the end of the input, also in the middle of a request, both processes end:
-there are no orphans. A child orphaned by a killed guard ends by end of input, or by its timer.
+there are no orphans. A child whose guard was killed ends with it on Linux; elsewhere by end of input, or by its timer.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import gc
 import importlib.util
 import json
@@ -28,11 +30,13 @@ from pathlib import Path
 from typing import Any
 
 _MEBIBYTE = 1 << 20
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
     """Serve requests from standard input until it ends."""
     parser = argparse.ArgumentParser(description="Grade pairs with math-verify; JSON lines in and out.")
+    parser.add_argument("--compare", choices=["symbolic", "bare"], required=True, help="the file that compares")
     parser.add_argument("--cpu-s", type=float, required=True, help="CPU seconds one request may take")
     parser.add_argument("--wall-s", type=float, required=True, help="wall seconds one request may take")
     parser.add_argument("--memory-mb", type=int, required=True, help="address space of the child, MiB")
@@ -42,7 +46,7 @@ def main() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not be taken for a reply
     try:
-        symbolic = _load_neighbour("symbolic.py")
+        symbolic = _load_neighbour(f"{limits.compare}.py")
         symbolic.warm_up()
     except Exception as error:
         _write(replies, {"failed": f"{type(error).__name__}: {error}"})
@@ -139,6 +143,8 @@ class _Guard:
 
 def _run_child(symbolic: Any, limits: argparse.Namespace, requests: int, replies: int) -> None:
     """Grade until the requests end; never returns."""
+    with contextlib.suppress(AttributeError, OSError):  # Linux only
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     space = limits.memory_mb * _MEBIBYTE
     resource.setrlimit(resource.RLIMIT_AS, (space, space))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

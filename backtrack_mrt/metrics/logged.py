@@ -11,10 +11,16 @@ from backtrack_mrt.types import Scored, StopReason
 
 
 def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
-    """What is logged after every rollout, under the run's metric names."""
+    """What is logged after every rollout, under the run's metric names. Canaries are apart: `canary/right`, of which
+    about none should be."""
+    canaries = [s.trajectory.outcome for s in scored if s.trajectory.problem.canary]
+    scored = [s for s in scored if not s.trajectory.problem.canary] or scored
+    if not scored:
+        return {}
     n = len(scored)
     trajectories = [s.trajectory for s in scored]
-    metrics = {
+    metrics = {"canary/right": float(np.mean(canaries))} if canaries else {}
+    metrics |= {
         "outcome": float(np.mean([t.outcome for t in trajectories])),
         "tokens/sampled": float(np.mean([t.sampled_tokens for t in trajectories])),
         "tokens/env": float(np.mean([t.env_tokens for t in trajectories])),

@@ -251,7 +251,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
     def _local_weights(self) -> list[FloatArray]:
         """Turn weights of this process's rows. A group may span processes, so they are made of everyone's rows."""
         groups = groups_of(self._everyone, self.num_generations)
-        weights = [row for group in groups for row in self.algorithm.turn_weights(group)]
+        weights = [row for group in groups for row in self.algorithm.weigh(group)]
         first = self.accelerator.process_index * len(self._scored)
         return weights[first : first + len(self._scored)]
 

@@ -1,0 +1,63 @@
+"""Grade saved trajectories again: verdicts that have changed, and answers on which bare math-verify says otherwise.
+
+    python scripts/audit.py runs/RUN
+    python scripts/audit.py runs/RUN/trajectories/step_000010.jsonl other.jsonl --show 20
+
+A run stands for all trajectory files in it. Bare math-verify runs in processes that are killed when it hangs; where it
+differs is for people to read. Exit code 1 if a stored verdict no longer holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from backtrack_mrt.audit import Audit, audit
+from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.grading import Verdict
+from backtrack_mrt.records import read_trajectories
+from backtrack_mrt.trace import inline
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("places", type=Path, nargs="+", metavar="RUN|FILE.jsonl", help="runs or files of trajectories")
+    parser.add_argument("--show", type=int, default=10, help="findings of each kind to print (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="grading processes (default: %(default)s)")
+    args = parser.parse_args()
+    if args.workers < 1:
+        raise UserError("--workers", args.workers, "not a number of processes", "Use at least 1.")
+    scored = [member for place in args.places for path in files(place) for member in read_trajectories(path)]
+    found = audit(scored, args.workers)
+    report(found, args.show)
+    return bool(found.changes)
+
+
+def files(place: Path) -> list[Path]:
+    """The trajectory files of a run, or the file itself."""
+    if not place.is_dir():
+        return [place]
+    found = sorted((place / "trajectories").glob("*.jsonl"))
+    if not found:
+        raise UserError("RUN", str(place), "it has no trajectories", "Name a run directory, or a file of trajectories.")
+    return found
+
+
+def report(found: Audit, show: int) -> None:
+    print(f"{found.trajectories} trajectories, {found.pairs} distinct answers to golds")
+    print(f"{len(found.changes)} stored verdicts no longer hold")
+    for change in found.changes[:show]:
+        problem = change.trajectory.problem
+        print(f"  {inline(problem.id)}, {change.what}: {change.stored} is now {change.now}", end="")
+        print(f" (gold {inline(problem.answer)}, answer {inline(str(change.trajectory.answer))})")
+    print("grader / bare math-verify:")
+    for ours in Verdict:
+        row = ", ".join(f"{bare} {found.agreement[ours, bare]}" for bare in Verdict)
+        print(f"  {ours:<10} / {row}")
+    print(f"{len(found.disagreements)} answers right for one of them only")
+    for pair in found.disagreements[:show]:
+        print(f"  gold {inline(pair.gold)}, answer {inline(pair.answer)}: {pair.ours}, bare {pair.bare}")
+
+
+if __name__ == "__main__":
+    run_main(main)
