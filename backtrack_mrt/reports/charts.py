@@ -61,6 +61,7 @@ class Chart:
     ticks: Sequence[str] = ()
     mark: float | None = None
     symmetric_log: float | None = None  # linear up to here, logarithmic beyond
+    bounds: tuple[float, float] = (-np.inf, np.inf)  # what y can be at all
 
     def table(self) -> list[list[str]]:
         """The numbers behind the chart: a header, then a row per point."""
@@ -105,6 +106,8 @@ class Chart:
             axes.axvline(self.mark, color=INK, lw=0.8, ls=":")
         if self.symmetric_log is not None:
             axes.set_yscale("symlog", linthresh=self.symmetric_log)
+        if not self.ticks:
+            axes.set_ylim(*self._limits())
         if len(self.series) > 1:
             axes.legend(fontsize="small", frameon=False)
         svg, png = io.StringIO(), io.BytesIO()
@@ -112,6 +115,17 @@ class Chart:
             figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
         figure.savefig(png, format="png", dpi=150)
         return svg.getvalue(), png.getvalue()
+
+    def _limits(self) -> tuple[float, float]:
+        """Of y: all lines, and of their intervals as much as leaves the lines readable (those of two seeds are wide)."""
+        y = np.concatenate([series.y for series in self.series])
+        limits = [side for s in self.series for side in (s.low, s.high) if side is not None]
+        around = np.concatenate([y, *limits])
+        low, high = float(np.nanmin(y)), float(np.nanmax(y))
+        room = (high - low) / 2 or 0.05 * abs(high) or 0.5
+        low, high = max(low - room, float(np.nanmin(around))), min(high + room, float(np.nanmax(around)))
+        edge = 0.04 * (high - low) or room
+        return max(low - edge, self.bounds[0] - edge), min(high + edge, self.bounds[1] + edge)
 
     def _lines(self, axes: Any) -> None:
         for series in self.series:

@@ -43,21 +43,15 @@ def pooled(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def outcome_table(policies: Sequence[Policy]) -> list[list[str]]:
-    """A header, then a row per number; behind each policy but the first its change against that one. With several
-    seeds changes are paired by seed."""
-    first, *others = policies
-    found = [["held-out problems", first.label]]
-    for policy in others:
-        found[0] += [policy.label, f"change against {first.label}"]
+    """A header, then a row per number; behind two policies also the change, paired by seed where there are several."""
+    found = [["held-out problems", *(policy.label for policy in policies), *(["change"] if len(policies) == 2 else [])]]
     numbers = [[dict(rows(summary, policy.revisions)) for summary in policy.summaries] for policy in policies]
     for name in numbers[0][0]:
         by_policy = [[summary[name] for summary in summaries if name in summary] for summaries in numbers]
         if not all(estimates and estimates[0].n for estimates in by_policy):
             continue
-        row = [name, str(pooled(by_policy[0]))]
-        for estimates in by_policy[1:]:
-            row += [str(pooled(estimates)), _change(by_policy[0], estimates)]
-        found.append(row)
+        change = [_change(*by_policy)] if len(policies) == 2 else []
+        found.append([name, *(str(pooled(estimates)) for estimates in by_policy), *change])
     return found
 
 
@@ -88,6 +82,7 @@ def accuracy(policies: Sequence[Policy]) -> Chart:
         "sampled tokens per trajectory",
         "accuracy",
         _series(policies, lambda s: s.curve.accuracy, lambda s: [point.mean for point in s.curve.tokens]),
+        bounds=(0, 1),
     )
 
 
@@ -107,6 +102,7 @@ def regret(policies: Sequence[Policy]) -> Chart:
             solid_to=summary.budget,
         ),
         mark=summary.budget,
+        bounds=(0, 1),
     )
 
 
@@ -119,6 +115,7 @@ def acc_at_turn(policies: Sequence[Policy]) -> Chart:
         "accuracy",
         _series(policies, lambda s: s.acc_at_turn, lambda s: list(range(len(s.acc_at_turn)))),
         mark=policies[0].revisions,
+        bounds=(0, 1),
     )
 
 
@@ -158,6 +155,7 @@ def progress(policies: Sequence[Policy]) -> Chart:
         "share of the backtracks",
         _series(policies, lambda s: s.progress_histogram, lambda s: middle.tolist()),
         symmetric_log=0.01,
+        bounds=(0, 1),
     )
 
 
