@@ -117,7 +117,7 @@ class Chart:
         return svg.getvalue(), png.getvalue()
 
     def _limits(self) -> tuple[float, float]:
-        """Of y: all lines, and of their intervals as much as leaves the lines readable (those of two seeds are wide)."""
+        """Of y: all lines, and as much of the intervals as leaves these readable (with two seeds they are wide)."""
         y = np.concatenate([series.y for series in self.series])
         limits = [side for s in self.series for side in (s.low, s.high) if side is not None]
         around = np.concatenate([y, *limits])

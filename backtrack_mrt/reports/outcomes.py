@@ -129,7 +129,7 @@ def changed_answers(policies: Sequence[Policy]) -> Chart:
     for colour, (label, sign, found) in zip((2, 4), kinds, strict=True):
         estimates = [pooled([found(summary) for summary in policy.summaries]) for policy in policies]
         numbers = sign * np.array([[e.mean, e.low, e.high] for e in estimates])
-        limits = np.sort(numbers[:, 1:], axis=1)
+        limits = np.clip(np.sort(numbers[:, 1:], axis=1), -1, 1)  # Student's interval knows no bounds
         x = np.arange(len(policies), dtype=np.float64)
         series.append(Series(label, x, numbers[:, 0], limits[:, 0], limits[:, 1], colour))
     return Chart(

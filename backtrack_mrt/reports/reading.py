@@ -116,6 +116,7 @@ def known(scored: Scored) -> FloatArray | None:
 def view(name: str, source: str, scored: Scored) -> TraceView:
     """How `scored` reads; `source` says whose it is."""
     values, turns = known(scored), scored.trajectory.turns
+    weights = [None] * len(turns) if scored.weights is None else np.nan_to_num(scored.weights).round(4).tolist()
     limits = [None] * (len(turns) + 1) if values is None else values.tolist()
     views = [
         TurnView(
@@ -130,7 +131,7 @@ def view(name: str, source: str, scored: Scored) -> TraceView:
             right=turn.right,
             violation=turn.violation,
             given=j < scored.trajectory.given,
-            weight=None,
+            weight=weights[j],
         )
         for j, (turn, pieces) in enumerate(zip(turns, pieces_by_turn(turns), strict=True))
     ]
