@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
+from backtrack_mrt.cli import load_config
+from backtrack_mrt.metrics import Limits, summarise
+from backtrack_mrt.records import write_trajectories
+from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.types import (
     Completion,
     Finish,
@@ -69,3 +77,27 @@ def hostile(number: int = 1) -> Scored:
     problem = Problem(f"p/{number}{HOSTILE}", HOSTILE, HOSTILE, HOSTILE)
     trajectory = Trajectory(problem, (1, 2), turns, StopReason.VIOLATION, HOSTILE, 0.0, HOSTILE)
     return Scored(trajectory, np.array([0.5, 0.5, 0.0]))
+
+
+def run_folder(path: Path, algo: str, trained: bool = True) -> Path:
+    """A run directory as a run leaves it, without training: the base evaluated, and the trained policy if `trained`."""
+    sizes = ["--data.eval_size", "12", "--protocol.max_revisions", "1"]
+    config = load_config(["--algo", algo, "--seed", "0", "--output-dir", str(path), *sizes]).config
+    run = RunDir.create(config)
+    sides = {"base": [make(n) for n in range(6) for make in (spoiled, broken)]}
+    if trained:
+        sides["trained"] = [make(n) for n in range(6) for make in (fixed, spoiled)]
+    limits = Limits(answers=2, most_answers=3, turns=4, budget=8, most_tokens=16)
+    summary: dict[str, Any] = {"algo": algo, "trained_revisions": 1}
+    for name, scored in sides.items():
+        write_trajectories(run.trajectories / f"evaluation_{name}.jsonl", scored)
+        summary[name] = asdict(summarise(scored, limits))
+    for step in (1, 2):
+        run.save_trajectories(step, [replace(fixed(step), weights=np.array([0.5, 0.0, -0.25, 1.0]))])
+        tokens = {"tokens/sampled": 8, "tokens/step_sampled": 64}
+        shares = {"outcome": step / 4, "progress/turn_0": 0.1, "violation/step_order": 0.1 * step, "stop/finished": 1}
+        run.log(step, tokens | shares | {"loss": -0.1, "time/rollout": 2})
+    if trained:
+        ledgers = {"training": TokenLedger(128, 64, 32).as_json(), "evaluation": TokenLedger(96, 48, 24).as_json()}
+        run.save_summary(summary | {"tokens": ledgers, "seconds": {"train": 3.0}})
+    return path

@@ -8,20 +8,24 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from report_subjects import broken, fixed, hostile, spoiled
+from report_subjects import broken, fixed, hostile, run_folder, spoiled
 
+from backtrack_mrt.comparison import Comparison
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.records import as_record
 from backtrack_mrt.reports.archive import Source, shared_out
-from backtrack_mrt.reports.build import report_traces
+from backtrack_mrt.reports.build import rebuild, report_comparison, report_run, report_traces
 from backtrack_mrt.reports.charts import Chart, Series
 from backtrack_mrt.reports.reading import Piece, claim, strength, view
 from backtrack_mrt.reports.rendering import render_trace, signed
 from backtrack_mrt.reports.visible import visible
+from backtrack_mrt.runs import read_run
 from backtrack_mrt.types import Scored
 
 
@@ -165,6 +169,87 @@ def test_many_traces_are_cut_alike() -> None:
     assert [len(source.scored) for source in shared_out(found, 42)] == [20, 2, 20]
     assert [len(source.scored) for source in shared_out(found, 1000)] == [50, 2, 50]
     assert shared_out(found, 42)[0].total == 50
+
+
+def test_the_report_of_a_run(tmp_path: Path) -> None:
+    path = report_run(run_folder(tmp_path / "run", "mrt-rl"))
+    text = path.read_text()
+    for heading in ("Results", "Over training", "Best and worst traces", "26 traces", "What was run"):
+        assert heading in text
+    assert re.search(
+        r"final accuracy, 1 revisions \(as trained\)</th><td>0\.000 \[[0-9., ]*\]</td><td>0\.500 \[[0-9., ]*\]</td>",
+        text,
+    )
+    assert "algo: mrt-rl" in text
+    assert ">128</td>" in text  # the ledger
+    charts = {name.removeprefix("figure-") for name in Page(text).attributes("id") if name.startswith("figure-")}
+    assert {"accuracy", "regret", "acc_at_turn", "changed_answers", "training_outcome", "training_violations"} <= charts
+    assert {f"{name}.csv" for name in charts} == {p.name for p in (tmp_path / "run" / "figures").glob("*.csv")}
+    assert text.count("<svg") > len(charts)
+    (tokens,) = unpacked(text, "tokens-0")[-1:]
+    assert tokens["weights"] == [0.5, 0.0, -0.25, 1.0]
+    assert path.read_text() == report_run(tmp_path / "run").read_text()
+
+
+def test_the_report_while_training(tmp_path: Path) -> None:
+    text = report_run(run_folder(tmp_path / "run", "mrt-rl", trained=False)).read_text()
+    assert "Still training" in text
+    assert "change</th>" not in text
+    assert "14 traces" in text
+
+
+def test_the_report_of_a_comparison(tmp_path: Path) -> None:
+    runs = [read_run(run_folder(tmp_path / algo, algo)) for algo in ("mrt-rl", "grpo")]
+    text = report_comparison(Comparison(runs), tmp_path).read_text()
+    index = unpacked(text, "index")
+    assert [name for name, _ in index["sources"]] == [
+        "mrt-rl/evaluation_base",
+        "mrt-rl/evaluation_trained",
+        "grpo/evaluation_trained",
+        *(f"{algo}/step_00000{step}" for algo in ("mrt-rl", "grpo") for step in (1, 2)),
+    ]
+    assert "gain − mrt-rl&#39;s" in text
+    assert "config.yaml of grpo" in text
+
+
+def test_no_report_stops_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rebuild(tmp_path)
+    assert "no report: " in capsys.readouterr().err
+    with pytest.raises(UserError, match="it holds no run"):
+        report_run(tmp_path)
+
+
+def colours(scheme: str) -> dict[str, str]:
+    """The page's variables in light or in dark."""
+    style = files("backtrack_mrt.reports").joinpath("page", "page.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))
+    return found | (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", dark)) if scheme == "dark" else {})
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2: (L1 + .05) / (L2 + .05) of the relative luminances."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read(scheme: str) -> None:
+    c = colours(scheme)
+    grounds = ("paper", "panel", "mark")
+    pairs = [(ink, ground) for ink in ("ink", "faint", "link", "right", "wrong") for ground in grounds]
+    pairs += [("ink", f"{sign}-{n}") for sign in ("gain", "loss") for n in (1, 2)]
+    pairs += [(f"{sign}-3-ink", f"{sign}-3") for sign in ("gain", "loss")] + [("faint", "gain-1"), ("ink", "gain-1")]
+    low = {pair: contrast(*(c[name] for name in pair)) for pair in pairs}
+    assert not {pair: round(ratio, 2) for pair, ratio in low.items() if ratio < 4.5}
+    assert contrast(c["gain-3"], c["paper"]) > 3
+    assert contrast(c["loss-3"], c["paper"]) > 3
 
 
 def test_a_chart_is_a_picture_with_its_numbers(tmp_path: Path) -> None:

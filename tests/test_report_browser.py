@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_subjects import HOSTILE, broken, fixed, hostile, spoiled
+from report_subjects import HOSTILE, broken, fixed, hostile, run_folder, spoiled
 
+from backtrack_mrt.comparison import Comparison
 from backtrack_mrt.records import as_record
-from backtrack_mrt.reports.build import report_traces
+from backtrack_mrt.reports.build import report_comparison, report_traces
+from backtrack_mrt.runs import read_run
 from backtrack_mrt.types import Scored
 
 expect = pytest.importorskip("playwright.sync_api", reason="make test-browser installs it").expect
@@ -137,6 +139,7 @@ def test_it_shows_what_was_discarded(page: Any, url: str) -> None:
 
 def test_the_keyboard_is_enough(page: Any, url: str) -> None:
     page.goto(url)
+    page.wait_for_selector("#rows tr")
     page.keyboard.press("j")
     page.wait_for_selector(f"{FIRST}[data-name='base:1']")
     page.keyboard.press("j")
@@ -179,6 +182,25 @@ def test_hostile_text_is_text(page: Any, url: str) -> None:
     assert page.title() == title
     assert page.locator("img, iframe, object").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_report_of_a_comparison_opens(page: Any, tmp_path: Path) -> None:
+    runs = [read_run(run_folder(tmp_path / algo, algo)) for algo in ("mrt-rl", "grpo")]
+    page.goto(report_comparison(Comparison(runs), tmp_path).as_uri())
+    expect(page.locator("#status")).to_have_text("40 of 40 traces")
+    assert page.locator("h1").inner_text() == "mrt-rl · grpo"
+    for chart in page.locator(".figures svg").all():
+        assert chart.bounding_box()["height"] > 100
+    page.click("text=Numbers >> nth=0")
+    assert page.locator("#figure-accuracy table").is_visible()
+    page.goto(f"{page.url}#trace=mrt-rl%2Fstep_000001%3A1")
+    page.wait_for_selector(FIRST)
+    page.keyboard.press("c")
+    expect(page.locator("#shown article")).to_have_count(4)  # p/1 of the base, of both policies, and of grpo's step
+    page.keyboard.press("t")
+    page.wait_for_selector(f"{FIRST} .token.sampled")
+    page.hover(f"{FIRST} .token.sampled >> nth=0")
+    assert "advantage +0.50" in page.locator(f"{FIRST} .readout").inner_text()
 
 
 @pytest.mark.parametrize("width", [390, 1200])

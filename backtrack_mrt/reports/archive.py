@@ -14,6 +14,7 @@ import gzip
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class Source:
     words: Callable[[int], str] | None = None
     total: int = 0
 
+    @cached_property
     def views(self) -> list[TraceView]:
         """How they read; a trace is called by its source and its line in the file."""
         return [view(f"{self.name}:{line}", self.label, scored) for line, scored in enumerate(self.scored, 1)]
@@ -89,7 +91,7 @@ def archive(sources: Sequence[Source], render: Callable[[TraceView], str]) -> Ar
     html: list[str] = []
     tokens: list[Any] = []
     for place, source in enumerate(sources):
-        for trace in source.views():
+        for trace in source.views:
             problem = trace.trajectory.problem
             if problem.id not in problems:
                 problems[problem.id] = len(problems)

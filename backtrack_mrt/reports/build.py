@@ -130,7 +130,7 @@ def _notable(found: Sequence[Source]) -> list[tuple[str, list[TraceView]]]:
     evaluations = [source for source in found if not source.label.startswith("step ")]
     if not evaluations:
         return []
-    views = evaluations[-1].views()
+    views = evaluations[-1].views
     orders = {"Best": ("fixed", "right"), "Worst": ("spoiled", "violation", "wrong")}
     picked = []
     for heading, kinds in orders.items():
