@@ -202,7 +202,7 @@ def test_the_report_of_a_comparison(tmp_path: Path) -> None:
     runs = [read_run(run_folder(tmp_path / algo, algo)) for algo in ("mrt-rl", "grpo")]
     text = report_comparison(Comparison(runs), tmp_path).read_text()
     index = unpacked(text, "index")
-    assert [name for name, _ in index["sources"]] == [
+    assert [name for name, _, _ in index["sources"]] == [
         "mrt-rl/evaluation_base",
         "mrt-rl/evaluation_trained",
         "grpo/evaluation_trained",

@@ -107,12 +107,12 @@ def test_it_filters(page: Any, url: str) -> None:
 def test_it_sorts(page: Any, url: str) -> None:
     page.goto(url)
     page.select_option("select[name=sort]", "progress")
-    expect(page.locator("#rows td:nth-child(4)").first).to_have_text("−0.50")
-    cells = page.locator("#rows td:nth-child(4)").all_inner_texts()
+    expect(page.locator("#rows td:nth-child(3)").first).to_have_text("−0.50")
+    cells = page.locator("#rows td:nth-child(3)").all_inner_texts()
     progress = [float(cell.replace("−", "-").replace("–", "9")) for cell in cells]
     assert progress == sorted(progress)
     page.select_option("select[name=sort]", "-tokens")
-    expect(page.locator("#rows td:nth-child(5)").first).to_have_text("8")
+    expect(page.locator("#rows td:nth-child(4)").first).to_have_text("8")
 
 
 def test_a_link_shows_what_its_sender_saw(page: Any, url: str) -> None:

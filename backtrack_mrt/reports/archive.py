@@ -13,7 +13,7 @@ import base64
 import gzip
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,12 +43,14 @@ COLUMNS = (
 @dataclass(frozen=True)
 class Source:
     """Trajectories of one policy at one time. `name` is what links call it; `words` gives the text of a token id, None
-    where the tokenizer is not known. `total` is how many there are in the file, if not all are here."""
+    where the tokenizer is not known. Policies are put side by side seed by seed. `total` is how many there are in the
+    file, if not all are here."""
 
     name: str
     label: str
     scored: Sequence[Scored]
     words: Callable[[int], str] | None = None
+    seed: int | None = None
     total: int = 0
 
     @cached_property
@@ -78,7 +80,7 @@ def shared_out(sources: Sequence[Source], most: int) -> list[Source]:
         if length > share:
             break
         left, share = left - length, length
-    return [Source(s.name, s.label, s.scored[:share], s.words, len(s.scored)) for s in sources]
+    return [replace(source, scored=source.scored[:share], total=len(source.scored)) for source in sources]
 
 
 def archive(sources: Sequence[Source], render: Callable[[TraceView], str]) -> Archive:
@@ -105,7 +107,7 @@ def archive(sources: Sequence[Source], render: Callable[[TraceView], str]) -> Ar
     for start in range(0, len(rows), PACK):
         packed.traces.append(pack(html[start : start + PACK]))
         packed.tokens.append(pack(tokens[start : start + PACK]))
-    names = [[source.name, source.label] for source in sources]
+    names = [[source.name, visible(source.label), source.seed] for source in sources]
     packed.index = pack({"columns": COLUMNS, "pack": PACK, "sources": names, "problems": questions, "rows": rows})
     packed.words, packed.count = pack(words), len(rows)
     return packed

@@ -125,20 +125,23 @@ def _drawn(chart: Chart) -> Markup:
 
 
 def _notable(found: Sequence[Source]) -> list[tuple[str, list[TraceView]]]:
-    """The traces to look at first, of the last evaluation: those that corrected themselves and those that spoiled a
-    right answer, most progress and least progress first; shorter ones first where that is equal."""
-    evaluations = [source for source in found if not source.label.startswith("step ")]
-    if not evaluations:
-        return []
-    views = evaluations[-1].views
-    orders = {"Best": ("fixed", "right"), "Worst": ("spoiled", "violation", "wrong")}
+    """The traces to look at first, of the trained policies, or of the base as long as there is nothing else: those that
+    corrected themselves and those that spoiled a right answer, most progress and least progress first; shorter ones
+    first where that is equal."""
+    evaluations = [source for source in found if not source.label.rpartition(", ")[2].startswith("step ")]
+    trained = [source for source in evaluations if "evaluation_base" not in source.name] or evaluations
+    of_first_seed = [source for source in trained if source.seed == trained[0].seed]
+    each = max(NOTABLE // max(len(of_first_seed), 1), 1)
+    orders = {"Best": (("fixed", "right"), 1), "Worst": (("spoiled", "violation", "wrong"), -1)}
     picked = []
-    for heading, kinds in orders.items():
-        sign = 1 if heading == "Best" else -1
-        of_kind = [trace for trace in views if trace.kind in kinds]
-        of_kind.sort(key=lambda t: (kinds.index(t.kind), -sign * (t.progress or 0), t.trajectory.sampled_tokens))
-        if of_kind:
-            picked.append((heading, of_kind[:NOTABLE]))
+    for heading, (kinds, sign) in orders.items():
+        best: list[TraceView] = []
+        for source in of_first_seed:
+            of_kind = [trace for trace in source.views if trace.kind in kinds]
+            of_kind.sort(key=lambda t: (kinds.index(t.kind), -sign * (t.progress or 0), t.trajectory.sampled_tokens))
+            best += of_kind[:each]
+        if best:
+            picked.append((heading, best))
     return picked
 
 

@@ -83,7 +83,7 @@ def sources(runs: Sequence[Run]) -> list[Source]:
                 told = f"step {step[1]}" if step else name.replace("_", " ")
                 label = f"{whose}, {told}" if several else told
             identity = f"{run.path.name}/{file.stem}" if several else file.stem
-            source = Source(visible(identity), label, read_trajectories(file), words)
+            source = Source(visible(identity), label, read_trajectories(file), words, run.config.seed)
             (steps if step else evaluations).append(source)
     return evaluations + steps
 

@@ -74,7 +74,7 @@
     });
   }
 
-  const signed = (value) => value === null ? "–" : (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(2);
+  const signed = (value) => value === null ? "–" : Math.abs(value) < 0.005 ? "±0" : (value > 0 ? "+" : "−") + Math.abs(value).toFixed(2);
   function listed(row) {
     const grades = make("span", {}, ...[...get(row, "path")].map((mark) =>
       make("span", { className: `grade ${mark === "✓" ? "right" : "wrong"}`, textContent: mark })));
@@ -83,8 +83,8 @@
     const name = get(row, "name");
     const anchor = make("a", { href: link({ trace: name, with: "" }) }, make("bdi", { textContent: problemOf(row)[0] }));
     const cell = (...children) => make("td", {}, ...children);
-    const line = make("tr", {}, cell(grades), cell(anchor), cell(make("bdi", { textContent: index.sources[get(row, "source")][1] })),
-      cell(signed(get(row, "progress"))), cell(String(get(row, "tokens"))));
+    const whose = make("bdi", { className: "meta", textContent: index.sources[get(row, "source")][1] });
+    const line = make("tr", {}, cell(grades), cell(anchor, " ", whose), cell(signed(get(row, "progress"))), cell(String(get(row, "tokens"))));
     line.title = problemOf(row)[1];
     if (name === state.trace) line.setAttribute("aria-current", "true");
     return line;
@@ -149,13 +149,14 @@
   document.addEventListener("toggle", (event) => { if (event.target.matches?.("details.tokens") && event.target.open) tokens(event.target); }, true);
 
   const sameProblem = (row) => Array.from(all.keys()).filter((other) => get(other, "problem") === get(row, "problem"));
-  function beside(row) { // one of every other source, the nearest sample first
-    const found = new Map();
+  function beside(row) { // one of every other source, those of the same seed first
+    const found = new Map(), seed = (source) => index.sources[source][2] ?? null;
     for (const other of sameProblem(row)) {
       const source = get(other, "source");
       if (source !== get(row, "source") && !found.has(source)) found.set(source, other);
     }
-    const others = found.size ? [...found.values()] : sameProblem(row).filter((other) => other !== row);
+    const far = (other) => Number(seed(get(other, "source")) !== seed(get(row, "source")));
+    const others = found.size ? [...found.values()].sort((a, b) => far(a) - far(b)) : sameProblem(row).filter((other) => other !== row);
     return others.slice(0, MOST_BESIDE - 1).map((other) => get(other, "name"));
   }
   function tools(row, first) {
