@@ -157,6 +157,31 @@ def test_the_index_leads_to_every_trace(tmp_path: Path) -> None:
     }
 
 
+def test_trajectories_of_other_programs(tmp_path: Path) -> None:
+    problem = {"id": "aime24/3", "question": "?", "answer": "116"}
+    turns = [{"text": "… \\boxed{113}", "tokens": 812}, {"answer": "116", "tokens": 430}]
+    files = [tmp_path / name / "traces.jsonl" for name in ("ours", "theirs")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(json.dumps({"problem": problem, "turns": turns}) + "\n")
+    text = report_traces(files, tmp_path / "traces.html").read_text()
+    index = unpacked(text, "index")
+    rows = [dict(zip(index["columns"], row, strict=True)) for row in index["rows"]]
+    assert [(row["name"], row["kind"], row["path"], row["tokens"]) for row in rows] == [
+        ("ours/traces:1", "fixed", "✗✓", 1242),
+        ("theirs/traces:1", "fixed", "✗✓", 1242),
+    ]
+    assert "V 0" not in unpacked(text, "traces-0")[0]
+    assert unpacked(text, "tokens-0") == [{"ids": []}] * 2
+    with pytest.raises(UserError, match="the file is empty"):
+        report_traces([write_empty(tmp_path)], tmp_path / "traces.html")
+
+
+def write_empty(folder: Path) -> Path:
+    (folder / "empty.jsonl").write_text("")
+    return folder / "empty.jsonl"
+
+
 def test_tokens_are_kept_for_their_own_view(tmp_path: Path) -> None:
     (tokens,) = unpacked(viewer(tmp_path, spoiled()), "tokens-0")
     assert tokens["ids"] == [1, 2, 4, 5, 6, 4, 5, 6]

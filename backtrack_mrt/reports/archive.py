@@ -12,12 +12,11 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
-
-import numpy as np
 
 from backtrack_mrt.reports.reading import TraceView, view
 from backtrack_mrt.reports.visible import visible
@@ -145,18 +144,23 @@ def _short(value: float | None) -> float | None:
 
 
 def _tokens(trace: TraceView) -> dict[str, Any]:
-    """ids: all tokens. spans: [prompt, [instruction, sampled, given] per turn], numbers of tokens. logprobs: −100 × the
-    logarithm, rounded, of the sampled ones; null where it is not known. weights: the algorithm's, per turn."""
+    """ids: all tokens, none if they are not known. prompt: how many are the prompt's. turns: [phase, instruction tokens,
+    sampled tokens, whether it was given]. logprobs: −100 × the logarithm, rounded, of the sampled ones; null where it
+    is not known. weights: the algorithm's, per turn."""
     trajectory = trace.trajectory
-    completions = [turn.completion for turn in trajectory.turns]
-    given = trajectory.given
+    if max(trajectory.token_ids, default=-1) < 0:  # another program's: there may be millions of which nothing is known
+        return {"ids": []}
     return {
         "ids": trajectory.token_ids,
         "prompt": len(trajectory.prompt_ids),
         "turns": [
-            [visible(str(turn.spec.phase)), len(turn.instruction_ids), len(turn.completion.token_ids), j < given]
-            for j, turn in enumerate(trajectory.turns)
+            [visible(turn.phase), len(sampled.instruction_ids), turn.tokens, turn.given]
+            for turn, sampled in zip(trace.turns, trajectory.turns, strict=True)
         ],
-        "logprobs": [round(-100 * value) if np.isfinite(value) else None for c in completions for value in c.logprobs],
+        "logprobs": [_hundredths(value) for turn in trajectory.turns for value in turn.completion.logprobs],
         "weights": [turn.weight for turn in trace.turns],
     }
+
+
+def _hundredths(logprob: float) -> int | None:
+    return round(-100 * logprob) if math.isfinite(logprob) else None

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from backtrack_mrt.analysis import read_graded
 from backtrack_mrt.comparison import Comparison
-from backtrack_mrt.records import read_trajectories
+from backtrack_mrt.durable import replacing
 from backtrack_mrt.reports import rendering
 from backtrack_mrt.reports.archive import Source, archive, shared_out
 from backtrack_mrt.reports.charts import Chart
@@ -62,11 +63,14 @@ def report_comparison(comparison: Comparison, folder: Path) -> Path:
     return _write(folder, title, lines, content, sources(runs), runs)
 
 
-def report_traces(files: Sequence[Path], out: Path) -> Path:
-    """Write the viewer of trajectory files to `out`. Raises UserError for a file that holds no trajectories."""
-    found = [Source(visible(path.stem), path.stem, read_trajectories(path)) for path in files]
-    page = _page("Traces", [", ".join(path.name for path in files)], {}, found, [])
-    out.write_text(page, encoding="utf-8")
+def report_traces(paths: Sequence[Path], out: Path) -> Path:
+    """Write the viewer of trajectory files to `out`; answers without a grade are graded. Raises UserError for a file
+    that holds no trajectories."""
+    stems = [path.stem for path in paths]
+    labels = stems if len(set(stems)) == len(stems) else [f"{path.parent.name}/{path.stem}" for path in paths]
+    found = [Source(visible(label), label, read_graded(path)) for path, label in zip(paths, labels, strict=True)]
+    with replacing(out) as file:
+        file.write(_page("Traces", [", ".join(path.name for path in paths)], {}, found, []))
     return out
 
 
@@ -86,11 +90,9 @@ def _write(
     (folder / FIGURES).mkdir(exist_ok=True)
     for chart in (*content["outcome_charts"], *content["training_charts"]):
         chart.save(folder / FIGURES)
-    path = folder / REPORT
-    unfinished = path.with_suffix(".tmp")  # a reader never meets half a page
-    unfinished.write_text(_page(title, lines, content, found, runs), encoding="utf-8")
-    unfinished.replace(path)
-    return path
+    with replacing(folder / REPORT) as file:  # a reader never meets half a page
+        file.write(_page(title, lines, content, found, runs))
+    return folder / REPORT
 
 
 def _page(title: str, lines: list[str], content: dict[str, Any], found: list[Source], runs: Sequence[Run]) -> str:

@@ -59,9 +59,8 @@
 
   function filtered() {
     const q = (state.q ?? "").toLowerCase(), sort = state.sort ?? "";
-    const rows = all.keys().filter ? [...all.keys()] : Array.from(all, (_, i) => i);
-    const kept = rows.filter((row) =>
-      (!q || haystack[get(row, "problem")].includes(q)) &&
+    const kept = [...all.keys()].filter((row) =>
+      (!q || haystack[get(row, "problem")].includes(q) || (get(row, "violation") ?? "").toLowerCase().includes(q)) &&
       (!state.source || get(row, "source") === Number(state.source)) &&
       (!state.kind || get(row, "kind") === state.kind) &&
       (!state.stop || get(row, "stop") === state.stop));
@@ -105,6 +104,10 @@
     details.dataset.filled = "1";
     const data = await packed("tokens", row);
     words ??= await unpack("words");
+    if (!data.ids.length) {
+      details.querySelector("p").textContent = "This file holds no token ids.";
+      return;
+    }
     const stream = make("div", { className: "stream" }), readout = make("p", { className: "readout", textContent: "Point at a token, or use the arrow keys." });
     readout.setAttribute("role", "status");
     const facts = [];
@@ -144,7 +147,7 @@
       to.focus();
     });
     const legend = make("p", { className: "meta", textContent: "Coloured ground: sampled, trained on. Grey italics: prompt, instructions and given turns, masked. Underlined: p below ½; double below ⅒; on a ground of its own below 1 %." });
-    details.replaceChildren(details.querySelector("summary"), data.ids.length ? legend : make("p", { textContent: "This file holds no token ids." }), stream, readout);
+    details.replaceChildren(details.querySelector("summary"), legend, stream, readout);
   }
   document.addEventListener("toggle", (event) => { if (event.target.matches?.("details.tokens") && event.target.open) tokens(event.target); }, true);
 
