@@ -144,7 +144,7 @@ def _short(value: float | None) -> float | None:
 
 
 def _tokens(trace: TraceView) -> dict[str, Any]:
-    """ids: all tokens, none if they are not known. prompt: how many are the prompt's. turns: [phase, instruction tokens,
+    """ids: all tokens, none if not known. prompt: how many are the prompt's. turns: [phase, instruction tokens,
     sampled tokens, whether it was given]. logprobs: −100 × the logarithm, rounded, of the sampled ones; null where it
     is not known. weights: the algorithm's, per turn."""
     trajectory = trace.trajectory

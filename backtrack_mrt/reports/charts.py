@@ -44,7 +44,9 @@ class Series:
         """Colour and mark, as matplotlib's arguments."""
         if self.colour is None:
             return {"color": BASE, "marker": "."}
-        return {"color": COLOURS[self.colour % 7], "marker": MARKS[self.colour % 7], "markersize": 4}
+        again, place = divmod(self.colour, 7)
+        line = {"markersize": 4} if not again else {"markersize": 3, "markerfacecolor": "none", "lw": 0.8}
+        return {"color": COLOURS[place], "marker": MARKS[place]} | line
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ class Chart:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 3.6))
-        axes = figure.subplots(gridspec_kw={"left": 0.13, "right": 0.98, "bottom": 0.15, "top": 0.97})
+        beside = len(self.series) > 5  # the legend needs room of its own
+        margins = {"left": 0.14, "right": 0.79 if beside else 0.98, "bottom": 0.15, "top": 0.97}
+        axes = figure.subplots(gridspec_kw=margins)
         axes.spines[["top", "right"]].set_visible(False)
         (self._bars if self.ticks else self._lines)(axes)
         axes.set(xlabel=self.x_label, ylabel=self.y_label)
@@ -109,7 +113,8 @@ class Chart:
         if not self.ticks:
             axes.set_ylim(*self._limits())
         if len(self.series) > 1:
-            axes.legend(fontsize="small", frameon=False)
+            place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if beside else {}
+            axes.legend(fontsize="small", frameon=False, **place)
         svg, png = io.StringIO(), io.BytesIO()
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
             figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})

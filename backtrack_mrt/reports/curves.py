@@ -37,7 +37,7 @@ ONE = (  # of one run; a family's lines are told apart by their names
     Curve(
         "progress_by_turn",
         "Progress per turn",
-        "Mean change of V by the number of the turn: 0 is the attempt, then check, backtrack, revision, check, …",
+        "Mean change of V by the number of the turn, from 0: attempt, check, backtrack, revision, check, …",
         "progress",
         "progress/turn_",
     ),
