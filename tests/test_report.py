@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +23,7 @@ from backtrack_mrt.records import as_record
 from backtrack_mrt.reports.archive import Source, shared_out
 from backtrack_mrt.reports.build import rebuild, report_comparison, report_run, report_traces
 from backtrack_mrt.reports.charts import Chart, Series
+from backtrack_mrt.reports.curves import training_charts
 from backtrack_mrt.reports.reading import Piece, claim, strength, view
 from backtrack_mrt.reports.rendering import render_trace, signed
 from backtrack_mrt.reports.visible import visible
@@ -235,6 +237,17 @@ def test_the_report_of_a_comparison(tmp_path: Path) -> None:
     ]
     assert "gain − mrt-rl&#39;s" in text
     assert "config.yaml of grpo" in text
+
+
+def test_a_violation_that_did_not_occur_is_none(tmp_path: Path) -> None:
+    rows = [
+        {"step": 1, "outcome": 0.5},
+        {"step": 2, "outcome": 0.5, "violation/step_order": 0.25},
+        {"step": 3, "loss": 1},
+    ]
+    run = replace(read_run(run_folder(tmp_path / "run", "mrt-rl")), history=rows)
+    (line,) = next(chart for chart in training_charts({"run": run}) if chart.name == "training_violations").series
+    assert (line.label, line.x.tolist(), line.y.tolist()) == ("step_order", [1, 2], [0, 0.25])
 
 
 def test_no_report_stops_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

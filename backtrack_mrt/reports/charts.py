@@ -101,7 +101,7 @@ class Chart:
 
         figure = Figure(figsize=(6, 3.6))
         beside = len(self.series) > 5  # the legend needs room of its own
-        margins = {"left": 0.14, "right": 0.79 if beside else 0.98, "bottom": 0.15, "top": 0.97}
+        margins = {"left": 0.14, "right": 0.7 if beside else 0.98, "bottom": 0.15, "top": 0.97}
         axes = figure.subplots(gridspec_kw=margins)
         axes.spines[["top", "right"]].set_visible(False)
         (self._bars if self.ticks else self._lines)(axes)

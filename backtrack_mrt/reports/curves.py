@@ -17,7 +17,8 @@ Rows = Sequence[Mapping[str, Any]]
 @dataclass(frozen=True)
 class Curve:
     """What a chart shows. `metric` is a name in metrics.jsonl, or a family of names that ends with a slash or an
-    underscore, which gives a line each; `without` are members of the family that are left out."""
+    underscore, which gives a line each; `without` are members of the family that are left out. `counted`: rollouts in
+    which it did not occur do not log it, which is 0."""
 
     name: str
     title: str
@@ -25,6 +26,7 @@ class Curve:
     y_label: str
     metric: str
     without: tuple[str, ...] = ()
+    counted: bool = False
 
     @property
     def family(self) -> bool:
@@ -52,7 +54,12 @@ ONE = (  # of one run; a family's lines are told apart by their names
         "length", "Length", "Tokens per trajectory.", "tokens", "tokens/", ("step_sampled", "step_env", "step_prover")
     ),
     Curve(
-        "violations", "Violations", "Share of the trajectories that broke the protocol, by rule.", "share", "violation/"
+        "violations",
+        "Violations",
+        "Share of the trajectories that broke the protocol, by rule.",
+        "share",
+        "violation/",
+        counted=True,
     ),
     Curve("stops", "Why trajectories ended", "Share of the trajectories.", "share", "stop/"),
     Curve("verdicts", "Grader verdicts", "On the final answers.", "share", "grader/"),
@@ -107,6 +114,8 @@ def _lines(curve: Curve, rows: Rows) -> list[Series]:
     if not curve.family:
         return _line(curve.y_label, rows, curve.metric, 0)
     names = {name for row in rows for name in row if name.startswith(curve.metric)}
+    if curve.counted:
+        rows = [dict.fromkeys(names, 0.0) | row if "outcome" in row else row for row in rows]
     kept = sorted(names - {curve.metric + name for name in curve.without}, key=lambda name: (len(name), name))
     lines = [_line(name.removeprefix(curve.metric), rows, name, place) for place, name in enumerate(kept)]
     return [line for found in lines for line in found if line.y.any()]  # what never happened is no line
