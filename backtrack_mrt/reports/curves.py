@@ -115,7 +115,7 @@ def _lines(curve: Curve, rows: Rows) -> list[Series]:
         return _line(curve.y_label, rows, curve.metric, 0)
     names = {name for row in rows for name in row if name.startswith(curve.metric)}
     if curve.counted:
-        rows = [dict.fromkeys(names, 0.0) | row if "outcome" in row else row for row in rows]
+        rows = [{**dict.fromkeys(names, 0.0), **row} if "outcome" in row else row for row in rows]
     kept = sorted(names - {curve.metric + name for name in curve.without}, key=lambda name: (len(name), name))
     lines = [_line(name.removeprefix(curve.metric), rows, name, place) for place, name in enumerate(kept)]
     return [line for found in lines for line in found if line.y.any()]  # what never happened is no line
