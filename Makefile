@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 # vLLM brings many packages: it has an environment of its own.
 VLLM := .venv-vllm
 
-.PHONY: demo reproduce test test-marked test-vllm lint clean
+.PHONY: demo reproduce test test-marked test-browser test-vllm lint clean
 
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/python scripts/train_backtrack.py --algo mrt-rl --output-dir runs/demo --overwrite
@@ -15,12 +15,17 @@ reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about an ho
 	$(BIN)/python scripts/reproduce.py
 
 test: $(INSTALLED)  ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not smollm2 and not vllm"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not smollm2 and not vllm and not browser"
 
 test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties, two processes, 4 bits, the real SmolLM2
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[qlora]'
 	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary=atheris -e '.[fuzz]'
-	OMP_NUM_THREADS=2 $(BIN)/pytest -m "(slow or smollm2) and not vllm"
+	OMP_NUM_THREADS=2 $(BIN)/pytest -m "(slow or smollm2) and not vllm and not browser"
+
+test-browser: $(INSTALLED)  ## the report in a real browser, from disk
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'
+	.ci/chromium
+	OMP_NUM_THREADS=2 $(BIN)/pytest -m browser
 
 test-vllm: $(VLLM)/installed models/smollm2-135m-instruct  ## the engines on a real vLLM for CPUs
 	OMP_NUM_THREADS=2 $(VLLM)/bin/pytest -m vllm

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from backtrack_mrt.comparison_plots import plot_all
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.metrics import Estimate
@@ -157,12 +156,11 @@ class Comparison:
         return table
 
     def write(self, folder: Path) -> None:
-        """comparison.json, comparison.md and the plots."""
+        """comparison.json and comparison.md."""
         folder.mkdir(parents=True, exist_ok=True)
         data = json.dumps(plain_json(self.as_json()), indent=2, ensure_ascii=False, allow_nan=False)
         (folder / "comparison.json").write_text(data + "\n", encoding="utf-8")
         (folder / "comparison.md").write_text(self.markdown(), encoding="utf-8")
-        plot_all(self.runs, folder)
 
 
 def efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:

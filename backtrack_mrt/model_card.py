@@ -23,7 +23,7 @@ from backtrack_mrt.data.sources import HUB, is_file
 from backtrack_mrt.durable import CARD
 from backtrack_mrt.model_files import TINY, base_of, is_adapter
 from backtrack_mrt.records import read_trajectories
-from backtrack_mrt.report import Result, rows
+from backtrack_mrt.result import Result, rows
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trace import render_trace, visible
 from backtrack_mrt.types import Phase, Scored

@@ -10,6 +10,7 @@
     verdict    right | wrong | unparsable | timeout | null
     given      leading turns that were not sampled in this rollout (0 unless it was branched)
     values     [V_0 … V_E] or null
+    weights    one per turn, what the algorithm trained it with, or null
 
 `parsed` is null or {answer, steps, step, verdict}: see `backtrack_mrt.types.Parsed`. NaN is written as null.
 
@@ -38,6 +39,7 @@ from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.types import (
     Completion,
     Finish,
+    FloatArray,
     Parsed,
     Phase,
     Problem,
@@ -111,6 +113,7 @@ def as_record(scored: Scored) -> dict[str, Any]:
         "verdict": trajectory.verdict,
         "given": trajectory.given,
         "values": None if scored.values is None else _numbers(scored.values.tolist()),
+        "weights": None if scored.weights is None else _numbers(scored.weights.tolist()),
     }
 
 
@@ -132,8 +135,7 @@ def from_record(record: dict[str, Any]) -> Scored:
         verdict=_optional_text(record.get("verdict")),
         given=_count(record.get("given", 0), most=len(turns)),
     )
-    values = record.get("values")
-    return Scored(trajectory, None if values is None else np.array([_or_nan(v) for v in values], dtype=np.float64))
+    return Scored(trajectory, _array(record.get("values")), _array(record.get("weights")))
 
 
 def _turn_record(turn: Turn) -> dict[str, Any]:
@@ -243,6 +245,10 @@ def _number(value: float) -> float | None:
 
 def _numbers(values: Sequence[float]) -> list[float | None]:
     return [_number(value) for value in values]
+
+
+def _array(values: Sequence[float | None] | None) -> FloatArray | None:
+    return None if values is None else np.array([_or_nan(value) for value in values], dtype=np.float64)
 
 
 def _or_nan(value: float | None) -> float:

@@ -8,6 +8,7 @@ collected/                       what self-training collected: see `backtrack_mr
 skipped/                         batches of steps that were skipped: see `backtrack_mrt.trainers.safety`
 model/                           the trained policy: a LoRA adapter, or all weights
 summary.json                     the results
+report.html, figures/            the results for people (`backtrack_mrt.reports`)
 tensorboard/                     with report_to: tensorboard
 lock                             held by the run at work: see `backtrack_mrt.runlock`
 
@@ -48,7 +49,7 @@ OWN = (
     "summary.json",
     "evaluation.json",
     "report.html",
-    "report.png",
+    "figures",
     "tensorboard",
 )
 

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume
     collections.deque(islice(problems, done.problems), maxlen=0)  # those are used up
     for iteration in range(done.iterations + 1, algorithm.iterations + 1):
         scored, asked = collect_share(parts, collector, problems, done, run.collected, complete=checkpoint is not None)
-        rows = weighed(scored, algorithm)
+        scored = weighed(scored, algorithm)
+        rows = rows_to_fit(scored)
         if checkpoint is None:
             run.save_trajectories(done.updates + 1, scored[: config.training.saved_rollouts])
             kept = {"iteration": iteration, "kept": len(rows) / max(len(scored), 1)}
@@ -161,13 +162,18 @@ def _read_batch(path: Path, collector: Collector) -> list[Scored]:
     return read_trajectories(path / "trajectories.jsonl")
 
 
-def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Row]:
+def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Scored]:
+    """The trajectories with the weights of their turns, problem by problem."""
+    return [
+        replace(member, weights=weights)
+        for group in groups_by_problem(scored)
+        for member, weights in zip(group.members, algorithm.weigh(group), strict=True)
+    ]
+
+
+def rows_to_fit(scored: Sequence[Scored]) -> list[Row]:
     """The trajectories that have weight, as rows to fit; weights divided by their mean over the rows' turns."""
-    chosen = []
-    for group in groups_by_problem(scored):
-        for member, weights in zip(group.members, algorithm.weigh(group), strict=True):
-            if weights.any():
-                chosen.append((member.trajectory, weights))
+    chosen = [(s.trajectory, s.weights) for s in scored if s.weights is not None and s.weights.any()]
     heaviest = [weights.max() for _, weights in chosen]
     mean = sum(heaviest) / max(len(heaviest), 1)
     return [weighted_row(trajectory, weights / mean) for trajectory, weights in chosen]

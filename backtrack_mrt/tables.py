@@ -6,7 +6,7 @@ from rich.table import Table
 
 from backtrack_mrt.analysis import Rivalry
 from backtrack_mrt.metrics import Summary
-from backtrack_mrt.report import rows
+from backtrack_mrt.result import rows
 
 
 def tables(summary: Summary, revisions: int, title: str) -> list[Table]:

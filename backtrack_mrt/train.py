@@ -25,7 +25,8 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluate import Summary, measure
 from backtrack_mrt.model_card import write_cards
 from backtrack_mrt.progress import progress
-from backtrack_mrt.report import Result
+from backtrack_mrt.reports.build import rebuild
+from backtrack_mrt.result import Result
 from backtrack_mrt.runlock import locked
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.selftraining import self_train
@@ -82,6 +83,8 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
         evaluation = TokenLedger()
         with clock.part("evaluate_base"):
             base = evaluate_policy(parts, problems.eval, "base", run, evaluation)
+        if processes.is_main():
+            rebuild(run.path)
         with clock.part("train"):
             training = fit(parts, problems.train, run, request.resume)
             if processes.is_main():
@@ -94,7 +97,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
     if processes.is_main():
         run.save_summary(result.as_json())
         write_cards(run, config, problems, training, result)
-        result.plot(run.path / "report.png", run.metrics())
+        rebuild(run.path)
     processes.wait()
     return result
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ import numpy as np
 from backtrack_mrt.comparison import Comparison
 from backtrack_mrt.effects import effects, table
 from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.reports.build import FIGURES, report_comparison
 from backtrack_mrt.runs import read_run
 from backtrack_mrt.stitching import PROTOCOLS
 
@@ -53,6 +55,9 @@ def main() -> None:
     found = effects(comparison, {form: [warm_loss(args.runs, form, seed) for seed in args.seeds] for form in FORMS})
     images = args.out / "images" / "results"
     comparison.write(images)
+    report_comparison(comparison, args.runs)
+    for figure in sorted((args.runs / FIGURES).glob("*.png")):
+        shutil.copyfile(figure, images / figure.name)
     text = "\n".join(
         [
             "# The paper in miniature",

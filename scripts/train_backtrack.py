@@ -32,7 +32,7 @@ def main() -> None:
     result = train(request)
     if processes.is_main():
         Console().print(result.table())
-        print(f"run directory: {request.config.run_path} (plot: report.png, numbers: summary.json)")
+        print(f"run directory: {request.config.run_path} (report.html, numbers: summary.json)")
     processes.leave()
 
 
@@ -42,12 +42,14 @@ def compare_algorithms(first: RunRequest) -> None:
     algos = [request.config.algo for request in requests]
     folder = Path(first.config.output_dir or f"runs/{first.config.env}-{'-'.join(algos)}")
     from backtrack_mrt.compare import compare
+    from backtrack_mrt.reports.build import report_comparison
 
     comparison = compare(requests, first.seeds or (first.config.seed,), folder)
     if processes.is_main():
         comparison.write(folder)
+        report_comparison(comparison, folder)
         Console().print(comparison.table())
-        print(f"comparison: {folder} (comparison.md, comparison.json, plots)")
+        print(f"comparison: {folder} (report.html, comparison.md, comparison.json)")
     processes.leave()
 
 

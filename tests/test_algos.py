@@ -17,7 +17,7 @@ from backtrack_mrt.algos.rise import Rise
 from backtrack_mrt.algos.star import Star
 from backtrack_mrt.cli import load_config
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.selftraining import weighed
+from backtrack_mrt.selftraining import rows_to_fit, weighed
 from backtrack_mrt.types import Completion, Finish, Group, Parsed, Problem, Scored, Trajectory, Turn, TurnSpec
 
 PROBLEM = Problem("p", "q", "1")
@@ -144,12 +144,12 @@ def test_prefix_credit_is_the_groups_outcome() -> None:
 
 
 def test_self_training_divides_by_the_mean_weight_and_drops_the_rest() -> None:
-    rows = weighed([member(True), member(True, start=20), member(False, start=40)], Rise(criterion="all"))
+    rows = rows_to_fit(weighed([member(True), member(True, start=20), member(False, start=40)], Rise(criterion="all")))
     mean = (HEAVY + HEAVY + LIGHT) / 3
     tops = [max(row["weights"]) for row in rows]
     assert tops == [pytest.approx(HEAVY / mean)] * 2 + [pytest.approx(LIGHT / mean)]
     assert all(row["weights"][0] == 0 for row in rows)  # the prompt
-    assert len(weighed([member(True), member(False)], Star())) == 1
+    assert len(rows_to_fit(weighed([member(True), member(False)], Star()))) == 1
 
 
 def test_self_training_algorithms_are_told_apart() -> None:

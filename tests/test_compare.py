@@ -14,6 +14,7 @@ from backtrack_mrt.compare import compare
 from backtrack_mrt.comparison import Comparison
 from backtrack_mrt.effects import effects
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.reports.build import report_comparison
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.runs import over_seeds, read_run
 
@@ -35,6 +36,7 @@ def comparison(folder: Path) -> Comparison:
     requests = comparison_requests([*SHORT, "--algo", "mrt-rl", "--compare", *ALL])
     found = compare(requests, [0], folder)
     found.write(folder)
+    report_comparison(found, folder)
     return found
 
 
@@ -44,8 +46,10 @@ def test_every_algorithm_is_in_one_table(comparison: Comparison, folder: Path) -
     assert all(f"| {algo}" in text for algo in ("base", "mrt-rl", *ALL))
     data = json.loads((folder / "comparison.json").read_text())
     assert set(data["algorithms"]) == set(comparison.runs)
-    for name in ("accuracy", "regret", "acc_at_turn", "progress", "length"):
-        assert (folder / f"{name}.png").stat().st_size > 5_000
+    for name in ("accuracy", "regret", "acc_at_turn", "progress", "changed_answers", "training_length"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000
+    page = (folder / "report.html").read_text()
+    assert all(f'<th scope="col">{label}</th>' in page for label in comparison.runs)
 
 
 def test_the_base_is_evaluated_once_and_the_data_are_the_same(comparison: Comparison, folder: Path) -> None:

@@ -18,7 +18,7 @@ from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.data.loading import ProblemSets
 from backtrack_mrt.model_card import code, hub_base, hub_datasets, model_card
 from backtrack_mrt.records import read_trajectories, write_trajectories
-from backtrack_mrt.report import Result
+from backtrack_mrt.result import Result
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.train import train
 from backtrack_mrt.types import Problem

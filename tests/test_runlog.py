@@ -54,14 +54,13 @@ def scored_trajectory() -> Scored:
     )
     problem = Problem("p/1", "What?", "1", "here")
     trajectory = Trajectory(problem, (1, 2), (attempt, detect), StopReason.VIOLATION, "1", 0.0, "right")
-    return Scored(trajectory, np.array([0.1, 1 / 3, 0.0]))
+    return Scored(trajectory, np.array([0.1, 1 / 3, 0.0]), np.array([1 / 7, -0.5]))
 
 
 def same(one: Scored, other: Scored) -> bool:
-    values = (one.values is None) == (other.values is None) and (
-        one.values is None or np.array_equal(one.values, other.values, equal_nan=True)
-    )
-    return values and repr(one.trajectory) == repr(other.trajectory)  # repr: NaN is not equal to itself
+    pairs = ((one.values, other.values), (one.weights, other.weights))
+    numbers = all((a is None) == (b is None) and (a is None or np.array_equal(a, b, equal_nan=True)) for a, b in pairs)
+    return numbers and repr(one.trajectory) == repr(other.trajectory)  # repr: NaN is not equal to itself
 
 
 def test_a_run_directory_from_start_to_end(config):

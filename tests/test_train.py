@@ -45,7 +45,10 @@ def test_a_run_leaves_everything(tmp_path: Path, algo: str) -> None:
     assert [row["step"] for row in metrics] == [1, 2, 3, 4]
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in metrics)
     assert all(row["time/update"] > 0 and row["time/rollout"] > 0 for row in metrics)
-    assert (tmp_path / "report.png").stat().st_size > 10_000
+    assert "Corrected itself" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "figures" / "acc_at_turn.png").stat().st_size > 10_000
+    rollouts = RunDir(tmp_path).load_trajectories(2)
+    assert all(s.weights is not None and len(s.weights) == len(s.trajectory.turns) for s in rollouts)
     assert (tmp_path / "model" / "adapter_model.safetensors").exists()
 
 

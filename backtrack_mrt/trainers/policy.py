@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -173,7 +173,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         completion_ids = output["completion_ids"]
         trajectories = [scored.trajectory for scored in self._scored]
-        weights_BT = spread(self._local_weights(), trajectories, width=completion_ids.size(1))
+        weights_BT = spread(self._weigh(), trajectories, width=completion_ids.size(1))
         output["advantages"] = weights_BT.to(completion_ids.device)
         for name, value in rollout_metrics(self._everyone).items():
             self._metrics["train"][name].append(value)
@@ -236,8 +236,6 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
         for kind, tokens in asdict(self.ledgers[-1]).items():
             self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
         self._seconds.update({part: total - spent[part] for part, total in collector.seconds.items()})
-        if self.accelerator.is_main_process and self.run_config.training.saved_rollouts:
-            self.run.save_trajectories(step, self._everyone[: self.run_config.training.saved_rollouts])
         trajectories = [scored.trajectory for scored in self._scored]
         filler = [self.processing_class.eos_token_id]  # TRL needs at least one token per row; masked
         return {
@@ -248,10 +246,16 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
             "outcome": [t.outcome for t in trajectories],
         }
 
-    def _local_weights(self) -> list[FloatArray]:
-        """Turn weights of this process's rows. A group may span processes, so they are made of everyone's rows."""
+    def _weigh(self) -> list[FloatArray]:
+        """Turn weights of this process's rows. A group may span processes, so they are made of everyone's rows; the
+        first of these are saved with theirs."""
         groups = groups_of(self._everyone, self.num_generations)
         weights = [row for group in groups for row in self.algorithm.weigh(group)]
+        saved = self.run_config.training.saved_rollouts
+        if self.accelerator.is_main_process and saved:
+            rows = zip(self._everyone[:saved], weights, strict=False)
+            weighed = [replace(scored, weights=row) for scored, row in rows]
+            self.run.save_trajectories(self.state.global_step + 1, weighed)
         first = self.accelerator.process_index * len(self._scored)
         return weights[first : first + len(self._scored)]
 

@@ -1,10 +1,9 @@
-"""What a finished run shows: the table, the plot, and summary.json."""
+"""What a finished run found: the table and summary.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -12,8 +11,6 @@ from rich.table import Table
 from backtrack_mrt.evaluate import Summary
 from backtrack_mrt.metrics import Estimate
 from backtrack_mrt.runlog import TokenLedger
-
-BASE, TRAINED = "#767676", "#0072b2"  # grey and blue: told apart by colour-blind readers and in print
 
 
 @dataclass(frozen=True)
@@ -49,33 +46,6 @@ class Result:
             if base.n and trained.n:
                 table.add_row(name, str(base), str(trained), f"{trained.mean - base.mean:+.3f}")
         return table
-
-    def plot(self, path: Path, history: Sequence[Mapping[str, float]]) -> None:
-        """Left: accuracy against revisions allowed, base and trained. Right: outcome (or loss) over the updates."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        import matplotlib.pyplot as plt
-
-        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-        for summary, colour, name in ((self.base, BASE, "base"), (self.trained, TRAINED, self.algo)):
-            points = summary.acc_at_turn
-            x = list(range(len(points)))
-            left.plot(x, [p.mean for p in points], "o-", color=colour, label=name)
-            left.fill_between(x, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.2, lw=0)
-        left.axvline(self.trained_revisions, color="black", lw=0.8, ls=":")
-        left.annotate(
-            "trained limit", (self.trained_revisions, left.get_ylim()[0]), rotation=90, ha="right", va="bottom"
-        )
-        left.set(xlabel="revisions allowed", ylabel="held-out accuracy (95 % interval)")
-        left.legend()
-        rewarded = any("outcome" in row for row in history)
-        metric, label = ("outcome", "outcome of the training rollouts") if rewarded else ("loss", "loss")
-        logged = [(row["step"], row[metric]) for row in history if metric in row]
-        right.plot(*zip(*logged, strict=True), color=TRAINED)
-        right.set(xlabel="update", ylabel=label)
-        figure.savefig(path, dpi=150)
-        plt.close(figure)
 
 
 def rows(summary: Summary, revisions: int) -> list[tuple[str, Estimate]]:

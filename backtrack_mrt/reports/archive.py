@@ -1,0 +1,166 @@
+"""Trajectories inside the page: a small index that is read at once, and packs of traces that are decoded when one of
+them is looked at. All of it is gzip in base64, which no text of a model can break out of.
+
+index   {names, sources, kinds, stops, problems [[id, question]], rows [[source, problem, …]]}: see `COLUMNS`
+traces  a list of HTML fragments (escaped by the template)
+tokens  per trace {ids, sampled, logprobs, weights}: see `_tokens`
+words   the texts of the token ids that occur
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from backtrack_mrt.reports.reading import TraceView, view
+from backtrack_mrt.reports.visible import visible
+from backtrack_mrt.types import Scored
+
+PACK = 50  # traces that are decoded together
+COLUMNS = (
+    "source",
+    "problem",
+    "name",
+    "kind",
+    "stop",
+    "path",
+    "progress",
+    "largest",
+    "tokens",
+    "turns",
+    "regret",
+    "violation",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Trajectories of one policy at one time. `name` is what links call it; `words` gives the text of a token id, None
+    where the tokenizer is not known. Policies are put side by side seed by seed. `total` is how many there are in the
+    file, if not all are here."""
+
+    name: str
+    label: str
+    scored: Sequence[Scored]
+    words: Callable[[int], str] | None = None
+    seed: int | None = None
+    total: int = 0
+
+    @cached_property
+    def views(self) -> list[TraceView]:
+        """How they read; a trace is called by its source and its line in the file."""
+        return [view(f"{self.name}:{line}", self.label, scored) for line, scored in enumerate(self.scored, 1)]
+
+
+@dataclass
+class Archive:
+    """What the page's script is given."""
+
+    index: str
+    traces: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    words: str = ""
+    count: int = 0
+
+
+def shared_out(sources: Sequence[Source], most: int) -> list[Source]:
+    """At most about `most` trajectories: the first lines of every source, as many of each. Evaluations have their
+    problems in one order, so what is kept of them is of the same problems."""
+    lengths = sorted(len(source.scored) for source in sources)
+    share, left = 0, most
+    for place, length in enumerate(lengths):
+        share = left // (len(lengths) - place)
+        if length > share:
+            break
+        left, share = left - length, length
+    return [replace(source, scored=source.scored[:share], total=len(source.scored)) for source in sources]
+
+
+def archive(sources: Sequence[Source], render: Callable[[TraceView], str]) -> Archive:
+    """Everything packed; `render` gives a trace's HTML."""
+    problems: dict[str, int] = {}
+    questions: list[list[str]] = []
+    rows: list[list[Any]] = []
+    words: dict[int, str] = {}
+    packed = Archive(index="")
+    html: list[str] = []
+    tokens: list[Any] = []
+    for place, source in enumerate(sources):
+        for trace in source.views:
+            problem = trace.trajectory.problem
+            if problem.id not in problems:
+                problems[problem.id] = len(problems)
+                questions.append([visible(problem.id), visible(problem.question)[:300]])
+            rows.append(_row(trace, place, problems[problem.id]))
+            html.append(render(trace))
+            tokens.append(_tokens(trace))
+            if source.words:
+                for token in {*trace.trajectory.token_ids} - words.keys():
+                    words[token] = visible(source.words(token)) if token >= 0 else ""
+    for start in range(0, len(rows), PACK):
+        packed.traces.append(pack(html[start : start + PACK]))
+        packed.tokens.append(pack(tokens[start : start + PACK]))
+    names = [[source.name, visible(source.label), source.seed] for source in sources]
+    packed.index = pack({"columns": COLUMNS, "pack": PACK, "sources": names, "problems": questions, "rows": rows})
+    packed.words, packed.count = pack(words), len(rows)
+    return packed
+
+
+def pack(data: Any) -> str:
+    """JSON, compressed, in the letters of base64. The same data give the same text."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
+
+
+def _row(trace: TraceView, source: int, problem: int) -> list[Any]:
+    steps = [turn.progress for turn in trace.turns if turn.progress is not None]
+    grades = "".join("✓" if turn.right else "✗" for turn in trace.turns if turn.right is not None)
+    largest = max(steps, key=abs, default=None)
+    trajectory = trace.trajectory
+    return [
+        source,
+        problem,
+        trace.name,
+        trace.kind,
+        trajectory.stop,
+        grades,
+        _short(trace.progress),
+        _short(largest),
+        trajectory.sampled_tokens,
+        len(trace.turns),
+        _short(trace.regret),
+        None if trace.violation is None else visible(trace.violation),
+    ]
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _tokens(trace: TraceView) -> dict[str, Any]:
+    """ids: all tokens, none if not known. prompt: how many are the prompt's. turns: [phase, instruction tokens,
+    sampled tokens, whether it was given]. logprobs: −100 × the logarithm, rounded, of the sampled ones; null where it
+    is not known. weights: the algorithm's, per turn."""
+    trajectory = trace.trajectory
+    if max(trajectory.token_ids, default=-1) < 0:  # another program's: there may be millions of which nothing is known
+        return {"ids": []}
+    return {
+        "ids": trajectory.token_ids,
+        "prompt": len(trajectory.prompt_ids),
+        "turns": [
+            [visible(turn.phase), len(sampled.instruction_ids), turn.tokens, turn.given]
+            for turn, sampled in zip(trace.turns, trajectory.turns, strict=True)
+        ],
+        "logprobs": [_hundredths(value) for turn in trajectory.turns for value in turn.completion.logprobs],
+        "weights": [turn.weight for turn in trace.turns],
+    }
+
+
+def _hundredths(logprob: float) -> int | None:
+    return round(-100 * logprob) if math.isfinite(logprob) else None

@@ -1,0 +1,189 @@
+"""The reports: of a run, of a comparison, and the viewer of traces by itself."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from backtrack_mrt.analysis import read_graded
+from backtrack_mrt.comparison import Comparison
+from backtrack_mrt.durable import replacing
+from backtrack_mrt.reports import rendering
+from backtrack_mrt.reports.archive import Source, archive, shared_out
+from backtrack_mrt.reports.charts import Chart
+from backtrack_mrt.reports.curves import training_charts
+from backtrack_mrt.reports.gathering import any_run, policies, sources
+from backtrack_mrt.reports.outcomes import outcome_charts, outcome_table
+from backtrack_mrt.reports.reading import TraceView
+from backtrack_mrt.reports.visible import visible
+from backtrack_mrt.runs import Run
+
+REPORT, FIGURES = "report.html", "figures"
+MOST_TRACES = 10_000  # in one file
+NOTABLE = 3  # best and worst traces that are shown without scripts
+LIBRARIES = ("torch", "transformers", "trl", "peft", "vllm", "numpy")
+
+
+def report_run(path: Path) -> Path:
+    """Write RUN/report.html and RUN/figures of a run, finished or not. Raises UserError if there is none."""
+    run = any_run(path)
+    title = f"{run.label} on {', '.join(run.config.data.eval)}"
+    state = "" if "trained" in run.summary else " Still training: this report is rebuilt at each evaluation."
+    lines = [f"{path.name}: seed {run.config.seed}, {run.config.env}, {run.config.model.name_or_path}.{state}"]
+    content = _results({run.label: [run]}, {run.label: run})
+    return _write(path, title, lines, content, sources([run]), [run])
+
+
+def rebuild(path: Path) -> None:
+    """`report_run` while training: whatever goes wrong with it is told, and costs no training."""
+    try:
+        report_run(path)
+    except Exception as error:
+        print(f"no report: {error!r}; `python scripts/report.py {path}` tries again", file=sys.stderr)
+
+
+def report_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write FOLDER/report.html and FOLDER/figures of finished runs side by side."""
+    runs = [run for members in comparison.runs.values() for run in members]
+    title = " · ".join(comparison.runs)
+    interval = "Student intervals over seeds" if len(comparison.seeds) > 1 else "bootstrap intervals over problems"
+    lines = [
+        f"{runs[0].config.env} on {', '.join(runs[0].config.data.eval)}, {runs[0].config.model.name_or_path}; seeds "
+        f"{', '.join(map(str, comparison.seeds))}; 95 % {interval}."
+    ]
+    content = _results(comparison.runs, {label: members[0] for label, members in comparison.runs.items()})
+    content["outcomes"].append((comparison.rows(), "Algorithms side by side, means over seeds"))
+    return _write(folder, title, lines, content, sources(runs), runs)
+
+
+def report_traces(paths: Sequence[Path], out: Path) -> Path:
+    """Write the viewer of trajectory files to `out`; answers without a grade are graded. Raises UserError for a file
+    that holds no trajectories."""
+    stems = [path.stem for path in paths]
+    labels = stems if len(set(stems)) == len(stems) else [f"{path.parent.name}/{path.stem}" for path in paths]
+    found = [Source(visible(label), label, read_graded(path)) for path, label in zip(paths, labels, strict=True)]
+    with replacing(out) as file:
+        file.write(_page("Traces", [", ".join(path.name for path in paths)], {}, found, []))
+    return out
+
+
+def _results(runs: Mapping[str, Sequence[Run]], first: Mapping[str, Run]) -> dict[str, Any]:
+    """Tables and charts."""
+    evaluated = policies(runs)
+    return {
+        "outcomes": [(outcome_table(evaluated), "Held-out problems, 95 % intervals")] if evaluated else [],
+        "outcome_charts": outcome_charts(evaluated) if evaluated else [],
+        "training_charts": training_charts(first),
+    }
+
+
+def _write(
+    folder: Path, title: str, lines: list[str], content: dict[str, Any], found: list[Source], runs: Sequence[Run]
+) -> Path:
+    (folder / FIGURES).mkdir(exist_ok=True)
+    for chart in (*content["outcome_charts"], *content["training_charts"]):
+        chart.save(folder / FIGURES)
+    with replacing(folder / REPORT) as file:  # a reader never meets half a page
+        file.write(_page(title, lines, content, found, runs))
+    return folder / REPORT
+
+
+def _page(title: str, lines: list[str], content: dict[str, Any], found: list[Source], runs: Sequence[Run]) -> str:
+    kept = shared_out(found, MOST_TRACES)
+    content = {"outcomes": [], "outcome_charts": [], "training_charts": []} | content
+    notable = _notable(kept)
+    sections = [
+        ("results", "Results", content["outcomes"]),
+        ("training", "Over training", content["training_charts"]),
+        ("examples", "Best and worst traces", notable),
+        ("traces", "All traces", True),
+        ("setup", "What was run", runs),
+    ]
+    cut = [f"{s.label}: the first {len(s.scored):,} of {s.total:,}." for s in kept if len(s.scored) < s.total]
+    return rendering.render_page(
+        title=title,
+        lines=lines,
+        notes=cut,
+        sections=[(name, heading) for name, heading, there in sections if there],
+        notable=notable,
+        archive=archive(kept, rendering.render_trace),
+        drawn=_drawn,
+        setup=_setup(runs),
+        config=[(f"config.yaml of {run.path.name}", _config(run)) for run in runs],
+        version=_version("backtrack-mrt"),
+        **content,
+    )
+
+
+def _drawn(chart: Chart) -> Markup:
+    return Markup(chart.svg())  # matplotlib's, which escapes the labels
+
+
+def _notable(found: Sequence[Source]) -> list[tuple[str, list[TraceView]]]:
+    """The traces to look at first, of the trained policies, or of the base as long as there is nothing else: those that
+    corrected themselves and those that spoiled a right answer, most progress and least progress first; shorter ones
+    first where that is equal."""
+    evaluations = [source for source in found if not source.label.rpartition(", ")[2].startswith("step ")]
+    trained = [source for source in evaluations if "evaluation_base" not in source.name] or evaluations
+    of_first_seed = [source for source in trained if source.seed == trained[0].seed]
+    each = max(NOTABLE // max(len(of_first_seed), 1), 1)
+    orders = {"Best": (("fixed", "right"), 1), "Worst": (("spoiled", "violation", "wrong"), -1)}
+    picked = []
+    for heading, (kinds, sign) in orders.items():
+        best: list[TraceView] = []
+        for source in of_first_seed:
+            of_kind = [trace for trace in source.views if trace.kind in kinds]
+            of_kind.sort(key=lambda t: (kinds.index(t.kind), -sign * (t.progress or 0), t.trajectory.sampled_tokens))
+            best += of_kind[:each]
+        if best:
+            picked.append((heading, best))
+    return picked
+
+
+def _setup(runs: Sequence[Run]) -> list[tuple[list[list[str]], str]]:
+    """Ledger and versions."""
+    if not runs:
+        return []
+    ledger = [["run", "part", "sampled tokens", "environment", "meta-prover", "total"]]
+    seconds = [["run", "part", "seconds"]]
+    for run in runs:
+        for part, tokens in run.summary["tokens"].items():
+            ledger.append([run.path.name, part, *(f"{tokens[k]:,.0f}" for k in ("sampled", "env", "prover", "total"))])
+        for part, time in run.summary.get("seconds", {}).items():
+            seconds.append([run.path.name, part.replace("_", " "), f"{time:,.1f}"])
+    data = [
+        ["data", "of"],
+        ["training", ", ".join(runs[0].config.data.train)],
+        ["held out", ", ".join(runs[0].config.data.eval)],
+    ]
+    versions = [
+        ["program", "version"],
+        ["Python", platform.python_version()],
+        ["backtrack-mrt", _version("backtrack-mrt")],
+    ]
+    versions += [[name, _version(name)] for name in LIBRARIES if _version(name)]
+    tables = [
+        (ledger, "Token ledger"),
+        (seconds, "Wall time"),
+        (data, "Problems"),
+        (versions, "Versions that wrote this report"),
+    ]
+    return [(rows, caption) for rows, caption in tables if len(rows) > 1]
+
+
+def _config(run: Run) -> str:
+    return yaml.safe_dump(run.config.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,129 @@
+"""Charts over training, read off metrics.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backtrack_mrt.reports.charts import Chart, Series
+from backtrack_mrt.runs import Run
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a chart shows. `metric` is a name in metrics.jsonl, or a family of names that ends with a slash or an
+    underscore, which gives a line each; `without` are members of the family that are left out. `counted`: rollouts in
+    which it did not occur do not log it, which is 0."""
+
+    name: str
+    title: str
+    caption: str
+    y_label: str
+    metric: str
+    without: tuple[str, ...] = ()
+    counted: bool = False
+
+    @property
+    def family(self) -> bool:
+        return self.metric.endswith(("/", "_"))
+
+
+ONE = (  # of one run; a family's lines are told apart by their names
+    Curve("outcome", "Reward", "Share of the training rollouts that end with a right answer.", "outcome", "outcome"),
+    Curve("loss", "Loss", "As the trainer reports it.", "loss", "loss"),
+    Curve(
+        "progress_by_turn",
+        "Progress per turn",
+        "Mean change of V by the number of the turn, from 0: attempt, check, backtrack, revision, check, …",
+        "progress",
+        "progress/turn_",
+    ),
+    Curve(
+        "value_by_turn",
+        "Value after each turn",
+        "Mean V, the chance of success if it had to answer.",
+        "V",
+        "value/turn_",
+    ),
+    Curve(
+        "length", "Length", "Tokens per trajectory.", "tokens", "tokens/", ("step_sampled", "step_env", "step_prover")
+    ),
+    Curve(
+        "violations",
+        "Violations",
+        "Share of the trajectories that broke the protocol, by rule.",
+        "share",
+        "violation/",
+        counted=True,
+    ),
+    Curve("stops", "Why trajectories ended", "Share of the trajectories.", "share", "stop/"),
+    Curve("verdicts", "Grader verdicts", "On the final answers.", "share", "grader/"),
+    Curve("time", "Time by part", "Wall time of a step.", "seconds", "time/", ("step",)),
+    Curve("entropy", "Entropy", "Of the sampling distribution, mean over the tokens.", "nats", "entropy"),
+    Curve(
+        "logprob_gap",
+        "Log-probability gap",
+        "Between the engine that samples and the trainer, for the same tokens: 0 if they are the same program.",
+        "|difference|",
+        "sampling/sampling_logp_difference/",
+    ),
+)
+SEVERAL = (  # of several runs, a line each
+    Curve("outcome", "Reward", "Share of the training rollouts that end with a right answer.", "outcome", "outcome"),
+    Curve("length", "Length", "Sampled tokens per trajectory in training.", "tokens", "tokens/sampled"),
+    Curve(
+        "loss",
+        "Loss",
+        "As the trainer reports it; losses of different algorithms are different things.",
+        "loss",
+        "loss",
+    ),
+)
+
+
+def training_charts(runs: Mapping[str, Run]) -> list[Chart]:
+    """Over the steps of one run, or over the tokens that several have sampled; without what was not logged."""
+    (first, *others), charts = runs.values(), []
+    for curve in SEVERAL if others else ONE:
+        if others:
+            by_run = [
+                _line(label, run.history, curve.metric, i, spent(run)) for i, (label, run) in enumerate(runs.items())
+            ]
+            series = [line for lines in by_run for line in lines]
+        else:
+            series = _lines(curve, first.history)
+        x_label = "tokens sampled in training" if others else "step"
+        if series:
+            charts.append(Chart(f"training_{curve.name}", curve.title, curve.caption, x_label, curve.y_label, series))
+    return charts
+
+
+def spent(run: Run) -> dict[int, float]:
+    """Tokens sampled up to each step; where steps do not log theirs (self-training), as if all cost the same."""
+    logged = np.cumsum([row.get("tokens/step_sampled") or 0.0 for row in run.history])
+    total = logged if len(logged) and logged[-1] else np.linspace(0, run.sampled_tokens, len(run.history) + 1)[1:]
+    return {row["step"]: float(tokens) for row, tokens in zip(run.history, total, strict=True)}
+
+
+def _lines(curve: Curve, rows: Rows) -> list[Series]:
+    if not curve.family:
+        return _line(curve.y_label, rows, curve.metric, 0)
+    names = {name for row in rows for name in row if name.startswith(curve.metric)}
+    if curve.counted:
+        rows = [{**dict.fromkeys(names, 0.0), **row} if "outcome" in row else row for row in rows]
+    kept = sorted(names - {curve.metric + name for name in curve.without}, key=lambda name: (len(name), name))
+    lines = [_line(name.removeprefix(curve.metric), rows, name, place) for place, name in enumerate(kept)]
+    return [line for found in lines for line in found if line.y.any()]  # what never happened is no line
+
+
+def _line(label: str, rows: Rows, metric: str, place: int, at: Mapping[int, float] | None = None) -> list[Series]:
+    points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
+    if not points:
+        return []
+    x = np.array([float(step) if at is None else at[step] for step, _ in points])
+    return [Series(label, x, np.array([float(y) for _, y in points]), colour=place)]

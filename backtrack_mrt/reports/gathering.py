@@ -1,0 +1,94 @@
+"""What there is to report: runs, also unfinished ones, and their trajectories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backtrack_mrt.cli import config_from
+from backtrack_mrt.data.checking import first_wrong_step
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.metrics import Limits, Summary, summarise
+from backtrack_mrt.records import read_trajectories
+from backtrack_mrt.reports.archive import Source
+from backtrack_mrt.reports.outcomes import Policy, summary_of
+from backtrack_mrt.reports.visible import visible
+from backtrack_mrt.reports.words import words_of
+from backtrack_mrt.runlog import RunDir, plain_json
+from backtrack_mrt.runs import Run, read_run
+
+STEP = re.compile(r"step_0*(\d+)")
+
+
+def any_run(path: Path) -> Run:
+    """The run in a directory, finished or not. Of an unfinished one the summary holds what its evaluations so far say.
+    Raises UserError if there is none."""
+    run = RunDir(path)
+    if run.summary_path.exists():
+        return read_run(path)
+    if not run.config_path.is_file():
+        raise UserError("RUN", str(path), "it holds no run (no config.yaml)", "Give directories of runs.")
+    config = config_from(str(run.config_path))
+    limits = Limits.of(config.protocol, config.protocol.prolonged(config.evaluation.extra_revisions))
+    summary: dict[str, Any] = {"algo": config.algo, "trained_revisions": config.protocol.max_answers - 1}
+    for name in ("base", "trained"):
+        file = run.trajectories / f"evaluation_{name}.jsonl"
+        if file.exists():
+            scored = read_trajectories(file)
+            found = summarise(scored, limits, first_wrong_step, config.evaluation.budgets)
+            summary[name] = plain_json(asdict(found))
+    history = run.metrics()
+    training = {
+        kind: sum(row.get(f"tokens/step_{kind}") or 0 for row in history) for kind in ("sampled", "env", "prover")
+    }
+    summary["tokens"] = {"training": training | {"total": sum(training.values())}}
+    return Run(path, config, summary, history)
+
+
+def policies(runs: Mapping[str, Sequence[Run]]) -> list[Policy]:
+    """The base, then what each label made of it; without what has not been evaluated yet."""
+    first = next(iter(runs.values()))
+    sides = [("base", "base", first), *((label, "trained", members) for label, members in runs.items())]
+    return [
+        Policy(label, [_summary(run, name) for run in members], members[0].summary["trained_revisions"])
+        for label, name, members in sides
+        if all(name in run.summary for run in members)
+    ]
+
+
+def _summary(run: Run, name: str) -> Summary:
+    return summary_of(run.summary[name])
+
+
+def sources(runs: Sequence[Run]) -> list[Source]:
+    """The trajectories of runs: the base's once per seed, then the trained policies', then those of the steps."""
+    several, bases = len(runs) > 1, set[int]()
+    evaluations: list[Source] = []
+    steps: list[Source] = []
+    for run in runs:
+        words = words_of(run.path, run.config.model)
+        whose = f"{run.label}, seed {run.config.seed}" if several else ""
+        for file in _files(run.path / "trajectories"):
+            name = file.stem.removeprefix("evaluation_")
+            step = STEP.fullmatch(name)
+            if name == "base":
+                if run.config.seed in bases:
+                    continue
+                bases.add(run.config.seed)
+                label = f"base, seed {run.config.seed}" if several else "base"
+            else:
+                told = f"step {step[1]}" if step else name.replace("_", " ")
+                label = f"{whose}, {told}" if several else told
+            identity = f"{run.path.name}/{file.stem}" if several else file.stem
+            source = Source(visible(identity), label, read_trajectories(file), words, run.config.seed)
+            (steps if step else evaluations).append(source)
+    return evaluations + steps
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Base, trained, other evaluations, steps."""
+    order = {"evaluation_base": 0, "evaluation_trained": 1}
+    yield from sorted(folder.glob("*.jsonl"), key=lambda path: (order.get(path.stem, 2), path.stem))

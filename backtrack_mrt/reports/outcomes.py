@@ -1,0 +1,178 @@
+"""Held-out results of policies side by side: the table and the charts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from backtrack_mrt.metrics import Estimate, Summary
+from backtrack_mrt.reports.charts import Chart, Series
+from backtrack_mrt.result import rows
+from backtrack_mrt.runs import over_seeds
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What was evaluated: the base, or what an algorithm made of it. `summaries` by seed; `revisions` is the limit that
+    was trained with."""
+
+    label: str
+    summaries: Sequence[Summary]
+    revisions: int
+
+
+def summary_of(data: Mapping[str, Any]) -> Summary:
+    """A policy's part of summary.json."""
+    return TypeAdapter(Summary).validate_python(_with_nan(data))
+
+
+def _with_nan(data: Any) -> Any:
+    """JSON has no NaN: null stands for it."""
+    if isinstance(data, Mapping):
+        return {name: _with_nan(item) for name, item in data.items()}
+    return [_with_nan(item) for item in data] if isinstance(data, list) else np.nan if data is None else data
+
+
+def pooled(estimates: Sequence[Estimate]) -> Estimate:
+    """Over seeds with Student's interval; a single seed keeps its own, the bootstrap's over problems."""
+    return estimates[0] if len(estimates) == 1 else over_seeds([estimate.mean for estimate in estimates])
+
+
+def outcome_table(policies: Sequence[Policy]) -> list[list[str]]:
+    """A header, then a row per number; behind two policies also the change, paired by seed where there are several."""
+    found = [["held-out problems", *(policy.label for policy in policies), *(["change"] if len(policies) == 2 else [])]]
+    numbers = [[dict(rows(summary, policy.revisions)) for summary in policy.summaries] for policy in policies]
+    for name in numbers[0][0]:
+        by_policy = [[summary[name] for summary in summaries if name in summary] for summaries in numbers]
+        if not all(estimates and estimates[0].n for estimates in by_policy):
+            continue
+        change = [_change(*by_policy)] if len(policies) == 2 else []
+        found.append([name, *(str(pooled(estimates)) for estimates in by_policy), *change])
+    return found
+
+
+def _change(before: Sequence[Estimate], after: Sequence[Estimate]) -> str:
+    differences = [b.mean - a.mean for a, b in zip(before, after, strict=True)]
+    change = over_seeds(differences)
+    interval = f" [{change.low:+.3f}, {change.high:+.3f}]" if len(differences) > 1 else ""
+    return f"{change.mean:+.3f}{interval}"
+
+
+def outcome_charts(policies: Sequence[Policy]) -> list[Chart]:
+    """Those for which there are numbers."""
+    charts = [
+        accuracy(policies),
+        acc_at_turn(policies),
+        changed_answers(policies),
+        regret(policies),
+        progress(policies),
+    ]
+    return [chart for chart in charts if any(np.isfinite(series.y).any() for series in chart.series)]
+
+
+def accuracy(policies: Sequence[Policy]) -> Chart:
+    return Chart(
+        "accuracy",
+        "Accuracy against tokens",
+        "Every trajectory is cut at a budget; its last answer by then counts. Higher, or further left, is better.",
+        "sampled tokens per trajectory",
+        "accuracy",
+        _series(policies, lambda s: s.curve.accuracy, lambda s: [point.mean for point in s.curve.tokens]),
+        bounds=(0, 1),
+    )
+
+
+def regret(policies: Sequence[Policy]) -> Chart:
+    summary = policies[0].summaries[0]
+    return Chart(
+        "regret",
+        "Regret against budget",
+        "The share of a budget's tokens that are spent without being sure of success: the area above V. Lower is "
+        "better. Dashed: beyond the budget of training (dotted line).",
+        "budget, sampled tokens",
+        "normalised regret",
+        _series(
+            policies,
+            lambda s: list(s.regret.values()),
+            lambda s: [float(budget) for budget in s.regret],
+            solid_to=summary.budget,
+        ),
+        mark=summary.budget,
+        bounds=(0, 1),
+    )
+
+
+def acc_at_turn(policies: Sequence[Policy]) -> Chart:
+    return Chart(
+        "acc_at_turn",
+        "Accuracy by revisions allowed (Acc@turn)",
+        "How often the answer that stands is right, if the model may revise so many times. Dotted: as trained.",
+        "revisions allowed",
+        "accuracy",
+        _series(policies, lambda s: s.acc_at_turn, lambda s: list(range(len(s.acc_at_turn)))),
+        mark=policies[0].revisions,
+        bounds=(0, 1),
+    )
+
+
+def changed_answers(policies: Sequence[Policy]) -> Chart:
+    """Bars: wrong → right upwards, right → wrong downwards."""
+    kinds: tuple[tuple[str, float, Callable[[Summary], Estimate]], ...] = (
+        ("wrong → right", 1.0, lambda s: s.wrong_to_right),
+        ("right → wrong", -1.0, lambda s: s.right_to_wrong),
+    )
+    series = []
+    for colour, (label, sign, found) in zip((2, 4), kinds, strict=True):
+        estimates = [pooled([found(summary) for summary in policy.summaries]) for policy in policies]
+        numbers = sign * np.array([[e.mean, e.low, e.high] for e in estimates])
+        limits = np.clip(np.sort(numbers[:, 1:], axis=1), -1, 1)  # Student's interval knows no bounds
+        x = np.arange(len(policies), dtype=np.float64)
+        series.append(Series(label, x, numbers[:, 0], limits[:, 0], limits[:, 1], colour))
+    return Chart(
+        "changed_answers",
+        "What revising did",
+        "Share of the trajectories whose first answer was wrong and whose final one is right (up), and the other way "
+        "round (down).",
+        "",
+        "share of the trajectories",
+        series,
+        ticks=[policy.label for policy in policies],
+    )
+
+
+def progress(policies: Sequence[Policy]) -> Chart:
+    edges = np.array(policies[0].summaries[0].progress_edges)
+    middle = (edges[:-1] + edges[1:]) / 2
+    return Chart(
+        "progress",
+        "Progress of the backtracks",
+        "How much a backtrack and its revision changed the chance of success, from before the one to after the other.",
+        "progress, change of V",
+        "share of the backtracks",
+        _series(policies, lambda s: s.progress_histogram, lambda s: middle.tolist()),
+        symmetric_log=0.01,
+        bounds=(0, 1),
+    )
+
+
+def _series(
+    policies: Sequence[Policy],
+    y: Callable[[Summary], Sequence[Estimate]],
+    x: Callable[[Summary], Sequence[float]],
+    solid_to: float = np.inf,
+) -> list[Series]:
+    """A line per policy, the first in grey; x is the mean over the seeds."""
+    found = []
+    for place, policy in enumerate(policies):
+        estimates = [pooled(column) for column in zip(*map(y, policy.summaries), strict=True)]
+        numbers = np.array([[e.mean, e.low, e.high] for e in estimates]).reshape(-1, 3)
+        where = np.mean([x(summary) for summary in policy.summaries], axis=0)
+        known = np.isfinite(numbers[:, 0])
+        if known.any():
+            mean, low, high = numbers[known].T
+            found.append(Series(policy.label, where[known], mean, low, high, place - 1 if place else None, solid_to))
+    return found

@@ -1,0 +1,218 @@
+"""A trajectory as a person reads it: what each turn says and claims, what was discarded, what it did to V."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backtrack_mrt.metrics.turns import tokens_at_turns
+from backtrack_mrt.metrics.values import normalised_regret
+from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason, Trajectory, Turn
+
+PHASES = {  # what a phase does, for readers who meet it for the first time
+    Phase.ATTEMPT: "the model's first solution",
+    Phase.DETECT: "the model checks its own steps",
+    Phase.BACKTRACK: "the model discards steps",
+    Phase.REVISE: "the model goes on from the steps that are left",
+    Phase.FORCE: "the model is made to answer now",
+}
+STOPS = {
+    StopReason.FINISHED: "the model was done",
+    StopReason.TURN_LIMIT: "no further revision was allowed",
+    StopReason.BUDGET: "the token budget was used up",
+    StopReason.VIOLATION: "a turn broke the protocol",
+    None: "still under way",
+}
+STRENGTHS = (0.02, 0.1, 0.3)  # where progress counts as some, clear and strong
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a turn's text. `step` is its number if it is a step; `discarded_by` the number of the turn that
+    backtracked over it."""
+
+    text: str
+    step: int | None = None
+    discarded_by: int | None = None
+
+
+@dataclass(frozen=True)
+class TurnView:
+    """One turn. `before` and `after` are V, None without values; numbers of turns count from 1."""
+
+    number: int
+    phase: str
+    meaning: str
+    claim: str
+    pieces: Sequence[Piece]
+    tokens: int
+    before: float | None
+    after: float | None
+    right: bool | None
+    violation: str | None
+    given: bool
+    weight: float | None
+
+    @property
+    def progress(self) -> float | None:
+        """p = V after − V before."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    @property
+    def strength(self) -> int:
+        """Progress in seven classes, −3 … 3."""
+        return strength(self.progress)
+
+
+@dataclass(frozen=True)
+class TraceView:
+    """One trajectory, under a name that stays the same when the report is rebuilt."""
+
+    name: str
+    source: str
+    scored: Scored
+    kind: str
+    headline: str
+    turns: Sequence[TurnView]
+
+    @property
+    def trajectory(self) -> Trajectory:
+        return self.scored.trajectory
+
+    @property
+    def progress(self) -> float | None:
+        """V_E − V_0, of the whole trajectory."""
+        values = known(self.scored)
+        return None if values is None else float(values[-1] - values[0])
+
+    @property
+    def regret(self) -> float | None:
+        """Normalised, over the trajectory's own tokens."""
+        values, tokens = known(self.scored), self.trajectory.sampled_tokens
+        return None if values is None or not tokens else normalised_regret(self.spent, values, tokens)
+
+    @property
+    def spent(self) -> FloatArray:
+        """Sampled tokens after 0 … E turns."""
+        return tokens_at_turns(self.trajectory)
+
+    @property
+    def violation(self) -> str | None:
+        return next((turn.violation for turn in self.turns if turn.violation), None)
+
+    @property
+    def stopped(self) -> str:
+        """Why it ended, in words."""
+        return STOPS[self.trajectory.stop]
+
+
+def known(scored: Scored) -> FloatArray | None:
+    """V_0 … V_E, if all of them are numbers."""
+    return scored.values if scored.values is not None and np.isfinite(scored.values).all() else None
+
+
+def view(name: str, source: str, scored: Scored) -> TraceView:
+    """How `scored` reads; `source` says whose it is."""
+    values, turns = known(scored), scored.trajectory.turns
+    weights = [None] * len(turns) if scored.weights is None else np.nan_to_num(scored.weights).round(4).tolist()
+    limits = [None] * (len(turns) + 1) if values is None else values.tolist()
+    views = [
+        TurnView(
+            number=j + 1,
+            phase=str(turn.spec.phase),
+            meaning=PHASES.get(Phase(turn.spec.phase), "") if turn.spec.phase in set(Phase) else "",
+            claim=claim(turn),
+            pieces=pieces,
+            tokens=len(turn.completion.token_ids),
+            before=limits[j],
+            after=limits[j + 1],
+            right=turn.right,
+            violation=turn.violation,
+            given=j < scored.trajectory.given,
+            weight=weights[j],
+        )
+        for j, (turn, pieces) in enumerate(zip(turns, pieces_by_turn(turns), strict=True))
+    ]
+    kind, headline = verdict(scored.trajectory)
+    return TraceView(name, source, scored, kind, headline, views)
+
+
+def strength(progress: float | None) -> int:
+    """Progress in seven classes, −3 … 3; 0 without one."""
+    if progress is None:
+        return 0
+    return int(np.sign(progress)) * int(np.searchsorted(STRENGTHS, abs(progress), side="right"))
+
+
+def claim(turn: Turn) -> str:
+    """What a turn says about the solution, in words."""
+    if turn.violation is not None:
+        return f"broke the protocol: {turn.violation}"
+    if turn.parsed is None:
+        return "cut off by the budget"
+    told = []
+    if turn.parsed.verdict is not None:
+        told.append("sees no error" if turn.parsed.verdict else f"sees an error in step {turn.parsed.step}")
+    elif turn.parsed.step is not None:
+        told.append(f"goes back to step {turn.parsed.step}" if turn.parsed.step else "goes back to the beginning")
+    if turn.parsed.answer is not None:
+        told.append(f"answers {turn.parsed.answer}")
+    return ", ".join(told)
+
+
+def verdict(trajectory: Trajectory) -> tuple[str, str]:
+    """How it went: a name to filter by, and a sentence."""
+    grades = [turn.right for turn in trajectory.turns if turn.right is not None]
+    if trajectory.stop is StopReason.VIOLATION:
+        return "violation", "Broke the protocol, so it counts as wrong."
+    if np.isnan(trajectory.outcome):
+        return "ungraded", "Not graded."
+    right = trajectory.outcome == 1.0
+    if not grades:
+        return ("right", "Right.") if right else ("wrong", "Wrong.")
+    if len(grades) == 1 and grades[0] == right:
+        return ("right", "Right at the first answer.") if right else ("wrong", "Wrong, and never revised.")
+    if not grades[0]:
+        return (
+            ("fixed", "Corrected itself: the first answer was wrong, the final one is right.")
+            if right
+            else ("wrong", "Wrong from the first answer to the last.")
+        )
+    return ("right", "Right from the first answer to the last.") if right else ("spoiled", "Spoiled a right answer.")
+
+
+def pieces_by_turn(turns: Sequence[Turn]) -> list[list[Piece]]:
+    """Every turn's text cut into its steps and what stands between them, with what later turns discarded. The rule of
+    `protocol.standing_steps`: a turn that names a target discards the steps after it."""
+    standing: list[tuple[int, int]] = []  # turn and place of each step that stands
+    discarded: dict[tuple[int, int], int] = {}
+    numbers: dict[tuple[int, int], int] = {}
+    for j, turn in enumerate(turns):
+        if turn.parsed is None:
+            continue
+        if turn.parsed.verdict is None and turn.parsed.step is not None:
+            discarded |= dict.fromkeys(standing[turn.parsed.step :], j + 1)
+            standing = standing[: turn.parsed.step]
+        for place in range(len(turn.parsed.steps)):
+            standing.append((j, place))
+            numbers[j, place] = len(standing)
+    found = []
+    for j, turn in enumerate(turns):
+        pieces, end = [], 0
+        for place, step in enumerate(turn.parsed.steps if turn.parsed else ()):
+            start = turn.text.find(step, end)
+            if start < 0 or not step:
+                continue  # a text of another program need not hold its steps word for word
+            pieces += between(turn.text[end:start])
+            pieces.append(Piece(step, numbers[j, place], discarded.get((j, place))))
+            end = start + len(step)
+        found.append([*pieces, *(between(turn.text[end:]) if pieces else [Piece(turn.text)] if turn.text else [])])
+    return found
+
+
+def between(text: str) -> list[Piece]:
+    """What stands between two steps; each is a paragraph of its own, so the blank lines around it are not needed."""
+    stripped = text.strip("\n")
+    return [Piece(stripped)] if stripped.strip() else []
