@@ -213,6 +213,17 @@ def test_nothing_sticks_out(page: Any, url: str, width: int, scheme: str) -> Non
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_it_is_printed_in_light_colours(page: Any, url: str) -> None:
+    page.goto(url)
+    page.emulate_media(media="print", color_scheme="dark")
+    colours = page.evaluate(
+        "['--paper', '--gain-2', '--wrong'].map(name => getComputedStyle(document.body).getPropertyValue(name))"
+    )
+    assert colours == ["#ffffff", "#b9d9f2", "#a63603"]
+    assert not page.locator("#viewer").is_visible()
+    assert page.locator("#examples article").first.is_visible()
+
+
 def test_the_essentials_need_no_script(browser: Any, url: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
