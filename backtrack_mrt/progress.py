@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -124,9 +125,10 @@ class _Lines:
             print(" · ".join([self.state.count, self.state.times, *self.state.figures]), file=sys.stderr, flush=True)
 
 
-def figures(metrics: Mapping[str, float]) -> list[str]:
+def figures(logged: Mapping[str, float | None]) -> list[str]:
     """The most telling numbers of a step: accuracy and progress per turn of its rollouts (or the loss, without any),
-    sampled tokens per second, seconds by part."""
+    sampled tokens per second, seconds by part. What is not finite (TRL hands on None) is left out."""
+    metrics = {name: value for name, value in logged.items() if value is not None and math.isfinite(value)}
     found = []
     if "outcome" in metrics:
         found.append(f"accuracy {metrics['outcome']:.3f}")

@@ -68,6 +68,10 @@ def screen(output: str) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
+# The width is the terminal's own: rich would believe a COLUMNS that stands in the environment.
+TERMINAL = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")} | {"TERM": "xterm-256color"}
+
+
 @pytest.mark.parametrize("columns", [100, 30])
 def test_the_panel_stays_whole_whatever_is_printed(tmp_path: Path, columns: int) -> None:
     """Wide and narrow, with a result, a warning, a log record and a UserError meanwhile."""
@@ -75,7 +79,7 @@ def test_the_panel_stays_whole_whatever_is_printed(tmp_path: Path, columns: int)
     child = pexpect.spawn(
         sys.executable,
         [str(tmp_path / "loop.py")],
-        env={**os.environ, "TERM": "xterm-256color"},
+        env=TERMINAL,
         dimensions=(30, columns),
         encoding="utf-8",
         timeout=60,
@@ -101,7 +105,7 @@ def test_a_resized_terminal_gets_a_panel_of_its_width(tmp_path: Path) -> None:
     child = pexpect.spawn(
         sys.executable,
         [str(tmp_path / "loop.py"), "wait"],
-        env={**os.environ, "TERM": "xterm-256color"},
+        env=TERMINAL,
         dimensions=(30, 100),
         encoding="utf-8",
         timeout=60,
