@@ -20,7 +20,7 @@ test: $(INSTALLED)  ## the fast tests
 test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties, two processes, 4 bits, the real SmolLM2
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[qlora]'
 	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary=atheris -e '.[fuzz]'
-	OMP_NUM_THREADS=2 $(BIN)/pytest -m "(slow or smollm2) and not vllm and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "(slow or smollm2) and not vllm and not browser"
 
 test-browser: $(INSTALLED)  ## the report in a real browser, from disk
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'

@@ -31,7 +31,10 @@ TWELVE = (
     ("algo", "flags"),
     [("mrt-rl", ()), ("grpo", ()), ("star", ("--algorithm.iterations", "2", "--algorithm.epochs", "3"))],
 )
-def test_resume_after_every_step(tmp_path: Path, algo: str, flags: tuple[str, ...]) -> None:
+def test_resume_after_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str, flags: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("backtrack_mrt.train.rebuild", lambda path: None)  # reports would take most of the time
     train(request(tmp_path / "whole", *TWELVE, *flags, algo=algo))
     saved = sorted((tmp_path / "whole" / "checkpoints").iterdir())
     assert len(saved) >= 12
