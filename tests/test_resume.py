@@ -29,7 +29,11 @@ TWELVE = (
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("algo", "flags"),
-    [("mrt-rl", ()), ("grpo", ()), ("star", ("--algorithm.iterations", "2", "--algorithm.epochs", "3"))],
+    [
+        ("mrt-rl", ()),
+        ("grpo", ()),
+        ("star", ("--training.steps", "3", "--algorithm.iterations", "2", "--algorithm.epochs", "2")),
+    ],
 )
 def test_resume_after_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str, flags: tuple[str, ...]
