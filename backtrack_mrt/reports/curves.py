@@ -33,8 +33,11 @@ class Curve:
         return self.metric.endswith(("/", "_"))
 
 
+OUTCOME = Curve(
+    "outcome", "Reward", "Share of the training rollouts that end with a right answer.", "outcome", "outcome"
+)
 ONE = (  # of one run; a family's lines are told apart by their names
-    Curve("outcome", "Reward", "Share of the training rollouts that end with a right answer.", "outcome", "outcome"),
+    OUTCOME,
     Curve("loss", "Loss", "As the trainer reports it.", "loss", "loss"),
     Curve(
         "progress_by_turn",
@@ -74,7 +77,7 @@ ONE = (  # of one run; a family's lines are told apart by their names
     ),
 )
 SEVERAL = (  # of several runs, a line each
-    Curve("outcome", "Reward", "Share of the training rollouts that end with a right answer.", "outcome", "outcome"),
+    OUTCOME,
     Curve("length", "Length", "Sampled tokens per trajectory in training.", "tokens", "tokens/sampled"),
     Curve(
         "loss",
