@@ -6,15 +6,12 @@ merged values. Neither torch nor a model is loaded here: a mistake costs half a 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError, create_model
-from pydantic_settings import CliSettingsSource
 
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
@@ -27,14 +24,13 @@ from backtrack_mrt.config_files import (
     field_paths,
     merge,
     named_section_of,
-    nearest,
     read_layer,
     section_of,
     shipped_configs,
 )
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.flags import Parser, full_parser, overrides, with_run_options, with_underscores
 from backtrack_mrt.protocol import EpisodeProtocol
-from backtrack_mrt.roofline import DEVICES, HERE
 
 DEFAULT_CONFIG = "tiny.yaml"  # the embedded default
 _PLUGINS: dict[str, tuple[str, type[BaseModel]]] = {  # by the field that names them: package and base class
@@ -63,8 +59,8 @@ class RunRequest:
 
 def load_config(argv: Sequence[str], description: str = "", prog: str | None = None) -> RunRequest:
     """Read a command line. Raises UserError for anything that is not understood; ``--help`` prints and exits."""
-    arguments = [_with_underscores(argument) for argument in argv]
-    early = _options(_Parser(add_help=False, allow_abbrev=False))
+    arguments = [with_underscores(argument) for argument in argv]
+    early = with_run_options(Parser(add_help=False, allow_abbrev=False))
     for field in PLUGIN_SECTIONS.values():
         early.add_argument(f"--{field}")
     early.add_argument("-h", "--help", action="store_true")
@@ -72,13 +68,13 @@ def load_config(argv: Sequence[str], description: str = "", prog: str | None = N
     layers = [read_layer(name) for name in options.config or [DEFAULT_CONFIG]]
     chosen = {field: _chosen(field, getattr(options, field), layers) for field in PLUGIN_SECTIONS.values()}
     schema = _schema(chosen, layers)
-    parser = _parser(schema, description, prog)
+    parser = full_parser(schema, prog, description, _epilog())
     if options.help:
         parser.print_help()
         sys.exit(0)
     for layer in layers:
         _check_all_plugins(layer)
-    layers = [*(choose(layer, chosen) for layer in layers), _overrides(parser, arguments, chosen)]
+    layers = [*(choose(layer, chosen) for layer in layers), overrides(parser, arguments, chosen)]
     values: dict[str, Any] = {section: {} for section in PLUGIN_SECTIONS}
     for layer in layers:
         values = merge(values, checked(layer.values, schema, layer, field_paths(schema)))
@@ -105,7 +101,7 @@ def comparison_requests(argv: Sequence[str]) -> list[RunRequest]:
         plugins.load("backtrack_mrt.algos", name, Algorithm, "--compare")  # type: ignore[type-abstract]
     shared: list[str] = []
     dropping = False
-    for argument in map(_with_underscores, argv):
+    for argument in map(with_underscores, argv):
         if argument.startswith("--"):
             name = argument[2:].partition("=")[0]
             dropping = name in ("algo", "compare", "seeds") or name.startswith("algorithm.")
@@ -117,107 +113,6 @@ def comparison_requests(argv: Sequence[str]) -> list[RunRequest]:
 def config_from(path: str) -> Config:
     """The config saved in a YAML file."""
     return load_config(["--config", path]).config
-
-
-class _Parser(argparse.ArgumentParser):
-    """Tells a mistake as a UserError."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError("command line", message.split(":")[0], message.partition(": ")[2] or message, "See --help.")
-
-
-def _options(parser: _Parser) -> _Parser:
-    group = parser.add_argument_group("run options")
-    group.add_argument(
-        "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files, merged left to right"
-    )
-    group.add_argument("--resume", action="store_true", help="continue the run in --output-dir")
-    group.add_argument(
-        *("--accept-changes", "--accept_changes"),
-        action="store_true",
-        help="with --resume: go on although the config was changed",
-    )
-    group.add_argument("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
-    group.add_argument(
-        *("--dry-run", "--dry_run"),
-        nargs="?",
-        const=HERE,
-        metavar="DEVICE",
-        help="print tokens, parameters, memory, time per step; load no weights (for this machine, or one of: "
-        f"{', '.join(DEVICES)})",
-    )
-    group.add_argument(
-        "--compare", nargs="+", action="extend", default=[], metavar="ALGO", help="train these as well and compare"
-    )
-    group.add_argument(
-        "--seeds", nargs="+", action="extend", default=[], type=int, metavar="SEED", help="train with each of these"
-    )
-    return parser
-
-
-def _parser(schema: type[Config], description: str, prog: str | None) -> _Parser:
-    """All flags. Top-level ones have a spelling with dashes; lists take several values."""
-    parser = _Parser(
-        prog=prog,
-        description=description,
-        epilog=_epilog(),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [--algo NAME] [--env NAME] [--config FILE ...] [--SECTION.FIELD VALUE ...]",
-    )
-    _options(parser)
-
-    def add(group: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
-        if settings.get("const") == "{}" or str(settings.get("metavar")).startswith("dict["):
-            return  # whole sections as JSON: write them in a YAML file
-        if settings.get("action") == "append":
-            settings |= {"action": "extend", "nargs": "+", "metavar": "VALUE"}
-        dashed = [name.replace("_", "-") for name in names if "_" in name and "." not in name]
-        group.add_argument(*dashed, *names, **settings)
-
-    CliSettingsSource(
-        schema,  # type: ignore[arg-type]  # any model will do: only its fields are read
-        root_parser=parser,
-        cli_avoid_json=True,
-        cli_hide_none_type=True,
-        add_argument_method=add,
-    )
-    return parser
-
-
-def _overrides(parser: _Parser, arguments: Sequence[str], chosen: Mapping[str, str]) -> Layer:
-    """The command line as a layer."""
-    flags, unknown = parser.parse_known_args(arguments)
-    known = [action.dest for action in parser._actions]
-    for index, argument in enumerate(unknown):
-        name, _, value = argument.partition("=")
-        if not name.startswith("-"):
-            raise UserError("command line", argument, "not expected here", "Write --name value; see --help.")
-        value = value or next(iter(unknown[index + 1 :]), "")
-        owner = PLUGIN_SECTIONS.get(name.strip("-").partition(".")[0])
-        reason = f"{owner} {chosen[owner]!r} has no such setting" if owner else "unknown flag"
-        raise UserError(name, value, reason, nearest(name.strip("-"), known))
-    values: dict[str, Any] = {}
-    places: dict[str, str] = {}
-    for path, value in vars(flags).items():
-        if path in ("config", "resume", "overwrite", "accept_changes", "dry_run", "compare", "seeds"):
-            continue
-        *sections, leaf = path.split(".")
-        target = values
-        for section in sections:
-            target = target.setdefault(section, {})
-        target[leaf] = _plain(value)
-        places[path] = "command line"
-    return Layer(values, places)
-
-
-def _plain(value: Any) -> Any:
-    """Null and lists in brackets are read as YAML; other values stay text, which pydantic converts."""
-    if isinstance(value, list):
-        if len(value) == 1 and value[0].startswith("["):
-            return yaml.safe_load(value[0])
-        return value
-    return None if value == "null" else value
 
 
 def _chosen(field: str, flag: str | None, layers: Sequence[Layer]) -> str:
@@ -289,14 +184,6 @@ def _at(path: str, layers: Sequence[Layer]) -> str:
     """`path` with the place where its value was said, if anyone said it."""
     said = next((layer.places[path] for layer in reversed(layers) if path in layer.places), None)
     return f"{path} ({said})" if said else path
-
-
-def _with_underscores(argument: str) -> str:
-    """``--output-dir=X`` as ``--output_dir=X``: both spellings of a flag are right."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def _epilog() -> str:
