@@ -15,7 +15,7 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "errors types plugins hub processes roofline interrupts durable runlock checkpoints memory",
     "protocol chat prompting dialogue grading data.signs data.signs_demo data.checking spaces records progress credit",
     "algos.base config_files config",
-    "envs env trace metrics demonstrations data cli runlog algos engines model_files models tiny configs prompts",
+    "envs env trace metrics demonstrations data flags cli runlog algos engines model_files models tiny configs prompts",
     "prover rollout calibration rating",
     "collection",
     "assembly trainers evaluate analysis audit planning stitching",
