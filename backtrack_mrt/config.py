@@ -196,6 +196,9 @@ class TrainingSection(Section):
 
 
 class EvaluationSection(Section):
+    every: int = Field(
+        0, ge=0, description="evaluate also while training, after every so many updates (0: only before and after)"
+    )
     samples: int = Field(1, gt=0, description="trajectories per held-out problem")
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
     extra_revisions: float = Field(2.0, ge=1, description="also report at this multiple of the trained revision limit")

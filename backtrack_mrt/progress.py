@@ -21,7 +21,13 @@ from rich.text import Text
 from backtrack_mrt.processes import is_main
 
 SHORTEST_BAR = 8  # columns; without room for it there is none
-PARTS = {"rollout": "rollout", "prover": "prover", "grade": "grading", "update": "update"}  # of a step, as in time/…
+PARTS = {  # of a step, as in time/…
+    "evaluate": "evaluation",
+    "rollout": "rollout",
+    "prover": "prover",
+    "grade": "grading",
+    "update": "update",
+}
 MOST_TURNS = 6  # whose progress is shown
 
 

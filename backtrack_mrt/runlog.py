@@ -2,6 +2,7 @@
 
 config.yaml                      the resolved config; `--config` takes it
 metrics.jsonl                    one JSON object per step, `step` first; what is not a finite number is null
+evaluations.jsonl                one JSON object per evaluation: `step`, `name`, and the results as in summary.json
 trajectories/step_000010.jsonl   the rollouts of a step, one per line (`backtrack_mrt.records`)
 checkpoints/step_000016/         see `backtrack_mrt.checkpoints`
 collected/                       what self-training collected: see `backtrack_mrt.selftraining`
@@ -20,7 +21,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,7 @@ MOST_ROLLOUTS = 200  # files with the rollouts of a step
 OWN = (
     "config.yaml",
     "metrics.jsonl",
+    "evaluations.jsonl",
     "trajectories",
     "checkpoints",
     "collected",
@@ -77,7 +79,7 @@ class Follower(Protocol):
     """Who is told what the run logs."""
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl."""
+        """A line of metrics.jsonl, or held-out results under names that start with ``eval/``."""
 
     def traces(self, step: int, scored: Sequence[Scored]) -> None:
         """The rollouts of a step."""
@@ -89,6 +91,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_path, self.metrics_path = path / "config.yaml", path / "metrics.jsonl"
+        self.evaluations_path = path / "evaluations.jsonl"
         self.trajectories, self.checkpoints = path / "trajectories", path / "checkpoints"
         self.collected, self.skipped = path / "collected", path / "skipped"
         self.followers: list[Follower] = []
@@ -146,10 +149,28 @@ class RunDir:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line torn by a crash is left out."""
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines[:-1] if line]
+        return _lines(self.metrics_path)
+
+    @property
+    def steps(self) -> int:
+        """Updates that were logged."""
+        return max((line["step"] for line in self.metrics()), default=0)
+
+    def log_evaluation(self, step: int, name: str, results: Mapping[str, Any]) -> None:
+        """Add a line to evaluations.jsonl, unless the run that this one resumes did. Followers get the means of the
+        estimates."""
+        earlier, line = self.evaluations(), {"step": step, "name": name} | plain_json(results)
+        if any((other["step"], other["name"]) == (step, name) for other in earlier):
+            return
+        _write_lines(self.evaluations_path, [*earlier, line])
+        estimates = {key: found for key, found in line.items() if isinstance(found, dict) and "mean" in found}
+        means = {f"eval/{key}": found["mean"] for key, found in estimates.items()}
+        for follower in self.followers:
+            follower.log(step, means)
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines of evaluations.jsonl."""
+        return _lines(self.evaluations_path)
 
     def save_trajectories(self, step: int, scored: Sequence[Scored]) -> None:
         """Write the rollouts of a step. When there are more than `MOST_ROLLOUTS` files, every second one goes."""
@@ -173,11 +194,14 @@ class RunDir:
 
     def rewind(self, step: int) -> None:
         """Forget what came after `step`: a resumed run does those steps again."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        with replacing(self.metrics_path) as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
-        later = [path for path in self.trajectories.glob("step_*.jsonl") if path > self._step_path(step)]
-        for path in (*later, *self.trajectories.glob("evaluation_trained*.jsonl")):
+        _write_lines(self.metrics_path, [line for line in self.metrics() if line["step"] <= step])
+        kept = [line for line in self.evaluations() if line["step"] <= step and line["name"] != "trained"]
+        _write_lines(self.evaluations_path, kept)
+        for pattern in ("step_*.jsonl", "evaluation_step_*.jsonl"):
+            for path in self.trajectories.glob(pattern):
+                if int(path.stem.rpartition("_")[2]) > step:
+                    path.unlink()
+        for path in self.trajectories.glob("evaluation_trained*.jsonl"):
             path.unlink()
 
     def _step_path(self, step: int) -> Path:
@@ -220,6 +244,18 @@ class RunDir:
 
     def _refusal(self, reason: str, remedy: str) -> UserError:
         return UserError("--output-dir", str(self.path), reason, remedy)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    with replacing(path) as file:
+        file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

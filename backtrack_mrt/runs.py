@@ -26,6 +26,7 @@ class Run:
     config: Config
     summary: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Mapping[str, Any]] = ()
 
     @property
     def label(self) -> str:
@@ -58,7 +59,7 @@ def read_run(path: Path) -> Run:
     if not run.summary_path.exists():
         raise UserError("run", str(path), "it holds no finished run (no summary.json)", "Give directories of runs.")
     summary = json.loads(run.summary_path.read_text(encoding="utf-8"))
-    return Run(path, config_from(str(run.config_path)), summary, run.metrics())
+    return Run(path, config_from(str(run.config_path)), summary, run.metrics(), run.evaluations())
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:

@@ -31,6 +31,7 @@ from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, Row, weighted_row
 from backtrack_mrt.trainers.safety import resumed
+from backtrack_mrt.trainers.shared import BetweenSteps
 from backtrack_mrt.types import Problem, Sampling, Scored
 
 
@@ -49,7 +50,9 @@ class Done:
         return cls(record["iterations"], record["updates"], record["problems"], TokenLedger(**record["tokens"]))
 
 
-def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume: bool) -> TokenLedger:
+def self_train(
+    parts: Assembly, problems: Iterator[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
+) -> TokenLedger:
     """All iterations of the config's algorithm on the endless `problems`. Returns the tokens spent. A resumed run goes
     on inside an iteration, with the next batch to collect or the next update. Raises UserError if an iteration keeps no
     trajectory."""
@@ -83,6 +86,7 @@ def self_train(parts: Assembly, problems: Iterator[Problem], run: RunDir, resume
                 config=config,
                 run=run,
                 on_step=bar.update,
+                between_steps=between_steps,
                 epochs=algorithm.epochs,
                 first_step=done.updates,
                 record={"done": asdict(done)},

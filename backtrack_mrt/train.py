@@ -17,12 +17,11 @@ from backtrack_mrt.assembly import Assembly, assemble
 from backtrack_mrt.cli import RunRequest
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.canaries import with_canaries
-from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.demonstrations import load_demonstrations, tokenise
 from backtrack_mrt.durable import replacing
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluate import Summary, measure
+from backtrack_mrt.heldout import HeldOut
 from backtrack_mrt.model_card import write_cards
 from backtrack_mrt.progress import progress
 from backtrack_mrt.reports.build import rebuild
@@ -34,7 +33,7 @@ from backtrack_mrt.trackers import Trackers
 from backtrack_mrt.trainers.cross_entropy import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.trainers.policy import PolicyTrainer
 from backtrack_mrt.trainers.safety import resumed
-from backtrack_mrt.trainers.shared import BUDGET_STEPS
+from backtrack_mrt.trainers.shared import BUDGET_STEPS, BetweenSteps
 from backtrack_mrt.types import Group, Problem, Scored
 
 
@@ -80,19 +79,19 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
                     file.write(base_evaluation.read_text(encoding="utf-8"))
         trackers.follow(run)
         processes.wait()
-        evaluation = TokenLedger()
+        held_out = HeldOut(parts, problems.eval, run)
         with clock.part("evaluate_base"):
-            base = evaluate_policy(parts, problems.eval, "base", run, evaluation)
+            base = held_out.evaluate("base", step=0)
         if processes.is_main():
             rebuild(run.path)
         with clock.part("train"):
-            training = fit(parts, problems.train, run, request.resume)
+            training = fit(parts, problems.train, run, request.resume, held_out.between_steps)
             if processes.is_main():
                 parts.save_policy(run.model)
                 write_cards(run, config, problems, training)
         with clock.part("evaluate_trained"):
-            trained = evaluate_policy(parts, problems.eval, "trained", run, evaluation)
-    ledgers = {"training": training, "evaluation": evaluation}
+            trained = held_out.evaluate("trained", step=run.steps)
+    ledgers = {"training": training, "evaluation": held_out.ledger}
     result = Result(config.algo, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
     if processes.is_main():
         run.save_summary(result.as_json())
@@ -119,29 +118,21 @@ def _check_processes(config: Config) -> None:
         raise UserError("training.micro_batch_size", micro_batch, reason, "Lower it, or start fewer processes.")
 
 
-def evaluate_policy(
-    parts: Assembly, problems: Sequence[Problem], name: str, run: RunDir, ledger: TokenLedger
-) -> Summary:
-    """Held-out results of the policy as it is now. The trajectories are kept in the run directory; a resumed run reads
-    the base's from there."""
-    collector = parts.collector(parts.config.protocol, with_values=True)
-    summary = measure(parts.config, collector, problems, first_wrong_step, name, run.trajectories)
-    for spent in processes.gathered([collector.ledger]):
-        ledger.add(spent)
-    return summary
-
-
-def fit(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
+def fit(
+    parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
+) -> TokenLedger:
     """Train as the algorithm says. Returns the tokens spent, also before a resume."""
     rolled_out = with_canaries(problems, parts.config.data.canaries, parts.config.data.seed)
     if parts.config.algorithm.loss == "rl":
-        return fit_policy(parts, rolled_out, run, resume)
+        return fit_policy(parts, rolled_out, run, resume, between_steps)
     if isinstance(parts.config.algorithm, SelfTraining):
-        return self_train(parts, endless(rolled_out, parts.config.seed), run, resume)
-    return fit_demonstrations(parts, problems, run, resume)
+        return self_train(parts, endless(rolled_out, parts.config.seed), run, resume, between_steps)
+    return fit_demonstrations(parts, problems, run, resume, between_steps)
 
 
-def fit_policy(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
+def fit_policy(
+    parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
+) -> TokenLedger:
     """Reinforcement learning on the problems."""
     config, collector = parts.config, parts.training_collector()
     budget = config.training.sampled_tokens
@@ -157,12 +148,15 @@ def fit_policy(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume
             config=config,
             run=run,
             on_step=bar.update,
+            between_steps=between_steps,
         )
         trainer.fit(resumed(run, trainer.checkpoints, resume))
     return trainer.ledger
 
 
-def fit_demonstrations(parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool) -> TokenLedger:
+def fit_demonstrations(
+    parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
+) -> TokenLedger:
     """Supervised fine-tuning on demonstrations of the problems (or of the files `data.traces`)."""
     config = parts.config
     protocol = config.protocol.prolonged(config.evaluation.extra_revisions)
@@ -173,7 +167,13 @@ def fit_demonstrations(parts: Assembly, problems: Sequence[Problem], run: RunDir
         rows.append(weighted_row(tokenised.trajectory, weights, tokenised.learn))
     with progress(config.training.steps, f"train {config.algo}") as bar:
         trainer = CrossEntropyTrainer(
-            model=parts.model, tokenizer=parts.tokenizer, rows=rows, config=config, run=run, on_step=bar.update
+            model=parts.model,
+            tokenizer=parts.tokenizer,
+            rows=rows,
+            config=config,
+            run=run,
+            on_step=bar.update,
+            between_steps=between_steps,
         )
         trainer.fit(resumed(run, trainer.checkpoints, resume))
     return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))

@@ -80,6 +80,7 @@ def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Co
         config=parts.config,
         run=run,
         on_step=lambda *_, **__: None,
+        between_steps=lambda step: 0.0,
     ).fit()
     return run.metrics()
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from backtrack_mrt.cli import RunRequest, load_config
+from backtrack_mrt.runlog import RunDir
 
 SHORT = [
     *("--training.steps", "4", "--training.problems_per_step", "4", "--training.group_size", "4"),
@@ -33,8 +34,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Bit for bit: metrics, sampled ids and log-probabilities of every step, tokens spent, trained weights."""
+    """Bit for bit: metrics, held-out results, sampled ids and log-probabilities of every step, tokens spent, trained
+    weights."""
     assert metrics(one) == metrics(other)
+    assert RunDir(one).evaluations() == RunDir(other).evaluations()
     for path in one.glob("trajectories/*.jsonl"):
         assert path.read_text() == (other / "trajectories" / path.name).read_text()
     tokens = [json.loads((run / "summary.json").read_text())["tokens"]["training"] for run in (one, other)]

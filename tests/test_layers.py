@@ -22,6 +22,7 @@ LAYERS = [  # low to high; a package's name stands for its modules that are not 
     "selftraining warmstart checks play trackers",
     "result tables runs comparison effects",
     "terminal model_card reports",
+    "heldout",
     "train",
     "compare warmstart_files",
     "scripts",

@@ -15,6 +15,7 @@ from short_runs import assert_same_run, request
 from backtrack_mrt.checkpoints import Checkpoints
 from backtrack_mrt.engines.hf import HFEngine
 from backtrack_mrt.errors import Interrupted, UserError
+from backtrack_mrt.heldout import HeldOut
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.train import train
 from backtrack_mrt.trainers.safety import SafeTrainer
@@ -22,7 +23,7 @@ from backtrack_mrt.trainers.safety import SafeTrainer
 # Passes over 10 problems, 4 per step, end within the third step, with the fifth, within the eighth, …
 TWELVE = (
     *("--training.steps", "12", "--training.save_every", "1", "--training.keep_checkpoints", "99"),
-    *("--data.train_size", "10", "--data.eval_size", "2"),
+    *("--data.train_size", "10", "--data.eval_size", "2", "--evaluation.every", "5"),
 )
 
 
@@ -38,7 +39,8 @@ TWELVE = (
 def test_resume_after_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str, flags: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("backtrack_mrt.train.rebuild", lambda path: None)  # reports would take most of the time
+    for module in ("train", "heldout"):  # reports would take most of the time
+        monkeypatch.setattr(f"backtrack_mrt.{module}.rebuild", lambda path: None)
     train(request(tmp_path / "whole", *TWELVE, *flags, algo=algo))
     saved = sorted((tmp_path / "whole" / "checkpoints").iterdir())
     assert len(saved) >= 12
@@ -73,6 +75,7 @@ def signal_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int
         ("mrt-rl", (), HFEngine, "generate", 24, signal.SIGINT, 130),  # in a rollout
         ("mrt-rl", (), SafeTrainer, "training_step", 4, signal.SIGTERM, 75),  # between two micro-batches
         ("grpo", ("--model.full_finetuning", "true"), SafeTrainer, "training_step", 5, signal.SIGINT, 130),
+        ("mrt-rl", ("--evaluation.every", "3"), HeldOut, "between_steps", 3, signal.SIGTERM, 75),
         ("mrt-rl", (), Checkpoints, "save", 1, signal.SIGTERM, 75),
         ("star", ("--env", "retry"), HFEngine, "generate", 9, signal.SIGTERM, 75),  # while it collects
         ("rise", ("--env", "retry"), SafeTrainer, "training_step", 5, signal.SIGTERM, 75),  # while it fits
@@ -98,7 +101,7 @@ def test_a_signal_loses_nothing(
             train(request(tmp_path / "cut", *flags, algo=algo))
     assert stop.value.code == code
     run = RunDir(tmp_path / "cut")
-    if name == "training_step":  # every whole step was saved, not only every second one
+    if name in ("training_step", "between_steps"):  # every whole step was saved, not only every second one
         assert run.metrics()[-1]["step"] == max(int(path.name[-6:]) for path in run.checkpoints.iterdir())
     train(request(tmp_path / "cut", *flags, "--resume", algo=algo))
     assert_same_run(tmp_path / "whole", tmp_path / "cut")

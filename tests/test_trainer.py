@@ -125,7 +125,7 @@ def trainer_parts(tmp_path: Path, *flags: str) -> dict[str, Any]:
     tokenizer.pad_token = tokenizer.eos_token
     run = RunDir.create(config, overwrite=True)
     parts = {"model": make_model(), "tokenizer": tokenizer, "config": config, "run": run}
-    return parts | {"on_step": lambda *_, **__: None}
+    return parts | {"on_step": lambda *_, **__: None, "between_steps": lambda step: 0.0}
 
 
 def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> dict[str, torch.Tensor]:

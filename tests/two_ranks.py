@@ -18,6 +18,7 @@ import torch
 from killed_runs import forked, wait
 from short_runs import assert_same_run, request
 
+import backtrack_mrt.heldout
 import backtrack_mrt.train
 from backtrack_mrt import processes
 from backtrack_mrt.errors import Interrupted
@@ -26,6 +27,7 @@ from backtrack_mrt.train import train
 
 FLAGS = (
     *("--training.steps", "12", "--training.save_every", "1", "--training.keep_checkpoints", "99"),
+    *("--evaluation.every", "5"),
     *("--data.train_size", "10", "--data.eval_size", "2"),  # passes over the problems end within steps, and between
 )
 
@@ -39,7 +41,8 @@ def started(algo: str, folder: Path, *flags: str) -> list[int]:
     def work(rank: str) -> None:
         os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
-        backtrack_mrt.train.rebuild = lambda path: None  # reports would take most of the time
+        for module in (backtrack_mrt.train, backtrack_mrt.heldout):
+            module.rebuild = lambda path: None  # type: ignore[attr-defined]  # reports would take most of the time
         try:
             train(request(folder, *FLAGS, *flags, algo=algo))
         except Interrupted as stop:

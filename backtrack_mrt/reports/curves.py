@@ -1,4 +1,4 @@
-"""Charts over training, read off metrics.jsonl."""
+"""Charts over training, read off metrics.jsonl and evaluations.jsonl."""
 
 from __future__ import annotations
 
@@ -88,10 +88,17 @@ SEVERAL = (  # of several runs, a line each
     ),
 )
 
+HELD_OUT = (  # name in summary.json, title, caption, axis
+    ("accuracy", "Held-out accuracy", "At the revisions that were trained, 95 % intervals over problems.", "accuracy"),
+    ("tokens", "Held-out length", "Sampled tokens per trajectory, 95 % intervals over problems.", "tokens"),
+    ("normalised_regret", "Held-out regret", "At the trained budget, 95 % intervals over problems.", "regret"),
+)
+
 
 def training_charts(runs: Mapping[str, Run]) -> list[Chart]:
     """Over the steps of one run, or over the tokens that several have sampled; without what was not logged."""
-    (first, *others), charts = runs.values(), []
+    first, *others = runs.values()
+    charts = held_out_charts(runs)
     for curve in SEVERAL if others else ONE:
         if others:
             by_run = [
@@ -103,6 +110,27 @@ def training_charts(runs: Mapping[str, Run]) -> list[Chart]:
         x_label = "tokens sampled in training" if others else "step"
         if series:
             charts.append(Chart(f"training_{curve.name}", curve.title, curve.caption, x_label, curve.y_label, series))
+    return charts
+
+
+def held_out_charts(runs: Mapping[str, Run]) -> list[Chart]:
+    """The held-out results, where there are any from while the runs trained."""
+    if not any(line["name"].startswith("step_") for run in runs.values() for line in run.evaluations):
+        return []
+    several = len(runs) > 1
+    x_label = "tokens sampled in training" if several else "step"
+    charts = []
+    for metric, title, caption, y_label in HELD_OUT:
+        series = []
+        for place, (label, run) in enumerate(runs.items()):
+            at = {0: 0.0} | (spent(run) if several else {line["step"]: float(line["step"]) for line in run.evaluations})
+            found = [line for line in run.evaluations if line[metric]["n"]]
+            x = np.array([at[line["step"]] for line in found])
+            y, low, high = (np.array([line[metric][k] for line in found], float) for k in ("mean", "low", "high"))
+            if found:
+                series.append(Series(label if several else y_label, x, y, low, high, colour=place))
+        if series:
+            charts.append(Chart(f"held_out_{metric}", title, caption, x_label, y_label, series))
     return charts
 
 

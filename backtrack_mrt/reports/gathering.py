@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.cli import config_from
-from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.metrics import Limits, Summary, summarise
+from backtrack_mrt.metrics import Summary
 from backtrack_mrt.records import read_trajectories
 from backtrack_mrt.reports.archive import Source
 from backtrack_mrt.reports.outcomes import Policy, summary_of
 from backtrack_mrt.reports.visible import visible
 from backtrack_mrt.reports.words import words_of
-from backtrack_mrt.runlog import RunDir, plain_json
+from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.runs import Run, read_run
 
 STEP = re.compile(r"step_0*(\d+)")
@@ -31,21 +29,14 @@ def any_run(path: Path) -> Run:
         return read_run(path)
     if not run.config_path.is_file():
         raise UserError("RUN", str(path), "it holds no run (no config.yaml)", "Give directories of runs.")
-    config = config_from(str(run.config_path))
-    limits = Limits.of(config.protocol, config.protocol.prolonged(config.evaluation.extra_revisions))
+    config, history = config_from(str(run.config_path)), run.metrics()
     summary: dict[str, Any] = {"algo": config.algo, "trained_revisions": config.protocol.max_answers - 1}
-    for name in ("base", "trained"):
-        file = run.trajectories / f"evaluation_{name}.jsonl"
-        if file.exists():
-            scored = read_trajectories(file)
-            found = summarise(scored, limits, first_wrong_step, config.evaluation.budgets)
-            summary[name] = plain_json(asdict(found))
-    history = run.metrics()
+    summary |= {line["name"]: line for line in run.evaluations() if line["name"] in ("base", "trained")}
     training = {
         kind: sum(row.get(f"tokens/step_{kind}") or 0 for row in history) for kind in ("sampled", "env", "prover")
     }
     summary["tokens"] = {"training": training | {"total": sum(training.values())}}
-    return Run(path, config, summary, history)
+    return Run(path, config, summary, history, run.evaluations())
 
 
 def policies(runs: Mapping[str, Sequence[Run]]) -> list[Policy]:
@@ -81,6 +72,8 @@ def sources(runs: Sequence[Run]) -> list[Source]:
                 label = f"base, seed {run.config.seed}" if several else "base"
             else:
                 told = f"step {step[1]}" if step else name.replace("_", " ")
+                if step and name != file.stem:
+                    told += " held out"
                 label = f"{whose}, {told}" if several else told
             identity = f"{run.path.name}/{file.stem}" if several else file.stem
             source = Source(visible(identity), label, read_trajectories(file), words, run.config.seed)

@@ -14,7 +14,7 @@ from trl import SFTConfig, SFTTrainer
 from backtrack_mrt.config import Config
 from backtrack_mrt.runlog import RunDir
 from backtrack_mrt.trainers.safety import SafeTrainer
-from backtrack_mrt.trainers.shared import OnStep, RunLog, shared_settings
+from backtrack_mrt.trainers.shared import BetweenSteps, OnStep, shared_settings
 from backtrack_mrt.types import FloatArray, Trajectory
 
 IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
@@ -76,6 +76,7 @@ class CrossEntropyTrainer(SafeTrainer, SFTTrainer):  # type: ignore[misc]
         config: Config,
         run: RunDir,
         on_step: OnStep,
+        between_steps: BetweenSteps,
         epochs: int | None = None,
         first_step: int = 0,
         record: Mapping[str, Any] | None = None,
@@ -89,7 +90,8 @@ class CrossEntropyTrainer(SafeTrainer, SFTTrainer):  # type: ignore[misc]
                 [dict(row) for row in in_order(rows, config.rows_per_update, epochs, config.seed)]
             ),
             data_collator=padded_rows,
-            callbacks=[RunLog(run, on_step, {}, first_step)],
+            on_step=on_step,
+            between_steps=between_steps,
         )
 
     def compute_loss(

@@ -31,7 +31,7 @@ from backtrack_mrt.rollout import trajectory_seeds
 from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.trainers.mismatch import sampled_logprobs, truncated_importance
 from backtrack_mrt.trainers.safety import SafeTrainer
-from backtrack_mrt.trainers.shared import OnStep, RunLog, shared_settings
+from backtrack_mrt.trainers.shared import BetweenSteps, OnStep, shared_settings
 from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; the version is pinned
@@ -107,6 +107,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
         config: Config,
         run: RunDir,
         on_step: OnStep,
+        between_steps: BetweenSteps,
     ) -> None:
         self.problems, self.algorithm, self.collector, self.run_config = problems, algorithm, collector, config
         self.run = run
@@ -115,7 +116,6 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
         self._scored: list[Scored] = []  # the latest rollouts: of this process, and of all
         self._everyone: list[Scored] = []
         self._bucketed: list[dict[str, Any]] | None = None
-        self._seconds: dict[str, float] = {}  # of the latest rollout, by part
         super().__init__(
             model=model,
             processing_class=tokenizer,
@@ -123,7 +123,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
             train_dataset=Dataset.from_dict({"prompt": [p.question for p in problems], "row": range(len(problems))}),
             reward_funcs=outcome_reward,
             rollout_func=self._rollout,
-            callbacks=[RunLog(run, on_step, self._seconds)],
+            on_step=on_step,
+            between_steps=between_steps,
         )
         if config.training.sampled_tokens is not None:
             self.add_callback(_StopAtBudget(self, config.training.sampled_tokens))
@@ -235,7 +236,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
             self.ledgers[-1].add(ledger)
         for kind, tokens in asdict(self.ledgers[-1]).items():
             self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
-        self._seconds.update({part: total - spent[part] for part, total in collector.seconds.items()})
+        self.seconds.update({part: total - spent[part] for part, total in collector.seconds.items()})
         trajectories = [scored.trajectory for scored in self._scored]
         filler = [self.processing_class.eos_token_id]  # TRL needs at least one token per row; masked
         return {

@@ -22,6 +22,7 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.errors import Interrupted, RunError
 from backtrack_mrt.memory import told_when_out_of_memory
 from backtrack_mrt.runlog import RunDir
+from backtrack_mrt.trainers.shared import BetweenSteps, OnStep, RunLog
 
 MOST_SKIPPED = 3  # steps in a row; then the training ends
 KEPT_BATCHES = 10  # of skipped steps, the newest
@@ -33,7 +34,8 @@ class SafeTrainer:
     """Mixed into TRL's trainers, whose methods of the same names it extends.
 
     run_config, run: the run's. first_step: updates that the run did before this training. record: what is saved with
-    its checkpoints.
+    its checkpoints. between_steps: called after every update but the last, where the run can be interrupted.
+    seconds: of the step under way, by part.
     """
 
     run_config: Config
@@ -44,13 +46,16 @@ class SafeTrainer:
     model: Any
     state: Any
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, on_step: OnStep, between_steps: BetweenSteps, **settings: Any) -> None:
         self._batches: list[Mapping[str, Any]] = []  # the micro-batches of the update under way
         self._losses_finite = True
         self._skipped = 0  # steps, in a row
         self._step_began = 0, torch.get_rng_state()  # tokens seen, and random numbers: TRL shuffles the rows of a step
         self._output_dir: Path | None = None  # of the checkpoint under way
-        super().__init__(**settings)
+        self.seconds: dict[str, float] = {}
+        self.between_steps = between_steps
+        callbacks = [RunLog(self.run, on_step, self.seconds, self.first_step)]
+        super().__init__(callbacks=callbacks, **settings)  # type: ignore[call-arg]  # TRL's trainer comes after
 
     def fit(self, checkpoint: Checkpoint | None = None) -> None:
         """Train to the end, from a checkpoint on if there is one. Whoever interrupts it finds the last whole step
@@ -85,6 +90,8 @@ class SafeTrainer:
         if not self._batches:
             self._step_began = self.state.num_input_tokens_seen, torch.get_rng_state()
             interrupts.common_safe_point()
+            if self.state.global_step and (spent := self.between_steps(self.steps_done)):
+                self.seconds["evaluate"] = spent
         interrupts.safe_point()
         settings_to_lower = ("training.micro_batch_size", "the protocol's token limits", "model.lora.r")
         with told_when_out_of_memory(self._doing, settings_to_lower):

@@ -16,6 +16,7 @@ from backtrack_mrt.runlog import RunDir
 
 BUDGET_STEPS = 4  # with a budget of sampled tokens training ends after so many times the configured steps at the latest
 OnStep = Callable[[int, Mapping[str, float]], None]  # (steps done, metrics)
+BetweenSteps = Callable[[int], float]  # updates done → seconds spent
 
 
 class RunLog(TrainerCallback):  # type: ignore[misc]
@@ -31,9 +32,11 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if not state.is_world_process_zero or "grad_norm" not in logs:
             return  # the closing log of the whole training has no step of its own
-        elapsed = time.perf_counter() - self._start
         times = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
-        times |= {"time/update": elapsed - sum(self.seconds.values()), "time/step": elapsed}
+        elapsed, evaluated = time.perf_counter() - self._start, self.seconds.pop("evaluate", 0.0)  # not of the step
+        update = elapsed - evaluated - sum(self.seconds.values())
+        times |= {"time/update": update, "time/step": elapsed - evaluated}
+        self.seconds.clear()
         self.run.log(self.first_step + state.global_step, logs | times)
         state.log_history.clear()  # it would grow in memory and in every checkpoint; the run's log has it all
         self.on_step(1, logs | times | {"step": state.global_step})
