@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from backtrack_mrt import processes
 from backtrack_mrt.assembly import Assembly
@@ -18,12 +18,19 @@ from backtrack_mrt.types import Problem
 
 @dataclass
 class HeldOut:
-    """Evaluates the policy as it is on the held-out `problems`. `ledger`: what that cost."""
+    """Evaluates the policy as it is on the held-out `problems`."""
 
     parts: Assembly
     problems: Sequence[Problem]
     run: RunDir
-    ledger: TokenLedger = field(default_factory=TokenLedger)
+
+    @property
+    def ledger(self) -> TokenLedger:
+        """The tokens of all evaluations so far, also before a resume."""
+        total = TokenLedger()
+        for line in self.run.evaluations():
+            total.add(TokenLedger(**line["ledger"]))
+        return total
 
     def evaluate(self, name: str, step: int) -> Summary:
         """All that the config asks for, after so many updates."""
@@ -48,8 +55,9 @@ class HeldOut:
         there."""
         collector = self.parts.collector(config.protocol, with_values=True)
         summary = measure(config, collector, self.problems, first_wrong_step, name, self.run.trajectories)
-        for spent in processes.gathered([collector.ledger]):
-            self.ledger.add(spent)
+        spent = TokenLedger()
+        for ledger in processes.gathered([collector.ledger]):
+            spent.add(ledger)
         if processes.is_main():
-            self.run.log_evaluation(step, name, asdict(summary))
+            self.run.log_evaluation(step, name, asdict(summary) | {"ledger": asdict(spent)})
         return summary

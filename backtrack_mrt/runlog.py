@@ -2,7 +2,7 @@
 
 config.yaml                      the resolved config; `--config` takes it
 metrics.jsonl                    one JSON object per step, `step` first; what is not a finite number is null
-evaluations.jsonl                one JSON object per evaluation: `step`, `name`, and the results as in summary.json
+evaluations.jsonl                one JSON object per evaluation: `step`, `name`, results as in summary.json, `ledger`
 trajectories/step_000010.jsonl   the rollouts of a step, one per line (`backtrack_mrt.records`)
 checkpoints/step_000016/         see `backtrack_mrt.checkpoints`
 collected/                       what self-training collected: see `backtrack_mrt.selftraining`

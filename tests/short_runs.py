@@ -40,7 +40,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert RunDir(one).evaluations() == RunDir(other).evaluations()
     for path in one.glob("trajectories/*.jsonl"):
         assert path.read_text() == (other / "trajectories" / path.name).read_text()
-    tokens = [json.loads((run / "summary.json").read_text())["tokens"]["training"] for run in (one, other)]
+    tokens = [json.loads((run / "summary.json").read_text())["tokens"] for run in (one, other)]
     assert tokens[0] == tokens[1]
     ours, theirs = weights(one), weights(other)
     assert ours.keys() == theirs.keys()
