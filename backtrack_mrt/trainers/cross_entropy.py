@@ -57,12 +57,11 @@ def in_order(rows: Sequence[Row], per_update: int, epochs: int | None, seed: int
     tokens: `star` gains more (docs/measurements.md).
     """
     lengths = [len(row["input_ids"]) for row in rows]
+    updates, waiting = list[list[int]](), list[int]()
     if epochs is None:
-        starts = range(0, len(rows), per_update)
-        updates = [range(k, min(k + per_update, len(rows))) for k in starts]
-        return [rows[i] for update in updates for i in sorted(update, key=lengths.__getitem__)]
-    updates, waiting = [], list[int]()
-    for epoch in range(epochs):
+        whole = range(len(rows))
+        updates = [sorted(whole[k : k + per_update], key=lengths.__getitem__) for k in whole[::per_update]]
+    for epoch in range(epochs or 0):
         generator = np.random.default_rng((seed, epoch))
         waiting += generator.permutation(len(rows)).tolist()
         full = len(waiting) - len(waiting) % per_update
