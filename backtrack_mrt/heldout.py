@@ -16,7 +16,7 @@ from backtrack_mrt.runlog import RunDir, TokenLedger
 from backtrack_mrt.types import Problem
 
 
-@dataclass
+@dataclass(frozen=True)
 class HeldOut:
     """Evaluates the policy as it is on the held-out `problems`."""
 
