@@ -52,6 +52,7 @@ def with_run_options(parser: Parser) -> Parser:
     return parser
 
 
+# Their names: what is said with these is not saved with the config.
 _RUN_OPTIONS = frozenset(vars(with_run_options(Parser()).parse_args([])))
 
 

@@ -34,7 +34,8 @@ class SafeTrainer:
     """Mixed into TRL's trainers, whose methods of the same names it extends.
 
     run_config, run: the run's. first_step: updates that the run did before this training. record: what is saved with
-    its checkpoints. between_steps: called after every update but the last, where the run can be interrupted.
+    its checkpoints. between_steps: called after every update of this training but the last, where it can be
+    interrupted.
     seconds: of the step under way, by part.
     """
 
