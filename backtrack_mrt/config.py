@@ -6,6 +6,7 @@ between two runs that are compared.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -302,3 +303,21 @@ class Config(Section):
         if engine.type == "vllm" and not model.full_finetuning and model.lora.r > 512:
             reason = "vLLM takes adapters up to rank 512"
             raise UserError("model.lora.r", model.lora.r, reason, "Lower it, or set engine.type to hf.")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A config and what to do with it. The options are no part of the config: they are not saved with the run."""
+
+    config: Config
+    resume: bool = False
+    overwrite: bool = False
+    accept_changes: bool = False  # of the config, when resuming
+    dry_run: str | None = None  # the device to plan for
+    compare: tuple[str, ...] = ()  # further algorithms, see `comparison_requests`
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def if_in_use(self) -> dict[str, bool]:
+        """What to do with a run that is there already, as `RunDir` takes it."""
+        return {"resume": self.resume, "overwrite": self.overwrite, "accept_changes": self.accept_changes}

@@ -9,7 +9,7 @@ chosen plug-in become part of the config, so one file serves every ``--algo``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,11 +17,19 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError, create_model
 
+from backtrack_mrt import plugins
+from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.protocol import EpisodeProtocol
 
 PLUGIN_SECTIONS = {"algorithm": "algo", "protocol": "env"}  # section: the field that names the plug-in
+PLUGINS: dict[str, tuple[str, type[BaseModel]]] = {  # by the field that names them: package and base class
+    "algo": ("backtrack_mrt.algos", Algorithm),
+    "env": ("backtrack_mrt.envs", EpisodeProtocol),
+}
 
 
 @dataclass(frozen=True)
@@ -197,3 +205,92 @@ def _same(name: str, other: str) -> bool:
 
 def _below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(f"{prefix}.")
+
+
+def load(path: str) -> Config:
+    """The config saved in a YAML file. Raises UserError for whatever is wrong in it."""
+    layer = read_layer(path)
+    chosen = {field: chosen_plugin(field, None, [layer]) for field in PLUGIN_SECTIONS.values()}
+    return resolve(schema_for(chosen, [layer]), [layer], chosen)
+
+
+def resolve(schema: type[Config], layers: Sequence[Layer], chosen: Mapping[str, str]) -> Config:
+    """The layers merged, left to right, and validated. Raises UserError naming where the mistake was said."""
+    for layer in layers:
+        check_all_plugins(layer)
+    layers = [choose(layer, chosen) for layer in layers]
+    values: dict[str, Any] = {section: {} for section in PLUGIN_SECTIONS}
+    for layer in layers:
+        values = merge(values, checked(layer.values, schema, layer, field_paths(schema)))
+    return _validated(schema, values | dict(chosen), layers)
+
+
+def chosen_plugin(field: str, flag: str | None, layers: Sequence[Layer]) -> str:
+    """The name of the plug-in: from its flag, else the last file that names it, else the default."""
+    named = [layer.values[field] for layer in layers if field in layer.values]
+    name = flag if flag is not None else named[-1] if named else Config.model_fields[field].default
+    if not isinstance(name, str):
+        raise UserError(field, name, "not a name", "Write the name of one plug-in; see --help.")
+    return name
+
+
+def schema_for(chosen: Mapping[str, str], layers: Sequence[Layer]) -> type[Config]:
+    """`Config` with the concrete classes of the chosen plug-ins in place of the abstract ones."""
+    fields: dict[str, Any] = {}
+    for section, field in PLUGIN_SECTIONS.items():
+        package, base = PLUGINS[field]
+        fields[section] = (plugins.load(package, chosen[field], base, _at(field, layers)), ...)
+    return create_model("Config", __base__=Config, **fields)
+
+
+def check_all_plugins(layer: Layer) -> None:
+    """Settings of plug-ins that are not chosen this time must be right as well."""
+    for section, field in PLUGIN_SECTIONS.items():
+        several = layer.values.get(f"{section}s")
+        for name, settings in several.items() if isinstance(several, dict) else ():
+            package, base = PLUGINS[field]
+            prefix = f"{section}s.{name}"
+            plugin = plugins.load(package, name, base, f"{prefix} ({layer.place(prefix)})")
+            known = field_paths(plugin, f"{prefix}.")
+            if isinstance(settings, dict):
+                checked(settings, plugin, layer, known, f"{prefix}.")
+            try:
+                plugin.model_validate({} if settings is None else settings)
+            except ValidationError as error:
+                raise _told(error, plugin, [layer], f"{prefix}.") from error
+
+
+def _validated(schema: type[Config], values: dict[str, Any], layers: Sequence[Layer]) -> Config:
+    """The config, as a plain `Config`: two of them are equal if all their values are."""
+    try:
+        concrete = schema.model_validate(values)
+    except ValidationError as error:
+        raise _told(error, schema, layers) from error
+    except UserError as error:  # a rule across fields
+        raise UserError(_at(error.field, layers), error.value, error.reason, error.remedy) from error
+    return Config(**{name: getattr(concrete, name) for name in Config.model_fields})
+
+
+def _told(error: ValidationError, model: type[BaseModel], layers: Sequence[Layer], prefix: str = "") -> UserError:
+    """The first mistake that pydantic found, in the words of the user's files."""
+    first = error.errors()[0]
+    known = set(field_paths(model))
+    parts = [str(part) for part in first["loc"]]
+    path = next((p for n in range(len(parts), 0, -1) if (p := ".".join(parts[:n])) in known), ".".join(parts))
+    field: Any = None
+    cursor: type[BaseModel] | None = model
+    for part in path.split("."):
+        field = cursor.model_fields.get(part) if cursor else None
+        cursor = section_of(field.annotation) if field is not None else None
+    if len(inner := parts[path.count(".") + 1 :]) > 1 and (named := named_section_of(field.annotation)):
+        path, field = f"{path}.{inner[0]}.{inner[1]}", named.model_fields.get(inner[1])
+    meaning = f"It is: {field.description}." if field is not None and field.description else "See --help."
+    reason = str(first["msg"])
+    value = None if first["type"] == "missing" else first["input"]
+    return UserError(_at(prefix + path, layers), value, reason[:1].lower() + reason[1:], meaning)
+
+
+def _at(path: str, layers: Sequence[Layer]) -> str:
+    """`path` with the place where its value was said, if anyone said it."""
+    said = next((layer.places[path] for layer in reversed(layers) if path in layer.places), None)
+    return f"{path} ({said})" if said else path

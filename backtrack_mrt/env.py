@@ -14,26 +14,50 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import gymnasium
 from gymnasium.error import ResetNeeded
 
 from backtrack_mrt import plugins
-from backtrack_mrt.chat import ByteChat, Chat
 from backtrack_mrt.data import signs
-from backtrack_mrt.dialogue import Dialogue
 from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.grading import Grader
-from backtrack_mrt.prompting import Prompts, load_prompts
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
-from backtrack_mrt.spaces import TextSpace
-from backtrack_mrt.trace import render_trace
+from backtrack_mrt.rollouts.chat import ByteChat, Chat
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.prompts import Prompts, load_prompts
+from backtrack_mrt.runs.trace import render_trace
 from backtrack_mrt.types import Completion, Finish, FloatArray, Problem, StopReason, TokenIds, Trajectory
 
 Action = str | Completion
 Grade = Callable[[Problem, str | None], str]
 PROTOCOLS = "backtrack_mrt.envs"
+
+
+class TextSpace(gymnasium.Space[Any]):
+    """Texts of any length in any script (`gymnasium.spaces.Text` wants both to be bounded). With `completions` also a
+    `Completion`: the tokens that a policy sampled."""
+
+    LONGEST_DRAWN: ClassVar[int] = 64
+
+    def __init__(self, completions: bool = False) -> None:
+        super().__init__()
+        self.completions = completions
+
+    def contains(self, x: object) -> bool:
+        return isinstance(x, str) or (self.completions and isinstance(x, Completion))
+
+    def sample(self, mask: None = None, probability: None = None) -> str:
+        """Up to 64 printable ASCII characters."""
+        length = self.np_random.integers(self.LONGEST_DRAWN + 1)
+        return "".join(map(chr, self.np_random.integers(32, 127, size=length)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TextSpace) and other.completions == self.completions
+
+    def __repr__(self) -> str:
+        return f"TextSpace(completions={self.completions})"
 
 
 class EpisodeEnv(gymnasium.Env[str, Any]):

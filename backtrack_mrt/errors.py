@@ -24,7 +24,7 @@ class RunError(Exception):
 
 
 class Interrupted(BaseException):
-    """Somebody asked the program to stop. Raised at a safe point only: see `backtrack_mrt.interrupts`."""
+    """Somebody asked the program to stop. Raised at a safe point only: see `backtrack_mrt.runs.interrupts`."""
 
     def __init__(self, code: int) -> None:
         self.code = code

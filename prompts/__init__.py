@@ -1,1 +1,1 @@
-"""Prompt files, ``<protocol>/<style>/<phase>.md``; read by `backtrack_mrt.prompting`."""
+"""Prompt files, ``<protocol>/<style>/<phase>.md``; read by `backtrack_mrt.rollouts.prompts`."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backtrack_mrt.audit import Audit, audit
 from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.evaluation.audit import Audit, audit
 from backtrack_mrt.grading import Verdict
-from backtrack_mrt.records import read_trajectories
-from backtrack_mrt.trace import inline
+from backtrack_mrt.runs.records import read_trajectories
+from backtrack_mrt.runs.trace import inline
 
 
 def main() -> int:

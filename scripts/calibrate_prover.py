@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from backtrack_mrt.cli import load_config
+from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.errors import run_main
 
@@ -17,9 +17,9 @@ def main() -> None:
     config = load_config(sys.argv[1:], description=__doc__).config
     data = config.data
     problems = load_problems(data.eval, data.eval_size, data.seed, field="data.eval", sets=data.sets)
-    from backtrack_mrt.assembly import assemble  # late: a mistake in the config must not wait for torch
-    from backtrack_mrt.calibration import calibrate
-    from backtrack_mrt.evaluate import evaluate
+    from backtrack_mrt.evaluation.calibration import calibrate
+    from backtrack_mrt.evaluation.evaluate import evaluate
+    from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
     from backtrack_mrt.types import Sampling, StopReason
 
     parts = assemble(config)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backtrack_mrt.comparison import Comparison
 from backtrack_mrt.errors import run_main
+from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.reports.build import report_comparison
-from backtrack_mrt.runs import read_run
+from backtrack_mrt.runs.finished import read_run
 
 
 def main() -> None:

@@ -20,15 +20,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backtrack_mrt.cli import load_config
+from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError, run_main
-from backtrack_mrt.metrics import Limits, Summary
-from backtrack_mrt.model_files import resolve
-from backtrack_mrt.runlog import plain_json
-from backtrack_mrt.tables import rivalry_table, tables
+from backtrack_mrt.evaluation.metrics.summary import Limits, Summary
+from backtrack_mrt.evaluation.tables import rivalry_table, tables
+from backtrack_mrt.policy.files import resolve
+from backtrack_mrt.runs.directory import plain_json
 
 
 def main() -> None:
@@ -45,8 +45,8 @@ def main() -> None:
     limits = Limits.of(config.protocol, config.protocol.prolonged(config.evaluation.extra_revisions))
     found = {"config": config.resolved()}
     if options.traces:
-        from backtrack_mrt.analysis import read_graded, rivalry
-        from backtrack_mrt.metrics import summarise
+        from backtrack_mrt.evaluation.metrics.summary import summarise
+        from backtrack_mrt.evaluation.rivals import read_graded, rivalry
 
         files = [path for path in (options.traces, options.against) if path]
         read = [read_graded(path) for path in files]
@@ -98,8 +98,8 @@ def evaluate_model(config: Config, save: Path | None) -> Summary:
     resolve(config.model)
     problems = load_problem_sets(config.data)
     print("".join(f"{note}\n" for note in problems.notes), end="")
-    from backtrack_mrt.assembly import assemble  # late: a mistake in the config must not wait for torch
-    from backtrack_mrt.evaluate import measure
+    from backtrack_mrt.evaluation.evaluate import measure
+    from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
 
     parts = assemble(config)
     if save is not None:

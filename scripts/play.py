@@ -17,15 +17,15 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from backtrack_mrt.cli import load_config
+from backtrack_mrt.cli.game import Game
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.terminal import Session, check_appendable, choose
 from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.grading import Grader, check_gold
-from backtrack_mrt.model_files import resolve
-from backtrack_mrt.models import load_tokenizer
-from backtrack_mrt.play import Game
-from backtrack_mrt.prompting import load_prompts
-from backtrack_mrt.terminal import Session, check_appendable, choose
+from backtrack_mrt.policy.files import resolve
+from backtrack_mrt.policy.models import load_tokenizer
+from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.types import Problem
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     first = first or choose(problems, options.problem)
     if options.save:
         check_appendable(options.save, "--save")
-    from backtrack_mrt.assembly import assemble, dialogue_with  # late: a mistake must not wait for torch
+    from backtrack_mrt.rollouts.assembly import assemble, dialogue_with  # late: a mistake must not wait for torch
 
     with ExitStack() as stack:
         if options.no_model:

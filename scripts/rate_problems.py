@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from backtrack_mrt.cli import load_config
+from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError, run_main
-from backtrack_mrt.model_files import resolve
-from backtrack_mrt.progress import progress
+from backtrack_mrt.policy.files import resolve
+from backtrack_mrt.runs.progress import progress
 
 
 def main() -> None:
@@ -36,8 +36,8 @@ def main() -> None:
     resolve(config.model)
     found = load_problem_sets(config.data.model_copy(update={"v0": None}))
     print("".join(f"{note}\n" for note in found.notes), end="")
-    from backtrack_mrt.assembly import assemble  # late: a mistake in the config must not wait for torch
-    from backtrack_mrt.rating import first_values, rate
+    from backtrack_mrt.evaluation.prover_values import first_values, rate
+    from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
 
     parts = assemble(config)
     values = partial(first_values, protocol=config.protocol, dialogue=parts.dialogue, prover=parts.prover())

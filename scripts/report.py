@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backtrack_mrt.comparison import Comparison
 from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.reports.build import report_comparison, report_run, report_traces
-from backtrack_mrt.runs import read_run
+from backtrack_mrt.runs.finished import read_run
 
 
 def main() -> None:

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from backtrack_mrt.comparison import Comparison
-from backtrack_mrt.effects import effects, table
+from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS
 from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.evaluation.comparison import Comparison
+from backtrack_mrt.evaluation.effects import effects, table
 from backtrack_mrt.reports.build import FIGURES, report_comparison
-from backtrack_mrt.runs import read_run
-from backtrack_mrt.stitching import PROTOCOLS
+from backtrack_mrt.runs.finished import read_run
 
 SCRIPTS = Path(__file__).parent
 REFERENCE, OTHERS = "mrt-rl", ["grpo", "length-penalty", "star", "rise", "mrt-star"]

@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from backtrack_mrt.errors import UserError, run_main
-from backtrack_mrt.records import read_trajectories
-from backtrack_mrt.trace import render_trace
+from backtrack_mrt.runs.records import read_trajectories
+from backtrack_mrt.runs.trace import render_trace
 
 
 def main() -> None:

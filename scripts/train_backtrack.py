@@ -10,11 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backtrack_mrt import processes
-from backtrack_mrt.cli import RunRequest, comparison_requests, load_config
+from backtrack_mrt.cli.request import comparison_requests, load_config
+from backtrack_mrt.config import RunRequest
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.planning import plan
-from backtrack_mrt.roofline import device
+from backtrack_mrt.runs import processes
+from backtrack_mrt.training.plan import plan
+from backtrack_mrt.training.roofline import device
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     if request.compare or request.seeds:
         compare_algorithms(request)
         return
-    from backtrack_mrt.train import train  # late: a mistake in the config must not wait for torch
+    from backtrack_mrt.training.train import train  # late: a mistake in the config must not wait for torch
 
     result = train(request)
     if processes.is_main():
@@ -41,8 +42,8 @@ def compare_algorithms(first: RunRequest) -> None:
     requests = comparison_requests(sys.argv[1:])
     algos = [request.config.algo for request in requests]
     folder = Path(first.config.output_dir or f"runs/{first.config.env}-{'-'.join(algos)}")
-    from backtrack_mrt.compare import compare
     from backtrack_mrt.reports.build import report_comparison
+    from backtrack_mrt.training.compare import compare
 
     comparison = compare(requests, first.seeds or (first.config.seed,), folder)
     if processes.is_main():

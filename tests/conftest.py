@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from backtrack_mrt.chat import ChatFormat
+from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.types import Problem
 
-pytest_plugins = ["engine_subjects"]
+pytest_plugins = ["support.engine_subjects"]
 
 settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True)
 settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from fuzz_targets import TARGETS, odd_json, seeds
+from support.fuzz_targets import TARGETS, odd_json, seeds
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "fuzz.py"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "dev" / "fuzz.py"
 
 
 @pytest.mark.parametrize("target", TARGETS)

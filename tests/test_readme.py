@@ -13,11 +13,11 @@ import pytest
 
 import backtrack_mrt.algos
 import backtrack_mrt.envs
-from backtrack_mrt import prompting
-from backtrack_mrt.cli import load_config
+from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.env import EpisodeEnv
-from backtrack_mrt.prompting import load_prompts
-from backtrack_mrt.train import train
+from backtrack_mrt.rollouts import prompts as prompting
+from backtrack_mrt.rollouts.prompts import load_prompts
+from backtrack_mrt.training.train import train
 from backtrack_mrt.types import Problem
 
 ROOT = Path(__file__).parent.parent

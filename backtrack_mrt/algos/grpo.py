@@ -7,8 +7,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm
-from backtrack_mrt.credit import outcome_advantages
+from backtrack_mrt.algos.base import Algorithm, outcome_advantages
 from backtrack_mrt.types import FloatArray, Group
 
 

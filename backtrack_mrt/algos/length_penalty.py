@@ -7,8 +7,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm
-from backtrack_mrt.credit import length_penalised, outcome_advantages
+from backtrack_mrt.algos.base import Algorithm, length_penalised, outcome_advantages
 from backtrack_mrt.types import FloatArray, Group
 
 

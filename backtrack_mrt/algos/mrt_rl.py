@@ -7,8 +7,15 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm, Collection, Independent, TerminateOrContinue
-from backtrack_mrt.credit import outcome_advantages, progress_to_go, turn_progress
+from backtrack_mrt.algos.base import (
+    Algorithm,
+    Collection,
+    Independent,
+    TerminateOrContinue,
+    outcome_advantages,
+    progress_to_go,
+    turn_progress,
+)
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 

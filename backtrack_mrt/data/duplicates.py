@@ -4,7 +4,7 @@ Two questions are the same if they have the same words: case, spacing and punctu
 of another if the two share half of the runs of eight words of the one that has fewer. That finds a sentence put in
 front, a formula typeset differently, a template with one other number. A single shared run, even a long one, says
 little: it may be a phrase of the trade ("where m and n are relatively prime positive integers. Find m + n").
-docs/measurements.md has the counts; `scripts/count_duplicates.py` reproduces them.
+docs/measurements.md has the counts; `scripts/dev/count_duplicates.py` reproduces them.
 """
 
 from __future__ import annotations

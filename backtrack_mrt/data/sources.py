@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.hub import rely_on_cache_if_unreachable
+from backtrack_mrt.runs.hub import rely_on_cache_if_unreachable
 
 Row = tuple[str, Any]  # where it stands (file:line), its columns: a mapping, if the row is as it should be
 

@@ -1,1 +1,1 @@
-"""Engines: what samples from the policy."""
+"""Nothing but the path by which the commands of running vLLM servers name `Draws`."""

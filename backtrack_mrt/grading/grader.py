@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
-from backtrack_mrt.grading.compare import Ask, judge
 from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.grading.guards import MAX_CHARS, MAX_DIGITS
+from backtrack_mrt.grading.judge import Ask, judge
 from backtrack_mrt.grading.pool import Limits, WorkerPool
 from backtrack_mrt.grading.verdict import Verdict
 

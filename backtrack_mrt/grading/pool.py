@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.grading.compare import Ask
+from backtrack_mrt.grading.judge import Ask
 from backtrack_mrt.grading.verdict import Verdict
 
 START_LIMIT_S = 60.0  # importing math-verify takes 0.4 s on an idle machine and much longer on a cold or busy one

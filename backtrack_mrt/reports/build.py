@@ -12,9 +12,8 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from backtrack_mrt.analysis import read_graded
-from backtrack_mrt.comparison import Comparison
-from backtrack_mrt.durable import replacing
+from backtrack_mrt.evaluation.comparison import Comparison
+from backtrack_mrt.evaluation.rivals import read_graded
 from backtrack_mrt.reports import rendering
 from backtrack_mrt.reports.archive import Source, archive, shared_out
 from backtrack_mrt.reports.charts import Chart
@@ -23,7 +22,8 @@ from backtrack_mrt.reports.gathering import any_run, policies, sources
 from backtrack_mrt.reports.outcomes import outcome_charts, outcome_table
 from backtrack_mrt.reports.reading import TraceView
 from backtrack_mrt.reports.visible import visible
-from backtrack_mrt.runs import Run
+from backtrack_mrt.runs.durable import replacing
+from backtrack_mrt.runs.finished import Run
 
 REPORT, FIGURES = "report.html", "figures"
 MOST_TRACES = 10_000  # in one file

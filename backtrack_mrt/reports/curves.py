@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backtrack_mrt.reports.charts import Chart, Series
-from backtrack_mrt.runs import Run
+from backtrack_mrt.runs.finished import Run
 
 Rows = Sequence[Mapping[str, Any]]
 

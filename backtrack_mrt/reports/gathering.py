@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backtrack_mrt.cli import config_from
+from backtrack_mrt.config_files import load
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.metrics import Summary
-from backtrack_mrt.records import read_trajectories
+from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.reports.archive import Source
 from backtrack_mrt.reports.outcomes import Policy, summary_of
 from backtrack_mrt.reports.visible import visible
 from backtrack_mrt.reports.words import words_of
-from backtrack_mrt.runlog import RunDir
-from backtrack_mrt.runs import Run, read_run
+from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.finished import Run, read_run
+from backtrack_mrt.runs.records import read_trajectories
 
 STEP = re.compile(r"step_0*(\d+)")
 
@@ -29,7 +29,7 @@ def any_run(path: Path) -> Run:
         return read_run(path)
     if not run.config_path.is_file():
         raise UserError("RUN", str(path), "it holds no run (no config.yaml)", "Give directories of runs.")
-    config, history = config_from(str(run.config_path)), run.metrics()
+    config, history = load(str(run.config_path)), run.metrics()
     summary: dict[str, Any] = {"algo": config.algo, "trained_revisions": config.protocol.max_answers - 1}
     summary |= {line["name"]: line for line in run.evaluations() if line["name"] in ("base", "trained")}
     training = {

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from backtrack_mrt.metrics import Estimate, Summary
+from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
+from backtrack_mrt.evaluation.metrics.summary import Summary
+from backtrack_mrt.evaluation.result import rows
 from backtrack_mrt.reports.charts import Chart, Series
-from backtrack_mrt.result import rows
-from backtrack_mrt.runs import over_seeds
 
 
 @dataclass(frozen=True)

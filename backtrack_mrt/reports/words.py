@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.model_files import hub_file, resolve
+from backtrack_mrt.policy.files import hub_file, resolve
 
 FILE = "tokenizer.json"
 

@@ -1,0 +1,1 @@
+"""What is typed: commands, flags, the terminal session."""

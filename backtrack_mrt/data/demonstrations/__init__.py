@@ -1,0 +1,1 @@
+"""Demonstrations: trajectories to learn from, generated, stitched or read."""

@@ -1,0 +1,1 @@
+"""Measures: what a policy is worth, with intervals."""

@@ -1,0 +1,218 @@
+"""Finished runs side by side: numbers over seeds, differences paired by seed, the table."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
+from backtrack_mrt.runs.directory import plain_json
+from backtrack_mrt.runs.finished import Run, mean_of
+from backtrack_mrt.types import FloatArray
+
+COMPARED = {  # what is put side by side: where it is in summary.json, by its name in the table
+    "final accuracy": ("trained", "accuracy"),
+    "accuracy, prolonged": ("trained", "accuracy_prolonged"),
+    "first attempt": ("trained", "acc_at_turn", 0),
+    "tokens": ("trained", "tokens"),
+    "regret": ("trained", "normalised_regret"),
+    "wrong → right": ("trained", "wrong_to_right"),
+    "right → wrong": ("trained", "right_to_wrong"),
+    "right step": ("trained", "backtrack_right_share"),
+    "backtracks": ("trained", "backtracks"),
+}
+SHARED = ("env", "prompt_style", "protocol", "model", "data", "prover", "evaluation")  # must be equal to be compared
+
+
+class Comparison:
+    """Runs by algorithm and seed. The first label is the reference of the differences.
+
+    Raises UserError for runs that are not comparable: other data, model, protocol, prover or evaluation, an algorithm
+    without a seed that the others have, or one seed twice.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        if not runs:
+            raise UserError("run", None, "nothing to compare", "Give directories of finished runs.")
+        self.runs: dict[str, list[Run]] = defaultdict(list)
+        for run in runs:
+            self.runs[run.label].append(run)
+        first = runs[0]
+        for run in runs:
+            for section in SHARED:
+                ours, theirs = (section_of(c, section) for c in (first.config, run.config))
+                if ours != theirs:
+                    reason = f"its {section} differs from that of {first.path}: {differences(ours, theirs)}"
+                    raise UserError("run", str(run.path), reason, "Compare runs that differ in the algorithm only.")
+        self.seeds = [run.config.seed for run in self.runs[first.label]]
+        for label, members in self.runs.items():
+            seeds = [run.config.seed for run in members]
+            if sorted(seeds) != sorted(set(self.seeds)):
+                reason = f"seeds {seeds} where {first.label} has {self.seeds}"
+                raise UserError("run", label, reason, "Compare runs with the same seeds, each once.")
+            members.sort(key=lambda run: self.seeds.index(run.config.seed))
+
+    @property
+    def reference(self) -> str:
+        """The label of the first algorithm."""
+        return next(iter(self.runs))
+
+    def estimate(self, label: str, value: Callable[[Run], float]) -> Estimate:
+        """Mean of a number over the seeds of an algorithm."""
+        return over_seeds([value(run) for run in self.runs[label]])
+
+    def difference(self, label: str, value: Callable[[Run], float], to: str | None = None) -> Estimate:
+        """The same number minus that of the reference (or of `to`), paired by seed."""
+        pairs = zip(self.runs[label], self.runs[to or self.reference], strict=True)
+        return over_seeds([value(ours) - value(theirs) for ours, theirs in pairs])
+
+    def tokens_apart(self) -> float:
+        """The largest relative difference in sampled tokens between an algorithm and the reference, over all seeds.
+        Algorithms that sample nothing (sft) are left out."""
+        apart = [
+            abs(run.sampled_tokens / reference.sampled_tokens - 1)
+            for members in self.runs.values()
+            for run, reference in zip(members, self.runs[self.reference], strict=True)
+            if run.sampled_tokens
+        ]
+        return max(apart)
+
+    def as_json(self) -> dict[str, Any]:
+        """comparison.json."""
+        return {
+            "reference": self.reference,
+            "seeds": self.seeds,
+            "sampled_tokens_apart": self.tokens_apart(),
+            "algorithms": {label: dict(self._numbers(label)) for label in self.runs},
+        }
+
+    def _numbers(self, label: str) -> Iterator[tuple[str, Any]]:
+        yield "runs", [run.path.name for run in self.runs[label]]
+        numbers: dict[str, Callable[[Run], float]] = {name: at(*place) for name, place in COMPARED.items()}
+        numbers |= {"gain over the base": gain, "token efficiency over the base": efficiency}
+        for name, value in numbers.items():
+            yield (
+                name,
+                {
+                    "mean": asdict(self.estimate(label, value)),
+                    "difference": asdict(self.difference(label, value)),
+                    "runs": [value(run) for run in self.runs[label]],
+                },
+            )
+        for kind in ("sampled", "env", "prover"):
+            tokens = [run.summary["tokens"]["training"][kind] for run in self.runs[label]]
+            yield f"training tokens, {kind}", tokens
+        yield "training seconds", [run.summary["seconds"]["train"] for run in self.runs[label]]
+
+    def rows(self) -> list[list[str]]:
+        """The table: one row per algorithm, the base first."""
+        header = ["algorithm", *COMPARED, "gain", f"gain − {self.reference}'s", "sampled tokens", "prover tokens", "s"]
+        base = [_cell(self.estimate(self.reference, at("base", *place[1:]))) for place in COMPARED.values()]
+        rows = [header, ["base", *base, "", "", "", "", ""]]
+        for label, members in self.runs.items():
+            numbers = [_cell(self.estimate(label, at(*place))) for place in COMPARED.values()]
+            gains = [_cell(self.estimate(label, gain), "+"), _cell(self.difference(label, gain), "+")]
+            ledgers = [run.summary["tokens"]["training"] for run in members]
+            costs = [f"{np.mean([ledger[kind] for ledger in ledgers]):,.0f}" for kind in ("sampled", "prover")]
+            seconds = f"{np.mean([run.summary['seconds']['train'] for run in members]):.0f}"
+            rows.append([label, *numbers, *gains, *costs, seconds])
+        return rows
+
+    def markdown(self) -> str:
+        """comparison.md."""
+        header, *rows = self.rows()
+        first = next(iter(self.runs.values()))[0]
+        trained, prolonged = (first.summary["base"][k]["n"] for k in ("accuracy", "accuracy_prolonged"))
+        lines = [
+            f"# {' · '.join(self.runs)}",
+            "",
+            f"{first.config.env} on {', '.join(first.config.data.eval)}: n = {trained} trajectories per run "
+            f"({prolonged} prolonged), seeds {', '.join(map(str, self.seeds))}. Mean over seeds with the 95 % Student "
+            "interval over seeds" + (" (one seed: no interval)." if len(self.seeds) < 2 else "."),
+            f"Sampled tokens in training differ by at most {100 * self.tokens_apart():.1f} %; the prover's are counted "
+            "beside.",
+            "",
+            *("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)),
+        ]
+        return "\n".join(lines) + "\n"
+
+    def table(self) -> Table:
+        """For the terminal."""
+        header, *rows = self.rows()
+        table = Table(title=f"seeds {', '.join(map(str, self.seeds))}; 95 % intervals over seeds")
+        for column in header:
+            table.add_column(column, justify="left" if column == "algorithm" else "right")
+        for row in rows:
+            table.add_row(*row)
+        return table
+
+    def write(self, folder: Path) -> None:
+        """comparison.json and comparison.md."""
+        folder.mkdir(parents=True, exist_ok=True)
+        data = json.dumps(plain_json(self.as_json()), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / "comparison.json").write_text(data + "\n", encoding="utf-8")
+        (folder / "comparison.md").write_text(self.markdown(), encoding="utf-8")
+
+
+def efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:
+    """Tokens that the other policy (`than`, or the run's own base) needs / tokens that the trained policy needs for the
+    same accuracy: `share` of the lower of their two highest."""
+    summaries = [run.summary["base"] if than is None else than.summary["trained"], run.summary["trained"]]
+    curves = [
+        tuple(np.array([mean_of(point) for point in summary["curve"][name]]) for name in ("accuracy", "tokens"))
+        for summary in summaries
+    ]
+    level = share * min(accuracy.max() for accuracy, _ in curves)
+    theirs, ours = (_tokens_for(level, accuracy, tokens) for accuracy, tokens in curves)
+    return theirs / ours
+
+
+def _tokens_for(level: float, accuracy: FloatArray, tokens: FloatArray) -> float:
+    """Where the curve first reaches `level`, by linear interpolation."""
+    after = int(np.argmax(accuracy >= level))
+    if after == 0:
+        return float(tokens[0])
+    return float(np.interp(level, accuracy[after - 1 : after + 1], tokens[after - 1 : after + 1]))
+
+
+def section_of(config: Config, section: str) -> Any:
+    """A section as plain data."""
+    return config.resolved()[section]
+
+
+def differences(ours: Any, theirs: Any) -> str:
+    """What two values or sections do not have in common, in words."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return "; ".join(
+            f"{key}: {ours.get(key)!r} against {theirs.get(key)!r}"
+            for key in ours | theirs
+            if ours.get(key) != theirs.get(key)
+        )
+    return f"{ours!r} against {theirs!r}"
+
+
+def at(*place: str | int) -> Callable[[Run], float]:
+    """The mean of an estimate in summary.json, as a number of a run."""
+    return lambda run: run.mean(*place)
+
+
+def gain(run: Run) -> float:
+    """Accuracy of the trained policy minus the base's, at the trained limit."""
+    return run.mean("trained", "accuracy") - run.mean("base", "accuracy")
+
+
+def _cell(estimate: Estimate, sign: str = "") -> str:
+    if np.isnan(estimate.mean):
+        return "–"
+    digits = 1 if abs(estimate.mean) >= 10 else 3
+    number = f"{estimate.mean:{sign}.{digits}f}"
+    return number if np.isnan(estimate.low) else f"{number} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"

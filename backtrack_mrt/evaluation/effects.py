@@ -1,0 +1,76 @@
+"""The effects that the paper reports, each as a number with its interval over seeds and a verdict (METHOD §6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from backtrack_mrt.evaluation.comparison import Comparison, at, efficiency, gain
+from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
+from backtrack_mrt.runs.finished import Run, mean_of
+
+MRT, CONTROL, PENALTY = "mrt-rl", "grpo", "length-penalty"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """`estimate` against `null`: the effect is shown if the whole interval lies on the claimed side of it, reversed if
+    it lies on the other, else not shown."""
+
+    name: str
+    measure: str
+    estimate: Estimate
+    claimed_above: bool = True
+    null: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        """shown, not shown or reversed; "one seed" without an interval."""
+        low, high = self.estimate.low - self.null, self.estimate.high - self.null
+        if not low <= high:  # NaN
+            return "one seed: no interval"
+        if low > 0 or high < 0:
+            return "shown" if (low > 0) == self.claimed_above else "reversed"
+        return "not shown"
+
+
+def effects(comparison: Comparison, warm_start: Mapping[str, Sequence[float]]) -> list[Effect]:
+    """All effects. `warm_start`: the final SFT loss by the form of the data, one number per seed."""
+
+    def against_control(name: str, measure: str, *place: str | int, algo: str = MRT, above: bool = True) -> Effect:
+        return Effect(name, measure, comparison.difference(algo, at(*place), to=CONTROL), above)
+
+    def regret_beyond(run: Run) -> float:
+        return mean_of(run.summary["trained"]["regret"][max(run.summary["trained"]["regret"], key=float)])
+
+    mrt, control = comparison.runs[MRT], comparison.runs[CONTROL]
+    ratios = [efficiency(ours, than=theirs) for ours, theirs in zip(mrt, control, strict=True)]
+    found = [
+        Effect("1 gain", "gain of mrt-rl − gain of grpo, as trained", comparison.difference(MRT, gain, to=CONTROL)),
+        against_control("1 gain, prolonged", "accuracy at twice the revisions", "trained", "accuracy_prolonged"),
+        Effect("2 token efficiency", "tokens grpo needs / tokens mrt-rl needs", over_seeds(ratios), null=1.0),
+        against_control("3 regret", "mrt-rl − grpo, trained budget", "trained", "normalised_regret", above=False),
+        Effect("3 regret beyond", "twice the budget", comparison.difference(MRT, regret_beyond, to=CONTROL), False),
+        against_control(
+            "4 length penalty: tokens", "length-penalty − grpo", "trained", "tokens", algo=PENALTY, above=False
+        ),
+        against_control(
+            "4 length penalty: accuracy", "length-penalty − grpo", "trained", "accuracy", algo=PENALTY, above=False
+        ),
+    ]
+    for lower, higher in (("backtrack", "star"), ("star", "rise")):
+        if warm_start:
+            pairs = zip(warm_start[lower], warm_start[higher], strict=True)
+            estimate = over_seeds([ours - theirs for ours, theirs in pairs])
+            found.append(Effect("5 warm-start loss", f"SFT loss of {lower} − {higher} data", estimate, False))
+    found.append(against_control("6 progress", "mean progress of a backtrack", "trained", "backtrack_progress"))
+    return found
+
+
+def table(found: Sequence[Effect]) -> str:
+    """As Markdown."""
+    rows = [("effect", "measure", "claimed", "measured [95 %]", "verdict"), ("---",) * 5]
+    for effect in found:
+        claimed = f"{'above' if effect.claimed_above else 'below'} {effect.null:g}"
+        rows.append((effect.name, effect.measure, claimed, str(effect.estimate), f"**{effect.verdict}**"))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

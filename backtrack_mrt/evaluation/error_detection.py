@@ -1,0 +1,89 @@
+"""How well a policy judges attempts that are given to it: does it find the error, name its step, and return to the step
+before? On attempts with a known first wrong step (demonstrations) or a known verdict (labelled attempts)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from backtrack_mrt.data.demonstrations.attempts import Attempt
+from backtrack_mrt.evaluation.metrics.estimates import Estimate, bootstrap
+from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.rollouts.collector import Collector
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.replay import Demonstration, accepted, tokenise
+from backtrack_mrt.rollouts.rollout import rollout, trajectory_seeds
+from backtrack_mrt.types import Sampling, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An attempt to judge. wrong_step: the first wrong step, from 1; None where no step is wrong or it is unknown."""
+
+    attempt: Trajectory
+    right: bool
+    wrong_step: int | None = None
+
+
+@dataclass
+class Judgements:
+    """Shares, each over the cases that it is about; per problem for the intervals."""
+
+    shares: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+
+    def add(self, name: str, problem: str, hit: bool) -> None:
+        self.shares[name][problem].append(float(hit))
+
+    def estimates(self) -> Mapping[str, Estimate]:
+        return {name: bootstrap(list(problems.values())) for name, problems in self.shares.items()}
+
+
+def demonstrated(demonstrations: Iterable[Demonstration], protocol: EpisodeProtocol, dialogue: Dialogue) -> list[Case]:
+    """The attempts of demonstrations; the check after one tells whether it is right, and its first wrong step."""
+    cases = []
+    for demonstration in demonstrations:
+        turns = tokenise(demonstration, protocol, dialogue).trajectory
+        check = turns.turns[1].parsed if len(turns.turns) > 1 else None
+        if check is not None and check.verdict is not None:
+            cases.append(Case(turns.branch(1), check.verdict, check.step))
+    return cases
+
+
+def labelled(attempts: Iterable[Attempt], protocol: EpisodeProtocol, dialogue: Dialogue) -> list[Case]:
+    """Labelled attempts as cases; those that the protocol does not accept are left out."""
+    given = [(accepted(attempt.problem, [attempt.text], protocol, dialogue), attempt.right) for attempt in attempts]
+    return [Case(trajectory.branch(1), right) for trajectory, right in given if trajectory is not None]
+
+
+def judge(cases: Sequence[Case], collector: Collector, sampling: Sampling, seed: int) -> Mapping[str, Estimate]:
+    """One check of each case, and one backtrack turn if it finds an error."""
+    judgements = Judgements()
+    for start in range(0, len(cases), collector.max_rows):
+        part = cases[start : start + collector.max_rows]
+        trajectories = rollout(
+            [case.attempt for case in part],
+            trajectory_seeds(seed, 0, len(part), first_row=start),
+            collector.protocol,
+            collector.dialogue,
+            collector.engine,
+            sampling,
+            most_turns=2,
+        )
+        for case, trajectory in zip(part, trajectories, strict=True):
+            _judge(case, trajectory, judgements)
+    return judgements.estimates()
+
+
+def _judge(case: Case, trajectory: Trajectory, judgements: Judgements) -> None:
+    problem, check = trajectory.problem.id, trajectory.turns[1].parsed
+    judgements.add("checks without a violation", problem, check is not None)
+    if case.right:
+        judgements.add("right attempts found right", problem, check is not None and check.verdict is True)
+        return
+    judgements.add("wrong attempts found wrong", problem, check is not None and check.verdict is False)
+    if case.wrong_step is None:
+        return
+    judgements.add("right step named", problem, check is not None and check.step == case.wrong_step)
+    targets = [turn.parsed.step for turn in trajectory.turns[2:] if turn.parsed is not None]
+    judgements.add("returned to the right step", problem, targets == [case.wrong_step - 1])

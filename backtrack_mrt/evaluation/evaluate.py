@@ -1,0 +1,142 @@
+"""Evaluation on held-out problems: one prolonged rollout per sample, from which every limit is read off. What cannot be
+read off (budget forcing, a sliding window, forced answers after every turn) is rolled out when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex
+from backtrack_mrt.evaluation.metrics.summary import Extras, Limits, Point, Summary, point, points_by_answer, summarise
+from backtrack_mrt.evaluation.metrics.turns import FirstWrongStep, tokens_at_turns
+from backtrack_mrt.evaluation.metrics.values import held
+from backtrack_mrt.evaluation.metrics.voting import ballots, majority
+from backtrack_mrt.rollouts.collector import Collector
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.rollout import force_answers, grade, trajectory_seeds
+from backtrack_mrt.runs.processes import gathered, is_main, share
+from backtrack_mrt.runs.progress import progress
+from backtrack_mrt.runs.records import read_trajectories, write_trajectories
+from backtrack_mrt.types import Problem, Sampling, Scored, StopReason, Trajectory
+
+__all__ = ["Summary", "evaluate", "forced_majority", "measure", "summarise"]
+
+EVALUATION_STEP = 2**31  # the `step` of evaluation seeds: no training step reaches it
+
+
+def evaluate(
+    problems: Sequence[Problem],
+    collector: Collector,
+    sampling: Sampling,
+    samples: int,
+    seed: int,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> list[Scored]:
+    """`samples` scored trajectories per problem; the same seeds for every policy, so that comparisons are paired.
+    Several processes share the rows."""
+    rows = [problem for problem in problems for _ in range(samples)]
+    seeds = trajectory_seeds(seed, EVALUATION_STEP, len(rows))
+    mine = share(len(rows))
+    collector.engine.sync(-1)
+    scored = collector.collect(rows[mine], seeds[mine], sampling, on_rows)
+    collector.engine.release()
+    return gathered(scored)
+
+
+def measure(
+    config: Config,
+    collector: Collector,
+    problems: Sequence[Problem],
+    first_wrong_step: FirstWrongStep,
+    name: str,
+    kept: Path | None = None,
+) -> Summary:
+    """Everything that `config.evaluation` asks for about the collector's policy; `name` is shown. Trajectories are
+    written to the directory `kept` as ``evaluation_NAME….jsonl``; those that are there already are read, not sampled.
+    The tokens are counted in the collector's ledger, by each process its own."""
+    wanted, trained = config.evaluation, config.protocol
+    prolonged = trained.prolonged(wanted.extra_revisions)
+    sampling = Sampling(wanted.temperature, stop_ids=collector.dialogue.chat.stop_ids)
+
+    def rolled_out(collector: Collector, suffix: str = "") -> list[Scored]:
+        path = kept / f"evaluation_{name}{suffix}.jsonl" if kept else None
+        if path is not None and path.exists():
+            return read_trajectories(path)
+        with progress(share(len(problems) * wanted.samples).stop, f"evaluate {name}{suffix}") as bar:  # the main one's
+            scored = evaluate(problems, collector, sampling, wanted.samples, config.seed, bar.update)
+        if path is not None and is_main():
+            write_trajectories(path, scored)
+        return scored
+
+    limits = Limits.of(trained, prolonged)
+    scored = rolled_out(replace(collector, protocol=prolonged))
+    plain = replace(collector, protocol=prolonged, prover=None)
+    forced_rounds = {
+        str(rounds): point(rolled_out(replace(plain, protocol=prolonged.persistent(rounds)), f"_rounds_{rounds}"))
+        for rounds in wanted.extra_rounds
+    }
+    linearised: list[Point] = []
+    if wanted.linearised_revisions:
+        longer = trained.prolonged(wanted.linearised_revisions)
+        sliding = rolled_out(replace(plain, protocol=longer, window=wanted.window), "_linearised")
+        linearised = points_by_answer(sliding, longer.max_answers)
+    by_turn: list[Point] = []
+    if p := wanted.forced_answers:
+        plain = replace(plain, max_answer_tokens=config.prover.max_answer_tokens)
+        by_turn = forced_majority(scored, p, limits.turns, plain, sampling, config.seed)
+    extras = Extras(forced_rounds, linearised, by_turn)
+    forced = forced_tokens(collector.dialogue, scored)
+    return summarise(scored, limits, first_wrong_step, wanted.budgets, forced, extras)
+
+
+def forced_tokens(dialogue: Dialogue, scored: Sequence[Scored]) -> Callable[[Trajectory], int]:
+    """Tokens of one forced answer of a trajectory: the question for it, and the gold answer."""
+    started = next((s.trajectory for s in scored if s.trajectory.turns), None)
+    asked = len(dialogue.forced(started, 1)) - len(started.prefix_ids(1)) if started else 0
+    golds = {s.trajectory.problem.answer for s in scored}
+    length = {gold: asked + len(dialogue.answer(gold)) for gold in golds}
+    return lambda trajectory: length[trajectory.problem.answer]
+
+
+def forced_majority(
+    scored: Sequence[Scored],
+    p: int,
+    turns: int,
+    collector: Collector,
+    sampling: Sampling,
+    seed: int,
+) -> list[Point]:
+    """[maj@p]_j for j = 0 … `turns`: every trajectory cut after j turns (or its end), answered `p` times by force, the
+    majority taken. The tokens are those of the j turns; the forced answers are counted in the ledger as the prover's.
+    """
+    trajectories = [s.trajectory for s in scored]
+    last = [len(t.turns) - (t.stop is StopReason.VIOLATION) for t in trajectories]
+    right = np.zeros((len(scored), turns + 1))
+    step = max(collector.max_rows // p, 1)
+    collector.engine.sync(-1)
+    for j in range(turns + 1):
+        going = [i for i, end in enumerate(last) if j <= end]
+        rows, found = going[share(len(going))], list[tuple[int, float]]()
+        right[:, j] = right[:, max(j - 1, 0)]
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            starts = [trajectories[i].branch(j) for i in some for _ in range(p)]
+            seeds = [s for i in some for s in trajectory_seeds(seed, EVALUATION_STEP + 1 + j, p, first_row=i * p)]
+            forced = force_answers(
+                starts, seeds, collector.dialogue, collector.engine, sampling, collector.max_answer_tokens
+            )
+            collector.ledger.prover += sum(len(t.turns[-1].completion.token_ids) for t in forced)
+            answered = [Scored(t) for t in grade(forced, collector.grader)]
+            for place, i in enumerate(some):
+                (ballot,) = ballots(answered[place * p : (place + 1) * p], limit=j + 2)
+                found.append((i, float(majority(ballot)[-1])))
+        for i, voted in gathered(found):
+            right[i, j] = voted
+    collector.engine.release()
+    index = ProblemIndex(scored)
+    tokens = [held(tokens_at_turns(t), turns + 1) for t in trajectories]
+    return [Point(*both) for both in zip(index.means(right), index.means(tokens), strict=True)]

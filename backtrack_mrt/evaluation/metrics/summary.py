@@ -1,0 +1,238 @@
+"""All held-out numbers of one policy, read off its trajectories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from backtrack_mrt.evaluation.metrics.budgets import accuracy_at_budgets
+from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, ratio_estimates
+from backtrack_mrt.evaluation.metrics.turns import (
+    FirstWrongStep,
+    answers,
+    backtracks,
+    outcomes_by_answer,
+    tokens_at_turns,
+    tokens_by_answer,
+    withdrawals,
+)
+from backtrack_mrt.evaluation.metrics.values import (
+    PROGRESS_EDGES,
+    ForcedTokens,
+    backtrack_progress,
+    cumulative_regret,
+    held,
+    progress_counts,
+    regrets_of,
+    values_at_tokens,
+    values_at_turns,
+)
+from backtrack_mrt.evaluation.metrics.voting import ballots, voting_curves
+from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason
+
+BUDGETS = (0.25, 0.5, 1.0, 2.0)  # of the trained token budget
+GRID = 33  # budgets of a curve, 0 among them
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where trajectories are cut: `answers`, `turns` and `budget` (sampled tokens) as trained, `most_answers` and
+    `most_tokens` as sampled in evaluation."""
+
+    answers: int
+    most_answers: int
+    turns: int
+    budget: int
+    most_tokens: int
+
+    @classmethod
+    def of(cls, trained: EpisodeProtocol, prolonged: EpisodeProtocol) -> Limits:
+        """Those of two protocols."""
+        return cls(
+            trained.max_answers, prolonged.max_answers, trained.max_turns, trained.token_budget, prolonged.token_budget
+        )
+
+    @classmethod
+    def found(cls, scored: Sequence[Scored]) -> Limits:
+        """Those that the trajectories reach: nothing is cut."""
+        trajectories = [s.trajectory for s in scored]
+        most = max(1, max(len(answers(t)) for t in trajectories))
+        tokens = max(1, max(t.sampled_tokens for t in trajectories))
+        return cls(most, most, max(len(t.turns) for t in trajectories), tokens, tokens)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Against budgets of sampled tokens per trajectory: accuracy if every trajectory is cut there (the last answer
+    given counts), tokens that are sampled then, and the meta-prover's value (n = 0 without values)."""
+
+    budgets: list[float]
+    accuracy: list[Estimate]
+    tokens: list[Estimate]
+    value: list[Estimate]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Accuracy, and sampled tokens per trajectory."""
+
+    accuracy: Estimate
+    tokens: Estimate
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What further rollouts found; empty where they were not asked for."""
+
+    forced_rounds: dict[str, Point] = field(default_factory=dict)  # budget forcing, by the number of extra checks
+    linearised: list[Point] = field(default_factory=list)  # sliding window, after each answer
+    majority_at_turn: list[Point] = field(default_factory=list)  # [maj@p]_j: cut after j turns, p forced answers
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Held-out results of one policy. The trained limit is the protocol's number of revisions in training; prolonged
+    numbers are at `evaluation.extra_revisions` times that."""
+
+    accuracy: Estimate  # at the trained limit
+    accuracy_prolonged: Estimate
+    acc_at_turn: list[Estimate]  # after the k-th answer (0: the first attempt), up to the prolonged limit
+    tokens: Estimate  # sampled per trajectory, at the trained limit
+    tokens_at_answer: list[Estimate]  # like acc_at_turn
+    gain: Estimate  # first attempt → final answer at the trained limit: wrong_to_right − right_to_wrong
+    wrong_to_right: Estimate  # share of the trajectories
+    right_to_wrong: Estimate
+    pass_at_k: list[Estimate]  # k = 1 … samples, at the trained limit; k samples cost k × tokens
+    maj_at_k: list[Estimate]
+    normalised_regret: Estimate  # at `budget` sampled tokens; n = 0 without a meta-prover
+    budget: int
+    regret: dict[str, Estimate]  # at other budgets, by the number of tokens
+    regret_official: dict[str, Estimate]  # convention "mrt-official"
+    cumulative_regret: Estimate  # Σ (1 − V_j) over the turns of the trained limit
+    value_at_turn: list[Estimate]  # V_0 … at the trained limit, the last value held
+    tokens_at_turn: list[Estimate]  # sampled tokens there
+    curve: Curve
+    backtracks: Estimate  # backtrack turns per trajectory, prolonged
+    backtrack_right_share: Estimate  # of the backtracks whose right step is known, those that returned to it
+    backtrack_though_right: Estimate  # of the backtracks, those that withdrew a right answer
+    backtrack_progress: Estimate  # V after the revision − V before the backtrack
+    progress_histogram: list[Estimate]  # share of the backtracks by that progress, between `progress_edges`
+    progress_edges: list[float]
+    clean_turns: Estimate  # share of turns without a violation
+    violations: dict[str, Estimate]  # share of the trajectories, prolonged
+    stops: dict[str, Estimate]
+    extras: Extras = Extras()
+
+
+def summarise(
+    scored: Sequence[Scored],
+    limits: Limits,
+    first_wrong_step: FirstWrongStep = lambda problem, steps: None,
+    budgets: Sequence[float] = BUDGETS,
+    forced_tokens: ForcedTokens = lambda trajectory: 0,
+    extras: Extras | None = None,
+) -> Summary:
+    """All numbers about at least one graded trajectory, with 95 % bootstrap intervals over problems. `budgets` are
+    multiples of the trained one; `forced_tokens` of a trajectory's forced answers count in "mrt-official"."""
+    index, trajectories = ProblemIndex(scored), [s.trajectory for s in scored]
+    trained = limits.answers - 1
+    right_NK = np.array([outcomes_by_answer(t, limits.most_answers) for t in trajectories])
+    tokens_NK = np.array([tokens_by_answer(t, limits.most_answers) for t in trajectories])
+    first, final = right_NK[:, 0], right_NK[:, trained]
+    accuracy, tokens = index.means(right_NK), index.means(tokens_NK)
+    at = [multiple * limits.budget for multiple in budgets]
+    kinds = [backtracks(t, first_wrong_step) for t in trajectories]
+    counts_NB = progress_counts(scored)
+    spent = [tokens_at_turns(t) for t in trajectories]
+    passed, voted = voting_curves(ballots(scored, limits.answers))
+
+    def share(hits: Sequence[float], of: Sequence[float]) -> Estimate:
+        return index.ratios(np.array(hits)[:, None], np.array(of)[:, None])[0]
+
+    def by_budget(regrets_NC: FloatArray) -> dict[str, Estimate]:
+        return dict(zip((f"{budget:g}" for budget in at), index.means(regrets_NC), strict=True))
+
+    progress = [backtrack_progress(s) for s in scored]
+    regret_NC = regrets_of(scored, [limits.budget, *at])
+    official_NC = regrets_of(scored, at, "mrt-official", forced_tokens)
+    cumulative = [np.nan if s.values is None else cumulative_regret(s.values, limits.turns) for s in scored]
+    histogram = index.ratios(counts_NB, np.repeat(counts_NB.sum(1, keepdims=True), counts_NB.shape[1], axis=1))
+    return Summary(
+        accuracy=accuracy[trained],
+        accuracy_prolonged=accuracy[-1],
+        acc_at_turn=accuracy,
+        tokens=tokens[trained],
+        tokens_at_answer=tokens,
+        gain=index.mean(final - first),
+        wrong_to_right=index.mean(final * (1 - first)),
+        right_to_wrong=index.mean(first * (1 - final)),
+        pass_at_k=ratio_estimates(passed, np.ones_like(passed)),
+        maj_at_k=ratio_estimates(voted, np.ones_like(voted)),
+        normalised_regret=index.mean(regret_NC[:, 0]),
+        budget=limits.budget,
+        regret=by_budget(regret_NC[:, 1:]),
+        regret_official=by_budget(official_NC),
+        cumulative_regret=index.mean(cumulative),
+        value_at_turn=index.means(values_at_turns(scored, limits.turns)),
+        tokens_at_turn=index.means(np.array([held(row, limits.turns + 1) for row in spent])),
+        curve=curve_of(scored, index, limits.most_tokens),
+        backtracks=index.mean([sum(turn.spec.phase == Phase.BACKTRACK for turn in t.turns) for t in trajectories]),
+        backtrack_right_share=share([row.count("exact") for row in kinds], [len(row) for row in kinds]),
+        backtrack_though_right=share(*_sums([withdrawals(t) for t in trajectories])),
+        backtrack_progress=share(*_sums(progress)),
+        progress_histogram=histogram,
+        progress_edges=PROGRESS_EDGES.tolist(),
+        clean_turns=share(*_sums([[turn.violation is None for turn in t.turns] for t in trajectories])),
+        violations=_shares(index, [{turn.violation for turn in t.turns} - {None} for t in trajectories]),
+        stops=_shares(index, [{str(t.stop)} if t.stop else set() for t in trajectories], [str(r) for r in StopReason]),
+        extras=extras or Extras(),
+    )
+
+
+def budget_grid(most_tokens: int) -> FloatArray:
+    """The budgets of a curve, from 0 on."""
+    return np.linspace(0, most_tokens, GRID)
+
+
+def curve_of(scored: Sequence[Scored], index: ProblemIndex, most_tokens: int) -> Curve:
+    """Accuracy, tokens and value against the token budget."""
+    grid = budget_grid(most_tokens)
+    spent_NC = np.minimum(np.array([[s.trajectory.sampled_tokens] for s in scored]), grid)
+    return Curve(
+        grid.tolist(),
+        index.means(accuracy_at_budgets(scored, grid)),
+        index.means(spent_NC),
+        index.means(values_at_tokens(scored, grid)),
+    )
+
+
+def point(scored: Sequence[Scored]) -> Point:
+    """Whole trajectories: final accuracy and tokens."""
+    index = ProblemIndex(scored)
+    accuracy, tokens = index.means([[s.trajectory.outcome, s.trajectory.sampled_tokens] for s in scored])
+    return Point(accuracy, tokens)
+
+
+def points_by_answer(scored: Sequence[Scored], most: int) -> list[Point]:
+    """Accuracy and tokens after the k-th answer, k = 1 … `most`."""
+    index, trajectories = ProblemIndex(scored), [s.trajectory for s in scored]
+    right = index.means([outcomes_by_answer(t, most) for t in trajectories])
+    tokens = index.means([tokens_by_answer(t, most) for t in trajectories])
+    return [Point(*both) for both in zip(right, tokens, strict=True)]
+
+
+def _sums(rows: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """Sum and length of every row."""
+    return [float(sum(row)) for row in rows], [float(len(row)) for row in rows]
+
+
+def _shares(index: ProblemIndex, names: Sequence[set[str | None]], known: Sequence[str] = ()) -> dict[str, Estimate]:
+    """By name, the share of the trajectories that have it."""
+    columns = [*known, *sorted({str(name) for row in names for name in row} - set(known))]
+    if not columns:
+        return {}
+    table = np.array([[float(column in row) for column in columns] for row in names])
+    return dict(zip(columns, index.means(table), strict=True))

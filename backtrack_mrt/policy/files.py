@@ -1,0 +1,126 @@
+"""Where a model is: embedded, in a directory, on the hub; its shape without its weights. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from backtrack_mrt.config import ModelSection
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs.hub import rely_on_cache_if_unreachable
+
+TINY = "tiny"
+FIELD = "model.name_or_path"
+_FETCH = "python scripts/fetch_smollm2.py"
+
+
+def resolve(section: ModelSection) -> str:
+    """A directory that holds the model, or an adapter of one, or a hub name whose config.json can be had.
+
+    Raises UserError."""
+    name = section.name_or_path
+    if name == TINY:
+        folder = Path(str(files("backtrack_mrt.policy.tiny")))
+        if not _has_model(folder):
+            raise UserError(FIELD, name, "the embedded model is not built", "Run python scripts/tiny/build.py.")
+        return str(folder)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if is_adapter(folder):
+            resolve(base_of(section))
+        elif not _has_model(folder):
+            pickled = any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))
+            kind = "only pickled weights (.bin), which are not read" if pickled else "no config.json with .safetensors"
+            raise refusal(section, f"the directory holds {kind}")
+        return str(folder)
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "~", "models/")):
+        raise refusal(section, "no such directory")
+    hub_file(section, "config.json")
+    return name
+
+
+def shape(section: ModelSection) -> dict[str, Any]:
+    """The model's config.json, or what the config says of it, without torch and without weights. Raises UserError."""
+    name = section.name_or_path
+    folder = Path(str(files("backtrack_mrt.policy.tiny"))) if name == TINY else Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return _read(folder / "config.json", section)
+    if section.architecture is not None:
+        return section.architecture.model_dump()
+    if is_adapter(folder):
+        return shape(base_of(section))
+    return (
+        _read(Path(resolve(section)) / "config.json", section)
+        if folder.is_dir() or name == TINY
+        else _read(hub_file(section, "config.json"), section)
+    )
+
+
+def hub_file(section: ModelSection, file: str) -> Path:
+    """A file of the model on the hub, by way of the cache. Raises UserError."""
+    rely_on_cache_if_unreachable()
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    name = section.name_or_path
+    try:
+        return Path(hf_hub_download(name, file, revision=section.revision))
+    except GatedRepoError as error:
+        remedy = f"Ask for it at https://huggingface.co/{name}, then log in with `hf auth login`."
+        raise UserError(FIELD, name, "the model is gated, and you have no access yet", remedy) from error
+    except RepositoryNotFoundError as error:
+        remedy = "Check the spelling; for a private model log in with `hf auth login`."
+        raise UserError(FIELD, name, "the hub has no such model, or it is private", remedy) from error
+    except Exception as error:  # offline, no such file: the library's word tells which
+        raise refusal(
+            section, f"not a directory, and {file} cannot be had from the hub: {first_line(error)}"
+        ) from error
+
+
+def refusal(section: ModelSection, reason: str) -> UserError:
+    name = section.name_or_path
+    if "smollm2-135m" in name.lower():
+        return UserError(FIELD, name, reason, f"Fetch it with `{_FETCH}`, or give a directory that holds the model.")
+    fetch = f"fetch it where there is a network (`hf download {name} --local-dir DIR`)"
+    return UserError(FIELD, name, reason, f"Give 'tiny', a directory or OWNER/NAME; without a network {fetch}.")
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(section: ModelSection) -> ModelSection:
+    """The model that the adapter in the directory `section` names was trained from. Raises UserError."""
+    folder = Path(section.name_or_path).expanduser()
+    said = _parsed(folder / "adapter_config.json", section)
+    base, revision = said.get("base_model_name_or_path"), said.get("revision")
+    if not isinstance(base, str) or not base or Path(base).expanduser().resolve() == folder.resolve():
+        raise refusal(section, "adapter_config.json names no base model")
+    return section.model_copy(update={"name_or_path": base, "revision": revision})
+
+
+def _has_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _read(path: Path, section: ModelSection) -> dict[str, Any]:
+    read = _parsed(path, section)
+    if "model_type" not in read:
+        raise refusal(section, f"{path.name} names no model_type")
+    return read
+
+
+def _parsed(path: Path, section: ModelSection) -> dict[str, Any]:
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise refusal(section, f"{path.name} cannot be read: {first_line(error)}") from error
+    return read if isinstance(read, dict) else {}
+
+
+def first_line(error: Exception) -> str:
+    """The first line that says something; torch says only in the second one what does not fit."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

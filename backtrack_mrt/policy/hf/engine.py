@@ -1,0 +1,178 @@
+"""The Hugging Face engine: samples from the very module that is being trained, with a cache that outlives the calls.
+
+A rollout calls `generate` once per turn, each time with the history and a new instruction; only the instruction goes
+through the model. `score` branches off the same cached rows: one forward pass over the branches, whatever the number of
+prefixes. The members of a group share the prefill of their prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import nn
+
+from backtrack_mrt.policy.engine import EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.hf.kv_cache import Row, RowIndex
+from backtrack_mrt.policy.hf.lora import MergedAdapter
+from backtrack_mrt.policy.hf.runner import Branch, Pair, Runner
+from backtrack_mrt.policy.sampling import draw, uniforms
+from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
+
+LONG_BRANCH = 256  # a longer piece of history that is not cached gets a row before branches leave it
+
+
+class HFEngine:
+    """`model` is a causal language model or a PeftModel around one, shared with the trainer and never modified.
+
+    max_rows: rows decoded at once; larger calls are cut. reference_model: the frozen reference
+    where all weights are trained; with an adapter the reference is the model without it.
+    """
+
+    exact = True
+
+    def __init__(self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None) -> None:
+        if max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, got {max_rows}")
+        self.stats = EngineStats()
+        self.max_rows = max_rows
+        self._adapter = MergedAdapter(model)
+        self._policy = Runner(model, max_rows, self.stats, self._adapter)
+        self._reference: Runner | None = None
+        if reference_model is not None or isinstance(model, PeftModel):
+            self._reference = Runner(reference_model or model, max_rows, self.stats, None)
+        self._runner = self._policy  # the one that answers
+        self.context_length = self._policy.context_length
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+        check_requests(requests, self.context_length)
+        completions: list[Completion] = []
+        cache = self._runner.cache
+        with self._runner.inference():
+            claims = cache.claim([request.prefix_ids for request in requests])
+            for start in range(0, len(requests), self.max_rows):
+                part = slice(start, start + self.max_rows)
+                rows = cache.place([request.prefix_ids for request in requests[part]], claims[part])
+                completions += self._complete(requests[part], rows, sampling)
+        return completions
+
+    def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
+        """See `Engine.score`. Equal pairs are computed once, and so is what the branches of a row have in common."""
+        pairs: list[Pair] = list(zip(prefixes, continuations, strict=True))
+        check_pairs(pairs, self.context_length)
+        scores = {pair: np.zeros(0) for pair in pairs if not pair[1]}
+        runner = self._runner
+        with runner.inference():
+            cached, missing = self._assign(sorted(set(pairs) - set(scores), key=lambda pair: -len(pair[0])))
+            scores.update(runner.score(cached))
+            trunks = list(missing)
+            for start in range(0, len(trunks), self.max_rows):
+                part = trunks[start : start + self.max_rows]
+                rows = runner.cache.place(part, runner.cache.claim(part))
+                runner.prefill(part, rows)
+                scores.update(runner.score({row: missing[ids] for row, ids in zip(rows, part, strict=True)}))
+        self.stats.scored += sum(map(len, continuations))
+        return [scores[pair].copy() for pair in pairs]
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """See `Engine.reference`."""
+        if self._reference is None:
+            raise ValueError("no reference policy: pass reference_model, or train an adapter instead of all weights")
+        before, model = self._runner, self._reference.model
+        shared = model is self._policy.model and before is self._policy
+        with model.disable_adapter() if shared else nullcontext():  # type: ignore[operator]
+            self._runner = self._reference
+            try:
+                yield
+            finally:
+                self._runner = before
+
+    def sync(self, version: int) -> None:
+        """See `Engine.sync`. The reference's cache stays: its weights never change."""
+        self._policy.cache.clear()
+        self._adapter.drop()
+
+    def release(self) -> None:
+        """See `Engine.release`. The merged weights go, too."""
+        self._policy.cache.clear()
+        self._adapter.drop()
+        if self._reference is not None:
+            self._reference.cache.clear()
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self.release()
+
+    def _complete(self, requests: Sequence[Request], rows: Sequence[Row], sampling: Sampling) -> list[Completion]:
+        """Prefill and decode requests that fit into one batch."""
+        runner = self._runner
+        prefixes = [request.prefix_ids for request in requests]
+        logits = runner.prefill(prefixes, rows)
+        device = logits.device
+        runner.cache.to_front(rows)
+        caps = [min(r.max_new_tokens, self.context_length - len(r.prefix_ids)) for r in requests]
+        drawn = torch.zeros(len(rows), max(caps), dtype=torch.int64, device=device)
+        logprobs = torch.zeros(len(rows), max(caps), dtype=torch.float32, device=device)
+        noise = uniforms([request.seed for request in requests], max(caps), device)
+        is_stop = torch.zeros(logits.shape[-1], dtype=torch.bool, device=device)
+        is_stop[list(sampling.stop_ids)] = True
+        # From here on, item i of every list and tensor is the i-th active row of the cache; `order` names its request.
+        order = sorted(range(len(rows)), key=lambda i: rows[i].index)
+        chosen = torch.tensor(order, device=device)
+        lengths = torch.tensor([len(prefixes[i]) for i in order], device=device)
+        limits = torch.tensor([caps[i] for i in order], device=device)
+        logits = logits[chosen]
+        step = 0
+        while order:
+            tokens, token_logprobs = draw(logits, noise[chosen, step], sampling)
+            drawn[chosen, step], logprobs[chosen, step] = tokens, token_logprobs
+            step += 1
+            length = step + max(len(prefixes[i]) for i in order)
+            finished = (is_stop[tokens] | (limits <= step)).nonzero().flatten().tolist()  # the step's only sync
+            if finished:
+                for i in finished:
+                    caps[order[i]] = step
+                staying = self._retire(finished, len(order), length)
+                order = [order[i] for i in staying]
+                keep = torch.tensor(staying, dtype=torch.int64, device=device)
+                tokens, lengths, limits, chosen = tokens[keep], lengths[keep], limits[keep], chosen[keep]
+            if order:
+                logits = runner.step(tokens, lengths + (step - 1), length)
+        self.stats.sampled += sum(caps)
+        completions = []
+        ids_by_row, values_by_row = drawn.tolist(), logprobs.tolist()
+        for row, prefix, count, ids, values in zip(rows, prefixes, caps, ids_by_row, values_by_row, strict=True):
+            completion = tuple(ids[:count])
+            row.ids = prefix + completion[:-1]  # the last token has been drawn but not read
+            finish = Finish.STOP if completion[-1] in sampling.stop_ids else Finish.LENGTH
+            completions.append(Completion(completion, tuple(values[:count]), finish))
+        return completions
+
+    def _retire(self, finished: Sequence[int], active: int, slots: int) -> list[int]:
+        """Move finished rows behind the active ones. Returns, for each place in front, where its row came from."""
+        left, done = active - len(finished), set(finished)
+        holes = [i for i in finished if i < left]
+        movers = [i for i in range(left, active) if i not in done]
+        self._runner.cache.exchange(holes, movers, slots)
+        source = dict(zip(holes, movers, strict=True))
+        return [source.get(i, i) for i in range(left)]
+
+    def _assign(self, pairs: Sequence[Pair]) -> tuple[dict[Row, list[Branch]], dict[TokenIds, list[Branch]]]:
+        """For each pair the cached row it branches off, or, where there is no good one, a history to be read first.
+        `pairs` come longest prefix first, so that a history is planned before its own beginnings are asked for."""
+        index = RowIndex(self._runner.cache.rows)
+        planned: dict[Row, list[Branch]] = {}
+        for pair in pairs:
+            prefix = pair[0]
+            common, holders = index.find(prefix)
+            if not holders or len(prefix) - 1 - common > min(common, LONG_BRANCH):
+                holders, common = [Row(-1, prefix[:-1] or prefix)], len(prefix) - 1
+                index.add(holders[0])
+            planned.setdefault(holders[0], []).append((common, pair))
+        cached = {row: branches for row, branches in planned.items() if row.index >= 0}
+        return cached, {row.ids: branches for row, branches in planned.items() if row.index < 0}

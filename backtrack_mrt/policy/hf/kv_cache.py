@@ -1,0 +1,209 @@
+"""The rows' histories: token ids, and the keys and values that belong to them.
+
+Each row owns a strip of slots; slot p holds position p. Slots behind the cached tokens are scratch: branches are scored
+there, and undoing that is simply not counting them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import Cache
+
+from backtrack_mrt.policy.hf.packed import Layout
+from backtrack_mrt.types import TokenIds
+
+GRAIN = 64  # slots are allocated in multiples of this
+NEAR = 16  # tokens read again rather than copying another row
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """A cached history: `ids` are the tokens whose keys are held, `index` is the row's place in the buffers (it may
+    move), `used` the call that used it last. `branch`: it began inside another row, as forced answers do; such rows
+    make room for one another and never push out a trajectory."""
+
+    index: int
+    ids: TokenIds = ()
+    used: int = 0
+    branch: bool = False
+
+
+class RowIndex:
+    """Finds the cached row that shares the longest beginning with given ids, by bisection."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows: dict[TokenIds, list[Row]] = {}
+        for row in rows:
+            self._rows.setdefault(row.ids, []).append(row)
+        self._sorted = sorted(self._rows)
+
+    def add(self, row: Row) -> None:
+        if row.ids not in self._rows:
+            insort(self._sorted, row.ids)
+        self._rows.setdefault(row.ids, []).append(row)
+
+    def holders(self, ids: TokenIds) -> list[Row]:
+        """The rows that hold exactly these ids."""
+        return self._rows.get(ids, [])
+
+    def find(self, prefix: TokenIds) -> tuple[int, list[Row]]:
+        """How much of `prefix` is cached, short of its last token (whose logits are wanted), and the rows, all with the
+        same ids, that hold it. In sorted order the best match is a neighbour."""
+        at = bisect_left(self._sorted, prefix)
+        best, holders = 0, list[Row]()
+        for ids in self._sorted[max(at - 1, 0) : at + 1]:
+            common = min(common_prefix(prefix, ids), len(prefix) - 1)
+            if common > best or not holders:
+                best, holders = common, self._rows[ids]
+        return best, holders
+
+
+def common_prefix(a: TokenIds, b: TokenIds) -> int:
+    """Length of the longest common beginning (bisection over slice comparisons, which run in C)."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class RowCache(Cache):  # type: ignore[misc]
+    """Keys and values of many rows: one buffer (2, rows, kv_heads, slots, head_dim) per layer.
+
+    The rows that a pass works on are kept in front, so that their keys are a view and never copied; a row that has
+    finished is moved behind them and costs nothing but memory. Kept are as many rows as the first call had requests,
+    at least `max_rows`, and as many branches; the ones used longest ago make room.
+    """
+
+    def __init__(self, max_rows: int) -> None:
+        super().__init__(layers=[])
+        self.max_rows = max_rows
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all rows and free their memory."""
+        self.rows: list[Row] = []
+        self.buffers: list[Tensor] = []
+        self.layout: Layout | None = None  # of the pass that is running
+        self._slots = 0
+        self._limit = 0
+        self._clock = 0
+        self._claimed: set[Row] = set()
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Store new tokens (1, kv_heads, T, D) and return the keys and values of the pass's rows (n, kv_heads, L, D).
+        Called by the model's attention layers."""
+        layout = self.layout
+        assert layout is not None
+        if layer_idx == len(self.buffers):
+            shape = (2, len(self.rows), key_states.shape[1], self._slots, key_states.shape[3])
+            self.buffers.append(key_states.new_zeros(shape))  # zeros: a masked NaN would still poison its row
+        keys, values = self.buffers[layer_idx]
+        keys[layout.owner, :, layout.slots] = key_states[0].transpose(0, 1)
+        values[layout.owner, :, layout.slots] = value_states[0].transpose(0, 1)
+        rows = slice(layout.first, layout.first + layout.mask.shape[0])
+        return keys[rows, :, : layout.length], values[rows, :, : layout.length]
+
+    def reserve(self, slots: int) -> None:
+        """Make room for all rows, with `slots` tokens each."""
+        if slots > self._slots:
+            self._slots = -(-max(slots, self._slots * 3 // 2) // GRAIN) * GRAIN
+        for i, old in enumerate(self.buffers):  # one layer at a time, so that the peak is a single layer's copy
+            if old.shape[1] < len(self.rows) or old.shape[3] < self._slots:
+                new = old.new_zeros((2, len(self.rows), old.shape[2], self._slots, old.shape[4]))
+                new[:, : old.shape[1], :, : old.shape[3]] = old
+                self.buffers[i] = new
+
+    def claim(self, prefixes: Sequence[TokenIds]) -> list[Row | None]:
+        """For each prefix the row that it continues, if there is one; every row goes to one prefix. Opens a call: the
+        claimed rows are safe until the next one."""
+        self._clock += 1
+        self._limit = self._limit or max(self.max_rows, len(prefixes))
+        index = RowIndex(self.rows)
+        claims: list[Row | None] = []
+        for prefix in prefixes:
+            common, _ = index.find(prefix)
+            # A row that lacks a few tokens of the best match is still the better choice: no copy, no second row.
+            lengths = range(common, max(common - NEAR, 0), -1)
+            own = (row for length in lengths for row in index.holders(prefix[:length]))
+            row = next((row for row in own if row.used < self._clock), None)
+            if row is not None:
+                row.used = self._clock
+            claims.append(row)
+        self._claimed = {row for row in claims if row is not None}
+        return claims
+
+    def place(self, prefixes: Sequence[TokenIds], claims: Sequence[Row | None]) -> list[Row]:
+        """A row of its own for every prefix: the claimed one, or one that begins with a copy of the best match.
+        `row.ids` is what it holds of the prefix; nothing for the repetitions of a prefix."""
+        index = RowIndex(self.rows)
+        taken = set(self._claimed)
+        copies: list[tuple[Row, Row, int]] = []
+        placed: list[Row] = []
+        seen: set[TokenIds] = set()
+        for prefix, claim in zip(prefixes, claims, strict=True):
+            row = claim
+            if row is None:
+                common, holders = index.find(prefix)
+                row = self._vacate(branch=2 * common > len(prefix), taken=taken)
+                row.ids = ()
+                if common and prefix not in seen:
+                    copies.append((holders[0], row, common))
+                    row.ids = prefix[:common]
+            seen.add(prefix)
+            taken.add(row)
+            placed.append(row)
+        self.reserve(self._slots)
+        self.copy(copies)
+        return placed
+
+    def copy(self, copies: Sequence[tuple[Row, Row, int]]) -> None:
+        """Copy the first tokens' keys and values, for each (source, target, tokens). All are read before any is
+        written."""
+        for buffer in self.buffers:
+            held = [buffer[:, source.index, :, :tokens].clone() for source, _, tokens in copies]
+            for keys, (_, target, tokens) in zip(held, copies, strict=True):
+                buffer[:, target.index, :, :tokens] = keys
+
+    def to_front(self, rows: Sequence[Row]) -> None:
+        """Exchange rows so that these occupy the places 0 … len(rows) − 1, in any order."""
+        count = len(rows)
+        wanted = {row.index for row in rows}
+        outside = sorted(i for i in wanted if i >= count)
+        self.exchange([i for i in range(count) if i not in wanted][: len(outside)], outside)
+
+    def exchange(self, a: Sequence[int], b: Sequence[int], slots: int | None = None) -> None:
+        """Exchange the rows at places `a` with those at `b`, of which the first `slots` slots matter."""
+        for i, j in zip(a, b, strict=True):
+            one, other = self.rows[i], self.rows[j]
+            length = max(len(one.ids), len(other.ids)) if slots is None else slots
+            for buffer in self.buffers:
+                held = buffer[:, i, :, :length].clone()
+                buffer[:, i, :, :length] = buffer[:, j, :, :length]
+                buffer[:, j, :, :length] = held
+            self.rows[i], self.rows[j] = other, one
+            one.index, other.index = j, i
+
+    def _vacate(self, branch: bool, taken: set[Row]) -> Row:
+        """A row to write to: a new one while there is room, else the one whose last use is longest ago."""
+        same = [row for row in self.rows if row.branch == branch]
+        free = [row for row in same if row not in taken]
+        if free and len(same) >= (self.max_rows if branch else self._limit):
+            row = min(free, key=lambda r: r.used)
+        else:
+            row = Row(len(self.rows), branch=branch)
+            self.rows.append(row)
+        row.used = self._clock
+        return row

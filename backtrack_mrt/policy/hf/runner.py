@@ -1,0 +1,160 @@
+"""One policy's model with its cached rows: prefill, decoding steps and branches, all as packed forward passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.engine import EngineStats
+from backtrack_mrt.policy.hf.kv_cache import Row, RowCache
+from backtrack_mrt.policy.hf.lora import MergedAdapter
+from backtrack_mrt.policy.hf.packed import (
+    ATTENTION,
+    Branches,
+    IntArray,
+    Layout,
+    layout_branches,
+    layout_extensions,
+    packs,
+)
+from backtrack_mrt.types import FloatArray, TokenIds
+
+Pair = tuple[TokenIds, TokenIds]  # prefix and continuation
+Branch = tuple[int, Pair]  # how many tokens of a row the pair's prefix shares, and the pair
+
+
+class Runner:
+    """Runs `model`, which it shares with the trainer, within `inference()`. `adapter`: its LoRA adapter is to be merged
+    meanwhile; None for a reference policy."""
+
+    def __init__(self, model: nn.Module, max_rows: int, stats: EngineStats, adapter: MergedAdapter | None) -> None:
+        self.model, self.stats, self.adapter = model, stats, adapter
+        self.decoder = _decoder(model)
+        self.cache = RowCache(max_rows)
+        config = self.decoder.config
+        _check_attention(config)
+        self.context_length: int = config.max_position_embeddings
+        self.groups: int = config.num_attention_heads // config.num_key_value_heads
+
+    @property
+    def embeddings(self) -> Tensor:
+        """The input embeddings: they tell the device and dtype that the model computes in."""
+        weight: Tensor = self.decoder.get_input_embeddings().weight
+        return weight
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Evaluation mode, packed attention and merged adapter; everything is as before on exit."""
+        config, training = self.decoder.config, [module for module in self.model.modules() if module.training]
+        attention = config._attn_implementation
+        with self.adapter.swapped_in() if self.adapter else nullcontext(), torch.inference_mode():
+            try:
+                self.model.eval()
+                config._attn_implementation = ATTENTION
+                yield
+            finally:
+                config._attn_implementation = attention
+                for module in training:
+                    module.training = True
+
+    def prefill(self, prefixes: Sequence[TokenIds], rows: Sequence[Row]) -> Tensor:
+        """Read what the rows lack of their prefixes, a repeated prefix once; returns the next token's logits (n, V)."""
+        cache, like = self.cache, self.embeddings
+        leaders = dict(zip(reversed(prefixes), reversed(rows), strict=True))  # the first row of each prefix
+        cache.to_front(list(leaders.values()))
+        cache.reserve(max(map(len, prefixes)))
+        pending = sorted(leaders.items(), key=lambda item: item[1].index)
+        logits: list[Tensor] = []
+        for part in packs([len(prefix) - len(row.ids) for prefix, row in pending]):
+            cached = [len(pending[i][1].ids) for i in part]
+            news = [pending[i][0][start:] for i, start in zip(part, cached, strict=True)]
+            widths = [len(new) for new in news]
+            layout = layout_extensions(part.start, cached, widths, self.groups, like)
+            tokens = torch.tensor([token for new in news for token in new], device=like.device)
+            last = torch.tensor(widths, device=like.device).cumsum(0) - 1
+            logits.append(self.forward(tokens, layout.slots, layout, last))
+        for prefix, row in pending:
+            row.ids = prefix
+        followers = [(leaders[p], row, len(p)) for p, row in zip(prefixes, rows, strict=True) if row is not leaders[p]]
+        cache.copy(followers)
+        for source, row, _ in followers:
+            row.ids = source.ids
+        place = {prefix: i for i, (prefix, _) in enumerate(pending)}
+        return torch.cat(logits)[[place[prefix] for prefix in prefixes]]
+
+    def step(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
+        """Read one token (n,) in each of the first n rows, at positions (n,) below `length`; returns logits (n, V)."""
+        self.cache.reserve(length)
+        hidden = torch.arange(length, device=tokens.device) > positions[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self.embeddings.dtype, device=tokens.device)
+        mask.masked_fill_(hidden, -torch.inf)
+        owner = torch.arange(len(tokens), device=tokens.device)
+        return self.forward(tokens, positions, Layout(0, owner, positions, length, mask[:, None, None]))
+
+    def score(self, branches: Mapping[Row, Sequence[Branch]]) -> dict[Pair, FloatArray]:
+        """Logprobs of the continuations of what branches off cached rows; the rows stay as they are."""
+        like, scores = self.embeddings, dict[Pair, FloatArray]()
+        self.cache.to_front(list(branches))
+        tries: list[Branches] = []
+        wanted: list[list[tuple[Pair, IntArray]]] = []  # per row, the pairs and the nodes that predict their tokens
+        for row in sorted(branches, key=lambda row: row.index):
+            tries.append(Branches(len(row.ids)))
+            wanted.append([])
+            for root, (prefix, continuation) in branches[row]:
+                path = tries[-1].add(root, prefix[root:] + continuation[:-1])
+                wanted[-1].append(((prefix, continuation), np.array(path[len(prefix) - 1 - root :])))
+        self.cache.reserve(max((trie.length + len(trie.tokens) for trie in tries), default=0))
+        for part in packs([len(trie.tokens) for trie in tries]):
+            some = tries[part.start : part.stop]
+            layout = layout_branches(part.start, some, self.groups, like)
+            tokens = torch.tensor([t for trie in some for t in trie.tokens], device=like.device)
+            positions = torch.tensor([p for trie in some for p in trie.positions], device=like.device)
+            offsets = np.cumsum([0, *(len(trie.tokens) for trie in some)])
+            spans = [
+                (pair, offset + nodes) for i, offset in zip(part, offsets, strict=False) for pair, nodes in wanted[i]
+            ]
+            kept, which = np.unique(np.concatenate([nodes for _, nodes in spans]), return_inverse=True)
+            targets = torch.tensor([t for (_, continuation), _ in spans for t in continuation], device=like.device)
+            at = torch.from_numpy(which).to(like.device)
+            logits = self.forward(tokens, positions, layout, torch.from_numpy(kept).to(like.device)).float()
+            values = (logits[at, targets] - logits.logsumexp(-1)[at]).double().cpu().numpy()
+            cuts = np.cumsum([len(nodes) for _, nodes in spans])[:-1]
+            scores.update(zip([pair for pair, _ in spans], np.split(values, cuts), strict=True))
+        return scores
+
+    def forward(self, tokens: Tensor, positions: Tensor, layout: Layout, keep: Tensor | int = 0) -> Tensor:
+        """Logits (K, V) at the places `keep` (K,) of T packed tokens, at all of them by default."""
+        self.stats.computed += len(tokens)
+        self.cache.layout = layout
+        output = self.decoder(
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+            layout=layout,
+        )
+        logits: Tensor = output.logits[0]
+        return logits
+
+
+def _decoder(model: nn.Module) -> Any:
+    """The causal language model without a PeftModel around it; the adapter's layers stay inside."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _check_attention(config: Any) -> None:
+    """Refuse models whose attention does more than full causal softmax attention."""
+    other = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
+    if other or getattr(config, "sliding_window", None) or getattr(config, "attn_logit_softcapping", None):
+        kind = ", ".join(sorted(other)) or "a sliding window or soft-capped logits"
+        raise UserError(
+            "engine.type", "hf", f"{config.model_type} has {kind} in its attention", "Use engine.type=vllm."
+        )

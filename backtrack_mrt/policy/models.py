@@ -1,0 +1,221 @@
+"""The policy and its tokenizer by name: embedded, from a directory, from the hub. torch is imported only to load.
+
+A model is data: weights are read from safetensors only, never unpickled, and code that comes with a model is not run.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backtrack_mrt.config import ModelSection
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.files import FIELD, TINY, base_of, first_line, is_adapter, refusal, resolve, shape
+
+if TYPE_CHECKING:
+    import torch
+
+ADAPTER = "adapter_model.safetensors"
+
+
+def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
+    """The model, with a fresh LoRA adapter unless it is trained in full, and its tokenizer.
+
+    The adapter's start depends on `seed` only and changes nothing yet (B = 0); its weights are float32 whatever the
+    model's are. Raises UserError for a model that is missing, cannot be read, or is not what the config says."""
+    tokenizer = load_tokenizer(section)
+    return load_model(section, tokenizer, seed), tokenizer
+
+
+def load_tokenizer(section: ModelSection) -> Any:
+    """The model's tokenizer; what can be refused before the weights are read is refused here. Raises UserError."""
+    source = resolve(section)
+    _check_quantization(section, Path(source))
+    _check_code(section)
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, revision=section.revision, trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise refusal(section, f"its tokenizer cannot be loaded: {first_line(error)}") from error
+
+
+def load_model(section: ModelSection, tokenizer: Any, seed: int) -> Any:
+    """The model of `load_policy`. Raises UserError."""
+    model = _load_weights(section)
+    _check_shape(section, model.config)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise refusal(section, f"its tokenizer has {len(tokenizer)} tokens, more than the model has embeddings")
+    if section.quantization is None:
+        model.to(_device())
+    return _prepared(model, tokenizer, section, seed)
+
+
+def random_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
+    """A policy of the section's shape with random weights, made where it is to stay, and the embedded model's
+    tokenizer: for measuring what needs no sense. Raises UserError."""
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(ModelSection(name_or_path=TINY)))
+    with _device():
+        torch.manual_seed(seed)
+        model = untrained(section)
+    return _prepared(model, tokenizer, section, seed), tokenizer
+
+
+def untrained(section: ModelSection) -> Any:
+    """A model of the section's shape with random weights, on torch's default device."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    left_out = ("transformers_version", "dtype", "auto_map")
+    said = {name: value for name, value in shape(section).items() if name not in left_out}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**said), dtype=getattr(torch, section.dtype))
+
+
+def _prepared(model: Any, tokenizer: Any, section: ModelSection, seed: int) -> Any:
+    """The model ready for training, with its adapter."""
+    _set_padding(tokenizer)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.use_cache = not section.gradient_checkpointing  # the engine asks for its cache itself
+    return model if section.full_finetuning else with_adapter(model, section, seed)
+
+
+def _load_weights(section: ModelSection) -> Any:
+    """The model itself. A directory with an adapter is the model that it was trained from (which may be such a
+    directory too) with the adapter merged in."""
+    source = resolve(section)
+    base = _load_weights(base_of(section)) if is_adapter(Path(source)) else None
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        if base is None:
+            dtype, packing = getattr(torch, section.dtype), _quantized(section)
+            safely = {"use_safetensors": True, "trust_remote_code": False}
+            model = AutoModelForCausalLM.from_pretrained(
+                source, revision=section.revision, dtype=dtype, **safely, **packing
+            )
+            for module in model.modules() if packing else ():
+                # bitsandbytes repacks weights for good at the first inference on some CPUs; no gradient passes then.
+                module.support_avx512bf16_for_cpu = False
+            return model
+        from peft import PeftModel
+
+        if not (file := Path(source) / ADAPTER).is_file():  # peft would look for pickled ones
+            raise refusal(section, f"the adapter has no {file.name}")
+        adapted = PeftModel.from_pretrained(base, source)
+        _check_adapter(section, adapted, Path(source))
+        model = adapted.merge_and_unload()
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise refusal(section, f"cannot be loaded: {first_line(error)}") from error
+    model.name_or_path = source  # what an adapter on top of it will name as its base
+    warnings.filterwarnings("ignore", message="Could not find a config file in")  # peft's, when that one is saved
+    return model
+
+
+def _check_adapter(section: ModelSection, adapted: Any, source: Path) -> None:
+    """peft only warns of tensors that are missing or left over."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(source / ADAPTER, "pt") as tensors:
+        odd = set(tensors.keys()) ^ set(get_peft_model_state_dict(adapted))
+    if odd:
+        base = base_of(section).name_or_path
+        reason = f"the adapter does not fit its base {base}: {len(odd)} tensors differ, e.g. {min(odd)}"
+        raise refusal(section, reason)
+
+
+def _quantized(section: ModelSection) -> dict[str, Any]:
+    """What transformers is told for a base in 4 bits (Dettmers et al. 2305.14314): weights in nf4, their scales
+    quantised again, products in the model's dtype. They are packed where they are to stay."""
+    if section.quantization is None:
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=section.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, section.dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": _device()}}
+
+
+def _check_quantization(section: ModelSection, source: Path) -> None:
+    field, kind = "model.quantization", section.quantization
+    if kind is None:
+        return
+    if find_spec("bitsandbytes") is None:
+        raise UserError(field, kind, "bitsandbytes is not installed", "pip install 'backtrack-mrt[qlora]'.")
+    if is_adapter(source):
+        reason = f"{source} is an adapter, which would be rounded to 4 bits where it is merged"
+        raise UserError(field, kind, reason, "Name a whole model, or leave quantization out.")
+
+
+def _check_code(section: ModelSection) -> None:
+    """transformers would say the same, but only when it comes to the weights."""
+    from transformers import CONFIG_MAPPING
+
+    config = shape(section)
+    if "auto_map" in config and config["model_type"] not in CONFIG_MAPPING:
+        reason = f"{config['model_type']} needs code that comes with the model (auto_map), which is not run"
+        raise UserError(FIELD, section.name_or_path, reason, "Take a model that transformers knows by itself.")
+
+
+def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:
+    """`model` with a new LoRA adapter, the only part that is trained. No dropout: rollouts run in training mode."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    lora = section.lora
+    targets = "all-linear" if lora.targets == ["all-linear"] else lora.targets  # peft's word for them
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            remedy = "Use 'all-linear', or names of linear modules such as q_proj."
+            raise UserError("model.lora.targets", lora.targets, first_line(error), remedy) from error
+
+
+def frozen_copy(model: Any) -> Any:
+    """The reference of a model that is trained in full: a copy of now, never updated. (With LoRA the reference is the
+    model with its adapter off, at no cost.)"""
+    reference = copy.deepcopy(model).eval()
+    reference.requires_grad_(False)
+    return reference
+
+
+def _check_shape(section: ModelSection, found: Any) -> None:
+    """A plan made from `model.architecture` must hold for the model that is trained."""
+    said = section.architecture.model_dump() if section.architecture else {}
+    for name, value in said.items():
+        if (actual := getattr(found, name, value)) != value:
+            reason = f"the model's config.json says {actual!r}"
+            raise UserError(f"model.architecture.{name}", value, reason, "Correct it, or leave architecture out.")
+
+
+def _set_padding(tokenizer: Any) -> None:
+    """Padding is always masked, so any token will do: Llama's own one for the purpose if it is there, else eos."""
+    if tokenizer.pad_token_id is None:
+        own = "<|finetune_right_pad_id|>"
+        tokenizer.pad_token = own if own in tokenizer.get_vocab() else tokenizer.eos_token
+
+
+def _device() -> torch.device:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")

@@ -1,0 +1,115 @@
+"""An engine without a model: it says what it is told, or samples from a toy distribution. For tests of what stands
+above the engine seam; it keeps the whole contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backtrack_mrt.policy.engine import EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.sampling import draw, uniforms
+from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
+
+Script = Callable[[TokenIds], TokenIds] | Sequence[TokenIds]
+
+
+class ScriptedEngine:
+    """Replies by `script`: a function of the prefix, or replies in the order in which they are asked for. A reply is
+    cut behind its first stop id and at the request's length. Without a script, tokens are sampled.
+
+    Logprobs are those of a bigram model over `vocabulary` ids, made of hashes of `weights`: the same in `generate` and
+    `score`. `synced` and `released` record the calls of `sync` and `release`.
+    """
+
+    exact = True
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        vocabulary: int = 512,
+        context_length: int = 4096,
+        weights: int = 0,
+    ) -> None:
+        self._script: Callable[[TokenIds], TokenIds] | None
+        if script is None or callable(script):
+            self._script = script
+        else:
+            replies = iter(script)
+            self._script = lambda prefix: next(replies)
+        self.vocabulary, self.context_length, self.weights = vocabulary, context_length, weights
+        self.stats = EngineStats()
+        self.synced: list[int] = []
+        self.released = 0
+        self._in_reference = False
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+        check_requests(requests, self.context_length)
+        return [self._complete(request, sampling) for request in requests]
+
+    def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
+        """See `Engine.score`."""
+        scores = []
+        pairs = list(zip(prefixes, continuations, strict=True))
+        check_pairs(pairs, self.context_length)
+        for prefix, continuation in pairs:
+            logprobs = [self._logits(t).log_softmax(-1) for t in (prefix + continuation)[len(prefix) - 1 : -1]]
+            scores.append(np.array([float(row[t]) for row, t in zip(logprobs, continuation, strict=True)]))
+            self.stats.computed += len(prefix) + len(continuation)
+            self.stats.scored += len(continuation)
+        return scores
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """See `Engine.reference`. The reference has other weights."""
+        before, self._in_reference = self._in_reference, True
+        try:
+            yield
+        finally:
+            self._in_reference = before
+
+    def sync(self, version: int) -> None:
+        """See `Engine.sync`."""
+        self.synced.append(version)
+
+    def release(self) -> None:
+        """See `Engine.release`."""
+        self.released += 1
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+
+    def _complete(self, request: Request, sampling: Sampling) -> Completion:
+        prefix = request.prefix_ids
+        length = min(request.max_new_tokens, self.context_length - len(prefix))
+        ids: list[int] = []
+        logprobs: list[float] = []
+        said = self._script(prefix) if self._script else None
+        noise = uniforms([request.seed], length)
+        for step in range(length if said is None else min(length, len(said))):
+            logits = self._logits((*prefix, *ids)[-1])
+            if said is None:
+                token, logprob = (float(x) for x in draw(logits[None], noise[:, step], sampling))
+            else:
+                token = said[step]
+                logprob = float((logits / (sampling.temperature or 1.0)).log_softmax(-1)[token])
+            ids.append(int(token))
+            logprobs.append(logprob)
+            if ids[-1] in sampling.stop_ids:
+                break
+        if not ids:
+            raise ValueError("the script replied with no token: a completion has at least one")
+        self.stats.computed += len(prefix) + len(ids)
+        self.stats.sampled += len(ids)
+        finish = Finish.STOP if ids[-1] in sampling.stop_ids else Finish.LENGTH
+        return Completion(tuple(ids), tuple(logprobs), finish)
+
+    def _logits(self, previous: int) -> Tensor:
+        """Logits of the token that follows `previous`, shape (V,)."""
+        seed = (self.weights << 33) + (self._in_reference << 32) + previous
+        return (uniforms([seed], self.vocabulary)[0] * 4).to(torch.float32)

@@ -1,0 +1,134 @@
+"""What vLLM is asked, in this process or over HTTP: one `Job` per row.
+
+vLLM's own sampler is left out. Its seeds depend on the batch in bfloat16, its logprobs are engine-wide either before
+the temperature or after top_p, and it cannot be told what to say. Instead every job carries how its tokens are drawn,
+and `vllm_draws.Draws`, a logits processor, draws them: with the HF engine's own `draw`, so that the same seed gives the
+same tokens, or, to score, the tokens of the continuation one after the other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from backtrack_mrt.policy.engine import EngineStats, check_pairs, check_requests
+from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
+
+Draw = dict[str, int | float | list[int]]  # JSON: it travels as `extra_args`, over HTTP as `vllm_xargs`
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row: at most `max_new_tokens` (≥ 1) behind the prompt, drawn as `draw` says."""
+
+    prompt_ids: TokenIds
+    max_new_tokens: int
+    draw: Draw
+    stop_ids: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The answer to a job: tokens and logprobs, both (T,). cached: positions of the prompt that were not computed."""
+
+    token_ids: TokenIds
+    logprobs: tuple[float, ...]
+    cached: int = 0
+
+
+def sampled(seed: int, sampling: Sampling) -> Draw:
+    """Tokens of the policy. Of the seed 64 bits count, as everywhere."""
+    return {"seed": seed % 2**64, "temperature": sampling.temperature, "top_p": sampling.top_p}
+
+
+def forced(token_ids: TokenIds) -> Draw:
+    """These tokens, one after the other, with their logprobs at temperature 1."""
+    return {"forced": list(token_ids)}
+
+
+class JobEngine(ABC):
+    """The engine contract on top of `_run`. `max_rows`: rows decoded at once."""
+
+    exact = False
+
+    def __init__(self, context_length: int, max_rows: int) -> None:
+        if max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, got {max_rows}")
+        self.stats = EngineStats()
+        self.context_length, self.max_rows = context_length, max_rows
+        self._in_reference = False
+        self._outdated = True  # whether the policy's weights are still to be handed over
+
+    @abstractmethod
+    def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
+        """The answers to the jobs, in order, by the reference if `_in_reference`."""
+
+    @abstractmethod
+    def _hand_over(self) -> None:
+        """Give vLLM the policy's weights as they are now."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Drop the prefix cache."""
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+        check_requests(requests, self.context_length)
+        stop_ids = sorted(sampling.stop_ids)
+        jobs = [
+            Job(
+                request.prefix_ids,
+                min(request.max_new_tokens, self.context_length - len(request.prefix_ids)),
+                sampled(request.seed, sampling),
+                stop_ids,
+            )
+            for request in requests
+        ]
+        completions = []
+        for drawn in self._answers(jobs):
+            finish = Finish.STOP if drawn.token_ids[-1] in sampling.stop_ids else Finish.LENGTH
+            completions.append(Completion(drawn.token_ids, drawn.logprobs, finish))
+        self.stats.sampled += sum(len(completion.token_ids) for completion in completions)
+        return completions
+
+    def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
+        """See `Engine.score`. By forced decoding: vLLM's `prompt_logprobs` would not use the prefix cache."""
+        pairs = list(zip(prefixes, continuations, strict=True))
+        check_pairs(pairs, self.context_length)
+        jobs = [Job(prefix, len(ids), forced(ids)) for prefix, ids in pairs if ids]
+        answers = iter(self._answers(jobs))
+        self.stats.scored += sum(map(len, continuations))
+        return [np.array(next(answers).logprobs if ids else (), dtype=np.float64) for ids in continuations]
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """See `Engine.reference`."""
+        before, self._in_reference = self._in_reference, True
+        try:
+            yield
+        finally:
+            self._in_reference = before
+
+    def sync(self, version: int) -> None:
+        """See `Engine.sync`. The weights are handed over when the policy is next asked."""
+        self._outdated = True
+        self._forget()
+
+    def release(self) -> None:
+        """See `Engine.release`."""
+        self._forget()
+
+    def _answers(self, jobs: Sequence[Job]) -> list[Drawn]:
+        if not jobs:
+            return []
+        if self._outdated and not self._in_reference:
+            self._hand_over()
+            self._outdated = False
+        answers = self._run(jobs)
+        for job, drawn in zip(jobs, answers, strict=True):
+            self.stats.computed += len(job.prompt_ids) - drawn.cached + len(drawn.token_ids) - 1
+        return answers

@@ -1,0 +1,139 @@
+"""vLLM in this process, beside the trainer. Importing this module does not import vLLM.
+
+vLLM holds a copy of the base weights, taken from the very module that is trained, so any model works that vLLM has the
+architecture of: embedded, merged, from the hub. After an update it gets the LoRA adapter under a name of its own (an
+old name would be answered from the old prefix cache), or, without an adapter, all weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from backtrack_mrt.policy.hf.lora import AdapterFolder
+from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine
+
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's core in this process: weights come as tensors
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # that one takes logits processors of another kind
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+_CPU_ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # or the trainer's threads are pinned to vLLM's cores
+}
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has room for
+
+
+class VLLMEngine(JobEngine):
+    """`model` is a causal language model or a PeftModel around one, shared with the trainer and never modified.
+
+    context_length: longest prompt and completion (None: the model's). gpu_memory: share of the GPU's memory that vLLM
+    may take, weights included.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        max_rows: int,
+        context_length: int | None = None,
+        gpu_memory: float = 0.4,
+        prefix_caching: bool = True,
+    ) -> None:
+        self._adapters = AdapterFolder(model) if isinstance(model, PeftModel) else None
+        self._model: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        config: Any = self._model.config
+        super().__init__(context_length or config.max_position_embeddings, max_rows)
+        self._lora: Any = None
+        settings: dict[str, Any] = {"gpu_memory_utilization": gpu_memory}
+        if not torch.cuda.is_available():
+            settings = {"enforce_eager": True, "block_size": 32}
+        if self._adapters:
+            rank = next(rank for rank in _RANKS if rank >= self._adapters.rank)
+            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+        vllm = _vllm()
+        with TemporaryDirectory() as folder:
+            config.save_pretrained(folder)
+            self._llm = vllm.LLM(
+                model=folder,
+                dtype=str(self._model.dtype).removeprefix("torch."),
+                load_format="dummy",
+                skip_tokenizer_init=True,
+                max_model_len=self.context_length,
+                max_num_seqs=max_rows,
+                enable_prefix_caching=prefix_caching,
+                logits_processors=["backtrack_mrt.policy.vllm.draws:Draws"],
+                logprobs_mode="processed_logits",
+                disable_log_stats=True,
+                **settings,
+            )
+        self._load_weights()
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        cleanup_dist_env_and_memory()
+
+    def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
+        params = _vllm().SamplingParams
+        asked = [
+            params(
+                temperature=0.0,
+                max_tokens=job.max_new_tokens,
+                stop_token_ids=job.stop_ids,
+                ignore_eos=True,
+                logprobs=0,
+                detokenize=False,
+                extra_args=job.draw,
+            )
+            for job in jobs
+        ]
+        prompts = [{"prompt_token_ids": list(job.prompt_ids)} for job in jobs]
+        lora = None if self._in_reference else self._lora
+        answers = []
+        for output in self._llm.generate(prompts, asked, lora_request=lora, use_tqdm=False):
+            ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
+            logprobs = tuple(step[token].logprob for token, step in zip(ids, steps, strict=True))
+            answers.append(Drawn(tuple(ids), logprobs, output.num_cached_tokens or 0))
+        return answers
+
+    def _hand_over(self) -> None:
+        if self._adapters is None:
+            self._load_weights()
+            return
+        from vllm.lora.request import LoRARequest
+
+        name, number, path = self._adapters.write()
+        self._lora = LoRARequest(name, number, str(path))
+
+    def _forget(self) -> None:
+        self._llm.reset_prefix_cache()
+
+    def _load_weights(self) -> None:
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _checkpoint(self._model)})
+
+
+def _checkpoint(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The model's weights under their names in a checkpoint, without adapters."""
+    for name, tensor in model.state_dict().items():
+        if ".lora_" not in name:
+            yield name.replace(".base_layer.", "."), tensor
+
+
+def _vllm() -> Any:
+    """vLLM. It reads the environment when it is imported; what the user has set there counts."""
+    for name, value in (_ENVIRONMENT | ({} if torch.cuda.is_available() else _CPU_ENVIRONMENT)).items():
+        os.environ.setdefault(name, value)
+    import vllm
+
+    return vllm

@@ -1,0 +1,199 @@
+"""The card of a trained model: README.md beside its weights, in the form of the hub.
+
+What TRL and peft leave there is a form to fill in; this card says what the run knows. Names and model text stand in
+code, which they can neither end nor mark up.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import textwrap
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard, ModelCardData
+
+from backtrack_mrt.config import Config, ModelSection
+from backtrack_mrt.data.catalogue import resolve
+from backtrack_mrt.data.loading import GENERATED, ProblemSets
+from backtrack_mrt.data.sources import HUB, is_file
+from backtrack_mrt.evaluation.result import Result, rows
+from backtrack_mrt.policy.files import TINY, base_of, is_adapter
+from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.durable import CARD
+from backtrack_mrt.runs.records import read_trajectories
+from backtrack_mrt.runs.trace import render_trace, visible
+from backtrack_mrt.types import Phase, Scored
+
+SETTINGS = ("algo", "algorithm", "env", "prompt_style", "protocol", "training", "prover", "seed")  # of config.yaml
+PACKAGES = ("backtrack-mrt", "torch", "transformers", "trl", "peft")
+ADAPTER = """\
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+folder = "PATH/OF/THIS/FOLDER"
+model = AutoPeftModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+"""
+STACKED = """\
+from backtrack_mrt.config import ModelSection
+from backtrack_mrt.policy.models import load_policy
+
+folder = "PATH/OF/THIS/FOLDER"  # an adapter on a model that has one itself: that one is merged first
+model, tokenizer = load_policy(ModelSection(name_or_path=folder), seed=0)
+"""
+WHOLE = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "PATH/OF/THIS/FOLDER"
+model = AutoModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+"""
+
+
+def write_cards(
+    run: RunDir, config: Config, problems: ProblemSets, training: TokenLedger, result: Result | None = None
+) -> None:
+    """Beside the trained model; without a result also beside its checkpoints, in place of what lies there."""
+    checkpoints = [] if result else [path.parent for path in run.checkpoints.rglob(CARD)]
+    for folder in (run.model, *checkpoints):
+        model_card(run, config, problems, training, result).save(folder / CARD)
+
+
+def model_card(
+    run: RunDir, config: Config, problems: ProblemSets, training: TokenLedger, result: Result | None = None
+) -> ModelCard:
+    """What was trained from what, on what, at what cost, with what result, and how to load it."""
+    section = config.model
+    adapter = not section.full_finetuning
+    data = ModelCardData(
+        base_model=hub_base(section),
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=["backtrack_mrt", config.algo, f"env:{config.env}", *(["lora"] if adapter else [])],
+        datasets=hub_datasets(config) or None,
+    )
+    what = "A LoRA adapter of" if adapter else "All weights, trained from"
+    base = "the tiny model that comes with backtrack_mrt" if section.name_or_path == TINY else code(named_base(section))
+    stacked = adapter and is_adapter(Path(section.name_or_path).expanduser())
+    parts = [
+        f"# {code(run.path.resolve().name)}",
+        f"{what} {base}, trained to correct itself with `backtrack_mrt`: algorithm {code(config.algo)} "
+        f"({config.algorithm.summary}), protocol {code(config.env)} ({config.protocol.summary}).",
+        f"## Results\n\n{_results(config, problems, result)}",
+        f"## Loading\n\n```python\n{STACKED if stacked else ADAPTER if adapter else WHOLE}```\n\n"
+        "In a checkout of backtrack_mrt, `python scripts/play.py FOLDER --watch` shows it solving problems turn by "
+        "turn, and `scripts/evaluate.py FOLDER` measures it; both take the settings below as a config. Without the "
+        "protocol's prompts nothing is known of it.",
+        f"## Training\n\n{_training(config, problems, training, result)}",
+        f"## Limits\n\n{_limits(config, problems, result)}",
+        "## Licence\n\nThe base model and the data sets have licences of their own; what these say of derived models "
+        "holds for this one. This card grants nothing.",
+        "## Versions\n\n"
+        + ", ".join([f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]),
+    ]
+    if example := _example(run) if result else None:
+        trace = render_trace(example.trajectory, example.values)
+        parts.insert(
+            3, f"A held-out problem, one that it solved with a revision if there is any:\n\n{_verbatim(trace)}"
+        )
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+
+
+def code(text: str) -> str:
+    """Any text as a span of code, also in a table."""
+    text = " ".join(visible(text).split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") or not text else ""
+    return f"{fence}{pad}{text}{pad}{fence}".replace("|", "\\|")
+
+
+def named_base(section: ModelSection) -> str:
+    """The model below all adapters, as it was named."""
+    while is_adapter(Path(section.name_or_path).expanduser()):
+        section = base_of(section)
+    return section.name_or_path
+
+
+def hub_base(section: ModelSection) -> str | None:
+    """The hub's name of the base; None for one that is somewhere else."""
+    name = named_base(section)
+    return name if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).exists() else None
+
+
+def hub_datasets(config: Config) -> list[str]:
+    """The hub's names of the sets that were trained on."""
+    if config.algo == "sft" and config.data.traces:
+        return []
+    found = []
+    for spec in config.data.train:
+        if not spec.startswith(GENERATED):
+            places = resolve(spec, config.data.sets, "data.train")[1].path
+            found += [match["name"] for place in places if not is_file(place) and (match := HUB.fullmatch(place))]
+    return list(dict.fromkeys(found))
+
+
+def _results(config: Config, problems: ProblemSets, result: Result | None) -> str:
+    if result is None:
+        return "Not evaluated."
+    pairs = zip(
+        rows(result.base, result.trained_revisions), rows(result.trained, result.trained_revisions), strict=True
+    )
+    table = ["| | base | trained | change |", "|---|---:|---:|---:|"]
+    for (name, base), (_, trained) in pairs:
+        if base.n and trained.n:
+            table.append(f"| {name} | {base} | {trained} | {trained.mean - base.mean:+.3f} |")
+    how = f"{config.evaluation.samples} per problem, temperature {config.evaluation.temperature:g}"
+    return (
+        f"{len(problems.eval)} held-out problems of {_sets(config.data.eval)}; trajectories: {how}. In brackets: 95 % "
+        "intervals, problems resampled. They say nothing about other seeds of training.\n\n" + "\n".join(table)
+    )
+
+
+def _training(config: Config, problems: ProblemSets, training: TokenLedger, result: Result | None) -> str:
+    on = f"{len(problems.train)} problems of {_sets(config.data.train)}"
+    if config.algo == "sft" and config.data.traces:
+        on = f"the demonstrations in {_sets(config.data.traces)}"
+    ledgers = result.ledgers if result else {"training": training}
+    table = ["| tokens | sampled | inserted by the environment | of the meta-prover |", "|---|---:|---:|---:|"]
+    table += [f"| {part} | {t.sampled:,} | {t.env:,} | {t.prover:,} |" for part, t in ledgers.items()]
+    resolved = config.resolved()
+    told: dict[str, Any] = {name: resolved[name] for name in SETTINGS}
+    if not config.model.full_finetuning:
+        told["lora"] = resolved["model"]["lora"]
+    settings = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+    return (
+        f"On {on}. Held out: {len(problems.eval)} problems of {_sets(config.data.eval)}; their questions and near "
+        f"copies of them were left out of training.\n\n{chr(10).join(table)}\n\nSettings:\n\n{_verbatim(settings)}"
+    )
+
+
+def _limits(config: Config, problems: ProblemSets, result: Result | None) -> str:
+    measured = "was measured on nothing" if result is None else f"was measured on {_sets(config.data.eval)} alone"
+    few = f", of which there were only {len(problems.eval)}" if result and len(problems.eval) < 500 else ""
+    lines = [
+        f"The model {measured}{few}, in one protocol and with one style of prompts.",
+        "What training did to anything else (other tasks and languages, knowledge, safety) was not looked at.",
+        "A step is called wrong by the model itself: it may find errors that are none, and miss those that are.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _example(run: RunDir) -> Scored | None:
+    """The shortest right trajectory with a revision, if there is one."""
+    scored = read_trajectories(run.trajectories / "evaluation_trained.jsonl")
+    right = [s for s in scored if s.trajectory.outcome == 1.0]
+    revised = [s for s in right if any(turn.spec.phase == Phase.REVISE for turn in s.trajectory.turns)]
+    return min(revised or right or scored, key=lambda s: s.trajectory.sampled_tokens, default=None)
+
+
+def _sets(specs: list[str]) -> str:
+    return ", ".join(map(code, specs))
+
+
+def _verbatim(text: str) -> str:
+    """A block of code that no line of the text can end."""
+    return textwrap.indent(text.rstrip("\n"), " " * 4, lambda line: True)

@@ -1,0 +1,1 @@
+"""Plays: prompts and chat in tokens, rollouts, values of the meta-prover."""

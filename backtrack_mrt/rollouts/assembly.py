@@ -1,0 +1,143 @@
+"""Put the parts of a run together from its config: model, chat, engine, grader, meta-prover."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from backtrack_mrt.algos.base import Rationalized
+from backtrack_mrt.config import Config, ProverSection
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.grading import Grader
+from backtrack_mrt.policy.engine import Engine
+from backtrack_mrt.policy.hf.engine import HFEngine
+from backtrack_mrt.policy.models import frozen_copy, load_model, load_tokenizer
+from backtrack_mrt.policy.vllm.local import VLLMEngine
+from backtrack_mrt.policy.vllm.server import Server, ServerEngine
+from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.rollouts.chat import ChatFormat
+from backtrack_mrt.rollouts.collector import Collector
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.prompts import CLOSE, HINT, Prompts, load_prompts
+from backtrack_mrt.rollouts.prover import LikelihoodProver, MetaProver, SampledProver
+from backtrack_mrt.runs import processes
+from backtrack_mrt.runs.durable import write_directory
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a run. `model` is what the trainer updates and what the engine samples from."""
+
+    config: Config
+    model: Any
+    tokenizer: Any
+    dialogue: Dialogue
+    engine: Engine
+    grader: Grader
+
+    def save_policy(self, folder: Path) -> None:
+        """The trained policy and its tokenizer: a LoRA adapter, or all weights."""
+
+        def write(staged: Path) -> None:
+            self.model.save_pretrained(staged)
+            self.tokenizer.save_pretrained(staged)
+
+        write_directory(folder, write)
+
+    def prover(self, section: ProverSection | None = None) -> MetaProver:
+        """The meta-prover of the config, or of another `section`."""
+        section = section or self.config.prover
+        if section.estimator == "likelihood":
+            return LikelihoodProver(self.dialogue, self.engine, section.policy)
+        greedy = section.estimator == "greedy"
+        return SampledProver(
+            self.dialogue,
+            self.engine,
+            section.policy,
+            grader=self.grader,
+            samples=1 if greedy else section.samples,
+            temperature=0.0 if greedy else 1.0,
+            max_answer_tokens=section.max_answer_tokens,
+            seed=self.config.seed,
+        )
+
+    def collector(self, protocol: EpisodeProtocol, with_values: bool) -> Collector:
+        """Independent rollouts under `protocol`, with the meta-prover's values (if the config has one) or without."""
+        config = self.config
+        return Collector(
+            protocol,
+            self.dialogue,
+            self.engine,
+            self.grader,
+            self.prover() if with_values and config.prover.estimator != "none" else None,
+            config.engine.max_rows,
+        )
+
+    def training_collector(self) -> Collector:
+        """Rollouts as the algorithm wants them."""
+        algorithm, collector = (
+            self.config.algorithm,
+            self.collector(self.config.protocol, self.config.algorithm.needs_values),
+        )
+        return replace(
+            collector,
+            collection=algorithm.collection,
+            group_size=self.config.training.group_size,
+            max_answer_tokens=self.config.prover.max_answer_tokens,
+        )
+
+
+def assemble(config: Config) -> Assembly:
+    """Load and connect everything. Raises UserError for a missing model or one whose chat template cannot be used."""
+    prompts = load_prompts(config.env, config.prompt_style)
+    if isinstance(config.algorithm.collection, Rationalized) and HINT not in prompts.texts:
+        reason = f"the prompt style {config.env}/{config.prompt_style} has no {HINT}.md"
+        raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
+    server = _reachable(config)
+    tokenizer = load_tokenizer(config.model)
+    dialogue = dialogue_with(tokenizer, prompts)
+    model = load_model(config.model, tokenizer, config.seed)
+    return Assembly(config, model, tokenizer, dialogue, _engine(config, model, server), Grader())
+
+
+def dialogue_with(tokenizer: Any, prompts: Prompts) -> Dialogue:
+    """The prompts, spoken in the tokenizer's chat. Raises UserError for a chat template that cannot be used."""
+    return Dialogue(ChatFormat(tokenizer, prompts.system, one_message=CLOSE in prompts.texts), prompts)
+
+
+def _reachable(config: Config) -> Server | None:
+    """The server that the config names, if any. Raises UserError for one that cannot be reached, and where vLLM is to
+    run in this process and cannot."""
+    section = config.engine
+    if section.adapters is not None and not Path(section.adapters).is_dir():
+        raise UserError(
+            "engine.adapters", section.adapters, "no such directory", "Create it where both machines see it."
+        )
+    if section.server is not None:
+        return Server(section.server)
+    if section.type == "vllm" and find_spec("vllm") is None:
+        remedy = "Install it (`pip install 'backtrack-mrt[vllm]'`; without a GPU `make .venv-vllm/installed`)."
+        raise UserError("engine.type", section.type, "vLLM is not installed", remedy)
+    if section.type == "vllm" and processes.count() > 1:
+        reason = f"vLLM in this process does not work under a launcher ({processes.count()} processes)"
+        raise UserError("engine.type", section.type, reason, "Start a server and name it in engine.server.")
+    return None
+
+
+def _engine(config: Config, model: Any, server: Server | None) -> Engine:
+    section = config.engine
+    if server is not None:
+        adapters = Path(section.adapters) if section.adapters else None
+        return ServerEngine(model, server, max_rows=section.max_rows, adapters=adapters)
+    if section.type == "vllm":
+        return VLLMEngine(
+            model,
+            max_rows=section.max_rows,
+            context_length=section.context_length,
+            gpu_memory=section.gpu_memory,
+        )
+    needs_copy = config.prover.policy == "reference" and config.model.full_finetuning
+    reference = frozen_copy(model) if needs_copy else None
+    return HFEngine(model, max_rows=section.max_rows, reference_model=reference)

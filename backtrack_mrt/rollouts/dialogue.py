@@ -1,0 +1,91 @@
+"""The environment's side of a trajectory in tokens: prompts written into a chat, and the meta-prover's question.
+
+The Gymnasium environment and the batched rollout both speak through `Dialogue`, so their tokens cannot differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from backtrack_mrt.rollouts.chat import Chat
+from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts
+from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory, TurnSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """The prompts of a protocol, spoken in the chat format of a model. Every method is a pure function."""
+
+    chat: Chat
+    prompts: Prompts
+
+    def opening(self, problem: Problem, spec: TurnSpec) -> TokenIds:
+        """The prompt c_0: the question and the first turn's instruction, up to the start of the first reply."""
+        return self.chat.opening(self.prompts.opening(spec.phase, problem.question, spec.fields))
+
+    def hinted(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory's problem alone, its prompt ending in the gold answer as a hint (`hint.md`)."""
+        problem, first = trajectory.problem, trajectory.turns[0].spec
+        instruction = self.prompts.render(first.phase, first.fields) + self.prompts.render(
+            HINT, {"answer": problem.answer}
+        )
+        fields = {"question": problem.question, "instruction": instruction}
+        return Trajectory(problem, self.chat.opening(self.prompts.render(QUESTION, fields)))
+
+    def instruction(self, spec: TurnSpec, previous: Completion) -> str:
+        """What is said before the next turn: nothing where the model goes on by itself after the `previous` one."""
+        return "" if previous.finish is Finish.CUT else self.prompts.render(spec.phase, spec.fields)
+
+    def following(self, spec: TurnSpec, previous: Completion) -> TokenIds:
+        """Instruction tokens (I,) of the next turn: from the end of the `previous` completion to the next reply."""
+        if previous.finish is Finish.CUT:
+            return ()
+        return self.chat.following(self.instruction(spec, previous), after=previous)
+
+    def forced(self, trajectory: Trajectory, turns: int) -> TokenIds:
+        """The prefix c_j (j = `turns`), the question for the answer *now*, and the reply begun up to ``\\boxed{``.
+        For j = 0 that question takes the place of the first turn's instruction.
+
+        A style with `close.md` does not ask while the model's message is under way: that text closes its thought, if
+        it is still open, and the answer is begun in the same message. Once the model has ended its message, it is asked
+        like any other, if the chat goes on after it.
+        """
+        start = self.unanswered(trajectory.branch(turns))
+        previous = start.turns[-1].completion if start.turns else None
+        if CLOSE in self.prompts.texts and (previous is None or previous.finish is not Finish.STOP):
+            close = self.prompts.texts[CLOSE]
+            if close.strip() in "".join(turn.text for turn in start.turns):
+                close = close[len(close.rstrip()) :]
+            return start.token_ids + self.chat.encode(close + self.force_prefix)
+        if previous is None:
+            asked = self.chat.opening(self.prompts.opening(FORCE, trajectory.problem.question, {}))
+        else:
+            asked = start.token_ids + self.chat.following(self.prompts.render(FORCE, {}), after=previous)
+        return asked + self.chat.encode(self.force_prefix)
+
+    @property
+    def force_tokens(self) -> int:
+        """The most tokens that `forced` puts behind a trajectory."""
+        closed = self.chat.encode(self.prompts.texts.get(CLOSE, "") + self.force_prefix)
+        if not self.chat.follows:
+            return len(closed)
+        asked = self.chat.following(self.prompts.render(FORCE, {}), after=Completion((), (), Finish.LENGTH))
+        return max(len(closed), len(asked + self.chat.encode(self.force_prefix)))
+
+    def unanswered(self, start: Trajectory) -> Trajectory:
+        """The trajectory from which a forced answer goes on: in a chat without a second message, a message that the
+        model has ended is opened again (its last token is taken off)."""
+        if self.chat.follows or not start.turns or start.turns[-1].completion.finish is not Finish.STOP:
+            return start
+        last = start.turns[-1].completion
+        opened = Completion(last.token_ids[:-1], last.logprobs[:-1], Finish.CUT)
+        return replace(start, turns=(*start.turns[:-1], replace(start.turns[-1], completion=opened)))
+
+    @property
+    def force_prefix(self) -> str:
+        """How the forced answer is begun for the model; it ends in ``\\boxed{``."""
+        return self.prompts.texts[FORCE_PREFIX]
+
+    def answer(self, gold: str) -> TokenIds:
+        """The continuation of `forced` that answers `gold`: its tokens and the closing brace."""
+        return self.chat.encode(gold + "}")

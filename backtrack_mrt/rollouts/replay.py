@@ -1,0 +1,114 @@
+"""Demonstrations for supervised fine-tuning: turns of text with spans that carry loss or not.
+
+File form, one JSON object per line: ``{"problem": {"id", "question", "answer", "source"}, "turns": [{"phase": …,
+"spans": [{"text": …, "learn": true | false}, …]}, …]}``.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from backtrack_mrt.data.demonstrations.signs import Demonstrator, Span, demonstrate
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.protocol import Episode, EpisodeProtocol
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A problem and the replies to the protocol's turns, each in spans."""
+
+    problem: Problem
+    turns: tuple[tuple[Span, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenised:
+    """A demonstration as a trajectory of the protocol, with the learnt flag of every token after the prompt (T,)."""
+
+    trajectory: Trajectory
+    learn: tuple[bool, ...]
+
+
+def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: Dialogue) -> Tokenised:
+    """Run the demonstration through the protocol, as if a policy had written it. Raises UserError for a turn that the
+    protocol does not accept."""
+    episode = Episode(protocol, Trajectory(demonstration.problem, ()))
+    learn: list[bool] = []
+    for spans in demonstration.turns:
+        if episode.spec is None:
+            break
+        instruction_ids: TokenIds = ()
+        if episode.turns:
+            instruction_ids = dialogue.following(episode.spec, episode.turns[-1].completion)
+        else:
+            episode.prompt_ids = dialogue.opening(demonstration.problem, episode.spec)
+        pieces = [(dialogue.chat.encode(span.text), span.learn) for span in spans] + [((dialogue.chat.eos_id,), True)]
+        ids = tuple(token for piece, _ in pieces for token in piece)
+        learn += [False] * len(instruction_ids) + [flag for piece, flag in pieces for _ in piece]
+        text = "".join(span.text for span in spans)
+        if len(ids) > episode.spec.max_new_tokens:
+            raise UserError(
+                f"demonstration of {demonstration.problem.id}, turn {len(episode.turns) + 1} ({episode.spec.phase})",
+                text,
+                f"it has {len(ids)} tokens where the protocol leaves room for {episode.spec.max_new_tokens}",
+                "Raise the protocol's token limits, or leave the demonstration out.",
+            )
+        turn = episode.advance(text, Completion(ids, (0.0,) * len(ids), Finish.STOP), instruction_ids)
+        if turn.parsed is None:
+            raise UserError(
+                f"demonstration of {demonstration.problem.id}, turn {len(episode.turns)} ({turn.spec.phase})",
+                text,
+                f"the protocol does not accept it ({turn.violation or episode.stop})",
+                "Write the turn in the protocol's grammar, or raise its token limits.",
+            )
+    return Tokenised(episode.trajectory(), tuple(learn))
+
+
+def accepted(
+    problem: Problem, texts: Sequence[str], protocol: EpisodeProtocol, dialogue: Dialogue
+) -> Trajectory | None:
+    """The trajectory of turns with these texts, to branch from; None if the protocol does not accept them, or they are
+    too long for it."""
+    try:
+        return tokenise(Demonstration(problem, tuple((Span(text),) for text in texts)), protocol, dialogue).trajectory
+    except UserError:
+        return None
+
+
+def load_demonstrations(paths: Sequence[str], problems: Sequence[Problem], seed: int) -> Iterable[Demonstration]:
+    """Demonstrations of files, or generated ones of `problems` when no file is named. Raises UserError if the problems
+    cannot be demonstrated."""
+    if paths:
+        for path in paths:
+            yield from read_demonstrations(Path(path))
+        return
+    for row, problem in enumerate(problems):
+        if problem.source != "signs":
+            raise UserError(
+                "data.traces", [], f"there are no generated demonstrations of {problem.id}", "Name a JSONL file."
+            )
+        turns = demonstrate(problem, random.Random(f"{seed}/{row}"), Demonstrator(forced=0.0))
+        yield Demonstration(problem, tuple(turn.spans for turn in turns))
+
+
+def read_demonstrations(path: Path) -> Iterable[Demonstration]:
+    """Demonstrations of a JSONL file. Raises UserError naming file and line."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            lines = list(file)  # not splitlines(): a question may hold U+2028
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("data.traces", str(path), f"cannot be read: {error}", "Name a JSONL file in UTF-8.") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            turns = tuple(tuple(Span(s["text"], bool(s.get("learn", True))) for s in t["spans"]) for t in row["turns"])
+            yield Demonstration(Problem(**row["problem"]), turns)
+        except (ValueError, TypeError, KeyError) as error:
+            reason = f"not a demonstration ({type(error).__name__}: {error})"
+            raise UserError(f"{path}:{number}", line[:80], reason, "See backtrack_mrt/rollouts/replay.py.") from error

@@ -1,0 +1,158 @@
+"""Batched rollouts in lock step over turns, in token space."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import count, pairwise
+
+import numpy as np
+
+from backtrack_mrt.grading import Grader, extract_boxed
+from backtrack_mrt.policy.engine import Sampler
+from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.runs.interrupts import safe_point
+from backtrack_mrt.types import (
+    Completion,
+    Finish,
+    Parsed,
+    Phase,
+    Problem,
+    Request,
+    Sampling,
+    StopReason,
+    TokenIds,
+    Trajectory,
+    Turn,
+    TurnSpec,
+)
+
+
+def trajectory_seeds(seed: int, step: int, rows: int, first_row: int = 0) -> list[int]:
+    """One seed per row, the same however rows are split over batches or processes."""
+    return [
+        int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint32)[0])
+        for row in range(first_row, first_row + rows)
+    ]
+
+
+def rollout(
+    starts: Sequence[Problem | Trajectory],
+    seeds: Sequence[int],
+    protocol: EpisodeProtocol,
+    dialogue: Dialogue,
+    engine: Sampler,
+    sampling: Sampling,
+    window: int | None = None,
+    most_turns: int | None = None,
+    reserve: Callable[[Problem], int] | None = None,
+) -> list[Trajectory]:
+    """One trajectory per start, not graded: from a problem, or from a prefix on (`Trajectory.branch`; a prompt of its
+    own is kept). Repeat a start for a group. After `most_turns` new turns a trajectory is left as it is (stop: None).
+
+    All rows take their turn together, so the engine computes every token once: a turn's prefix extends the cached
+    prefix of the turn before. With a `window` the model sees the prompt and the last `window` turns only (METHOD: the
+    linearised budget), so turns may go on beyond its context. Else a trajectory ends with `budget` where the context
+    does, less the `reserve` that its meta-prover needs.
+    """
+    episodes = [Episode(protocol, Trajectory(s, ()) if isinstance(s, Problem) else s) for s in starts]
+    for _ in count() if most_turns is None else range(most_turns):
+        safe_point()
+        requests, asked = [], []
+        for episode, seed in zip(episodes, seeds, strict=True):
+            if episode.spec is None:
+                continue
+            instruction_ids: TokenIds = ()
+            if episode.turns:
+                instruction_ids = dialogue.following(episode.spec, episode.turns[-1].completion)
+            elif not episode.prompt_ids:
+                episode.prompt_ids = dialogue.opening(episode.problem, episode.spec)
+            prefix_ids = episode.prefix_ids(window) + instruction_ids
+            room = engine.context_length - len(prefix_ids) - (reserve(episode.problem) if reserve else 0)
+            if room < 1:
+                episode.end(StopReason.BUDGET)
+                continue
+            length = min(episode.spec.max_new_tokens, room)
+            # The engine hashes the seed with the position, so neighbouring seeds are independent.
+            requests.append(Request(prefix_ids, length, (seed << 16) + len(episode.turns)))
+            asked.append((episode, instruction_ids))
+        if not requests:
+            break
+        for (episode, instruction_ids), completion in zip(asked, engine.generate(requests, sampling), strict=True):
+            for piece in cut(completion, protocol, dialogue, protocol.max_turns - len(episode.turns)):
+                if episode.stop is not None:
+                    break
+                episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
+                instruction_ids = ()
+    return [episode.trajectory() for episode in episodes]
+
+
+def cut(completion: Completion, protocol: EpisodeProtocol, dialogue: Dialogue, most: int) -> list[Completion]:
+    """The completion in the pieces that the protocol takes for turns, at most so many: a cut is made before the token
+    that holds the character at its offset."""
+    ids = completion.token_ids
+    offsets = protocol.cuts(dialogue.chat.decode(ids))[: most - 1]
+    starts = [0, *token_starts(ids, offsets, dialogue)]
+    return [
+        Completion(ids[a:b], completion.logprobs[a:b], Finish.CUT if b < len(ids) else completion.finish)
+        for a, b in pairwise([*starts, len(ids)])
+        if a < b
+    ]
+
+
+def token_starts(ids: TokenIds, offsets: Sequence[int], dialogue: Dialogue) -> list[int]:
+    """For increasing character offsets, the index of the token that holds the character there."""
+    ends = cache(lambda token: len(dialogue.chat.decode(ids[: token + 1])))  # characters up to a token's end: no sum
+    starts = [0]
+    for offset in offsets:
+        starts.append(bisect_right(range(len(ids)), offset, lo=starts[-1], key=ends))
+    return starts[1:]
+
+
+def force_answers(
+    starts: Sequence[Problem | Trajectory],
+    seeds: Sequence[int],
+    dialogue: Dialogue,
+    engine: Sampler,
+    sampling: Sampling,
+    max_new_tokens: int,
+) -> list[Trajectory]:
+    """Each start ended by an answer forced now, as one more turn (phase `force`); not graded. This is what the
+    meta-prover samples, here as a trajectory that can be trained on. Where the model's context has no room for it, the
+    start ends as it is, with `budget`."""
+    trajectories = [Trajectory(s, ()) if isinstance(s, Problem) else dialogue.unanswered(s) for s in starts]
+    forced = [dialogue.forced(trajectory, len(trajectory.turns)) for trajectory in trajectories]
+    fitting = [row for row, ids in enumerate(forced) if len(ids) < engine.context_length]
+    requests = [
+        Request(forced[row], max_new_tokens, (seeds[row] << 16) + len(trajectories[row].turns)) for row in fitting
+    ]
+    ended = [replace(t, stop=StopReason.BUDGET, given=len(t.turns)) for t in trajectories]
+    for row, completion in zip(fitting, engine.generate(requests, sampling) if requests else (), strict=True):
+        start, ids = trajectories[row], forced[row]
+        text = dialogue.force_prefix + dialogue.chat.decode(completion.token_ids)
+        answer = extract_boxed(text)
+        instruction_ids = ids[len(start.token_ids) :] if start.turns else ()
+        turn = Turn(TurnSpec(Phase.FORCE, max_new_tokens), text, Parsed(answer=answer), instruction_ids, completion)
+        prompt_ids = start.prompt_ids if start.turns else ids
+        turns = (*start.turns, turn)
+        ended[row] = Trajectory(start.problem, prompt_ids, turns, StopReason.FINISHED, answer, given=len(start.turns))
+    return ended
+
+
+def grade(trajectories: Sequence[Trajectory], grader: Grader) -> list[Trajectory]:
+    """The trajectories with the grade of every answer given, and their outcomes. Each distinct answer to a gold is
+    graded once."""
+    asked = {
+        (trajectory.problem.answer, answer, trajectory.problem.rel_tol): None
+        for trajectory in trajectories
+        for answer in (trajectory.answer, *(turn.parsed.answer for turn in trajectory.turns if turn.parsed))
+    }
+    given = grader.grade_many([key[:2] for key in asked], rel_tol=[key[2] for key in asked])
+    verdicts = dict(zip(asked, given, strict=True))
+    return [
+        graded(t, lambda answer, p=t.problem: verdicts[p.answer, answer, p.rel_tol])  # type: ignore[misc]
+        for t in trajectories
+    ]

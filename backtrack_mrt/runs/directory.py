@@ -1,0 +1,279 @@
+"""The run directory, the one place where a run leaves anything.
+
+config.yaml                      the resolved config; `--config` takes it
+metrics.jsonl                    one JSON object per step, `step` first; what is not a finite number is null
+evaluations.jsonl                one JSON object per evaluation: `step`, `name`, results as in summary.json, `ledger`
+trajectories/step_000010.jsonl   the rollouts of a step, one per line (`backtrack_mrt.runs.records`)
+checkpoints/step_000016/         see `backtrack_mrt.runs.checkpoints`
+collected/                       what self-training collected: see `backtrack_mrt.training.self_training`
+skipped/                         batches of steps that were skipped: see `backtrack_mrt.training.safety`
+model/                           the trained policy: a LoRA adapter, or all weights
+summary.json                     the results
+report.html, figures/            the results for people (`backtrack_mrt.reports`)
+tensorboard/                     with report_to: tensorboard
+lock                             held by the run at work: see `backtrack_mrt.runs.lock`
+
+Of the steps' rollouts at most `MOST_ROLLOUTS` files stay, spread over the run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.config_files import load
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs.durable import replacing
+from backtrack_mrt.runs.lock import LOCK
+from backtrack_mrt.runs.records import read_trajectories, write_trajectories
+from backtrack_mrt.types import Scored
+
+MOST_ROLLOUTS = 200  # files with the rollouts of a step
+
+# What a run writes, and `--overwrite` therefore deletes. Anything else in the directory is the user's.
+OWN = (
+    "config.yaml",
+    "metrics.jsonl",
+    "evaluations.jsonl",
+    "trajectories",
+    "checkpoints",
+    "collected",
+    "skipped",
+    "model",
+    "summary.json",
+    "evaluation.json",
+    "report.html",
+    "figures",
+    "tensorboard",
+)
+
+
+@dataclass
+class TokenLedger:
+    """All tokens of a run: sampled by the policy, inserted by the environment, spent by the meta-prover."""
+
+    sampled: int = 0
+    env: int = 0
+    prover: int = 0
+
+    def add(self, other: TokenLedger) -> None:
+        """Take over the tokens of another ledger."""
+        self.sampled += other.sampled
+        self.env += other.env
+        self.prover += other.prover
+
+    def as_json(self) -> dict[str, int]:
+        """Plain data for summary.json, with the total."""
+        return asdict(self) | {"total": self.sampled + self.env + self.prover}
+
+
+class Follower(Protocol):
+    """Who is told what the run logs."""
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl, or held-out results under names that start with ``eval/``."""
+
+    def traces(self, step: int, scored: Sequence[Scored]) -> None:
+        """The rollouts of a step."""
+
+
+class RunDir:
+    """The run directory at `path`. `check` looks without touching, `create` writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_path, self.metrics_path = path / "config.yaml", path / "metrics.jsonl"
+        self.evaluations_path = path / "evaluations.jsonl"
+        self.trajectories, self.checkpoints = path / "trajectories", path / "checkpoints"
+        self.collected, self.skipped = path / "collected", path / "skipped"
+        self.followers: list[Follower] = []
+        self.summary_path, self.model = path / "summary.json", path / "model"
+
+    @classmethod
+    def check(
+        cls, config: Config, *, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
+    ) -> RunDir:
+        """The config's run directory, if a run may start or resume in it; nothing is written. Raises UserError for a
+        directory in use, a resumed run that is not there, and one whose config differs (unless that is accepted)."""
+        run = cls(config.run_path)
+        if resume and overwrite:
+            raise UserError("--overwrite", "--resume", "these exclude each other", "Give one of them.")
+        if run.path.exists() and not run.path.is_dir():
+            raise run._refusal("is a file", "Choose another --output-dir.")
+        in_use = run.path.is_dir() and any(path.name != LOCK for path in run.path.iterdir())
+        if resume:
+            run._check_same(config, accept_changes)
+        elif overwrite and in_use and not run._is_run():
+            raise run._refusal(
+                "holds no run, so --overwrite will not delete anything in it", "Choose another directory."
+            )
+        elif in_use and not overwrite:
+            raise run._refusal(
+                "is in use", "Continue it with --resume, replace it with --overwrite, or choose another."
+            )
+        return run
+
+    @classmethod
+    def create(
+        cls, config: Config, *, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
+    ) -> RunDir:
+        """`check`, then make the directory and save the config. Overwriting deletes what a run writes (`OWN`) and
+        nothing else, and says so."""
+        run = cls.check(config, resume=resume, overwrite=overwrite, accept_changes=accept_changes)
+        try:
+            if overwrite:
+                run._delete()
+            run.trajectories.mkdir(parents=True, exist_ok=resume)
+            run.checkpoints.mkdir(exist_ok=resume)
+            with replacing(run.config_path) as file:
+                yaml.safe_dump(config.resolved(), file, sort_keys=False, allow_unicode=True)
+        except OSError as error:
+            raise run._refusal(f"cannot be written: {error.strerror}", "Choose another --output-dir.") from error
+        return run
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line to metrics.jsonl."""
+        line = {"step": step} | {name: plain_json(value) for name, value in metrics.items()}
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        for follower in self.followers:
+            follower.log(step, line)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line torn by a crash is left out."""
+        return _lines(self.metrics_path)
+
+    @property
+    def steps(self) -> int:
+        """Updates that were logged."""
+        return max((line["step"] for line in self.metrics()), default=0)
+
+    def log_evaluation(self, step: int, name: str, results: Mapping[str, Any]) -> None:
+        """Add a line to evaluations.jsonl, unless the run that this one resumes did. Followers get the means of the
+        estimates."""
+        earlier, line = self.evaluations(), {"step": step, "name": name} | plain_json(results)
+        if any((other["step"], other["name"]) == (step, name) for other in earlier):
+            return
+        _write_lines(self.evaluations_path, [*earlier, line])
+        estimates = {key: found for key, found in line.items() if isinstance(found, dict) and "mean" in found}
+        means = {f"eval/{key}": found["mean"] for key, found in estimates.items()}
+        for follower in self.followers:
+            follower.log(step, means)
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The lines of evaluations.jsonl."""
+        return _lines(self.evaluations_path)
+
+    def save_trajectories(self, step: int, scored: Sequence[Scored]) -> None:
+        """Write the rollouts of a step. When there are more than `MOST_ROLLOUTS` files, every second one goes."""
+        write_trajectories(self._step_path(step), scored)
+        for follower in self.followers:
+            follower.traces(step, scored)
+        kept = sorted(self.trajectories.glob("step_*.jsonl"))
+        if len(kept) > MOST_ROLLOUTS:
+            for path in kept[1:-1:2]:
+                path.unlink()
+
+    def load_trajectories(self, step: int) -> list[Scored]:
+        """The rollouts of a step."""
+        return read_trajectories(self._step_path(step))
+
+    def save_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json; numbers that are not finite become null."""
+        text = json.dumps(plain_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
+        with replacing(self.summary_path) as file:
+            file.write(text + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after `step`: a resumed run does those steps again."""
+        _write_lines(self.metrics_path, [line for line in self.metrics() if line["step"] <= step])
+        kept = [line for line in self.evaluations() if line["step"] <= step and line["name"] != "trained"]
+        _write_lines(self.evaluations_path, kept)
+        for pattern in ("step_*.jsonl", "evaluation_step_*.jsonl"):
+            for path in self.trajectories.glob(pattern):
+                if int(path.stem.rpartition("_")[2]) > step:
+                    path.unlink()
+        for path in self.trajectories.glob("evaluation_trained*.jsonl"):
+            path.unlink()
+
+    def _step_path(self, step: int) -> Path:
+        return self.trajectories / f"step_{step:06d}.jsonl"
+
+    def _is_run(self) -> bool:
+        try:
+            saved = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return False
+        return isinstance(saved, dict) and {"algo", "env", "training"} <= set(saved)
+
+    def _check_same(self, config: Config, accept_changes: bool) -> None:
+        if not self._is_run():
+            raise self._refusal("holds no run to resume", "Start it without --resume.")
+        saved, now = (_flat(c.resolved()) for c in (load(str(self.config_path)), config))
+        changed = [
+            f"{name}: {saved.get(name)!r} → {now.get(name)!r}"
+            for name in now | saved
+            if saved.get(name) != now.get(name)
+        ]
+        changed = [change for change in changed if not change.startswith("output_dir:")]  # it may have been moved
+        if changed and accept_changes:
+            print(f"resuming {self.path} with another config (saved → now): {'; '.join(changed)}")
+        elif changed:
+            raise self._refusal(
+                f"its config differs (saved → now): {'; '.join(changed)}",
+                f"Resume with --config {self.config_path}, or with --accept-changes, or start anew elsewhere.",
+            )
+
+    def _delete(self) -> None:
+        found = [self.path / name for name in OWN if (self.path / name).exists()]
+        if found:
+            print(f"overwriting {self.path}: deleting {', '.join(path.name for path in found)}")
+        for path in found:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def _refusal(self, reason: str, remedy: str) -> UserError:
+        return UserError("--output-dir", str(self.path), reason, remedy)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    with replacing(path) as file:
+        file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def plain_json(value: Any) -> Any:
+    """Plain JSON data: numbers of other libraries become Python's, NaN and infinities None."""
+    if isinstance(value, Mapping):
+        return {str(name): plain_json(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(item) for item in value]
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,58 @@
+"""Finished runs, as read back from their directories."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.config_files import load
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs.directory import RunDir
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, as read from its directory."""
+
+    path: Path
+    config: Config
+    summary: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    evaluations: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def label(self) -> str:
+        """The algorithm, with its settings where they are not the defaults."""
+        settings, defaults = self.config.algorithm.model_dump(), type(self.config.algorithm)().model_dump()
+        told = [f"{name}={value}" for name, value in settings.items() if value != defaults[name]]
+        return f"{self.config.algo} ({', '.join(told)})" if told else self.config.algo
+
+    @property
+    def sampled_tokens(self) -> int:
+        """Tokens sampled in training."""
+        return int(self.summary["tokens"]["training"]["sampled"])
+
+    def mean(self, *place: str | int) -> float:
+        """The mean of the estimate at `place` in summary.json; NaN where it has none."""
+        found: Any = self.summary
+        for key in place:
+            found = found[key]
+        return mean_of(found)
+
+
+def mean_of(estimate: Mapping[str, Any]) -> float:
+    """The mean of an estimate in summary.json; NaN where it has none."""
+    return float("nan") if estimate["mean"] is None else float(estimate["mean"])
+
+
+def read_run(path: Path) -> Run:
+    """The finished run in a directory. Raises UserError if there is none."""
+    run = RunDir(path)
+    if not run.summary_path.exists():
+        raise UserError("run", str(path), "it holds no finished run (no summary.json)", "Give directories of runs.")
+    summary = json.loads(run.summary_path.read_text(encoding="utf-8"))
+    return Run(path, load(str(run.config_path)), summary, run.metrics(), run.evaluations())

@@ -1,0 +1,60 @@
+"""Stopping on SIGTERM and SIGINT (Ctrl-C) without losing anything.
+
+The first signal is remembered. The run ends at the next safe point, where no step is half done: it saves a checkpoint
+of the last whole step and exits with code 75 (SIGTERM: "try again later", sysexits.h) or 130 (SIGINT). A second signal
+leaves at once. A single process stops between turns and between micro-batches; several stop between updates, together.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from backtrack_mrt.errors import Interrupted
+from backtrack_mrt.runs import processes
+
+EXIT_CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
+_asked: list[int] = []  # the exit code that the first signal asks for; empty while nobody asked
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Within the block both signals wait for a safe point. Only the main thread can arrange that; in another one
+    nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _on_signal) for number in EXIT_CODES}
+    try:
+        yield
+    finally:
+        _asked.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def safe_point() -> None:
+    """Raises Interrupted here if somebody asked the program to stop and there are no other processes to tell."""
+    if _asked and processes.count() == 1:
+        raise Interrupted(_asked[0])
+
+
+def common_safe_point() -> None:
+    """The same for several processes: all of them call it, and all stop if one was asked to."""
+    codes = [code for asked in processes.gathered([list(_asked)]) for code in asked]
+    if codes:
+        raise Interrupted(codes[0])
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    code = EXIT_CODES[signal.Signals(number)]
+    if _asked:
+        os._exit(code)
+    _asked.append(code)
+    if processes.is_main():
+        os.write(sys.stderr.fileno(), b"\nstopping at the next safe point; a second signal stops at once\n")

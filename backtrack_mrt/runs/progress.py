@@ -1,0 +1,181 @@
+"""Progress of a loop: a live panel on a terminal, plain lines elsewhere. On stderr: stdout is for results."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Protocol
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import Segment
+from rich.text import Text
+
+from backtrack_mrt.runs.processes import is_main
+
+SHORTEST_BAR = 8  # columns; without room for it there is none
+PARTS = {  # of a step, as in time/…
+    "evaluate": "evaluation",
+    "rollout": "rollout",
+    "prover": "prover",
+    "grade": "grading",
+    "update": "update",
+}
+MOST_TURNS = 6  # whose progress is shown
+
+
+class Update(Protocol):
+    """What `progress` hands to the loop."""
+
+    def update(self, advance: int = 1, metrics: Mapping[str, float] | None = None) -> None:
+        """`advance` more units are done. metrics: by the names of metrics.jsonl; the most telling ones are shown. Their
+        `step`, if there is one, is how many units are done, also by a run that this one goes on with."""
+
+
+@contextmanager
+def progress(total: int, description: str, *, counted: str | None = None, seconds: float = 10.0) -> Iterator[Update]:
+    """Shows how far `total` units of work are. Without a terminal: a line at most every `seconds`, and the last one. Of
+    several processes only the main one shows its own. counted: the metric that tells how many units an update did."""
+    if not is_main():
+        yield _Silent()
+        return
+    state = _State(total, description, counted)
+    console = Console(stderr=True)
+    if not console.is_terminal or console.is_dumb_terminal:
+        lines = _Lines(state, seconds)
+        try:
+            yield lines
+        finally:
+            lines.tell()
+        return
+    # What is printed meanwhile goes above the panel. Results that go to a file still do.
+    with Live(state, console=console, redirect_stdout=sys.stdout.isatty()), _logs_above_the_panel():
+        yield state
+
+
+class _Silent:
+    def update(self, advance: int = 1, metrics: Mapping[str, float] | None = None) -> None: ...
+
+
+class _State:
+    """How far the loop is; rich draws it anew several times a second."""
+
+    def __init__(self, total: int, description: str, counted: str | None) -> None:
+        self.total, self.description, self.counted = total, description, counted
+        self.done = self.before = 0  # units: now, and when this process began
+        self.figures: list[str] = []
+        self._start = time.monotonic()
+
+    def update(self, advance: int = 1, metrics: Mapping[str, float] | None = None) -> None:
+        metrics = metrics or {}
+        if self.counted is not None:
+            self.done += round(metrics[self.counted])
+        elif "step" in metrics:
+            if not self.done:
+                self.before = round(metrics["step"]) - advance
+            self.done = round(metrics["step"])
+        else:
+            self.done += advance
+        if metrics:
+            self.figures = figures(metrics)
+
+    @property
+    def count(self) -> str:
+        return f"{self.description} {self.done}/{self.total}"
+
+    @property
+    def times(self) -> str:
+        """The time so far, and the time left at the mean pace."""
+        elapsed, here = time.monotonic() - self._start, self.done - self.before
+        left = max(self.total - self.done, 0)
+        eta = f" · {_clock(elapsed / here * left)} left" if here and left else ""
+        return f"{_clock(elapsed)}{eta}"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width
+        room = width - cell_len(self.count) - cell_len(self.times) - 3
+        if room >= SHORTEST_BAR:
+            yield Text(f"{self.count} ", end="")
+            yield ProgressBar(self.total, self.done, width=min(room, 40))
+            yield Segment(f" {self.times}\n")
+            rest = self.figures
+        else:
+            rest = [self.count, self.times, *self.figures]
+        for line in packed(rest, width):
+            yield Text(line, no_wrap=True, overflow="ellipsis")
+
+
+class _Lines:
+    """Without a terminal: a line now and then."""
+
+    def __init__(self, state: _State, seconds: float) -> None:
+        self.state, self.seconds = state, seconds
+        self._told, self._told_at = 0, time.monotonic()
+
+    def update(self, advance: int = 1, metrics: Mapping[str, float] | None = None) -> None:
+        self.state.update(advance, metrics)
+        if time.monotonic() - self._told_at >= self.seconds:
+            self.tell()
+
+    def tell(self) -> None:
+        """Print what was not printed yet."""
+        if self.state.done != self._told:
+            self._told, self._told_at = self.state.done, time.monotonic()
+            print(" · ".join([self.state.count, self.state.times, *self.state.figures]), file=sys.stderr, flush=True)
+
+
+def figures(logged: Mapping[str, float | None]) -> list[str]:
+    """The most telling numbers of a step: accuracy and progress per turn of its rollouts (or the loss, without any),
+    sampled tokens per second, seconds by part. What is not finite (TRL hands on None) is left out."""
+    metrics = {name: value for name, value in logged.items() if value is not None and math.isfinite(value)}
+    found = []
+    if "outcome" in metrics:
+        found.append(f"accuracy {metrics['outcome']:.3f}")
+    elif "loss" in metrics:
+        found.append(f"loss {metrics['loss']:.4g}")
+    turns = [metrics[name] for j in range(MOST_TURNS) if (name := f"progress/turn_{j}") in metrics]
+    if turns:
+        more = " …" if f"progress/turn_{MOST_TURNS}" in metrics else ""
+        found.append(f"progress {' '.join(f'{value:+.2f}' for value in turns)}{more}")
+    if "tokens/step_sampled" in metrics and metrics.get("time/step"):
+        found.append(f"{metrics['tokens/step_sampled'] / metrics['time/step']:,.0f} tokens/s")
+    times = {shown: metrics[f"time/{part}"] for part, shown in PARTS.items() if f"time/{part}" in metrics}
+    return found + [f"{shown} {seconds:.1f} s" for shown, seconds in times.items()]
+
+
+def packed(items: list[str], width: int) -> list[str]:
+    """The items one behind the other, in lines of at most `width` columns where that is possible."""
+    lines: list[str] = []
+    for item in items:
+        if lines and cell_len(lines[-1]) + 3 + cell_len(item) <= width:
+            lines[-1] += f" · {item}"
+        else:
+            lines.append(item)
+    return lines
+
+
+@contextmanager
+def _logs_above_the_panel() -> Iterator[None]:
+    """Log handlers keep the stderr that they were made with, and would write into the panel: give them today's."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
+    moved: list[tuple[logging.StreamHandler[Any], Any]] = []
+    for handler in handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stderr__:
+            moved.append((handler, handler.setStream(sys.stderr)))
+    try:
+        yield
+    finally:
+        for handler, stream in moved:
+            handler.setStream(stream)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

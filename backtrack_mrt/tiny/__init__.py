@@ -1,1 +1,0 @@
-"""The embedded model: a tiny Llama and its tokenizer, built by ``scripts/build_tiny.py``."""

@@ -1,1 +1,0 @@
-"""The update, by TRL: the only package that touches it."""

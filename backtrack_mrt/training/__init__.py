@@ -1,0 +1,1 @@
+"""Learns: one run from the base's evaluation to the trained policy."""

@@ -1,0 +1,60 @@
+"""Train several algorithms with several seeds on the same config, problems and order, at equal sampled tokens.
+
+The first algorithm trains for the config's steps; the tokens that it samples with a seed are the budget of the others
+with that seed (`training.sampled_tokens` sets one for all). Every run has its own directory in the comparison's, so an
+interrupted comparison goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from backtrack_mrt.config import Config, RunRequest
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.comparison import Comparison, differences, section_of
+from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.finished import Run, read_run
+from backtrack_mrt.training.train import train
+
+
+def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) -> Comparison:
+    """Train every request with every seed, evaluate and compare. Finished runs are taken as they are, unless they are
+    to be overwritten; the base is evaluated once per seed."""
+    runs = []
+    for seed in seeds:
+        budget, base = None, None
+        for request in requests:
+            path = folder / f"{request.config.algo}-seed{seed}"
+            finished = RunDir(path).summary_path.exists() and not request.overwrite
+            training = request.config.training
+            training = training.model_copy(update={"sampled_tokens": training.sampled_tokens or budget})
+            config = request.config.model_copy(
+                update={"seed": seed, "output_dir": str(path), "training": training}, deep=True
+            )
+            if not finished:
+                print(f"{config.algo}, seed {seed}: {path}", flush=True)
+                resume = not request.overwrite and _resumable(config)
+                accept = resume and request.accept_changes
+                train(RunRequest(config, resume, not resume, accept), base_evaluation=base)
+            run = read_run(path)
+            _check_unchanged(run, config)
+            runs.append(run)
+            budget = budget or run.sampled_tokens or None
+            base = RunDir(path).trajectories / "evaluation_base.jsonl"
+    return Comparison([run for request in requests for run in runs if run.config.algo == request.config.algo])
+
+
+def _resumable(config: Config) -> bool:
+    """Whether an unfinished run left something to go on from."""
+    run = RunDir(config.run_path)
+    return any(run.checkpoints.glob("step_*")) or run.collected.exists()
+
+
+def _check_unchanged(run: Run, config: Config) -> None:
+    """A finished run that is taken as it is must be the run that was asked for."""
+    for section in config.resolved():
+        ours, theirs = (section_of(c, section) for c in (config, run.config))
+        if section != "output_dir" and ours != theirs:
+            reason = f"it was run with another {section}: {differences(ours, theirs)}"
+            raise UserError("--output-dir", str(run.path), reason, "Delete that run, or choose another directory.")

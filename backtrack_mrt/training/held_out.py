@@ -1,0 +1,63 @@
+"""Held-out results over a run: before training, every so many updates, after it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.data.checking import first_wrong_step
+from backtrack_mrt.evaluation.evaluate import Summary, measure
+from backtrack_mrt.reports.build import rebuild
+from backtrack_mrt.rollouts.assembly import Assembly
+from backtrack_mrt.runs import processes
+from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.types import Problem
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Evaluates the policy as it is on the held-out `problems`."""
+
+    parts: Assembly
+    problems: Sequence[Problem]
+    run: RunDir
+
+    @property
+    def ledger(self) -> TokenLedger:
+        """The tokens of all evaluations so far, also before a resume."""
+        total = TokenLedger()
+        for line in self.run.evaluations():
+            total.add(TokenLedger(**line["ledger"]))
+        return total
+
+    def evaluate(self, name: str, step: int) -> Summary:
+        """All that the config asks for, after so many updates."""
+        return self._measure(self.parts.config, name, step)
+
+    def between_steps(self, step: int) -> float:
+        """The plain evaluation, if it is time for one after so many updates, and a new report. Returns the seconds
+        that this took."""
+        config = self.parts.config
+        every, start = config.evaluation.every, time.perf_counter()
+        if not every or step % every:
+            return 0.0
+        further = {"extra_rounds": [], "linearised_revisions": 0, "forced_answers": 0}
+        plain = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=further)})
+        self._measure(plain, f"step_{step:06d}", step)
+        if processes.is_main():
+            rebuild(self.run.path)
+        return time.perf_counter() - start
+
+    def _measure(self, config: Config, name: str, step: int) -> Summary:
+        """The trajectories and the results are kept in the run directory; a resumed run reads the trajectories that are
+        there."""
+        collector = self.parts.collector(config.protocol, with_values=True)
+        summary = measure(config, collector, self.problems, first_wrong_step, name, self.run.trajectories)
+        spent = TokenLedger()
+        for ledger in processes.gathered([collector.ledger]):
+            spent.add(ledger)
+        if processes.is_main():
+            self.run.log_evaluation(step, name, asdict(summary) | {"ledger": asdict(spent)})
+        return summary

@@ -1,0 +1,282 @@
+"""Reinforcement learning with one weight per turn.
+
+`PolicyTrainer` changes one thing in `GRPOTrainer`: rollouts come in through `rollout_func`, the parent does what it
+always does, and the per-turn weights of the algorithm then replace its scalar advantages, spread over the tokens that
+each turn sampled, shape (B, T). Beside that it re-buckets the micro-batches, and can end at a budget of sampled tokens.
+The loss, clipping, accumulation, checkpoints and multi-process set-up are TRL's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+import trl.trainer.utils as trl_utils
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.config import Config
+from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
+from backtrack_mrt.rollouts.collector import Collector, groups_of
+from backtrack_mrt.rollouts.rollout import trajectory_seeds
+from backtrack_mrt.runs.checkpoints import Checkpoint
+from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.processes import gathered
+from backtrack_mrt.training.mismatch import sampled_logprobs, truncated_importance
+from backtrack_mrt.training.safety import SafeTrainer
+from backtrack_mrt.training.settings import BetweenSteps, OnStep, shared_settings
+from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; the version is pinned
+# TRL's LM head scores the completions' positions alone where it has Triton, elsewhere the prompts' and the padding as
+# well, for devices that compile one kernel per shape. A CPU does not: there it is a third of a SmolLM2 update.
+trl_utils._use_triton = lambda device: device.type in ("cpu", "cuda")
+
+
+def spread(weights: Sequence[FloatArray], trajectories: Sequence[Trajectory], width: int) -> torch.Tensor:
+    """Turn weights on the turn's own sampled tokens, 0 on the environment's, shape (B, width)."""
+    tokens_BT = torch.zeros(len(trajectories), width)
+    for row, (turn_weights, trajectory) in enumerate(zip(weights, trajectories, strict=True)):
+        index = np.array(trajectory.turn_index(), dtype=np.int64)
+        padded = np.append(turn_weights, 0.0)  # index −1, the environment's tokens, picks the 0
+        tokens_BT[row, : len(index)] = torch.from_numpy(padded[index]).float()
+    return tokens_BT
+
+
+def by_length(batches: list[dict[str, Any]], per_update: int) -> list[dict[str, Any]]:
+    """The micro-batches of each update with rows of like length together and padding cut off.
+
+    Multi-turn trajectories differ much in length (solved at once, or never); padded to the longest, most of the update
+    would be spent on padding. The sum of the update's gradients does not depend on which row is in which micro-batch.
+    """
+    bucketed = []
+    for start in range(0, len(batches), per_update):
+        update = batches[start : start + per_update]
+        rows = {
+            name: torch.cat([batch[name] for batch in update]) if update[0][name].dim() else update[0][name]
+            for name in update[0]
+        }
+        order = (rows["prompt_mask"].sum(1) + rows["completion_mask"].sum(1)).argsort()
+        for chunk in order.split(len(update[0]["prompt_ids"])):
+            batch = {name: rows[name][chunk] if rows[name].dim() else rows[name] for name in rows}
+            prompt, completion = (int(batch[f"{side}_mask"].sum(1).max()) for side in ("prompt", "completion"))
+            for name, tensor in batch.items():  # prompts are padded on the left, completions on the right
+                if name.startswith("prompt_"):
+                    batch[name] = tensor[:, tensor.size(1) - prompt :]
+                elif tensor.dim() == 2:
+                    batch[name] = tensor[:, :completion]
+            bucketed.append(batch)
+    return bucketed
+
+
+class _StopAtBudget(TrainerCallback):  # type: ignore[misc]
+    """Ends training when the run's sampled tokens are used up: at the step whose end is nearest to that."""
+
+    def __init__(self, trainer: PolicyTrainer, budget: int) -> None:
+        self.trainer, self.budget = trainer, budget
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        latest, total = self.trainer.ledgers[-1].sampled, self.trainer.ledger.sampled
+        if total + latest / 2 > self.budget:
+            control.should_training_stop = control.should_save = True
+
+
+class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
+    """GRPO with one weight per turn.
+
+    problems: what to train on, in the order of training; problem k of update u is row u·problems_per_step + k.
+    """
+
+    _buffered_inputs: Any  # the parent's: the micro-batches of the latest rollouts
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        tokenizer: Any,
+        problems: Sequence[Problem],
+        algorithm: Algorithm,
+        collector: Collector,
+        config: Config,
+        run: RunDir,
+        on_step: OnStep,
+        between_steps: BetweenSteps,
+    ) -> None:
+        self.problems, self.algorithm, self.collector, self.run_config = problems, algorithm, collector, config
+        self.run = run
+        self.ledgers: list[TokenLedger] = []  # of the rollouts of each step, by all processes
+        self._asked: list[Problem] = []
+        self._scored: list[Scored] = []  # the latest rollouts: of this process, and of all
+        self._everyone: list[Scored] = []
+        self._bucketed: list[dict[str, Any]] | None = None
+        super().__init__(
+            model=model,
+            processing_class=tokenizer,
+            args=grpo_config(config, run),
+            train_dataset=Dataset.from_dict({"prompt": [p.question for p in problems], "row": range(len(problems))}),
+            reward_funcs=outcome_reward,
+            rollout_func=self._rollout,
+            on_step=on_step,
+            between_steps=between_steps,
+        )
+        if config.training.sampled_tokens is not None:
+            self.add_callback(_StopAtBudget(self, config.training.sampled_tokens))
+
+    def fit(self, checkpoint: Checkpoint | None = None) -> None:
+        """Train to the end, from a checkpoint on if there is one."""
+        kinds = ("sampled", "env", "prover")
+        rows = self.run.metrics()
+        self.ledgers = [TokenLedger(**{kind: int(row[f"tokens/step_{kind}"]) for kind in kinds}) for row in rows]
+        super().fit(checkpoint)
+
+    @property
+    def done(self) -> float:
+        """Share of the training that is over, by its budget of sampled tokens or by its steps."""
+        training = self.run_config.training
+        if training.sampled_tokens is None:
+            return float(self.state.global_step / training.steps)
+        return min(self.ledger.sampled / training.sampled_tokens, 1.0)
+
+    @property
+    def ledger(self) -> TokenLedger:
+        """The tokens of the whole run so far, by all processes, also before it was resumed."""
+        total = TokenLedger()
+        for ledger in self.ledgers:
+            total.add(ledger)
+        return total
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """TRL's over the steps; with a budget of sampled tokens, the same shape over the share that is used up."""
+        training = self.run_config.training
+        if training.sampled_tokens is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+
+        def factor(_: int) -> float:
+            done = self.done
+            if done < training.warmup_ratio:
+                return (done + 1 / training.steps) / (training.warmup_ratio + 1 / training.steps)
+            left = (1 - done) / max(1 - training.warmup_ratio, 1e-9)
+            shapes = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left))}
+            return shapes[training.lr_schedule]
+
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._asked = [self.problems[row["row"]] for row in inputs]
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        completion_ids = output["completion_ids"]
+        trajectories = [scored.trajectory for scored in self._scored]
+        weights_BT = spread(self._weigh(), trajectories, width=completion_ids.size(1))
+        output["advantages"] = weights_BT.to(completion_ids.device)
+        for name, value in rollout_metrics(self._everyone).items():
+            self._metrics["train"][name].append(value)
+        return output
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is not self._bucketed:  # fresh rollouts
+            self._bucketed = self._buffered_inputs = by_length(
+                self._buffered_inputs, self.args.gradient_accumulation_steps
+            )
+            if not self.collector.engine.exact:
+                self._correct(self._bucketed)
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        self.note(inputs)
+        return inputs
+
+    @torch.no_grad()
+    def _correct(self, batches: list[dict[str, Any]]) -> None:
+        """Correct the weights for the mismatch between the engine's policy and the trainer's, and log it under TRL's
+        names. TRL has the same correction (`token_truncate`), but only for its own vLLM."""
+        gaps, ratios, cap = [], [], self.run_config.training.importance_cap
+        for batch in batches:
+            ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+            mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+            width = batch["completion_ids"].size(1)
+            trainer_BT, _, _ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width)
+            engine_BT = batch["sampling_per_token_logps"]
+            sampled_BT = (batch["completion_mask"] * batch["tool_mask"]).bool()
+            ratio_BT = truncated_importance(trainer_BT, engine_BT, sampled_BT, cap)
+            batch["advantages"] = batch["advantages"] * ratio_BT
+            gaps.append((trainer_BT - engine_BT)[sampled_BT].abs())
+            ratios.append(ratio_BT[sampled_BT])
+        logged = {
+            "sampling_logp_difference": (gaps, ("mean", "max")),
+            "importance_sampling_ratio": (ratios, ("min", "mean", "max")),
+        }
+        for name, (parts, statistics) in logged.items():
+            values = self.accelerator.pad_across_processes(torch.cat(parts), pad_index=torch.nan)
+            values = self.accelerator.gather(values)
+            values = values[~values.isnan()]
+            for statistic in statistics:
+                self._metrics["train"][f"sampling/{name}/{statistic}"].append(float(getattr(values, statistic)()))
+
+    def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
+        """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
+        collector, step = self.collector, self.state.global_step + 1
+        rank, rows = self.accelerator.process_index, len(self._asked)
+        seeds = trajectory_seeds(self.run_config.seed, step, rows, first_row=rank * rows)
+        sampling = Sampling(self.run_config.training.temperature, stop_ids=collector.dialogue.chat.stop_ids)
+        spent, collector.ledger = dict(collector.seconds), TokenLedger()
+        collector.protocol = self.run_config.protocol_at(self.done)
+        collector.engine.sync(step)
+        self._scored = collector.collect(self._asked, seeds, sampling)
+        self._everyone = gathered(self._scored)
+        collector.engine.release()
+        self.ledgers.append(TokenLedger())
+        for ledger in gathered([collector.ledger]):
+            self.ledgers[-1].add(ledger)
+        for kind, tokens in asdict(self.ledgers[-1]).items():
+            self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
+        self.seconds.update({part: total - spent[part] for part, total in collector.seconds.items()})
+        trajectories = [scored.trajectory for scored in self._scored]
+        filler = [self.processing_class.eos_token_id]  # TRL needs at least one token per row; masked
+        return {
+            "prompt_ids": [list(t.prompt_ids) for t in trajectories],
+            "completion_ids": [list(t.token_ids[len(t.prompt_ids) :]) or filler for t in trajectories],
+            "env_mask": [[int(j >= 0) for j in t.turn_index()] or [0] for t in trajectories],
+            "logprobs": None if collector.engine.exact else [sampled_logprobs(t) or [0.0] for t in trajectories],
+            "outcome": [t.outcome for t in trajectories],
+        }
+
+    def _weigh(self) -> list[FloatArray]:
+        """Turn weights of this process's rows. A group may span processes, so they are made of everyone's rows; the
+        first of these are saved with theirs."""
+        groups = groups_of(self._everyone, self.num_generations)
+        weights = [row for group in groups for row in self.algorithm.weigh(group)]
+        saved = self.run_config.training.saved_rollouts
+        if self.accelerator.is_main_process and saved:
+            rows = zip(self._everyone[:saved], weights, strict=False)
+            weighed = [replace(scored, weights=row) for scored, row in rows]
+            self.run.save_trajectories(self.state.global_step + 1, weighed)
+        first = self.accelerator.process_index * len(self._scored)
+        return weights[first : first + len(self._scored)]
+
+
+def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: Any) -> list[float]:
+    """TRL's mandatory reward function: the outcome R, which it logs as `reward`."""
+    return list(outcome)
+
+
+def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
+    """TRL's settings for reinforcement learning."""
+    training = config.training
+    return GRPOConfig(
+        **shared_settings(config, run),
+        num_generations=training.group_size,
+        temperature=training.temperature,
+        loss_type=training.loss,
+        epsilon=training.clip,
+        beta=training.kl,
+        scale_rewards="none",
+        shuffle_dataset=False,  # the problems come in the order of training: a resumed run needs no sampler state
+        max_completion_length=None,
+    )

@@ -1,0 +1,211 @@
+"""What keeps a training safe: whole checkpoints, no step from numbers that are not finite, stopping when asked to.
+
+`SafeTrainer` comes before TRL's trainer in the bases of a class. It knows nothing of algorithms.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import PrinterCallback
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.errors import Interrupted, RunError
+from backtrack_mrt.runs import interrupts, processes
+from backtrack_mrt.runs.checkpoints import Checkpoint, Checkpoints
+from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.memory import told_when_out_of_memory
+from backtrack_mrt.training.settings import BetweenSteps, OnStep, RunLog
+
+MOST_SKIPPED = 3  # steps in a row; then the training ends
+KEPT_BATCHES = 10  # of skipped steps, the newest
+
+_BYTES_PER_PARAMETER = 4 + 2 * 4  # the parameter and AdamW's two moments, in float32 at most
+
+
+class SafeTrainer:
+    """Mixed into TRL's trainers, whose methods of the same names it extends.
+
+    run_config, run: the run's. first_step: updates that the run did before this training. record: what is saved with
+    its checkpoints. between_steps: called after every update of this training but the last, where it can be
+    interrupted.
+    seconds: of the step under way, by part.
+    """
+
+    run_config: Config
+    run: RunDir
+    first_step: int = 0
+    record: Mapping[str, Any] = {}
+
+    model: Any
+    state: Any
+
+    def __init__(self, *, on_step: OnStep, between_steps: BetweenSteps, **settings: Any) -> None:
+        self._batches: list[Mapping[str, Any]] = []  # the micro-batches of the update under way
+        self._losses_finite = True
+        self._skipped = 0  # steps, in a row
+        self._step_began = 0, torch.get_rng_state()  # tokens seen, and random numbers: TRL shuffles the rows of a step
+        self._output_dir: Path | None = None  # of the checkpoint under way
+        self.seconds: dict[str, float] = {}
+        self.between_steps = between_steps
+        callbacks = [RunLog(self.run, on_step, self.seconds, self.first_step)]
+        super().__init__(callbacks=callbacks, **settings)  # type: ignore[call-arg]  # TRL's trainer comes after
+
+    def fit(self, checkpoint: Checkpoint | None = None) -> None:
+        """Train to the end, from a checkpoint on if there is one. Whoever interrupts it finds the last whole step
+        saved."""
+        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+        try:
+            self.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)  # type: ignore[attr-defined]
+        except Interrupted:
+            self.state.num_input_tokens_seen, random_state = self._step_began
+            torch.set_rng_state(random_state)
+            if self.state.global_step:
+                self._save_checkpoint(self.model, None)
+            raise
+
+    @property
+    def steps_done(self) -> int:
+        """Updates of the run so far."""
+        return self.first_step + int(self.state.global_step)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The run's."""
+        return Checkpoints(self.run.checkpoints, self.run_config.training.keep_checkpoints)
+
+    def note(self, batch: Mapping[str, Any]) -> None:
+        """Remember a micro-batch until its update is done. The trainers call this before they compute its loss."""
+        self._batches.append(batch)
+
+    def training_step(self, *args: Any, **settings: Any) -> torch.Tensor:
+        """A micro-batch's. A loss that is not finite counts as 0 in the sum that is logged at the end of the step: it
+        would stay in that sum for good. `log` says what it was."""
+        if not self._batches:
+            self._step_began = self.state.num_input_tokens_seen, torch.get_rng_state()
+            interrupts.common_safe_point()
+            if self.state.global_step and (spent := self.between_steps(self.steps_done)):
+                self.seconds["evaluate"] = spent
+        interrupts.safe_point()
+        settings_to_lower = ("training.micro_batch_size", "the protocol's token limits", "model.lora.r")
+        with told_when_out_of_memory(self._doing, settings_to_lower):
+            loss: torch.Tensor = super().training_step(*args, **settings)  # type: ignore[misc]
+        finite = torch.isfinite(loss)
+        self._losses_finite &= bool(finite)
+        return torch.where(finite, loss, 0.0)
+
+    def _get_grad_norm(self, *args: Any, **settings: Any) -> float | None:
+        """After the last micro-batch, before the optimizer's step: here the step can still be left out."""
+        norm: float | None = super()._get_grad_norm(*args, **settings)  # type: ignore[misc]
+        finite = self._losses_finite and (norm is None or math.isfinite(norm))
+        if all(processes.gathered([finite])):
+            self._skipped = 0
+        else:
+            self._skip(norm)
+        self._batches, self._losses_finite = [], True
+        return norm
+
+    def _skip(self, norm: float | None) -> None:
+        """Leave out the step under way: without gradients AdamW changes nothing."""
+        self.model.zero_grad(set_to_none=True)
+        self._skipped += 1
+        step = self.steps_done + 1
+        if processes.is_main():
+            kept = self._dump(step, norm)
+            print(f"step {step} is skipped: {_not_finite(self._batches)}; its batch: {kept}", file=sys.stderr)
+        if self._skipped == MOST_SKIPPED:
+            raise RunError(
+                f"{MOST_SKIPPED} steps in a row had numbers that are not finite, the last one step {step}",
+                f"Their batches are in {self.run.skipped}. Lower training.learning_rate, or take model.dtype float32. "
+                "The weights of the checkpoints are finite.",
+            )
+
+    def _dump(self, step: int, norm: float | None) -> Path:
+        """The micro-batches of a skipped step, as tensors `{micro-batch}.{name}`."""
+        self.run.skipped.mkdir(exist_ok=True)
+        for old in sorted(self.run.skipped.iterdir())[: 1 - KEPT_BATCHES]:
+            old.unlink()
+        tensors = {
+            f"{number}.{name}": value.clone(memory_format=torch.contiguous_format)
+            for number, batch in enumerate(self._batches)
+            for name, value in batch.items()
+            if isinstance(value, torch.Tensor)
+        }
+        path = self.run.skipped / f"step_{step:06d}.safetensors"
+        save_file(tensors, path, {"reason": _not_finite(self._batches), "grad_norm": str(norm)})
+        return path
+
+    def log(self, logs: dict[str, float], *args: Any, **settings: Any) -> None:
+        """To the trackers and the run's log."""
+        if "loss" in logs:
+            logs["skipped"] = float(self._skipped > 0)
+            if self._skipped:
+                logs["loss"] = math.nan
+        super().log(logs, *args, **settings)  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """The trainer's checkpoint, whole or not at all. Every process adds the state of its random numbers."""
+        step, trained = self.steps_done, [p for p in self.model.parameters() if p.requires_grad]
+        if not all(bool(p.isfinite().all()) for p in trained):
+            raise RunError(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
+        if self.checkpoints.saved(step):
+            return
+        processes.wait()
+        if processes.is_main():
+            needed = _BYTES_PER_PARAMETER * sum(p.numel() for p in trained)
+            self.checkpoints.save(step, self._write_checkpoint, self.record, needed)
+        else:
+            self._write_checkpoint(self.checkpoints.unfinished(step))
+        processes.wait()
+
+    def _write_checkpoint(self, folder: Path) -> None:
+        processes.wait()  # the main process has made the folder
+        self._output_dir = folder
+        super()._save_checkpoint(self.model, None)  # type: ignore[misc]
+        self._output_dir = None
+        processes.wait()
+        if processes.is_main():
+            nested = folder / f"checkpoint-{self.state.global_step}"
+            for path in nested.iterdir():
+                shutil.move(path, folder)
+            nested.rmdir()
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._output_dir or super()._get_output_dir(trial))  # type: ignore[misc]
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """TRL would write one beside the checkpoints."""
+
+    def _doing(self) -> str:
+        if not self._batches:
+            return f"preparing step {self.steps_done + 1}"
+        rows, tokens = 0, 0
+        for name, value in self._batches[-1].items():
+            if name.endswith("_ids") and isinstance(value, torch.Tensor):
+                rows, tokens = value.size(0), tokens + value.size(1)
+        return f"updating on {rows} rows of {tokens} tokens"
+
+
+def resumed(run: RunDir, checkpoints: Checkpoints, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from (None: from the start); what the run logged after it is forgotten."""
+    checkpoint = checkpoints.newest() if resume else None
+    if processes.is_main():
+        run.rewind(checkpoint.step if checkpoint else 0)
+    processes.wait()
+    return checkpoint
+
+
+def _not_finite(batches: list[Mapping[str, Any]]) -> str:
+    """What is not finite, told by the batches; the loss or the gradients if these are."""
+    for batch in batches:
+        for name, value in batch.items():
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.isfinite().all():
+                return f"{name} is not finite"
+    return "the loss or a gradient is not finite"

@@ -1,0 +1,136 @@
+"""Weighted cross-entropy on trajectories, for supervised fine-tuning and self-training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.training.safety import SafeTrainer
+from backtrack_mrt.training.settings import BetweenSteps, OnStep, shared_settings
+from backtrack_mrt.types import FloatArray, Trajectory
+
+IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
+
+
+class Row(TypedDict):
+    """A trajectory to fit: its ids and the weight of every token in the loss, both (T,); 0 where there is none."""
+
+    input_ids: list[int]
+    weights: list[float]
+
+
+def weighted_row(trajectory: Trajectory, turn_weights: FloatArray, learn: Sequence[bool] | None = None) -> Row:
+    """Turn weights on the tokens that each turn sampled. learn: which tokens after the prompt may carry loss (all)."""
+    padded = np.append(turn_weights, 0.0)  # index −1, a token that was not sampled, picks the 0
+    sampled = padded[trajectory.turn_index()]
+    weights = sampled if learn is None else sampled * np.array(learn)
+    return Row(input_ids=list(trajectory.token_ids), weights=[0.0] * len(trajectory.prompt_ids) + weights.tolist())
+
+
+def padded_rows(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    """A batch (B, T), padded on the right. `labels` tell TRL which tokens count."""
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    ids = pad([torch.tensor(row["input_ids"]) for row in rows])
+    mask = pad([torch.ones(len(row["input_ids"]), dtype=torch.long) for row in rows])
+    weights = pad([torch.tensor(row["weights"]) for row in rows])
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": ids.masked_fill(weights == 0, IGNORED),
+        "weights": weights,
+    }
+
+
+def in_order(rows: Sequence[Row], per_update: int, epochs: int | None, seed: int) -> list[Row]:
+    """The rows of all updates, one after the other: as they come, or in `epochs` passes. In a pass every update has
+    rows of like length, and the updates come in an order of their own. Rows that fill no update wait for the next pass.
+
+    Like lengths save padding, and keep long trajectories from outweighing short ones in the mean over an update's
+    tokens: `star` gains more (docs/measurements.md).
+    """
+    lengths = [len(row["input_ids"]) for row in rows]
+    updates, waiting = list[list[int]](), list[int]()
+    if epochs is None:
+        whole = range(len(rows))
+        updates = [sorted(whole[k : k + per_update], key=lengths.__getitem__) for k in whole[::per_update]]
+    for epoch in range(epochs or 0):
+        generator = np.random.default_rng((seed, epoch))
+        waiting += generator.permutation(len(rows)).tolist()
+        full = len(waiting) - len(waiting) % per_update
+        alike, waiting = sorted(waiting[:full], key=lengths.__getitem__), waiting[full:]
+        updates += [alike[k * per_update : (k + 1) * per_update] for k in generator.permutation(full // per_update)]
+    return [rows[i] for update in [*updates, waiting] for i in update]
+
+
+class CrossEntropyTrainer(SafeTrainer, SFTTrainer):  # type: ignore[misc]
+    """Weighted cross-entropy: Σ_t w_t · −log π(token_t) over the number of tokens with weight.
+
+    epochs: passes over the rows; None trains for the config's steps. first_step, record: see `SafeTrainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        tokenizer: Any,
+        rows: Sequence[Row],
+        config: Config,
+        run: RunDir,
+        on_step: OnStep,
+        between_steps: BetweenSteps,
+        epochs: int | None = None,
+        first_step: int = 0,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.run, self.run_config, self.first_step, self.record = run, config, first_step, record or {}
+        super().__init__(
+            model=model,
+            processing_class=tokenizer,
+            args=cross_entropy_config(config, run, epochs),
+            train_dataset=Dataset.from_list(
+                [dict(row) for row in in_order(rows, config.rows_per_update, epochs, config.seed)]
+            ),
+            data_collator=padded_rows,
+            on_step=on_step,
+            between_steps=between_steps,
+        )
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        self.note(inputs)
+        ids, weights = inputs["input_ids"], inputs["weights"]
+        targets, weights = ids[:, 1:], weights[:, 1:]
+        kept = (weights > 0).any(0).nonzero().flatten()  # the vocabulary is wide: no logits where no row has a loss
+        outputs = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False, logits_to_keep=kept)
+        targets, weights = targets[:, kept], weights[:, kept]
+        learnt = weights > 0
+        losses = torch.nn.functional.cross_entropy(outputs.logits[learnt].float(), targets[learnt], reduction="none")
+        count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
+        loss = (losses * weights[learnt]).sum() / count
+        return (loss, outputs) if return_outputs else loss
+
+
+def cross_entropy_config(config: Config, run: RunDir, epochs: int | None) -> SFTConfig:
+    """TRL's settings for cross-entropy on ready-made rows."""
+    passes = {"max_steps": -1, "num_train_epochs": 1, "warmup_steps": 0}  # the rows of all passes are there
+    return SFTConfig(
+        **shared_settings(config, run) | ({} if epochs is None else passes),
+        train_sampling_strategy="sequential",
+        max_length=None,
+        packing=False,
+        padding_free=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )

@@ -1,0 +1,191 @@
+"""One run, start to end: evaluate the base, train, evaluate what was learned, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+
+from backtrack_mrt.algos.base import Independent, SelfTraining
+from backtrack_mrt.config import Config, RunRequest
+from backtrack_mrt.data.canaries import with_canaries
+from backtrack_mrt.data.loading import load_problem_sets
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.result import Result
+from backtrack_mrt.reports.build import rebuild
+from backtrack_mrt.reports.model_card import write_cards
+from backtrack_mrt.rollouts.assembly import Assembly, assemble
+from backtrack_mrt.rollouts.replay import load_demonstrations, tokenise
+from backtrack_mrt.runs import interrupts, processes
+from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.durable import replacing
+from backtrack_mrt.runs.lock import locked
+from backtrack_mrt.runs.progress import progress
+from backtrack_mrt.runs.trackers import Trackers
+from backtrack_mrt.training.held_out import HeldOut
+from backtrack_mrt.training.rl import PolicyTrainer
+from backtrack_mrt.training.safety import resumed
+from backtrack_mrt.training.self_training import self_train
+from backtrack_mrt.training.settings import BUDGET_STEPS, BetweenSteps
+from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
+from backtrack_mrt.types import Group, Problem, Scored
+
+
+@dataclass
+class Clock:
+    """Wall seconds by part of the run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
+    """Run `request` and leave everything in its run directory. `base_evaluation`: the base's held-out trajectories of
+    another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
+    any model loads where that is possible."""
+    _check_processes(request.config)
+    run = RunDir.check(request.config, **request.if_in_use)
+    with interrupts.deferred(), locked(run.path) if processes.is_main() else nullcontext():
+        return _train(request, run, base_evaluation)
+
+
+def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Result:
+    config, clock = request.config, Clock()
+    trackers = Trackers(config)
+    problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
+    for note in problems.notes if processes.is_main() else ():
+        print(note)
+    with clock.part("load"):
+        parts = assemble(config)
+    with closing(parts.engine), closing(trackers):
+        processes.wait()  # all have looked at the run directory before one of them changes it
+        if processes.is_main():
+            RunDir.create(config, **request.if_in_use)
+            if base_evaluation is not None:
+                with replacing(run.trajectories / base_evaluation.name) as file:
+                    file.write(base_evaluation.read_text(encoding="utf-8"))
+        trackers.follow(run)
+        processes.wait()
+        held_out = HeldOut(parts, problems.eval, run)
+        with clock.part("evaluate_base"):
+            base = held_out.evaluate("base", step=0)
+        if processes.is_main():
+            rebuild(run.path)
+        with clock.part("train"):
+            training = fit(parts, problems.train, run, request.resume, held_out.between_steps)
+            if processes.is_main():
+                parts.save_policy(run.model)
+                write_cards(run, config, problems, training)
+        with clock.part("evaluate_trained"):
+            trained = held_out.evaluate("trained", step=run.steps)
+    ledgers = {"training": training, "evaluation": held_out.ledger}
+    result = Result(config.algo, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
+    if processes.is_main():
+        run.save_summary(result.as_json())
+        write_cards(run, config, problems, training, result)
+        rebuild(run.path)
+    processes.wait()
+    return result
+
+
+def _check_processes(config: Config) -> None:
+    """The rows of an update must come out even over the processes. Collecting whole groups is not shared between them
+    yet: each would sample the same. Every engine reads whole weights, or whole adapters, at its own pace."""
+    several, rows = processes.count(), config.rows_per_update
+    if sharding := processes.sharding():
+        reason = f"it samples from the model that is trained, which {sharding} cuts up over the processes"
+        raise UserError("engine.type", config.engine.type, reason, "Launch with configs/accelerate/ddp.yaml.")
+    alone = isinstance(config.algorithm, SelfTraining) or config.algorithm.collection != Independent()
+    if several > 1 and alone:
+        reason = f"it runs in one process, not in {several}"
+        raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl with credit: turn.")
+    micro_batch = min(config.training.micro_batch_size, rows)
+    if rows % (micro_batch * several):
+        reason = f"{rows} rows per update cannot be shared by {several} processes in micro-batches of that size"
+        raise UserError("training.micro_batch_size", micro_batch, reason, "Lower it, or start fewer processes.")
+
+
+def fit(
+    parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
+) -> TokenLedger:
+    """Train as the algorithm says. Returns the tokens spent, also before a resume."""
+    rolled_out = with_canaries(problems, parts.config.data.canaries, parts.config.data.seed)
+    if parts.config.algorithm.loss == "rl":
+        return fit_policy(parts, rolled_out, run, resume, between_steps)
+    if isinstance(parts.config.algorithm, SelfTraining):
+        return self_train(parts, endless(rolled_out, parts.config.seed), run, resume, between_steps)
+    return fit_demonstrations(parts, problems, run, resume, between_steps)
+
+
+def fit_policy(
+    parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
+) -> TokenLedger:
+    """Reinforcement learning on the problems."""
+    config, collector = parts.config, parts.training_collector()
+    budget = config.training.sampled_tokens
+    with progress(
+        budget or config.training.steps, f"train {config.algo}", counted="tokens/step_sampled" if budget else None
+    ) as bar:
+        trainer = PolicyTrainer(
+            model=parts.model,
+            tokenizer=parts.tokenizer,
+            problems=training_order(problems, config),
+            algorithm=config.algorithm,
+            collector=collector,
+            config=config,
+            run=run,
+            on_step=bar.update,
+            between_steps=between_steps,
+        )
+        trainer.fit(resumed(run, trainer.checkpoints, resume))
+    return trainer.ledger
+
+
+def fit_demonstrations(
+    parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
+) -> TokenLedger:
+    """Supervised fine-tuning on demonstrations of the problems (or of the files `data.traces`)."""
+    config = parts.config
+    protocol = config.protocol.prolonged(config.evaluation.extra_revisions)
+    rows = []
+    for demonstration in load_demonstrations(config.data.traces, training_order(problems, config), config.seed):
+        tokenised = tokenise(demonstration, protocol, parts.dialogue)
+        (weights,) = config.algorithm.turn_weights(Group(demonstration.problem, (Scored(tokenised.trajectory),)))
+        rows.append(weighted_row(tokenised.trajectory, weights, tokenised.learn))
+    with progress(config.training.steps, f"train {config.algo}") as bar:
+        trainer = CrossEntropyTrainer(
+            model=parts.model,
+            tokenizer=parts.tokenizer,
+            rows=rows,
+            config=config,
+            run=run,
+            on_step=bar.update,
+            between_steps=between_steps,
+        )
+        trainer.fit(resumed(run, trainer.checkpoints, resume))
+    return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
+
+
+def endless(problems: Sequence[Problem], seed: int) -> Iterator[Problem]:
+    """The problems again and again, each pass in an order of its own. Fixed by the seed, so that a resumed run and
+    every algorithm see the same."""
+    for start in count(step=len(problems)):
+        yield from (problems[i] for i in np.random.default_rng((seed, start)).permutation(len(problems)))
+
+
+def training_order(problems: Sequence[Problem], config: Config) -> list[Problem]:
+    """The problems of every step, one after the other."""
+    steps = config.training.steps * (1 if config.training.sampled_tokens is None else BUDGET_STEPS)
+    return list(islice(endless(problems, config.seed), steps * config.training.problems_per_step))

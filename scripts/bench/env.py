@@ -1,0 +1,93 @@
+#!/usr/bin/env python
+"""Time of the environment and the protocol per turn, without a model: `python scripts/bench/env.py`.
+
+One trajectory of four turns is played again and again from turns written in advance, three ways: the protocol alone
+(what a batched rollout pays for parsing), the protocol with the chat's tokens (what it pays in all), and the Gymnasium
+environment. Shown is CPU time (waiting does not count): the median over rounds, 10th and 90th percentile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from backtrack_mrt.env import make
+from backtrack_mrt.errors import run_main
+from backtrack_mrt.protocol import Episode
+from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
+
+PROBLEM = Problem("eggs", "A farmer has 3 hens that lay 4 eggs each. He sells 5 eggs. How many are left?", "7")
+WORK = "He has 3 hens and each of them lays 4 eggs, so that he has to add up or to multiply these numbers."
+TURNS = (
+    f"## Step 1: {WORK}\n## Step 2: 3 + 4 = 7 eggs.\n## Step 3: 7 - 5 = 2.\n\n\\boxed{{2}}",
+    "Step 2 adds the hens to the eggs.\nError in step 2",
+    "Backtrack to step 1",
+    "## Step 2: 3 * 4 = 12 eggs.\n## Step 3: 12 - 5 = 7.\n\n\\boxed{7}",
+)
+ENV = make("backtrack", [PROBLEM], grade=lambda problem, answer: "right", max_revisions=1)
+PROTOCOL, DIALOGUE = ENV.protocol, ENV.dialogue
+COMPLETIONS = tuple(
+    Completion(ids, (0.0,) * len(ids), Finish.STOP)
+    for ids in ((*DIALOGUE.chat.encode(text), DIALOGUE.chat.eos_id) for text in TURNS)
+)
+
+
+def play_protocol() -> None:
+    episode = Episode(PROTOCOL, Trajectory(PROBLEM, ()))
+    for text, completion in zip(TURNS, COMPLETIONS, strict=True):
+        episode.advance(text, completion)
+    episode.trajectory()
+
+
+def play_dialogue() -> None:
+    episode = Episode(PROTOCOL, Trajectory(PROBLEM, ()))
+    assert episode.spec is not None
+    instruction_ids: TokenIds = ()
+    episode.prompt_ids = DIALOGUE.opening(PROBLEM, episode.spec)
+    for completion in COMPLETIONS:
+        episode.advance(DIALOGUE.chat.decode(completion.token_ids), completion, instruction_ids)
+        if episode.spec is not None:
+            instruction_ids = DIALOGUE.following(episode.spec, completion)
+    episode.trajectory()
+
+
+def play_env() -> None:
+    ENV.reset(seed=None)
+    for completion in COMPLETIONS:
+        ENV.step(completion)
+
+
+def microseconds_per_turn(play: Callable[[], None], rounds: int, repeats: int) -> np.ndarray:
+    """Time per turn in each round, shape (rounds,)."""
+    times = []
+    for _ in range(rounds):
+        start = time.process_time()
+        for _ in range(repeats):
+            play()
+        times.append((time.process_time() - start) * 1e6 / (repeats * len(TURNS)))
+    return np.array(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30, help="rounds timed (default: 30)")
+    parser.add_argument("--repeats", type=int, default=100, help="trajectories per round (default: 100)")
+    arguments = parser.parse_args()
+    table = Table("", "CPU µs per turn, median", "10 %", "90 %", title="Environment and protocol, no model")
+    plays = {"protocol": play_protocol, "protocol and tokens": play_dialogue, "environment": play_env}
+    for name, play in plays.items():
+        play()
+        low, median, high = np.percentile(
+            microseconds_per_turn(play, arguments.rounds, arguments.repeats), [10, 50, 90]
+        )
+        table.add_row(name, f"{median:.1f}", f"{low:.1f}", f"{high:.1f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run_main(main)

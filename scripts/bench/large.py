@@ -1,0 +1,150 @@
+#!/usr/bin/env python
+"""One mrt-rl step of a model of any shape with random weights: speed, memory, share of the roofline.
+
+    python scripts/bench/large.py --config llama31_8b.yaml --dry-run h100     # on a GPU; 4,096 tokens per trajectory
+    python scripts/bench/large.py --tokens 256                                # the embedded tiny shape, anywhere
+
+The model is built on the device from the config's `model.architecture` (or config.json), in its dtype, with its LoRA
+adapter; nothing is fetched. Random weights cannot speak the protocol, so every turn samples exactly its limit and is
+taken for whatever comes next, until the trajectory has --tokens tokens. Takes the flags of train_backtrack.py;
+`--dry-run DEVICE` names the device whose peak counts (default: this one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from step import metrics_of_steps
+
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.config import Config
+from backtrack_mrt.data.signs import generate
+from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.errors import run_main
+from backtrack_mrt.grading import Grader
+from backtrack_mrt.policy.hf.engine import HFEngine
+from backtrack_mrt.policy.models import random_policy
+from backtrack_mrt.rollouts.assembly import Assembly
+from backtrack_mrt.rollouts.chat import ChatFormat
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.prompts import load_prompts
+from backtrack_mrt.training import roofline
+from backtrack_mrt.training.plan import GIB, plan
+from backtrack_mrt.training.roofline import Clock
+from backtrack_mrt.types import Completion, Finish, Parsed, Phase, Problem, Request, Sampling, Turn
+
+STEPS = 2  # the first one warms up
+
+
+class Obliging(Backtrack):
+    """Takes every text for what was asked: an answer, an error, the beginning."""
+
+    def parse(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
+        if phase == Phase.DETECT:
+            return Parsed(verdict=False, step=1)
+        return Parsed(step=0) if phase == Phase.BACKTRACK else Parsed(answer="1")
+
+
+class FullTurns(HFEngine):
+    """Samples as many tokens as were asked for, the last one the end of the message."""
+
+    eos_id = 0
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        drawn = super().generate(requests, replace(sampling, stop_ids=frozenset()))
+        return [Completion((*c.token_ids[:-1], self.eos_id), c.logprobs, Finish.STOP) for c in drawn]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the step: the tokens that it handled, its wall seconds, those that a plan gives it, and those at the
+    roofline."""
+
+    name: str
+    tokens: float
+    seconds: float
+    planned: float
+    least: float
+
+    def line(self) -> str:
+        return (
+            f"{self.name:<12}{self.tokens:>12,.0f} tokens {self.seconds:>9.2f} s {self.tokens / self.seconds:>10,.0f} "
+            f"tokens/s {self.least / self.seconds:>7.1%} of the roofline; planned {self.planned:.2f} s"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--tokens", type=int, default=4096)
+    options, flags = parser.parse_known_args(sys.argv[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        fixed = [
+            "--env",
+            "backtrack",
+            "--prompt-style",
+            "terse",
+            "--training.steps",
+            str(STEPS),
+            "--output-dir",
+            folder,
+        ]
+        fixed += ["--training.saved_rollouts", "0", "--training.learning_rate", "1e-12", "--training.warmup_ratio", "0"]
+        request = load_config([*flags, *fixed], description=__doc__)
+        for line in measured(request.config, options.tokens, request.dry_run or roofline.HERE):
+            print(line)
+
+
+def measured(config: Config, tokens: int, device_name: str) -> list[str]:
+    """The report of one step with `tokens` tokens per trajectory."""
+    device = roofline.device(device_name)
+    protocol = Obliging(**config.protocol.model_dump() | {"token_budget": tokens, "max_revisions": tokens})
+    config = config.model_copy(update={"protocol": protocol})
+    model, tokenizer = random_policy(config.model, config.seed)
+    prompts = load_prompts(config.env, config.prompt_style)
+    dialogue = Dialogue(ChatFormat(tokenizer, prompts.system), prompts)
+    engine = FullTurns(model, max_rows=config.engine.max_rows)
+    engine.eos_id = dialogue.chat.eos_id
+    parts = Assembly(config, model, tokenizer, dialogue, engine, Grader())
+    collector = parts.training_collector()
+    reserve = collector.prover.reserve if collector.prover else None
+    problems: list[Problem] = generate("train", STEPS * config.training.problems_per_step, seed=0)
+    engine.context_length = tokens + (max(map(reserve, problems)) if reserve else 0)  # where a trajectory ends
+    row = metrics_of_steps(parts, problems, collector)[-1]
+    rows, batch = config.training.rows, config.training.problems_per_step
+    clock = Clock(plan(config, device).network, device, config.model.dtype)
+    sampled, length = row["tokens/step_sampled"], (row["tokens/step_sampled"] + row["tokens/step_env"]) / rows
+    prefixes = rows * row["turns"] + batch
+    forced = prefixes * dialogue.force_tokens + row["tokens/step_prover"]
+    passes = 2 + config.model.gradient_checkpointing + config.model.full_finetuning
+    shown = []
+    for name, tokens_read, work in (
+        ("rollout", sampled, lambda c: c.decoding(rows, config.engine.max_rows, sampled / rows, length / 2)),
+        ("meta-prover", forced, lambda c: c.reading(forced, length / 2)),
+        ("update", rows * length, lambda c: c.reading(rows * length, length / 2, passes)),
+    ):
+        seconds = row[f"time/{name.removeprefix('meta-')}"]
+        shown.append(Part(name, tokens_read, seconds, work(clock), work(clock.ideal)))
+    return [
+        f"{config.model.name_or_path}, {config.model.dtype}, random weights, on {device.name}: "
+        f"{rows} trajectories of {length:,.0f} tokens in {row['turns']:.0f} turns",
+        *(part.line() for part in shown),
+        f"peak memory {peak_memory() / GIB:.2f} GiB",
+    ]
+
+
+def peak_memory() -> int:
+    """Bytes at the fullest moment: of the GPU, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,244 @@
+"""Times multi-turn rollouts: the engine with its cache against `model.generate` on the whole history in every turn.
+
+    python scripts/bench/rollout.py --model models/smollm2-135m-instruct
+    python scripts/bench/rollout.py --model tiny --rows 64 --group 8
+
+Both sides do the same work on the same synthetic trajectories: greedy, ragged turns whose lengths are drawn beforehand
+and enforced row by row. Repetitions are interleaved and medians reported; on a CPU they are processor seconds, so that
+other jobs on the machine count little.
+Ratio: positions that went through the model per token of the trajectories (goal ≤ 1.05). Then the forced answers of all
+prefixes are scored, and compared with one plain forward pass over the finished trajectories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, StoppingCriteria
+
+from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.policy.hf.engine import HFEngine
+from backtrack_mrt.types import Request, Sampling, TokenIds
+
+
+@dataclass
+class Rollouts:
+    """The work: prompts (a group shares one), an instruction and a length for every row and turn."""
+
+    prompts: list[TokenIds]
+    instructions: list[TokenIds]
+    lengths: list[list[int]]  # turns × rows
+    suffix: TokenIds
+    answers: list[TokenIds] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all trajectories: prompts, instructions and sampled."""
+        rows = len(self.prompts)
+        return sum(map(len, self.prompts)) + rows * sum(map(len, self.instructions)) + sum(map(sum, self.lengths))
+
+
+def main() -> None:
+    args = parse_args()
+    if args.rows % args.group:
+        raise UserError("--rows", args.rows, f"not a multiple of --group {args.group}", "Choose a multiple.")
+    torch.set_num_threads(args.threads)
+    model = load(args.model, args.dtype).to(args.device)
+    model.generation_config.eos_token_id = None  # lengths are enforced
+    if args.lora:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False))
+    work = synthetic(args, model.config.vocab_size)
+    name = f"{args.model}{' + LoRA' if args.lora else ''}"
+    print(
+        f"{name}, {args.dtype}, {args.device}, {args.threads} threads: {args.rows} rows in groups of {args.group}, "
+        f"{args.turns} turns of up to {args.turn_tokens} tokens, {work.tokens / args.rows:.0f} tokens a trajectory"
+    )
+    engine = HFEngine(model, max_rows=args.rows)
+    seconds: dict[str, list[float]] = {name: [] for name in ("engine", "generate", "score", "forward")}
+    same = "not compared"
+    for _ in range(args.repetitions):
+        engine.release()
+        engine.stats.computed = 0
+        ours, spent = timed(args.device, roll_engine, engine, work)
+        computed = engine.stats.computed
+        seconds["engine"].append(spent)
+        _, spent = timed(args.device, score, engine, work, ours)
+        branches = engine.stats.computed - computed
+        seconds["score"].append(spent)
+        engine.release()
+        _, spent = timed(args.device, forward, model, ours)
+        seconds["forward"].append(spent)
+        if not args.no_generate:
+            theirs, spent = timed(args.device, roll_generate, model, work)
+            seconds["generate"].append(spent)
+            same = f"{sum(a == b for a, b in zip(ours, theirs, strict=True))} of {args.rows}"
+    report(args, work, seconds, computed, branches, same)
+
+
+def report(args: Any, work: Rollouts, seconds: dict[str, list[float]], computed: int, branches: int, same: str) -> None:
+    sampled = sum(map(sum, work.lengths))
+    time_of = {name: median(values) for name, values in seconds.items() if values}
+    print(f"computed {computed} positions for {work.tokens} trajectory tokens: ratio {computed / work.tokens:.3f}")
+    print(f"engine   {time_of['engine']:8.3f} s  {sampled / time_of['engine']:8.0f} sampled tokens/s")
+    if "generate" in time_of:
+        print(f"generate {time_of['generate']:8.3f} s  {sampled / time_of['generate']:8.0f} sampled tokens/s")
+        print(f"speed-up {time_of['generate'] / time_of['engine']:.2f}x; same tokens in {same} rows")
+    print(f"score    {time_of['score']:8.3f} s  {branches} positions for {args.turns + 1} forced answers a trajectory")
+    print(
+        f"forward  {time_of['forward']:8.3f} s  over the finished trajectories; scoring costs "
+        f"{time_of['score'] / time_of['forward']:.2f} of it, {time_of['score'] / time_of['engine']:.3f} of the rollout"
+    )
+
+
+def roll_engine(engine: HFEngine, work: Rollouts) -> list[TokenIds]:
+    """Whole trajectories, by the engine."""
+    greedy = Sampling(temperature=0.0)
+    histories = list(work.prompts)
+    for turn, lengths in enumerate(work.lengths):
+        if turn:
+            histories = [ids + work.instructions[turn - 1] for ids in histories]
+        requests = [Request(ids, length, 0) for ids, length in zip(histories, lengths, strict=True)]
+        completions = engine.generate(requests, greedy)
+        histories = [ids + done.token_ids for ids, done in zip(histories, completions, strict=True)]
+    return histories
+
+
+class RowLengths(StoppingCriteria):
+    """Ends every row of `generate` at its own length."""
+
+    def __init__(self, limits: Tensor) -> None:
+        self.limits = limits
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        return input_ids.shape[1] >= self.limits
+
+
+@torch.inference_mode()
+def roll_generate(model: Any, work: Rollouts) -> list[TokenIds]:
+    """Whole trajectories, by `generate` called anew on the left-padded history of every turn."""
+    model.eval()
+    histories = list(work.prompts)
+    for turn, lengths in enumerate(work.lengths):
+        if turn:
+            histories = [ids + work.instructions[turn - 1] for ids in histories]
+        width = max(map(len, histories))
+        ids = torch.tensor([(0,) * (width - len(row)) + row for row in histories], device=model.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in histories], device=model.device)
+        done = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max(lengths),
+            do_sample=False,
+            pad_token_id=0,
+            stopping_criteria=[RowLengths(width + torch.tensor(lengths, device=model.device))],
+        )[:, width:].tolist()
+        histories = [row + tuple(new[:n]) for row, new, n in zip(histories, done, lengths, strict=True)]
+    return histories
+
+
+def score(engine: HFEngine, work: Rollouts, trajectories: list[TokenIds]) -> None:
+    """Score a forced answer after every prefix of every trajectory."""
+    prefixes, answers = [], []
+    for row, ids in enumerate(trajectories):
+        end = len(work.prompts[row])
+        for turn in range(len(work.lengths) + 1):
+            prefixes.append(ids[:end] + work.suffix)
+            answers.append(work.answers[row])
+            if turn < len(work.lengths):
+                end += work.lengths[turn][row] + (len(work.instructions[turn - 1]) if turn else 0)
+    engine.score(prefixes, answers)
+
+
+@torch.inference_mode()
+def forward(model: Any, trajectories: list[TokenIds]) -> None:
+    """The cheapest plain pass over the trajectories: padded batches, no logits but the last."""
+    model.eval()
+    for start in range(0, len(trajectories), 8):
+        rows = trajectories[start : start + 8]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + (0,) * (width - len(row)) for row in rows], device=model.device)
+        model(input_ids=ids, use_cache=False, logits_to_keep=1)
+
+
+def timed(device: str, work: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    """Result of work(*args) and seconds: of the processor on a CPU, of the wall clock elsewhere."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    start = clock()
+    result = work(*args)
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return result, clock() - start
+
+
+def synthetic(args: Any, vocabulary: int) -> Rollouts:
+    """Random token ids in the asked shape. A turn's length is uniform between half of --turn-tokens and all of it."""
+    draw = random.Random(0)
+
+    def ids(count: int) -> TokenIds:
+        return tuple(draw.randrange(3, vocabulary) for _ in range(count))
+
+    prompts = [ids(args.prompt_tokens + draw.randrange(-8, 9)) for _ in range(args.rows // args.group)]
+    answers = [ids(args.answer_tokens) for _ in prompts]
+    return Rollouts(
+        [prompt for prompt in prompts for _ in range(args.group)],
+        [ids(args.instruction_tokens) for _ in range(args.turns - 1)],
+        [[draw.randint(args.turn_tokens // 2, args.turn_tokens) for _ in range(args.rows)] for _ in range(args.turns)],
+        ids(args.suffix_tokens),
+        [answer for answer in answers for _ in range(args.group)],
+    )
+
+
+def load(name: str, dtype: str) -> Any:
+    """A model from a folder, or the random `tiny` one."""
+    if name == "tiny":
+        torch.manual_seed(0)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=240,
+                hidden_size=128,
+                intermediate_size=352,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                max_position_embeddings=1024,
+            )
+        )
+    if not (Path(name) / "config.json").is_file():
+        raise UserError("--model", name, "no model in this folder", "Run scripts/fetch_smollm2.py, or pass 'tiny'.")
+    return AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", default="models/smollm2-135m-instruct", help="model folder, or 'tiny'")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--lora", action="store_true", help="with a LoRA adapter on all linear layers")
+    parser.add_argument("--rows", type=int, default=24, help="trajectories in the batch")
+    parser.add_argument("--group", type=int, default=4, help="trajectories per prompt")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turn-tokens", type=int, default=48, help="longest turn")
+    parser.add_argument("--prompt-tokens", type=int, default=120)
+    parser.add_argument("--instruction-tokens", type=int, default=30)
+    parser.add_argument("--suffix-tokens", type=int, default=12, help="tokens that force the answer")
+    parser.add_argument("--answer-tokens", type=int, default=4)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--no-generate", action="store_true", help="leave out the slow side")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_main(main)

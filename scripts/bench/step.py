@@ -1,0 +1,89 @@
+#!/usr/bin/env python
+"""What the meta-prover costs: the time of an MRT step over that of a GRPO step with the very same rollouts.
+
+Steps come in pairs with equal problems and seeds (and a learning rate too small to matter), one with the prover's
+values and one without, in alternating order. Takes the flags of train_backtrack.py; `training.steps` counts both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.errors import run_main
+from backtrack_mrt.types import Problem
+
+if TYPE_CHECKING:
+    from backtrack_mrt.rollouts.assembly import Assembly
+    from backtrack_mrt.rollouts.collector import Collector
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ["--training.learning_rate", "1e-12", "--training.saved_rollouts", "0", "--output-dir", folder]
+        config = load_config([*sys.argv[1:], *flags], description=__doc__).config
+
+        from backtrack_mrt.data.loading import load_problem_sets
+        from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
+        from backtrack_mrt.rollouts.collector import Collector
+        from backtrack_mrt.rollouts.rollout import trajectory_seeds
+        from backtrack_mrt.training.train import training_order
+        from backtrack_mrt.types import Scored
+
+        class Alternating(Collector):
+            """The same rollouts twice, once with values."""
+
+            calls = 0
+
+            def collect(self, problems: Sequence[Problem], seeds: Sequence[int], *others: Any) -> list[Scored]:
+                pair, second = divmod(self.calls, 2)
+                self.calls += 1
+                prover, self.prover = self.prover, self.prover if (pair + second) % 2 == 0 else None
+                scored = super().collect(problems, trajectory_seeds(0, pair, len(seeds)), *others)
+                self.prover = prover
+                return scored
+
+        parts = assemble(config)
+        batch = config.training.problems_per_step
+        problems = training_order(load_problem_sets(config.data, batch).train, config)
+        paired = [p for i in range(0, len(problems) // 2, batch) for p in 2 * problems[i : i + batch]]
+        collector = Alternating(**vars(parts.collector(config.protocol, with_values=True)))
+        rows = metrics_of_steps(parts, paired, collector)
+        ratios, shares = [], []
+        for first, second in zip(rows[2::2], rows[3::2], strict=False):  # the first pair warms up
+            mrt, grpo = (first, second) if first["time/prover"] > second["time/prover"] else (second, first)
+            ratios.append(mrt["time/step"] / grpo["time/step"])
+            shares.append(mrt["time/prover"] / mrt["time/step"])
+        print(f"{len(ratios)} pairs of steps, {batch * config.training.group_size} trajectories each")
+        spread = f"min {min(ratios):.3f}, max {max(ratios):.3f}"
+        print(f"MRT step / GRPO step: median {statistics.median(ratios):.3f} ({spread})")
+        print(f"meta-prover's share of the MRT step: median {statistics.median(shares):.3f}")
+
+
+def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Collector) -> list[dict[str, Any]]:
+    """What the trainer logs while it trains on these problems, one row per step."""
+    from backtrack_mrt.algos.grpo import Grpo
+    from backtrack_mrt.runs.directory import RunDir
+    from backtrack_mrt.training.rl import PolicyTrainer
+
+    run = RunDir.create(parts.config, overwrite=True)
+    PolicyTrainer(
+        model=parts.model,
+        tokenizer=parts.tokenizer,
+        problems=problems,
+        algorithm=Grpo(),  # the weights do not change the time
+        collector=collector,
+        config=parts.config,
+        run=run,
+        on_step=lambda *_, **__: None,
+        between_steps=lambda step: 0.0,
+    ).fit()
+    return run.metrics()
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,240 @@
+"""Configs: merging, overrides, what a run saves, and every kind of bad input told in one line before torch loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from backtrack_mrt.algos.grpo import Grpo
+from backtrack_mrt.algos.mrt_rl import MrtRl
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.config import Config
+from backtrack_mrt.config_files import field_paths, load, shipped_configs
+from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.single import Single
+from backtrack_mrt.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = str(ROOT / "scripts" / "train_backtrack.py")
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_no_config_is_the_embedded_default():
+    request = load_config([])
+    assert request == load_config(["--config", "tiny.yaml"])
+    assert request.config.model.name_or_path == "tiny"
+    assert isinstance(request.config.algorithm, MrtRl)
+    assert isinstance(request.config.protocol, Backtrack)
+    assert (request.resume, request.overwrite, request.dry_run) == (False, False, None)
+
+
+def test_files_merge_left_to_right_and_flags_override(tmp_path):
+    first = write(
+        tmp_path / "a.yaml", "training: {steps: 5, learning_rate: 1e-5}\nseed: 3\ndata: {train: [a.jsonl, b.jsonl]}"
+    )
+    second = write(tmp_path / "b.yaml", "training: {steps: 6}\ndata: {train: [c.jsonl]}\nengine:\n")
+    config = load_config(["--config", first, second, "--training.steps", "7", "--data.train_size", "null"]).config
+    assert (config.training.steps, config.training.learning_rate, config.seed) == (7, 1e-5, 3)
+    assert config.data.train == ["c.jsonl"]  # lists are replaced
+    assert config.data.train_size is None
+    assert config.engine.type == "hf"  # a section left empty changes nothing
+    assert load_config(["--config", second, "--config", first]).config.training.steps == 5
+
+
+def test_the_whole_command_line():
+    line = """--algo mrt_rl --env backtrack --training.steps=10 --algorithm.alpha 2 --protocol.max-revisions 4
+        --model.full_finetuning true --model.lora.targets q_proj v_proj --report-to tensorboard wandb
+        --output_dir X --resume --overwrite --dry-run"""
+    request = load_config(line.split())
+    config = request.config
+    default = load_config([]).config
+    assert config.algorithm == default.algorithm.model_copy(update={"alpha": 2.0})
+    assert config.protocol == default.protocol.model_copy(update={"max_revisions": 4})
+    assert config.model.full_finetuning is True
+    assert config.model.lora.targets == ["q_proj", "v_proj"]
+    assert load_config(["--model.lora.targets", "all-linear"]).config == load_config([]).config
+    assert config.report_to == ["tensorboard", "wandb"]
+    assert load_config(["--report-to", "[]"]).config.report_to == []
+    assert config.run_path == Path("X")
+    assert (request.resume, request.overwrite, request.dry_run) == (True, True, "here")
+    assert load_config(["--dry-run", "h100"]).dry_run == "h100"
+
+
+ALGORITHMS = "algorithms: {mrt-rl: {alpha: 3.0}, grpo: {scale_outcome: true}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "expected"),
+    [
+        (ALGORITHMS, [], MrtRl(alpha=3)),
+        (ALGORITHMS, ["--algo", "grpo"], Grpo(scale_outcome=True)),
+        (ALGORITHMS, ["--algorithm.alpha", "4"], MrtRl(alpha=4)),
+        (ALGORITHMS + "algorithm: {credit: return_to_go}", [], MrtRl(alpha=3, credit="return_to_go")),
+        ("algo: mrt-rl\nalgorithm: {alpha: 5}", [], MrtRl(alpha=5)),
+        ("algo: mrt-rl\nalgorithm: {alpha: 5}", ["--algo", "grpo"], Grpo()),  # its settings are not grpo's
+        ("algo: grpo", [], Grpo()),
+        ("algorithms: {mrt_rl: }", [], MrtRl()),
+    ],
+)
+def test_one_file_serves_every_algorithm(tmp_path, text, flags, expected):
+    path = write(tmp_path / "c.yaml", text)
+    assert load_config(["--config", path, *flags]).config.algorithm == expected
+
+
+def test_protocols_are_chosen_like_algorithms(tmp_path):
+    path = write(
+        tmp_path / "c.yaml", "env: backtrack\nprotocol: {max_revisions: 9}\nprotocols: {single: {token_budget: 7}}"
+    )
+    assert load_config(["--config", path]).config.protocol == Backtrack(max_revisions=9)
+    assert load_config(["--config", path, "--env", "single"]).config.protocol == Single(token_budget=7)
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_loads_and_comes_back_from_its_run(name, tmp_path):
+    config = load_config(["--config", name]).config
+    assert load_config(["--config", f"configs/{name}"]).config == config  # from anywhere, by either name
+    saved = write(tmp_path / "saved.yaml", yaml.safe_dump(config.resolved()))
+    assert load(saved) == config
+
+
+def test_help_documents_every_field(capsys):
+    for algo, env in (("mrt-rl", "backtrack"), ("grpo", "single")):
+        with pytest.raises(SystemExit) as exit_:
+            load_config(["--algo", algo, "--env", env, "--help"], description="What it does.")
+        assert exit_.value.code == 0
+        shown = capsys.readouterr().out
+        config = load_config(["--algo", algo, "--env", env]).config
+        for model in (Config, type(config.algorithm), type(config.protocol)):
+            for path in field_paths(model):
+                field = path.rpartition(".")[2]
+                assert f"{field} " in shown, path
+        for part in ("What it does.", "--resume", "--output-dir", "mrt-rl", "llama31_8b.yaml", "(default: 0.01)"):
+            assert part in shown
+    assert all(field.description for field in Config.model_fields.values() if not _is_section(field))
+
+
+def _is_section(field) -> bool:
+    return hasattr(field.annotation, "model_fields")
+
+
+# What is said wrongly (the YAML file's text, the flags), and what the message must name.
+BAD = {
+    "unknown algorithm": ("", ["--algo", "mrtrl"], ["algo", "'mrtrl'", "Did you mean 'mrt-rl'"]),
+    "unknown protocol": ("", ["--env", "backtrak"], ["env", "'backtrak'", "Did you mean 'backtrack'"]),
+    "unknown flag": ("", ["--training.step", "3"], ["--training.step", "Did you mean 'training.steps'"]),
+    "flag of another section": ("", ["--steps", "3"], ["--steps", "Did you mean 'training.steps'"]),
+    "flag of another algorithm": (
+        "",
+        ["--algo", "grpo", "--algorithm.alpha", "1"],
+        ["algo 'grpo' has no such setting"],
+    ),
+    "flag without a value": ("", ["--seed"], ["--seed", "expected one argument"]),
+    "stray word": ("", ["grpo"], ["'grpo'", "--help"]),
+    "unknown section": ("trianing: {steps: 3}", [], ["trianing", "line 1", "Did you mean 'training'"]),
+    "unknown key": ("\ntraining:\n  stepz: 3", [], ["training.stepz", "line 3", "Did you mean 'training.steps'"]),
+    "unknown key of the algorithm": ("algorithm: {beta: 3}", [], ["algorithm.beta", "line 1", "alpha"]),
+    "unknown algorithm chosen in a file": ("algo: gpro", [], ["algo (", "line 1", "Did you mean 'grpo'"]),
+    "unknown algorithm in a file": ("algorithms: {mrrt: {}}", [], ["algorithms.mrrt", "line 1", "unknown name"]),
+    "key of an algorithm not chosen": ("algorithms: {grpo: {alpha: 1}}", [], ["algorithms.grpo.alpha", "line 1"]),
+    "value of an algorithm not chosen": (
+        "algorithms: {grpo: {scale_outcome: 7}}",
+        [],
+        ["algorithms.grpo.scale_outcome"],
+    ),
+    "wrong type": ("training:\n  steps: ten", [], ["training.steps", "line 2", "'ten'", "integer", "updates"]),
+    "wrong type by flag": ("", ["--seed", "one"], ["seed (command line)", "'one'", "integer"]),
+    "yes for a number": ("seed: yes", [], ["seed", "line 1", "True", "not a number"]),
+    "text for a list": ("data: {train: a.jsonl}", [], ["data.train", "'a.jsonl'", "list"]),
+    "text for a section": ("training: fast", [], ["training", "'fast'"]),
+    "too small": ("", ["--training.steps", "0"], ["training.steps", "'0'", "greater than 0"]),
+    "not a number": ("training: {learning_rate: .nan}", [], ["training.learning_rate", "nan", "finite"]),
+    "no such choice": ("", ["--prover.estimator", "best"], ["prover.estimator", "'best'", "likelihood"]),
+    "no such tracker": ("", ["--report-to", "wandbb"], ["report_to", "'wandbb'", "tensorboard"]),
+    "batch not divisible": (
+        "",
+        ["--training.problems_per_step", "3"],
+        ["training.micro_batch_size", "3 problems × group size 8"],
+    ),
+    "data set smaller than a batch": ("data: {train_size: 8}", [], ["data.train_size", "line 1", "one batch of 32"]),
+    "endless data set": ("", ["--data.eval_size", "null"], ["data.eval_size", "no end"]),
+    "server without vllm": ("", ["--engine.server", "http://a:1"], ["engine.server", "'http://a:1'", "engine.type"]),
+    "server for all weights": (
+        "engine: {type: vllm, server: 'http://a:1'}\nmodel: {full_finetuning: true}",
+        [],
+        ["model.full_finetuning", "line 2", "adapter"],
+    ),
+    "vllm without a reference": (
+        "engine: {type: vllm}\nmodel: {full_finetuning: true}",
+        ["--prover.policy", "reference"],
+        ["prover.policy", "'reference'", "one set of weights"],
+    ),
+    "packed weights for vllm": (
+        "engine: {type: vllm}",
+        ["--model.quantization", "nf4"],
+        ["model.quantization", "'nf4'", "packed"],
+    ),
+    "rank beyond vllm": ("engine: {type: vllm}", ["--model.lora.r", "1024"], ["model.lora.r", "1024", "512"]),
+    "half an architecture": ("model: {architecture: {hidden_size: 8}}", [], ["model.architecture.", "required"]),
+    "empty file": ("# nothing\n", [], ["--config", "bad.yaml", "empty"]),
+    "invalid YAML": ("seed: 1\ntraining: {steps: 3", [], ["--config", "bad.yaml", "line 2"]),
+    "not a mapping": ("- seed", [], ["bad.yaml", "line 1", "mapping"]),
+    "key twice": ("seed: 1\nseed: 2", [], ["seed", "line 2", "twice"]),
+    "key that is no name": ("1: 2", [], ["'1'", "line 1"]),
+    "missing file": (
+        None,
+        ["--config", "smollm.yaml"],
+        ["--config", "'smollm.yaml'", "Did you mean 'smollm2_135m.yaml'"],
+    ),
+    "directory for a file": (None, ["--config", "."], ["--config", "directory"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_in_one_line(case, tmp_path, monkeypatch):
+    text, flags, parts = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    files = ["--config", write(tmp_path / "bad.yaml", text)] if text else []
+    with pytest.raises(UserError) as error:
+        load_config([*files, *flags])
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+    assert {path.name for path in tmp_path.iterdir()} <= {"bad.yaml"}
+
+
+def test_the_process_ends_with_2_and_never_loads_torch(tmp_path):
+    """One process for all cases: what each of them exits with and prints."""
+    write(tmp_path / "bad.yaml", BAD["unknown key"][0])
+    lines = [
+        ["--config", "bad.yaml"],
+        ["--algo", "mrtrl"],
+        ["--seed", "one"],
+        ["--training.problems_per_step", "3"],
+        ["--help"],
+    ]
+    program = """
+import runpy, sys
+for line in eval(sys.argv[1]):
+    sys.argv[1:] = line
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        print("exit", end.code, file=sys.stderr)
+print("torch" if "torch" in sys.modules else "light", file=sys.stderr)
+"""
+    program = f"import sys; sys.argv[0] = {SCRIPT!r}{program}"
+    done = subprocess.run([sys.executable, "-c", program, repr(lines)], cwd=tmp_path, capture_output=True, text=True)
+    *told, last = done.stderr.splitlines()
+    assert last == "light"
+    assert [line for line in told if line.startswith("exit")] == ["exit 2"] * 4 + ["exit 0"]
+    assert len([line for line in told if line.startswith("error: ")]) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]

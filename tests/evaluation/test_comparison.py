@@ -1,0 +1,189 @@
+"""Comparisons: over seeds, between algorithms, at equal sampled tokens."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backtrack_mrt.cli.request import comparison_requests, load_config
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.comparison import Comparison
+from backtrack_mrt.evaluation.effects import effects
+from backtrack_mrt.evaluation.metrics.estimates import over_seeds
+from backtrack_mrt.reports.build import report_comparison
+from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.finished import read_run
+from backtrack_mrt.training.compare import compare
+
+SHORT = [
+    *("--training.steps", "4", "--training.problems_per_step", "4", "--training.group_size", "4"),
+    *("--training.micro_batch_size", "8", "--data.eval_size", "12", "--data.train_size", "40"),
+]
+ALL = ["rise", "star", "grpo", "length-penalty", "mrt-star"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("comparison")
+
+
+@pytest.fixture(scope="module")
+def comparison(folder: Path) -> Comparison:
+    """Every algorithm, made short. RISE samples several candidates, so its steps are coarse: give it few."""
+    requests = comparison_requests([*SHORT, "--algo", "mrt-rl", "--compare", *ALL])
+    found = compare(requests, [0], folder)
+    found.write(folder)
+    report_comparison(found, folder)
+    return found
+
+
+def test_every_algorithm_is_in_one_table(comparison: Comparison, folder: Path) -> None:
+    assert [label.split(" ")[0] for label in comparison.runs] == ["mrt-rl", *ALL]
+    text = (folder / "comparison.md").read_text()
+    assert all(f"| {algo}" in text for algo in ("base", "mrt-rl", *ALL))
+    data = json.loads((folder / "comparison.json").read_text())
+    assert set(data["algorithms"]) == set(comparison.runs)
+    for name in ("accuracy", "regret", "acc_at_turn", "progress", "changed_answers", "training_length"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000
+    page = (folder / "report.html").read_text()
+    assert all(f'<th scope="col">{label}</th>' in page for label in comparison.runs)
+
+
+def test_the_base_is_evaluated_once_and_the_data_are_the_same(comparison: Comparison, folder: Path) -> None:
+    bases = {
+        (run.path / "trajectories" / "evaluation_base.jsonl").read_text() for r in comparison.runs.values() for run in r
+    }
+    assert len(bases) == 1
+    evaluated = [run.summary["tokens"]["evaluation"]["sampled"] for r in comparison.runs.values() for run in r]
+    assert evaluated[0] > max(evaluated[1:])  # the first run's holds the base's as well
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(
+    comparison: Comparison, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    monkeypatch.setattr(
+        "backtrack_mrt.training.compare.train", lambda request, base_evaluation: trained.append(request)
+    )
+    requests = comparison_requests([*SHORT, "--algo", "mrt-rl", "--compare", *ALL])
+    assert list(compare(requests, [0], folder).runs) == list(comparison.runs)
+    assert trained == []
+    (folder / "grpo-seed0" / "summary.json").rename(folder / "grpo-seed0" / "hidden")
+    with pytest.raises(UserError, match="holds no finished run"):
+        compare(requests, [0], folder)
+    (folder / "grpo-seed0" / "hidden").rename(folder / "grpo-seed0" / "summary.json")
+    assert [request.config.algo for request in trained] == ["grpo"]
+
+
+def test_a_finished_run_of_another_config_is_not_taken(comparison: Comparison, folder: Path) -> None:
+    requests = comparison_requests([*SHORT, "--algo", "mrt-rl", "--algorithm.alpha", "3"])
+    with pytest.raises(UserError, match=r"alpha: 3\.0 against 1\.0"):
+        compare(requests, [0], folder)
+
+
+def test_flags_of_the_algorithm_belong_to_the_first() -> None:
+    first, other = comparison_requests(["--algo=mrt-rl", "--algorithm.alpha=2", "--compare", "grpo", "--seed", "7"])
+    assert first.config.algorithm.model_dump()["alpha"] == 2
+    assert other.config.algo == "grpo"
+    assert other.config.seed == 7
+    assert first.config.training == other.config.training
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--compare", "grop"], "Did you mean 'grpo'"),
+        (["--compare", "grpo", "grpo"], "named twice"),
+        (["--algo", "grpo", "--compare", "grpo"], "named twice"),
+        (["--seeds", "one"], "invalid int"),
+        (["--compare", "rise", "--protocol.max_revisions", "0"], "gives none"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(flags: list[str], reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        comparison_requests(flags)
+
+
+def test_over_seeds_is_students_interval() -> None:
+    assert over_seeds([1.0, 2.0, 3.0]).mean == 2.0
+    # t(0.975, 2) = 4.3027, sd 1, √3
+    assert over_seeds([1.0, 2.0, 3.0]).high == pytest.approx(2 + 4.302653 / math.sqrt(3))
+    assert math.isnan(over_seeds([5.0]).low)
+
+
+def finished(path: Path, algo: str, seed: int, accuracy: float, sampled: int = 1000, **flags: str) -> Path:
+    """A run directory as a finished run leaves it."""
+    arguments = [part for name, value in flags.items() for part in (f"--{name.replace('__', '.')}", value)]
+    config = load_config(["--algo", algo, "--seed", str(seed), "--output-dir", str(path), *arguments]).config
+    run = RunDir.create(config)
+
+    def side(mean: float) -> dict[str, Any]:
+        estimate = {"mean": mean, "low": mean, "high": mean, "n": 100}
+        curve = {"budgets": [0, 10, 20], "accuracy": [estimate | {"mean": k * mean / 2} for k in range(3)]}
+        curve["tokens"] = [estimate | {"mean": k * 10} for k in range(3)]
+        names = ("accuracy", "accuracy_prolonged", "tokens", "normalised_regret", "backtracks", "backtrack_right_share")
+        return dict.fromkeys((*names, "wrong_to_right", "right_to_wrong", "backtrack_progress"), estimate) | {
+            "regret": {"128": estimate, "1024": estimate | {"mean": 1 - mean}},
+            "acc_at_turn": [estimate],
+            "curve": curve,
+        }
+
+    ledger = {"sampled": sampled, "env": 10, "prover": 5, "total": sampled + 15}
+    summary = {"base": side(0.5), "trained": side(accuracy), "tokens": {"training": ledger}, "seconds": {"train": 1.0}}
+    run.save_summary({"algo": algo, "trained_revisions": 3} | summary)
+    return path
+
+
+def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
+    runs = [finished(tmp_path / f"m{s}", "mrt-rl", s, 0.6 + 0.1 * s) for s in range(3)]
+    runs += [finished(tmp_path / f"g{s}", "grpo", s, 0.5 + 0.1 * s, sampled=1030) for s in (2, 0, 1)]
+    found = Comparison([read_run(path) for path in runs])
+    difference = found.difference("grpo", lambda run: run.mean("trained", "accuracy"))
+    assert difference.mean == pytest.approx(-0.1)
+    assert difference.high - difference.low == pytest.approx(0, abs=1e-9)
+    assert found.estimate("grpo", lambda run: run.mean("trained", "accuracy")).low < 0.5
+    assert found.tokens_apart() == pytest.approx(0.03)
+    assert "| grpo | 0.600 [0.352, 0.848]" in found.markdown()
+
+
+def test_effects_are_read_off_the_runs(tmp_path: Path) -> None:
+    gains = {"mrt-rl": (0.8, 0.82), "grpo": (0.6, 0.64), "length-penalty": (0.5, 0.9)}
+    runs = [finished(tmp_path / f"{a}{s}", a, s, gains[a][s]) for a in gains for s in range(2)]
+    found = {e.name: e for e in effects(Comparison([read_run(path) for path in runs]), {})}
+    assert found["1 gain"].estimate.mean == pytest.approx(0.19)
+    assert found["3 regret beyond"].estimate.mean == pytest.approx(-0.19)
+    assert found["3 regret beyond"].verdict == "shown"
+    assert found["4 length penalty: accuracy"].estimate.mean == pytest.approx(0.08)
+    assert found["4 length penalty: accuracy"].verdict == "not shown"
+    # Both curves rise to their accuracy at 20 tokens: .9 of grpo's .6 is reached after 18 and after 13.5 tokens.
+    assert found["2 token efficiency"].estimate.mean == pytest.approx((0.8 / 0.6 + 0.82 / 0.64) / 2)
+    warm = {"backtrack": [0.1, 0.2], "star": [0.2, 0.3], "rise": [0.2, 0.4]}
+    losses = [e for e in effects(Comparison([read_run(path) for path in runs]), warm) if e.name == "5 warm-start loss"]
+    assert [e.estimate.mean for e in losses] == [pytest.approx(-0.1), pytest.approx(-0.05)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"data__eval_size": "64"}, "its data differs.*eval_size: 1024 against 64"),
+        ({"protocol__max_revisions": "5"}, "its protocol differs"),
+        ({"model__lora__r": "4"}, "its model differs"),
+        ({"prover__policy": "reference"}, "its prover differs"),
+    ],
+)
+def test_runs_that_are_not_comparable_are_refused(tmp_path: Path, flags: dict[str, str], reason: str) -> None:
+    runs = [finished(tmp_path / "a", "mrt-rl", 0, 0.6), finished(tmp_path / "b", "grpo", 0, 0.6, **flags)]
+    with pytest.raises(UserError, match=reason):
+        Comparison([read_run(path) for path in runs])
+
+
+def test_other_seeds_are_refused(tmp_path: Path) -> None:
+    runs = [finished(tmp_path / "a", "mrt-rl", 0, 0.6), finished(tmp_path / "b", "grpo", 1, 0.6)]
+    with pytest.raises(UserError, match="same seeds"):
+        Comparison([read_run(path) for path in runs])
+    with pytest.raises(UserError, match="no finished run"):
+        read_run(tmp_path)

@@ -1,0 +1,27 @@
+"""Verdicts on the paper's effects, from made-up runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from backtrack_mrt.evaluation.effects import Effect, table
+from backtrack_mrt.evaluation.metrics.estimates import Estimate
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above", "null", "verdict"),
+    [
+        (0.1, 0.3, True, 0.0, "shown"),
+        (-0.3, -0.1, True, 0.0, "reversed"),
+        (-0.1, 0.3, True, 0.0, "not shown"),
+        (-0.3, -0.1, False, 0.0, "shown"),
+        (0.1, 0.3, False, 0.0, "reversed"),
+        (1.1, 1.3, True, 1.0, "shown"),
+        (0.9, 1.3, True, 1.0, "not shown"),
+        (float("nan"), float("nan"), True, 0.0, "one seed: no interval"),
+    ],
+)
+def test_verdicts(low: float, high: float, above: bool, null: float, verdict: str) -> None:
+    effect = Effect("1 gain", "mrt-rl − grpo", Estimate(0.2, low, high, 5), above, null)
+    assert effect.verdict == verdict
+    assert f"**{verdict}**" in table([effect])

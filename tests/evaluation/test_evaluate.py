@@ -1,0 +1,121 @@
+"""The evaluation's further rollouts on the embedded model, and the script."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.data.checking import first_wrong_step
+from backtrack_mrt.data.signs import generate
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.evaluate import measure
+from backtrack_mrt.evaluation.metrics.summary import Summary
+from backtrack_mrt.rollouts.assembly import assemble
+from backtrack_mrt.runs.directory import TokenLedger
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
+
+
+def run_script(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def measured(kept: Path) -> tuple[Summary, TokenLedger]:
+    """Everything, on five problems with two samples each."""
+    flags = [
+        *("--evaluation.samples", "2", "--evaluation.extra_rounds", "1"),
+        *("--evaluation.linearised_revisions", "1.4", "--evaluation.window", "2", "--evaluation.forced_answers", "2"),
+    ]
+    config = load_config(flags).config
+    collector = assemble(config).collector(config.protocol, with_values=True)
+    summary = measure(config, collector, generate("validation", 5, seed=3), first_wrong_step, "tiny", kept)
+    return summary, collector.ledger
+
+
+def test_further_rollouts(measured: tuple[Summary, TokenLedger], kept: Path) -> None:
+    summary, ledger = measured
+    extras = summary.extras
+    assert summary.accuracy.n == 10
+    assert len(summary.maj_at_k) == 2
+    assert list(extras.forced_rounds) == ["1"]
+    assert extras.forced_rounds["1"].accuracy.n == 10
+    assert len(extras.linearised) == 5  # 1.4 × 3 revisions, and the attempt
+    assert len(extras.majority_at_turn) == 11
+    assert extras.majority_at_turn[0].tokens.mean == 0
+    assert extras.majority_at_turn[1].tokens.mean == summary.tokens_at_turn[1].mean
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "evaluation_tiny.jsonl",
+        "evaluation_tiny_linearised.jsonl",
+        "evaluation_tiny_rounds_1.jsonl",
+    ]
+    assert ledger.sampled > summary.tokens.mean * 10
+    assert ledger.prover > 0
+    for budget, official in summary.regret_official.items():
+        assert official.mean > summary.regret[budget].mean  # the prompt costs, and the curve starts at 0
+
+
+def test_trajectories_are_analysed_without_a_model(
+    measured: tuple[Summary, TokenLedger], kept: Path, tmp_path: Path
+) -> None:
+    traces = kept / "evaluation_tiny.jsonl"
+    done = run_script("--traces", traces, "--against", traces, "--config", "tiny.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "final accuracy, 3 revisions" in done.stdout
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["summary"]["accuracy"]["mean"] == measured[0].accuracy.mean
+    assert found["summary"]["regret"]["256"]["mean"] == pytest.approx(measured[0].regret["256"].mean)
+    assert all(ratio["mean"] == 1 for ratio in found["against"]["token_efficiency"].values())
+
+
+def test_trajectories_of_another_program(tmp_path: Path) -> None:
+    """As in docs/evaluation.md."""
+    turns = [{"text": "I get \\boxed{3}", "tokens": 40}, {"answer": "2", "tokens": 25}]
+    record = {"problem": {"id": "a", "question": "1 + 1?", "answer": "2"}, "turns": turns}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(record) + "\n")
+    done = run_script("--traces", "mine.jsonl", "--out", "found.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "too few problems for an interval" in done.stdout
+    summary = json.loads((tmp_path / "found.json").read_text())["summary"]
+    assert [at["mean"] for at in summary["acc_at_turn"]] == [0, 1]
+    assert summary["wrong_to_right"] == {"mean": 1, "low": None, "high": None, "n": 1}
+    assert summary["tokens"]["mean"] == 65
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to evaluate"),
+        (["tiny", "--against", "x.jsonl"], "nothing to hold against it"),
+        (["--traces", "none.jsonl"], "cannot be read"),
+        (["no-such-model"], "no such directory"),
+        (["tiny", "--evaluation.budget", "1"], "unknown flag"),
+        (["tiny", "--evaluation.budgets", "-1"], "greater than 0"),
+        (["tiny", "--out", "no/such/folder.json"], "does not exist"),
+    ],
+)
+def test_mistakes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    with pytest.raises(UserError, match=message):
+        runpy.run_path(str(SCRIPT))["main"]()
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = run_script("no-such-model", cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1

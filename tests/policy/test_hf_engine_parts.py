@@ -1,0 +1,64 @@
+"""The parts of the Hugging Face engine by themselves: the index of cached rows, packing, branches, randomness."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backtrack_mrt.policy.hf.kv_cache import Row, RowIndex, common_prefix
+from backtrack_mrt.policy.hf.packed import PACK, Branches, packs
+from backtrack_mrt.policy.sampling import uniforms
+from backtrack_mrt.types import TokenIds
+
+ids_strategy = st.lists(st.integers(0, 2), max_size=8).map(tuple)
+
+
+@settings(max_examples=50)
+@given(ids_strategy, ids_strategy)
+def test_common_prefix(a: TokenIds, b: TokenIds) -> None:
+    expected = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    assert common_prefix(a, b) == expected
+
+
+@settings(max_examples=50)
+@given(st.lists(ids_strategy, max_size=6), ids_strategy.filter(bool))
+def test_index_finds_the_longest_match(rows: list[TokenIds], prefix: TokenIds) -> None:
+    index = RowIndex([Row(i, ids) for i, ids in enumerate(rows[::2])])
+    for i, ids in enumerate(rows[1::2]):
+        index.add(Row(100 + i, ids))
+    common, holders = index.find(prefix)
+    assert common == max((min(common_prefix(prefix, ids), len(prefix) - 1) for ids in rows), default=0)
+    assert bool(holders) == bool(rows)
+    assert all(common_prefix(prefix, row.ids) >= common for row in holders)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 3000), max_size=40))
+def test_packs_cover_all_rows_in_order(widths: list[int]) -> None:
+    runs = list(packs(widths))
+    assert [i for run in runs for i in run] == list(range(len(widths)))
+    for run in runs:
+        tokens, widest = sum(widths[i] for i in run), max(widths[i] for i in run)
+        assert len(run) == 1 or (tokens <= PACK and widest * len(run) <= 2 * tokens)
+
+
+def test_branches_share_their_beginnings() -> None:
+    tree = Branches(length=5)
+    first, second, third = tree.add(3, (7, 8, 9)), tree.add(3, (7, 8, 1)), tree.add(4, (7, 8))
+    assert (first, second, third) == ([0, 1, 2], [0, 1, 3], [4, 5])
+    assert tree.positions == [3, 4, 5, 5, 4, 5]
+    assert tree.visible()[3].tolist() == [True, True, False, True, False, False]
+    assert tree.visible()[5].tolist() == [False, False, False, False, True, True]
+
+
+def test_uniforms_are_uniform_and_independent() -> None:
+    values = uniforms(range(2000), 50)
+    assert float(values.min()) >= 0
+    assert float(values.max()) < 1
+    histogram = torch.histc(values, bins=100, min=0, max=1)
+    assert float(((histogram - 1000) ** 2 / 1000).sum()) < 149  # 99.9 % quantile, 99 degrees of freedom
+    rows, steps = torch.corrcoef(values[:50]), torch.corrcoef(values.T)
+    assert float(rows.fill_diagonal_(0).abs().max()) < 0.65
+    assert float(steps.fill_diagonal_(0).abs().max()) < 0.1
+    assert torch.equal(uniforms([7, -1, 1 << 80], 3)[0], uniforms([7], 9)[0, :3])  # nothing but seed and step counts

@@ -1,0 +1,138 @@
+"""vLLM in this process, on a CPU: against the HF engine, through updates, and in a whole training step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from support.engine_subjects import FREE, NEEDS_VLLM, VOCABULARY, random_llama, requests
+from transformers import AutoModelForCausalLM
+
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.policy.engine import Engine, EngineStats
+from backtrack_mrt.policy.hf.engine import HFEngine
+from backtrack_mrt.policy.vllm.local import VLLMEngine
+from backtrack_mrt.training.train import train
+from backtrack_mrt.types import Completion, Request, Sampling
+
+pytestmark = NEEDS_VLLM
+SMOLLM2 = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct"
+
+
+@pytest.fixture
+def adapter(policy: PeftModel) -> Iterator[list[torch.nn.Parameter]]:
+    """The B matrices of the policy's adapter; put back afterwards."""
+    matrices = [p for name, p in policy.named_parameters() if "lora_B" in name]
+    before = [p.detach().clone() for p in matrices]
+    yield matrices
+    for parameter, old in zip(matrices, before, strict=True):
+        parameter.data.copy_(old)
+
+
+def draws(engine: Engine, asked: list[Request], sampling: Sampling = FREE) -> list[Completion]:
+    return engine.generate(asked, sampling)
+
+
+@pytest.mark.parametrize("sampling", [FREE, Sampling(0.6), Sampling(1.4, 0.7, frozenset({3, 4})), Sampling(0.0)])
+def test_the_same_seeds_give_the_hf_engine_s_tokens(
+    vllm_engine: VLLMEngine, policy: PeftModel, sampling: Sampling
+) -> None:
+    asked = [replace(request, seed=(k << 40) + 1) for k, request in enumerate(requests(12))]
+    vllm_engine.sync(0)
+    done, truth = (engine.generate(asked, sampling) for engine in (vllm_engine, HFEngine(policy, max_rows=6)))
+    assert [(c.token_ids, c.finish) for c in done] == [(c.token_ids, c.finish) for c in truth]
+
+
+@torch.no_grad()
+def test_an_update_arrives_with_sync_and_not_before(
+    vllm_engine: VLLMEngine, policy: PeftModel, adapter: list[torch.nn.Parameter]
+) -> None:
+    asked = requests(6)
+    seen = []
+    for version in range(3):
+        for matrix in adapter:
+            matrix.mul_(-1.5)
+        stale = draws(vllm_engine, asked)
+        assert version == 0 or stale == seen[-1]
+        vllm_engine.sync(version)
+        seen.append(draws(vllm_engine, asked))
+        assert [c.token_ids for c in seen[-1]] == [c.token_ids for c in draws(HFEngine(policy, max_rows=6), asked)]
+    assert seen[0] != seen[1] != seen[2]
+    assert vllm_engine._adapters is not None
+    assert len(list(Path(vllm_engine._adapters._folder.name).iterdir())) == 1  # old ones are deleted
+    for matrix in adapter:
+        matrix.mul_(-1 / 1.5**3)
+    vllm_engine.sync(3)
+
+
+def test_history_is_not_computed_again_until_the_weights_change(vllm_engine: VLLMEngine) -> None:
+    prefix = tuple(i * 7 % VOCABULARY for i in range(100))
+    computed = []
+    vllm_engine.sync(0)
+    for ids in (prefix, (*prefix, 1, 2, 3), (*prefix, 1, 2, 3)):
+        vllm_engine.stats = EngineStats()
+        draws(vllm_engine, [Request(ids, 4, 0)])
+        computed.append(vllm_engine.stats.computed)
+        if len(computed) == 2:
+            vllm_engine.sync(1)
+    assert computed == [103, 106 - 96, 106]  # whole blocks of 32 are kept
+
+
+@torch.no_grad()
+def test_all_weights_can_be_handed_over() -> None:
+    model = random_llama().eval()
+    engine = VLLMEngine(model, max_rows=6)
+    try:
+        for version in range(2):
+            hf = HFEngine(model, max_rows=6)
+            assert [c.token_ids for c in draws(engine, requests(6))] == [c.token_ids for c in draws(hf, requests(6))]
+            for parameter in model.parameters():
+                parameter.mul_(1.2)
+            engine.sync(version)
+    finally:
+        engine.close()
+
+
+@pytest.mark.smollm2
+@pytest.mark.skipif(not SMOLLM2.is_dir(), reason="no models/smollm2-135m-instruct: python scripts/fetch_smollm2.py")
+def test_logprobs_of_a_language_model() -> None:
+    """SmolLM2 in float32 with an adapter that is not the identity: within 1e-4 of the HF engine, drawn and scored."""
+    base = AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype="float32")
+    torch.manual_seed(0)
+    model = get_peft_model(base, LoraConfig(r=16, target_modules="all-linear")).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.005)
+    engine, hf = VLLMEngine(model, max_rows=8, context_length=256), HFEngine(model, max_rows=8)
+    try:
+        asked = [Request(tuple(range(1000 + 40 * k, 1030 + 40 * k)), 12, k) for k in range(6)]
+        done = draws(engine, asked)
+        prefixes, continuations = [r.prefix_ids for r in asked], [c.token_ids for c in done]
+        scores = engine.score(prefixes, continuations)
+        for completion, ours, theirs in zip(done, scores, hf.score(prefixes, continuations), strict=True):
+            np.testing.assert_allclose(completion.logprobs, theirs, atol=1e-4)
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    finally:
+        engine.close()
+
+
+def test_a_step_of_mrt_rl(tmp_path: Path) -> None:
+    """Rollout and values by vLLM, update by TRL, adapter to vLLM: two steps on the embedded model."""
+    sizes = ["--training.problems_per_step", "4", "--training.group_size", "4", "--training.micro_batch_size", "8"]
+    flags = ["--training.steps", "2", "--data.train_size", "8", "--data.eval_size", "8", "--training.save_every", "1"]
+    result = train(load_config(["--engine.type", "vllm", "--output-dir", str(tmp_path / "run"), *sizes, *flags]))
+    assert result.trained.accuracy.n == 8
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["grad_norm"] > 0
+        assert 0 < row["sampling/sampling_logp_difference/max"] < 1e-4
+        assert row["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-5)
+    # The second step's rollouts are those of the updated adapter; an engine that kept the old one would show here.
+    assert rows[1]["sampling/sampling_logp_difference/mean"] < 1e-5

@@ -1,0 +1,123 @@
+"""The client of a vLLM server, against a fake one; no vLLM needed. The contract runs on a real one (marked)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from support.engine_subjects import FREE, random_llama, random_policy, requests
+from support.fake_vllm_server import FakeServer
+
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.policy.hf.engine import HFEngine
+from backtrack_mrt.policy.vllm.server import Server, ServerEngine
+from backtrack_mrt.rollouts.assembly import assemble
+from backtrack_mrt.training.train import train
+from backtrack_mrt.types import Sampling
+
+
+@pytest.fixture
+def model() -> PeftModel:
+    return random_policy()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer(random_llama().eval()).running() as server:
+        yield server
+
+
+@pytest.mark.parametrize("sampling", [FREE, Sampling(0.6, 0.8, frozenset({3, 4})), Sampling(0.0)])
+def test_it_draws_and_scores_what_the_hf_engine_does(model: PeftModel, fake: FakeServer, sampling: Sampling) -> None:
+    engine, hf = ServerEngine(model, Server(fake.url), max_rows=4), HFEngine(model, max_rows=4)
+    asked = requests(6)
+    done, truth = engine.generate(asked, sampling), hf.generate(asked, sampling)
+    assert [(c.token_ids, c.finish) for c in done] == [(c.token_ids, c.finish) for c in truth]
+    for ours, theirs in zip(done, truth, strict=True):
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-5)
+    prefixes, continuations = [r.prefix_ids for r in asked], [c.token_ids for c in done]
+    with engine.reference(), hf.reference():
+        for row, true in zip(engine.score(prefixes, continuations), hf.score(prefixes, continuations), strict=True):
+            np.testing.assert_allclose(row, true, atol=1e-5)
+
+
+def test_every_version_is_an_adapter_of_its_own(model: PeftModel, fake: FakeServer, tmp_path: Path) -> None:
+    engine = ServerEngine(model, Server(fake.url), max_rows=4, adapters=tmp_path)
+    before = engine.generate(requests(6), FREE)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(-2)
+    engine.sync(1)
+    after = engine.generate(requests(6), FREE)
+    assert after != before
+    assert [c.token_ids for c in after] == [
+        c.token_ids for c in HFEngine(model, max_rows=6).generate(requests(6), FREE)
+    ]
+    assert len(set(fake.loaded)) == 2
+    assert list(fake.engines) == ["base", fake.loaded[-1]]
+    assert [path.name for path in next(tmp_path.iterdir()).iterdir()] == [fake.loaded[-1]]
+    engine.close()
+    assert list(fake.engines) == ["base"]
+
+
+def test_other_weights_are_refused(model: PeftModel, fake: FakeServer) -> None:
+    with torch.no_grad():
+        model.get_base_model().lm_head.weight.mul_(1.1)
+    with pytest.raises(UserError, match=r"engine.server.*logprobs are .* nats away.*model.name_or_path"):
+        ServerEngine(model, Server(fake.url), max_rows=4)
+
+
+@pytest.mark.parametrize(("lacks", "reason"), [("obeys", "draws its tokens itself"), ("takes_adapters", "status 404")])
+def test_a_server_without_the_settings_it_needs_is_refused(model: PeftModel, lacks: str, reason: str) -> None:
+    settings = {"obeys": True, "takes_adapters": True, lacks: False}
+    fake = FakeServer(random_llama().eval(), **settings)
+    with fake.running(), pytest.raises(UserError, match=rf"{reason}.*docs/engines.md"):
+        ServerEngine(model, Server(fake.url), max_rows=4)
+
+
+def test_a_server_that_goes_away_is_a_clear_error(model: PeftModel) -> None:
+    with FakeServer(random_llama().eval()).running() as server:
+        engine = ServerEngine(model, Server(server.url), max_rows=4)
+    with pytest.raises(UserError, match="cannot be reached"):
+        engine.generate(requests(2), FREE)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}", "127.0.0.1:{port}", "http://no such host"])
+def test_an_unreachable_server_costs_nothing(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, one line, no model loaded, no run directory."""
+    monkeypatch.setattr("backtrack_mrt.rollouts.assembly.load_model", lambda *_: pytest.fail("a model was loaded"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = url.format(port=free.getsockname()[1])
+    flags = ["--engine.type", "vllm", "--engine.server", url, "--output-dir", str(tmp_path / "run")]
+    request = load_config([*flags, "--data.train_size", "32", "--data.eval_size", "4"])
+    with pytest.raises(SystemExit) as ended:
+        run_main(lambda: bool(train(request)))
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert message.startswith("error: engine.server")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_run_here_is_told_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backtrack_mrt.rollouts.assembly.load_model", lambda *_: pytest.fail("a model was loaded"))
+    config = load_config(["--engine.type", "vllm"]).config
+    monkeypatch.setattr("backtrack_mrt.rollouts.assembly.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"engine.type = 'vllm': vLLM is not installed.*backtrack-mrt\[vllm\]"):
+        assemble(config)
+    monkeypatch.setattr("backtrack_mrt.rollouts.assembly.find_spec", lambda name: name)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"engine.type = 'vllm'.*2 processes.*engine.server"):
+        assemble(config)
+    with pytest.raises(UserError, match=r"engine.adapters.*no such directory"):
+        assemble(load_config(["--engine.type", "vllm", "--engine.adapters", str(tmp_path / "none")]).config)

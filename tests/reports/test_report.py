@@ -1,0 +1,309 @@
+"""report.html without a browser: what it says, and that nothing gets out of it or into it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.report_subjects import broken, fixed, hostile, run_folder, spoiled
+
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.comparison import Comparison
+from backtrack_mrt.reports.archive import Source, shared_out
+from backtrack_mrt.reports.build import rebuild, report_comparison, report_run, report_traces
+from backtrack_mrt.reports.charts import Chart, Series
+from backtrack_mrt.reports.curves import training_charts
+from backtrack_mrt.reports.reading import Piece, claim, strength, view
+from backtrack_mrt.reports.rendering import render_trace, signed
+from backtrack_mrt.reports.visible import visible
+from backtrack_mrt.runs.finished import read_run
+from backtrack_mrt.runs.records import as_record
+from backtrack_mrt.types import Scored
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the texts of scripts and styles, as a browser's parser finds them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.raw: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] in ("script", "style"):
+            self.raw.append(data)
+
+    def attributes(self, name: str) -> list[str]:
+        return [attributes[name] or "" for _, attributes in self.tags if name in attributes]
+
+
+def viewer(tmp_path: Path, *scored: Scored) -> str:
+    lines = [json.dumps(as_record(s)) + "\n" for s in scored]  # in ASCII, as other programs write halves of surrogates
+    (tmp_path / "traces.jsonl").write_text("".join(lines))
+    return report_traces([tmp_path / "traces.jsonl"], tmp_path / "traces.html").read_text()
+
+
+def unpacked(page: str, name: str) -> Any:
+    letters = re.search(rf'id="{name}">([^<]*)<', page)
+    assert letters
+    return json.loads(gzip.decompress(base64.b64decode(letters[1])))
+
+
+def test_a_trace_says_what_happened() -> None:
+    trace = view("run:1", "trained", fixed())
+    assert trace.headline.startswith("Corrected itself")
+    assert [t.claim for t in trace.turns] == [
+        "answers 3",
+        "sees an error in step 2",
+        "goes back to step 1",
+        "answers 2",
+    ]
+    assert trace.turns[0].pieces == [Piece("## Step 1: one", 1), Piece("## Step 2: three\n\\boxed{3}", 2, 3)]
+    assert trace.turns[3].pieces == [Piece("## Step 2: 2", 2)]
+    html = render_trace(trace)
+    assert html.count("<del ") == 1
+    assert "progress ▲ +0.50" in html
+    assert "progress ▼ −0.30" in html
+    # ∫ V over 8 tokens: 2 · (.35 + .25 + .35 + .65)
+    assert trace.regret == pytest.approx(1 - 2 * (0.35 + 0.25 + 0.35 + 0.65) / 8)
+
+
+@pytest.mark.parametrize(("scored", "kind"), [(fixed(), "fixed"), (spoiled(), "spoiled"), (broken(), "violation")])
+def test_every_trace_is_of_a_kind(scored: Scored, kind: str) -> None:
+    assert view("run:1", "trained", scored).kind == kind
+
+
+def test_progress_in_classes() -> None:
+    assert [strength(p) for p in (None, 0.0, 0.019, -0.02, 0.1, -0.31, 1.0)] == [0, 0, 0, -1, 2, -3, 3]
+    assert [signed(v) for v in (None, 0.001, -0.001, 0.5, -0.5)] == ["–", "±0", "±0", "+0.50", "−0.50"]
+
+
+def test_a_violation_is_told() -> None:
+    assert claim(broken().trajectory.turns[0]) == "broke the protocol: missing_step"
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    text = viewer(tmp_path, fixed(), hostile(2))
+    page = Page(text)
+    fragments = [Page(html) for html in unpacked(text, "traces-0")]
+    assert [tag for tag, _ in page.tags].count("script") == text.count("<script")
+    for part in (page, *fragments):
+        assert not {"img", "iframe", "link", "object", "base"} & {tag for tag, _ in part.tags}
+        assert not [name for _, attributes in part.tags for name in attributes if name.startswith("on")]
+        assert not part.attributes("style")
+        assert not part.attributes("src")
+    html = text + "".join(unpacked(text, "traces-0"))
+    assert "<script>document" not in html
+    assert "⟨U+202E⟩evil" in html
+    assert "\u202e" not in html + json.dumps([unpacked(text, "index"), unpacked(text, "tokens-0")], ensure_ascii=False)
+
+
+def test_nothing_may_be_loaded_and_only_our_script_may_run(tmp_path: Path) -> None:
+    page = Page(viewer(tmp_path, fixed()))
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert set(rules) == {"default-src", "style-src", "script-src", "base-uri", "form-action"}
+    digests = {f"'sha256-{base64.b64encode(hashlib.sha256(t.encode()).digest()).decode()}'" for t in page.raw}
+    assert {rules["style-src"], rules["script-src"]} <= digests
+    assert all(url.startswith("#") for url in page.attributes("href"))
+
+
+def test_a_long_turn_is_folded(tmp_path: Path) -> None:
+    html = render_trace(view("run:1", "trained", hostile()))
+    assert "more characters</summary>" in html
+    assert html.count("x" * 1000) > 50
+
+
+def test_marks_that_are_not_seen_are_shown() -> None:
+    assert visible("a\u202eb\u0000\ud800\n\tü") == "a⟨U+202E⟩b⟨U+0000⟩⟨U+D800⟩\n\tü"
+
+
+def test_the_index_leads_to_every_trace(tmp_path: Path) -> None:
+    text = viewer(tmp_path, *(make(n) for n in range(20) for make in (fixed, spoiled, broken)))
+    index = unpacked(text, "index")
+    rows = [dict(zip(index["columns"], row, strict=True)) for row in index["rows"]]
+    assert len(rows) == 60
+    assert len(index["problems"]) == 20
+    for place, row in enumerate(rows):
+        html = unpacked(text, f"traces-{place // index['pack']}")[place % index["pack"]]
+        assert f'data-name="{row["name"]}"' in html
+    assert rows[0] == {
+        "source": 0,
+        "problem": 0,
+        "name": "traces:1",
+        "kind": "fixed",
+        "stop": "turn_limit",
+        "path": "✗✓",
+        "progress": 0.4,
+        "largest": 0.5,
+        "tokens": 8,
+        "turns": 4,
+        "regret": 0.6,
+        "violation": None,
+    }
+
+
+def test_trajectories_of_other_programs(tmp_path: Path) -> None:
+    problem = {"id": "aime24/3", "question": "?", "answer": "116"}
+    turns = [{"text": "… \\boxed{113}", "tokens": 812}, {"answer": "116", "tokens": 430}]
+    files = [tmp_path / name / "traces.jsonl" for name in ("ours", "theirs")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(json.dumps({"problem": problem, "turns": turns}) + "\n")
+    text = report_traces(files, tmp_path / "traces.html").read_text()
+    index = unpacked(text, "index")
+    rows = [dict(zip(index["columns"], row, strict=True)) for row in index["rows"]]
+    assert [(row["name"], row["kind"], row["path"], row["tokens"]) for row in rows] == [
+        ("ours/traces:1", "fixed", "✗✓", 1242),
+        ("theirs/traces:1", "fixed", "✗✓", 1242),
+    ]
+    assert "V 0" not in unpacked(text, "traces-0")[0]
+    assert unpacked(text, "tokens-0") == [{"ids": []}] * 2
+    with pytest.raises(UserError, match="the file is empty"):
+        report_traces([write_empty(tmp_path)], tmp_path / "traces.html")
+
+
+def write_empty(folder: Path) -> Path:
+    (folder / "empty.jsonl").write_text("")
+    return folder / "empty.jsonl"
+
+
+def test_tokens_are_kept_for_their_own_view(tmp_path: Path) -> None:
+    (tokens,) = unpacked(viewer(tmp_path, spoiled()), "tokens-0")
+    assert tokens["ids"] == [1, 2, 4, 5, 6, 4, 5, 6]
+    assert tokens["logprobs"] == [10, 300, 10, 300]
+    assert tokens["turns"] == [["attempt", 1, 2, False], ["revise", 1, 2, False]]
+
+
+def test_many_traces_are_cut_alike() -> None:
+    found = [Source(name, name, [fixed()] * n) for name, n in (("a", 50), ("b", 2), ("c", 50))]
+    assert [len(source.scored) for source in shared_out(found, 42)] == [20, 2, 20]
+    assert [len(source.scored) for source in shared_out(found, 1000)] == [50, 2, 50]
+    assert shared_out(found, 42)[0].total == 50
+
+
+def test_the_report_of_a_run(tmp_path: Path) -> None:
+    path = report_run(run_folder(tmp_path / "run", "mrt-rl"))
+    text = path.read_text()
+    for heading in ("Results", "Over training", "Best and worst traces", "26 traces", "What was run"):
+        assert heading in text
+    assert re.search(
+        r"final accuracy, 1 revisions \(as trained\)</th><td>0\.000 \[[0-9., ]*\]</td><td>0\.500 \[[0-9., ]*\]</td>",
+        text,
+    )
+    assert "algo: mrt-rl" in text
+    assert ">128</td>" in text  # the ledger
+    charts = {name.removeprefix("figure-") for name in Page(text).attributes("id") if name.startswith("figure-")}
+    assert {"accuracy", "regret", "acc_at_turn", "changed_answers", "training_outcome", "training_violations"} <= charts
+    assert {f"{name}.csv" for name in charts} == {p.name for p in (tmp_path / "run" / "figures").glob("*.csv")}
+    assert text.count("<svg") > len(charts)
+    (tokens,) = unpacked(text, "tokens-0")[-1:]
+    assert tokens["weights"] == [0.5, 0.0, -0.25, 1.0]
+    assert path.read_text() == report_run(tmp_path / "run").read_text()
+
+
+def test_the_report_while_training(tmp_path: Path) -> None:
+    text = report_run(run_folder(tmp_path / "run", "mrt-rl", trained=False)).read_text()
+    assert "Still training" in text
+    assert "change</th>" not in text
+    assert "14 traces" in text
+
+
+def test_the_report_of_a_comparison(tmp_path: Path) -> None:
+    runs = [read_run(run_folder(tmp_path / algo, algo)) for algo in ("mrt-rl", "grpo")]
+    text = report_comparison(Comparison(runs), tmp_path).read_text()
+    index = unpacked(text, "index")
+    assert [name for name, _, _ in index["sources"]] == [
+        "mrt-rl/evaluation_base",
+        "mrt-rl/evaluation_trained",
+        "grpo/evaluation_trained",
+        *(f"{algo}/step_00000{step}" for algo in ("mrt-rl", "grpo") for step in (1, 2)),
+    ]
+    assert "gain − mrt-rl&#39;s" in text
+    assert "config.yaml of grpo" in text
+
+
+def test_a_violation_that_did_not_occur_is_none(tmp_path: Path) -> None:
+    rows = [
+        {"step": 1, "outcome": 0.5},
+        {"step": 2, "outcome": 0.5, "violation/step_order": 0.25},
+        {"step": 3, "loss": 1},
+    ]
+    run = replace(read_run(run_folder(tmp_path / "run", "mrt-rl")), history=rows)
+    (line,) = next(chart for chart in training_charts({"run": run}) if chart.name == "training_violations").series
+    assert (line.label, line.x.tolist(), line.y.tolist()) == ("step_order", [1, 2], [0, 0.25])
+
+
+def test_no_report_stops_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rebuild(tmp_path)
+    assert "no report: " in capsys.readouterr().err
+    with pytest.raises(UserError, match="it holds no run"):
+        report_run(tmp_path)
+
+
+def colours(scheme: str) -> dict[str, str]:
+    """The page's variables in light or in dark."""
+    style = files("backtrack_mrt.reports").joinpath("page", "page.css").read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
+    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))
+    return found | (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", dark)) if scheme == "dark" else {})
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2: (L1 + .05) / (L2 + .05) of the relative luminances."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read(scheme: str) -> None:
+    c = colours(scheme)
+    grounds = ("paper", "panel", "mark")
+    pairs = [(ink, ground) for ink in ("ink", "faint", "link", "right", "wrong") for ground in grounds]
+    pairs += [("ink", f"{sign}-{n}") for sign in ("gain", "loss") for n in (1, 2)]
+    pairs += [(f"{sign}-3-ink", f"{sign}-3") for sign in ("gain", "loss")] + [("faint", "gain-1"), ("ink", "gain-1")]
+    low = {pair: contrast(*(c[name] for name in pair)) for pair in pairs}
+    assert not {pair: round(ratio, 2) for pair, ratio in low.items() if ratio < 4.5}
+    assert contrast(c["gain-3"], c["paper"]) > 3
+    assert contrast(c["loss-3"], c["paper"]) > 3
+
+
+def test_a_chart_is_a_picture_with_its_numbers(tmp_path: Path) -> None:
+    x = np.array([0.0, 1.0, 2.0])
+    series = Series("<b>mrt</b>", x, x / 2, x / 4, x, colour=0, solid_to=1)
+    chart = Chart("acc", "Accuracy & more", "", "tokens", "accuracy", [series, Series("grpo", x, x)], mark=1)
+    svg = chart.svg()
+    assert "style=" not in svg
+    assert "<b>mrt" not in svg
+    assert "var(--series-1)" in svg
+    assert 'aria-label="Accuracy &amp; more"' in svg
+    chart.save(tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png", ".csv"}
+    assert (tmp_path / "acc.csv").read_text().splitlines()[:3] == [
+        "series,tokens,accuracy,low,high",
+        "<b>mrt</b>,0,0,0,0",
+        "<b>mrt</b>,1,0.5,0.25,1",
+    ]
+    assert chart.svg() == Chart("acc", "Accuracy & more", "", "tokens", "accuracy", chart.series, mark=1).svg()

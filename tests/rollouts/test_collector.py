@@ -1,0 +1,148 @@
+"""How trajectories come about: branches, forced answers, best-of-n, hints; and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from backtrack_mrt.algos.base import BestOfN, Collection, Rationalized, TerminateOrContinue
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.data.signs import generate
+from backtrack_mrt.policy.engine import Engine
+from backtrack_mrt.rollouts.assembly import Assembly, assemble
+from backtrack_mrt.rollouts.collector import Collector, groups_by_problem, groups_of
+from backtrack_mrt.rollouts.rollout import force_answers, rollout, trajectory_seeds
+from backtrack_mrt.types import Completion, Phase, Request, Sampling, Scored, StopReason, TurnSpec
+
+PROBLEMS = generate("validation", 3, seed=5)
+HARD = generate("validation", 8, seed=6, min_blocks=5, max_blocks=6)
+
+
+@pytest.fixture(scope="module")
+def parts() -> Assembly:
+    return assemble(load_config([]).config)
+
+
+@pytest.fixture
+def sampling(parts: Assembly) -> Sampling:
+    parts.engine.sync(0)
+    return Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
+
+
+def collect(parts: Assembly, sampling: Sampling, collection: Collection, group: int) -> tuple[Collector, list[Scored]]:
+    collector = replace(parts.training_collector(), collection=collection, group_size=group, max_rows=2 * group)
+    rows = [problem for problem in PROBLEMS for _ in range(group)]
+    return collector, collector.collect(rows, trajectory_seeds(0, 1, len(rows)), sampling)
+
+
+def test_a_branch_goes_on_as_the_uninterrupted_trajectory_did(parts: Assembly, sampling: Sampling) -> None:
+    seeds = [11, 12, 13]
+    whole = rollout(PROBLEMS, seeds, parts.config.protocol, parts.dialogue, parts.engine, sampling)
+    assert max(len(t.turns) for t in whole) > 3
+    starts = [t.branch(min(2, len(t.turns) - 1)) for t in whole]
+    again = rollout(starts, seeds, parts.config.protocol, parts.dialogue, parts.engine, sampling)
+    for before, after in zip(whole, again, strict=True):
+        assert after.token_ids == before.token_ids
+        assert after.given == min(2, len(before.turns) - 1)
+        given = len(after.prefix_ids(after.given)) - len(after.prompt_ids)
+        assert set(after.turn_index()[:given]) == {-1}
+        assert after.turn_index()[given:] == before.turn_index()[given:]
+
+
+def test_terminate_or_continue_groups_share_a_prefix(parts: Assembly, sampling: Sampling) -> None:
+    _, scored = collect(parts, sampling, TerminateOrContinue(), group=4)
+    lengths = set()
+    for group in groups_of(scored, 4):
+        trajectories = [m.trajectory for m in group.members]
+        given = trajectories[-1].given
+        lengths.add(given)
+        prefix = trajectories[-1].prefix_ids(given)
+        for now, t in zip((True, True, False, False), trajectories, strict=True):
+            assert t.given == given
+            assert (t.turns[-1].spec.phase == Phase.FORCE) == now
+            assert len(t.turns) > given
+            if given:
+                assert t.token_ids[: len(prefix)] == prefix
+            if now:
+                assert len(t.turns) == given + 1
+                assert t.stop is StopReason.FINISHED
+        assert group.members[0].values is not None
+    assert len(lengths) > 1, "prefixes of one length only: the draw does nothing"
+
+
+def test_a_forced_answer_ends_the_prefix_that_the_meta_prover_asks(parts: Assembly, sampling: Sampling) -> None:
+    (whole,) = rollout(PROBLEMS[:1], [3], parts.config.protocol, parts.dialogue, parts.engine, sampling)
+    for start in (PROBLEMS[0], whole.branch(1)):
+        (forced,) = force_answers([start], [5], parts.dialogue, parts.engine, sampling, 16)
+        turn = forced.turns[-1]
+        asked = parts.dialogue.forced(whole, 0 if start is PROBLEMS[0] else 1)
+        assert forced.token_ids == asked + turn.completion.token_ids
+        assert turn.parsed is not None
+        assert forced.answer == turn.parsed.answer
+
+
+def test_best_of_n_gives_every_answer_as_a_member(parts: Assembly, sampling: Sampling) -> None:
+    collector, scored = collect(parts, sampling, BestOfN(3), group=2)
+    plain, own = collect(parts, sampling, BestOfN(1), group=2)
+    assert collector.ledger.sampled > plain.ledger.sampled
+    assert len(scored) == len(own), "candidates are alternatives, not members"
+    assert [s.trajectory.given for s in scored] == [s.trajectory.given for s in own]
+    assert sum(s.trajectory.outcome for s in scored) >= sum(s.trajectory.outcome for s in own)
+    for s in scored:
+        t = s.trajectory
+        answered = [j for j, turn in enumerate(t.turns) if turn.right is not None]
+        assert answered[-1] == len(t.turns) - 1
+        assert t.outcome == float(bool(t.turns[-1].right))
+        assert all(j < t.given for j in answered[:-1])
+    assert [g.problem.id for g in groups_by_problem(scored)] == [p.id for p in PROBLEMS]
+
+
+def test_best_of_n_takes_the_right_candidate(parts: Assembly, sampling: Sampling) -> None:
+    """With many candidates, revisions are right where any of them was."""
+    _, few = collect(parts, sampling, BestOfN(1), group=4)
+    _, many = collect(parts, sampling, BestOfN(16), group=4)
+
+    def revised(scored: list[Scored]) -> list[bool]:
+        return [bool(s.trajectory.turns[-1].right) for s in scored if s.trajectory.given]
+
+    assert sum(revised(many)) > sum(revised(few))
+    assert all(after or not before for before, after in zip(revised(few), revised(many), strict=True))
+
+
+def test_rationalized_trajectories_carry_no_hint(parts: Assembly, sampling: Sampling) -> None:
+    """Problems that nobody solves are asked again with the gold answer in the prompt, which is then taken out."""
+    collector = replace(parts.training_collector(), collection=Rationalized(), group_size=2)
+    engine = collector.engine = Spy(parts.engine)
+    rows = [problem for problem in HARD for _ in range(2)]
+    scored = collector.collect(rows, trajectory_seeds(0, 1, len(rows)), sampling)
+    plain = {problem.id: parts.dialogue.opening(problem, TurnSpec(Phase.ATTEMPT, 64)) for problem in HARD}
+    assert all(s.trajectory.prompt_ids == plain[s.trajectory.problem.id] for s in scored)
+    prompts = [parts.dialogue.hinted(s.trajectory).prompt_ids for s in scored]
+    hinted = [p for p in prompts if any(r.prefix_ids[: len(p)] == p for r in engine.requests)]
+    assert hinted
+    assert not set(hinted) & set(plain.values())
+    assert len(set(hinted)) < len(HARD), "solved problems are not asked again"
+
+
+class Spy:
+    """An engine that keeps what it was asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.requests = engine, list[Request]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        self.requests += requests
+        return self.engine.generate(requests, sampling)
+
+
+@pytest.mark.parametrize("collection", [TerminateOrContinue(), BestOfN(2)])
+def test_the_ledger_counts_what_the_engine_sampled(parts: Assembly, sampling: Sampling, collection: Collection) -> None:
+    before = parts.engine.stats.sampled
+    collector, _ = collect(parts, sampling, collection, group=2)
+    assert collector.ledger.sampled == parts.engine.stats.sampled - before

@@ -1,0 +1,100 @@
+"""A server that answers like `vllm serve` with `Draws`, with a Hugging Face model behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+from peft import PeftModel
+from torch import nn
+
+from backtrack_mrt.policy.engine import Engine
+from backtrack_mrt.policy.hf.engine import HFEngine
+from backtrack_mrt.types import Request, Sampling
+
+
+class FakeServer:
+    """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs."""
+
+    def __init__(self, base: Any, *, obeys: bool = True, takes_adapters: bool = True) -> None:
+        self.base, self.obeys, self.takes_adapters = base, obeys, takes_adapters
+        self.engines: dict[str, Engine] = {"base": HFEngine(base, max_rows=1)}
+        self.loaded: list[str] = []  # names of all adapters ever
+        self.url = ""
+        self._lock = Lock()
+
+    @contextmanager
+    def running(self) -> Iterator[FakeServer]:
+        """While it listens at `url`."""
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._answer(fake.models() if self.path == "/v1/models" else None)
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with fake._lock:
+                    self._answer(fake.answer(self.path, body))
+
+            def _answer(self, content: dict[str, Any] | None) -> None:
+                self.send_response(404 if content is None else 200)
+                self.send_header("content-type", "application/json")
+                self.end_headers()
+                self.wfile.write(json.dumps(content).encode())
+
+            def log_message(self, *_: Any) -> None: ...
+
+        httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{httpd.server_port}"
+        Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield self
+        finally:
+            httpd.shutdown()
+            httpd.server_close()
+
+    def models(self) -> dict[str, Any]:
+        """The base first, adapters name it as their parent."""
+        length = self.base.config.max_position_embeddings
+        rows = [{"id": name, "parent": None if name == "base" else "base"} for name in self.engines]
+        return {"data": [{**row, "max_model_len": length} for row in rows]}
+
+    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """The body of the answer, None for "not found"."""
+        if path == "/v1/completions":
+            return self._complete(body)
+        if not self.takes_adapters:
+            return None
+        if path == "/v1/load_lora_adapter":
+            name, folder = body["lora_name"], Path(body["lora_path"])
+            model = PeftModel.from_pretrained(fresh(self.base), folder)
+            self.engines[name] = HFEngine(model.eval(), max_rows=1)
+            self.loaded.append(name)
+        elif path == "/v1/unload_lora_adapter":
+            del self.engines[body["lora_name"]]
+        return {}
+
+    def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        engine, draw, prompt = self.engines[body["model"]], body["vllm_xargs"], tuple(body["prompt"])
+        if "forced" in draw and self.obeys:
+            ids = tuple(draw["forced"])
+            (logprobs,) = (row.tolist() for row in engine.score([prompt], [ids]))
+        else:
+            sampling = Sampling(draw.get("temperature", 1.0), draw.get("top_p", 1.0), frozenset(body["stop_token_ids"]))
+            (done,) = engine.generate([Request(prompt, body["max_tokens"], draw.get("seed", 0))], sampling)
+            ids, logprobs = done.token_ids, list(done.logprobs)
+        choice = {"token_ids": list(ids), "logprobs": {"token_logprobs": logprobs}}
+        return {"choices": [choice], "usage": {"prompt_tokens": len(prompt)}}
+
+
+def fresh(model: nn.Module) -> nn.Module:
+    """A copy of its own, so that loading an adapter leaves `model` as it is."""
+    copy = type(model)(model.config)  # type: ignore[call-arg, arg-type]
+    copy.load_state_dict(model.state_dict())
+    return copy

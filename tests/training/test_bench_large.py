@@ -1,0 +1,45 @@
+"""The benchmark of a step at scale, at the smallest scale."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backtrack_mrt.cli.request import load_config
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(SCRIPTS / "bench"))
+    spec = importlib.util.spec_from_file_location("bench_large", SCRIPTS / "bench" / "large.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "bench_large", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_trajectory_has_the_tokens_asked_for(bench: Any, tmp_path: Path) -> None:
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "vocab_size": 512, "max_position_embeddings": 512}
+    config = tmp_path / "shape.yaml"
+    config.write_text(f"model: {{name_or_path: nowhere/none, dtype: bfloat16, architecture: {shape}}}")
+    flags = ["--config", "tiny.yaml", str(config), "--training.steps", "2", "--training.problems_per_step", "2"]
+    flags += ["--training.group_size", "2", "--training.micro_batch_size", "2", "--output-dir", str(tmp_path / "run")]
+    title, *parts, memory = bench.measured(load_config(flags).config, 160, "h100")
+    length = int(re.search(r"4 trajectories of (\d+) tokens", title)[1])  # type: ignore[index]
+    assert 150 <= length <= 175, "up to an instruction more or less"
+    assert [line.split()[0] for line in parts] == ["rollout", "meta-prover", "update"]
+    for line in parts:
+        share = re.search(r"tokens/s +([\d.]+)% of the roofline", line)
+        assert share is not None
+        assert 0 <= float(share[1]) < 100
+    assert re.fullmatch(r"peak memory \d+\.\d\d GiB", memory)

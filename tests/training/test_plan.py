@@ -1,0 +1,139 @@
+"""--dry-run: sizes and times of a run, without weights or a network."""
+
+from __future__ import annotations
+
+import pytest
+
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.config_files import shipped_configs
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.training.plan import GIB, Plan, plan
+from backtrack_mrt.training.roofline import DEVICES, HERE, device
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+
+def planned(*flags: str, on: str = "h100") -> Plan:
+    return plan(load_config(flags).config, DEVICES[on])
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_is_planned_without_its_files(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = planned("--config", name)
+    assert 0 < sizes.trained < sizes.parameters / 5  # an adapter
+    assert sizes.tokens_per_step >= sizes.rows * sizes.sampled
+    text = "\n".join(sizes.lines())
+    for part in ("tokens per step", "parameters", "GiB  weights", "AdamW", "KV cache", "at the peak", "time per step"):
+        assert part in text
+    assert min(sizes.seconds.rollout, sizes.seconds.prover, sizes.seconds.update) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "lora"),
+    [("llama31_8b", 8_030_261_248, 83_886_080), ("llama32_3b", 3_212_749_824, 48_627_712)],
+)
+def test_parameters_are_the_published_ones(name, parameters, lora):
+    sizes = planned("--config", name)
+    assert (sizes.parameters, sizes.trained) == (parameters, lora)
+    assert sizes.memory["weights"] == parameters * 2 + lora * 4
+    copied = ["--model.full_finetuning", "true", "--prover.policy", "reference", "--engine.type", "hf"]
+    full = planned("--config", name, *copied)
+    assert (full.parameters, full.trained) == (parameters, parameters)
+    assert full.memory["reference"] == full.memory["weights"] == full.memory["gradients"] == parameters * 2
+    assert full.peak > sizes.peak > 16 * GIB
+
+
+def test_the_plan_follows_the_batch(folder):
+    small = ["--model.name_or_path", str(folder), "--protocol.token_budget", "100", "--training.problems_per_step", "8"]
+    first = planned(*small, "--training.group_size", "4", "--training.micro_batch_size", "8", "--data.train_size", "8")
+    second = planned(
+        *small, "--training.group_size", "8", "--training.micro_batch_size", "16", "--data.train_size", "8"
+    )
+    assert (first.rows, second.rows) == (32, 64)
+    assert second.tokens_per_step == 2 * first.tokens_per_step
+    assert second.memory["activations"] == 2 * first.memory["activations"]
+    assert first.memory["weights"] == second.memory["weights"]
+    assert planned(*small[:2], "--algo", "grpo", "--protocol.token_budget", "64").prover == 0
+    assert first.length <= 512  # a trajectory ends where the context does
+
+
+def test_the_plan_follows_the_engine(folder):
+    model = ["--model.name_or_path", str(folder), "--protocol.token_budget", "100"]
+    hf, vllm = planned(*model), planned(*model, "--engine.type", "vllm")
+    server = planned(*model, "--engine.type", "vllm", "--engine.server", "http://host:8000")
+    assert vllm.memory["vLLM"] == hf.memory["KV cache"] + 4 * hf.parameters
+    assert vllm.peak == server.peak + vllm.memory["vLLM"]
+    large = planned("--config", "llama31_8b.yaml", "--engine.gpu_memory", "0.5")
+    assert large.memory["vLLM"] == DEVICES["h100"].memory // 2  # of more rows than fit, some wait
+    assert server.memory["KV cache"] == 0
+
+
+EIGHT = ("--config", "llama31_8b.yaml", "--engine.max_rows", "64")
+
+
+def test_time_follows_the_operations_and_the_bytes():
+    """An update of 8 B frozen weights with checkpointing: 2 operations per weight forwards, 2 again, 2 backwards."""
+    sizes = planned(*EIGHT)
+    weights = sizes.network.matrix
+    assert weights == sizes.parameters - 128256 * 4096 - 65 * 4096  # all but the embedding and the norms
+    least = 6 * weights * sizes.tokens_per_step / (0.4 * 989e12)
+    assert least < sizes.seconds.update < 1.1 * least, "attention is a small part at this length"
+    read = 2 * weights + 64 * sizes.length / 2 * (32 * 2 * 8 * 128 * 2)  # with the cache of 64 rows, half full
+    decoded = 4 * 1024 * (read / (0.6 * 3.35e12) + 32 * 3e-4)  # 4 × 64 rows
+    assert decoded < sizes.seconds.rollout < 1.1 * decoded
+    whole = planned(*EIGHT, "--model.full_finetuning", "true")
+    assert whole.seconds.update == pytest.approx(sizes.seconds.update * 4 / 3)
+    frozen = planned(*EIGHT, "--model.gradient_checkpointing", "false")
+    assert frozen.seconds.update == pytest.approx(sizes.seconds.update * 2 / 3)
+    assert planned(*EIGHT, "--algo", "grpo").seconds.prover == 0
+    assert planned(*EIGHT, "--prover.estimator", "monte_carlo").seconds.prover > 10 * sizes.seconds.prover
+    slower = planned(*EIGHT, on="a100").seconds
+    assert slower.update == pytest.approx(sizes.seconds.update * 989 / 312)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--training.problems_per_step", "128"),
+        ("--protocol.token_budget", "2048"),
+        ("--prover.estimator", "greedy", "--protocol.max_revisions", "6"),
+    ],
+)
+def test_more_rows_or_tokens_take_more_time(more):
+    first, second = planned(*EIGHT).seconds, planned(*EIGHT, *more).seconds
+    assert second.rollout > first.rollout or second.prover > first.prover
+    assert second.total > first.total
+    assert second.update >= first.update
+
+
+def test_processes_share_rows_and_sharding_the_weights(monkeypatch):
+    alone = planned(*EIGHT)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    shared = planned(*EIGHT)
+    assert shared.seconds.update == pytest.approx(alone.seconds.update / 8)
+    assert shared.memory["weights"] == alone.memory["weights"]
+    assert shared.memory["KV cache"] == alone.memory["KV cache"] / 2  # 32 rows, not 64
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert planned(*EIGHT).memory["weights"] == alone.memory["weights"] // 8
+    assert "8 processes, cut up by FSDP" in "\n".join(planned(*EIGHT).lines())
+
+
+def test_four_bits_take_less_memory_for_the_frozen_base():
+    plain, packed = (planned(*EIGHT, "--engine.type", "hf", *more) for more in ((), ("--model.quantization", "nf4")))
+    in_layers = plain.network.matrix - 128256 * 4096
+    assert plain.memory["weights"] - packed.memory["weights"] == pytest.approx(in_layers * (2 - 0.516))
+    assert packed.memory["activations"] == plain.memory["activations"]
+    assert packed.seconds.rollout < plain.seconds.rollout
+
+
+def test_devices_by_name():
+    assert device("a100").name == "a100"
+    with pytest.raises(UserError, match=r"--dry-run = 'h10': no such device.*'h100'"):
+        device("h10")
+    assert device(HERE).bandwidth > 1e8
+
+
+def test_a_budget_beyond_the_context_is_refused(folder):
+    with pytest.raises(UserError, match=r"protocol\.token_budget = 9999: the model's context holds 512 tokens"):
+        planned("--model.name_or_path", str(folder), "--protocol.token_budget", "9999")

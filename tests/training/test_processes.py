@@ -1,0 +1,147 @@
+"""Several processes: what the launchers' settings say, and that two processes train like one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from safetensors.torch import load_file
+
+from backtrack_mrt.runs import processes
+from backtrack_mrt.runs.directory import RunDir
+
+ROOT = Path(__file__).parents[2]
+LAUNCHERS = ROOT / "configs" / "accelerate"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("ddp", "DistributedType.MULTI_GPU"), ("fsdp", "DistributedType.FSDP"), ("zero3", "DEEPSPEED")]
+)
+def test_accelerate_reads_the_launchers_settings(name: str, kind: str) -> None:
+    config = load_config_from_file(str(LAUNCHERS / f"{name}.yaml"))
+    assert str(config.distributed_type).endswith(kind)
+    assert config.num_processes == 8
+    assert config.deepspeed_config.get("zero_stage") == (3 if name == "zero3" else None)
+    assert config.fsdp_config.get("fsdp_version") == (2 if name == "fsdp" else None)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_shares_are_all_rows_in_order(monkeypatch: pytest.MonkeyPatch, length: int, count: int) -> None:
+    rows = list(range(length))
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    shared = []
+    for rank in range(count):
+        monkeypatch.setenv("RANK", str(rank))
+        shared.append(rows[processes.share(length)])
+    assert [row for share in shared for row in share] == rows
+    assert max(map(len, shared)) - min(map(len, shared)) <= 1
+
+
+def test_alone_everything_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert processes.is_main()
+    assert processes.gathered([1, 2]) == [1, 2]
+    processes.wait()
+    processes.leave()
+
+
+RECORDING = """
+import sys, torch
+from backtrack_mrt.runs import processes
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.training.train import train
+from backtrack_mrt.training.rl import PolicyTrainer
+
+inner, request = PolicyTrainer._generate_and_score_completions, load_config(sys.argv[1:])
+
+def recording(trainer, inputs):
+    output = inner(trainer, inputs)
+    lengths = [len(scored.trajectory.turn_index()) for scored in trainer._scored]
+    rows = [row[:length] for row, length in zip(output["advantages"], lengths)]
+    name = f"advantages_{trainer.state.global_step + 1}_{processes.rank()}.pt"
+    torch.save(rows, request.config.run_path / name)
+    return output
+
+PolicyTrainer._generate_and_score_completions = recording
+train(request)
+processes.leave()
+"""
+
+
+def run(folder: Path, *launcher: str) -> RunDir:
+    """A short run that keeps the advantages, with groups that lie across two processes."""
+    script = folder.with_suffix(".py")
+    script.write_text(RECORDING)
+    flags = ["--training.steps", "2", "--training.problems_per_step", "3", "--training.group_size", "4"]
+    flags += ["--training.micro_batch_size", "6", "--training.saved_rollouts", "12", "--data.train_size", "24"]
+    flags += ["--data.eval_size", "7", "--evaluation.forced_answers", "2", "--output-dir", str(folder)]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), "--algo", "mrt-rl", *flags],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # two processes with two threads each would wait for one another
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    return RunDir(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
+    """The same trajectories, advantages, tokens and metrics, and the same adapter but for rounding."""
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCHERS / "ddp.yaml")]
+    one, two = (
+        run(tmp_path / "one"),
+        run(tmp_path / "two", *launcher, "--num_processes", "2", "--main_process_port", "0"),
+    )
+    for step in (1, 2):
+        alone = torch.load(one.path / f"advantages_{step}_0.pt")
+        shared = [row for rank in (0, 1) for row in torch.load(two.path / f"advantages_{step}_{rank}.pt")]
+        assert any(row.abs().max() > 0.1 for row in alone)
+        for row, same in zip(alone, shared, strict=True):
+            torch.testing.assert_close(row, same, rtol=1e-3, atol=1e-4)
+        for ours, theirs in zip(one.load_trajectories(step), two.load_trajectories(step), strict=True):
+            assert ours.trajectory.token_ids == theirs.trajectory.token_ids
+            assert ours.progress == pytest.approx(theirs.progress, abs=1e-4)
+    rows: list[Any] = [one.metrics(), two.metrics()]
+    for ours, theirs in zip(*rows, strict=True):
+        names = {name for name in ours if not name.startswith("time") and name not in ("step_time", "entropy")}
+        assert names >= {"tokens/step_sampled", "tokens/step_prover", "progress/turn_0", "loss", "grad_norm"}
+        for name in names:  # V_0 of a group across two processes is asked for twice
+            tolerance = 0.05 if name == "tokens/step_prover" else 1e-3
+            assert theirs[name] == pytest.approx(ours[name], rel=tolerance, abs=1e-4), name
+    adapters = [load_file(r.model / "adapter_model.safetensors") for r in (one, two)]
+    learned = max(float(tensor.abs().max()) for name, tensor in adapters[0].items() if "lora_B" in name)
+    apart = max(float((adapters[0][name] - adapters[1][name]).abs().max()) for name in adapters[0])
+    assert apart < 0.05 * learned
+    ours, theirs = (json.loads(r.summary_path.read_text()) for r in (one, two))
+    assert ours["tokens"]["training"]["sampled"] == theirs["tokens"]["training"]["sampled"]
+    assert ours["tokens"]["evaluation"] == theirs["tokens"]["evaluation"]
+    for name in ("base", "trained"):
+        assert ours[name]["accuracy"] == theirs[name]["accuracy"]
+        voted = [summary[name]["extras"]["majority_at_turn"] for summary in (ours, theirs)]
+        assert voted[0] == voted[1] != []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["mrt-rl", "grpo"])
+def test_two_processes_resume_bit_for_bit(tmp_path: Path, algo: str) -> None:
+    """After every step of 12, and after a signal to one of them."""
+    done = subprocess.run(
+        [sys.executable, "-m", "support.two_ranks", algo, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "tests")},
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert done.stdout.splitlines() == [f"{algo}: resumed after 11 steps", f"{algo}: stopped and resumed"]

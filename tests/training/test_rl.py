@@ -1,0 +1,299 @@
+"""The seam to TRL: gradients against hand-written REINFORCE, on a random Llama of a few thousand weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import BARE, SPECIAL, byte_tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.config import Config
+from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.training.mismatch import truncated_importance
+from backtrack_mrt.training.rl import PolicyTrainer, by_length, spread
+from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
+from backtrack_mrt.types import (
+    Completion,
+    Finish,
+    FloatArray,
+    Group,
+    Parsed,
+    Problem,
+    Sampling,
+    Scored,
+    StopReason,
+    Trajectory,
+    Turn,
+    TurnSpec,
+)
+
+GROUP, PROBLEMS = 4, 2
+ENGINE_LOGPROB = -6.0  # of every token, by the collector's engine; the model's are about −5.7
+
+
+def trajectory(problem: Problem, rng: np.random.Generator, turns: int) -> Trajectory:
+    """A trajectory of `turns` turns of random tokens, with instructions in between."""
+
+    def ids(n: int) -> tuple[int, ...]:
+        return tuple(int(token) for token in rng.integers(10, 200, n))
+
+    made = []
+    for j in range(turns):
+        length = int(rng.integers(1, 7))
+        completion = Completion(ids(length), (ENGINE_LOGPROB,) * length, Finish.STOP)
+        instruction = ids(2) if j else ()
+        made.append(Turn(TurnSpec("attempt", 8), "", Parsed(answer="1"), instruction, completion))
+    return Trajectory(problem, ids(3 + len(problem.id)), tuple(made), StopReason.FINISHED, "1")
+
+
+class FixedCollector:
+    """Stands for the rollouts: always the same scored trajectories."""
+
+    exact = True
+
+    def __init__(self, given: int = 0) -> None:
+        rng = np.random.default_rng(0)
+        self.problems = [Problem("p" * (k + 1), f"question {k}", "1") for k in range(PROBLEMS)]
+        self.scored: dict[str, list[Scored]] = {}
+        for problem in self.problems:
+            members = []
+            for g in range(GROUP):
+                row = replace(trajectory(problem, rng, turns=1 + g % 3), outcome=float(g == 0), verdict="wrong")
+                row = replace(row, given=min(given, len(row.turns) - 1))
+                values = rng.uniform(size=len(row.turns) + 1)
+                members.append(Scored(row, values))
+            self.scored[problem.id] = members
+        self.seconds: dict[str, float] = {}
+        self.ledger = TokenLedger()
+        self.engine = self
+        self.dialogue = self
+        self.chat = self
+        self.stop_ids = frozenset({1})
+
+    def sync(self, version: int) -> None: ...
+
+    def release(self) -> None: ...
+
+    def collect(self, problems: Sequence[Problem], seeds: Sequence[int], sampling: Sampling) -> list[Scored]:
+        assert [p.id for p in problems] == [p.id for p in self.problems for _ in range(GROUP)]
+        return [scored for problem in self.problems for scored in self.scored[problem.id]]
+
+
+class KeepGradient(TrainerCallback):  # type: ignore[misc]
+    """The gradient of the first update, before the optimiser sees it."""
+
+    gradient: dict[str, torch.Tensor]
+
+    def on_pre_optimizer_step(
+        self, args: object, state: object, control: object, *, model: torch.nn.Module, **_: object
+    ) -> None:
+        self.gradient = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def make_model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=300, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    return LlamaForCausalLM(shape)
+
+
+def make_config(tmp_path: Path, *flags: str) -> Config:
+    return load_config(
+        [
+            *("--output-dir", str(tmp_path / "run"), "--training.steps", "1", "--training.warmup_ratio", "0"),
+            *("--training.problems_per_step", str(PROBLEMS), "--training.group_size", str(GROUP)),
+            *("--training.max_grad_norm", "1e9", "--model.full_finetuning", "true"),
+            *("--training.micro_batch_size", "8", *flags),
+        ]
+    ).config
+
+
+def trainer_parts(tmp_path: Path, *flags: str) -> dict[str, Any]:
+    """What both trainers are made of."""
+    config, tokenizer = make_config(tmp_path, *flags), byte_tokenizer(BARE, SPECIAL[BARE])
+    tokenizer.pad_token = tokenizer.eos_token
+    run = RunDir.create(config, overwrite=True)
+    parts = {"model": make_model(), "tokenizer": tokenizer, "config": config, "run": run}
+    return parts | {"on_step": lambda *_, **__: None, "between_steps": lambda step: 0.0}
+
+
+def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> dict[str, torch.Tensor]:
+    """The gradient of one update with the project's trainer."""
+    parts = trainer_parts(tmp_path, *flags)
+    algorithm = parts["config"].algorithm
+    trainer = PolicyTrainer(problems=collector.problems, algorithm=algorithm, collector=collector, **parts)  # type: ignore[arg-type]
+    keep = KeepGradient()
+    trainer.add_callback(keep)
+    trainer.fit()
+    return keep.gradient
+
+
+def reinforce_gradient(
+    collector: FixedCollector, weights: Callable[[Group], list[FloatArray]], cap: float | None = None
+) -> dict[str, torch.Tensor]:
+    """−∇ Σ w_{i,j} log π(token) / number of sampled tokens, one row at a time and without padding. With a `cap`, each
+    token has the importance weight min(π / π_engine, cap)."""
+    model = make_model()
+    trajectories = [s.trajectory for rows in collector.scored.values() for s in rows]
+    tokens = sum(j >= 0 for trajectory in trajectories for j in trajectory.turn_index())
+    for problem in collector.problems:
+        members = tuple(collector.scored[problem.id])
+        for member, turn_weights in zip(members, weights(Group(problem, members)), strict=True):
+            ids = torch.tensor([member.trajectory.token_ids])
+            logprobs = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+            prompt = len(member.trajectory.prompt_ids)
+            for position, turn in enumerate(member.trajectory.turn_index(), start=prompt):
+                if turn >= 0:
+                    logprob = logprobs[position - 1]
+                    ratio = 1.0 if cap is None else (logprob.detach() - ENGINE_LOGPROB).exp().clamp(max=cap)
+                    (-ratio * turn_weights[turn] * logprob / tokens).backward(retain_graph=True)
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    """Norm of the difference over the norm of `theirs`."""
+    a, b = (torch.cat([g[name].flatten() for name in sorted(theirs)]) for g in (ours, theirs))
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("micro_batch", ["8", "2"])
+@pytest.mark.parametrize("credit", ["turn", "return_to_go"])
+def test_gradient_is_reinforce(tmp_path: Path, credit: str, micro_batch: str) -> None:
+    flags = ("--algo", "mrt-rl", "--algorithm.credit", credit, "--training.micro_batch_size", micro_batch)
+    collector = FixedCollector()
+    algorithm = make_config(tmp_path, *flags).algorithm
+    ours = trained_gradient(tmp_path, collector, *flags)
+    assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights)) < 1e-5
+
+
+def test_given_turns_have_no_gradient(tmp_path: Path) -> None:
+    """Rows that were branched off a shared prefix are trained on what they sampled themselves."""
+    branched, whole = FixedCollector(given=1), FixedCollector()
+    algorithm = make_config(tmp_path, "--algo", "grpo").algorithm
+    ours = trained_gradient(tmp_path, branched, "--algo", "grpo")
+    assert difference(ours, reinforce_gradient(branched, algorithm.turn_weights)) < 1e-5
+    assert difference(ours, reinforce_gradient(whole, algorithm.turn_weights)) > 0.05
+
+
+@pytest.mark.parametrize("micro_batch", ["8", "2"])
+def test_gradient_is_corrected_for_another_engine_s_logprobs(tmp_path: Path, micro_batch: str) -> None:
+    """Token-level truncated importance weights, some of them at the cap."""
+    flags = ("--algo", "mrt-rl", "--training.importance_cap", "1.3", "--training.micro_batch_size", micro_batch)
+    collector = FixedCollector()
+    collector.exact = False
+    algorithm = make_config(tmp_path, *flags).algorithm
+    ours = trained_gradient(tmp_path, collector, *flags)
+    assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights, cap=1.3)) < 1e-5
+    assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights, cap=9.0)) > 1e-3
+    (logged,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert 0.1 < logged["sampling/sampling_logp_difference/mean"] < logged["sampling/sampling_logp_difference/max"] < 2
+    ratio = [logged[f"sampling/importance_sampling_ratio/{part}"] for part in ("min", "mean", "max")]
+    assert 0 < ratio[0] < ratio[1] < ratio[2] == pytest.approx(1.3)
+
+
+@given(st.data(), st.floats(1, 10))
+def test_truncated_importance(data: st.DataObject, cap: float) -> None:
+    """min(ratio, cap) on sampled tokens, 1 elsewhere and where the engine gave no number."""
+    logprob = st.lists(st.floats(-20, 0, width=32), min_size=6, max_size=6)
+    trainer, engine = (torch.tensor(data.draw(logprob)).reshape(2, 3) for _ in range(2))
+    sampled = torch.tensor(data.draw(st.lists(st.integers(0, 1), min_size=6, max_size=6))).reshape(2, 3)
+    engine[0, 0] = torch.nan
+    weights = truncated_importance(trainer, engine, sampled, cap)
+    for i, j in np.ndindex(2, 3):
+        known = bool(sampled[i, j]) and (i, j) != (0, 0)
+        expected = np.exp(min(float(trainer[i, j] - engine[i, j]), 50)) if known else 1.0
+        assert float(weights[i, j]) == pytest.approx(min(expected, cap), rel=1e-4)
+
+
+@pytest.mark.parametrize("micro_batch", ["8", "2"])
+def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str) -> None:
+    """Σ w·−log π over the number of tokens with weight, however the rows are split."""
+    collector = FixedCollector()
+    trajectories = [s.trajectory for rows in collector.scored.values() for s in rows]
+    rng = np.random.default_rng(1)
+    turn_weights = [rng.integers(0, 3, len(t.turns)).astype(float) for t in trajectories]
+    rows = [weighted_row(t, w) for t, w in zip(trajectories, turn_weights, strict=True)]
+    flags = ("--algo", "star", "--training.problems_per_step", "8", "--training.micro_batch_size", micro_batch)
+    trainer = CrossEntropyTrainer(rows=rows, epochs=1, **trainer_parts(tmp_path, *flags))
+    keep = KeepGradient()
+    trainer.add_callback(keep)
+    trainer.fit()
+    model, count = make_model(), sum(weight > 0 for row in rows for weight in row["weights"])
+    for row in rows:
+        ids = torch.tensor([row["input_ids"]])
+        logprobs = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        (-(torch.tensor(row["weights"])[1:] * logprobs).sum() / count).backward()
+    expected = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert difference(keep.gradient, expected) < 1e-5
+
+
+def test_alpha_zero_has_the_gradient_of_grpo(tmp_path: Path) -> None:
+    collector = FixedCollector()
+    mrt = trained_gradient(tmp_path, collector, "--algo", "mrt-rl", "--algorithm.alpha", "0")
+    grpo = trained_gradient(tmp_path, collector, "--algo", "grpo")
+    assert all(torch.equal(mrt[name], grpo[name]) for name in grpo)
+    other = trained_gradient(tmp_path, collector, "--algo", "mrt-rl", "--algorithm.alpha", "1")
+    assert difference(other, grpo) > 0.1
+
+
+def test_one_turn_weight_moves_exactly_that_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only tokens of the turn with weight enter the gradient; instruction tokens never do."""
+    from backtrack_mrt.algos.grpo import Grpo
+
+    def one_hot(self: Grpo, group: Group) -> list[FloatArray]:
+        weights = [np.zeros(len(member.trajectory.turns)) for member in group.members]
+        if group.problem.id == "pp":
+            weights[2][1] = 1.0
+        return weights
+
+    monkeypatch.setattr(Grpo, "turn_weights", one_hot)
+    collector = FixedCollector()
+    ours = trained_gradient(tmp_path, collector, "--algo", "grpo")
+    assert difference(ours, reinforce_gradient(collector, lambda group: one_hot(Grpo(), group))) < 1e-5
+    turn = collector.scored["pp"][2].trajectory.turns[1]
+    rows = ours["lm_head.weight"].abs().sum(1)
+    # The sampled tokens' logits move against all others.
+    assert rows[list(turn.completion.token_ids)].min() > rows.median()
+
+
+def test_spread_covers_sampled_tokens_only() -> None:
+    collector = FixedCollector()
+    rows = [s.trajectory for s in collector.scored["p"]]
+    weights = [np.arange(1.0, len(t.turns) + 1) for t in rows]
+    spread_BT = spread(weights, rows, width=40)
+    for row, t in enumerate(rows):
+        expected = [0.0 if j < 0 else j + 1.0 for j in t.turn_index()]
+        np.testing.assert_array_equal(spread_BT[row], expected + [0.0] * (40 - len(expected)))
+
+
+def test_bucketing_keeps_every_row_and_cuts_padding_only() -> None:
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(1, 12, 8)
+    mask = torch.tensor([[int(t < n) for t in range(12)] for n in lengths])
+    rows = {
+        "prompt_ids": torch.arange(8)[:, None].expand(8, 5) + 1,
+        "prompt_mask": torch.tensor([[0] * (5 - k) + [1] * k for k in (1, 5, 2, 3, 5, 4, 1, 2)]),
+        "completion_ids": mask * torch.arange(1, 9)[:, None],
+        "completion_mask": mask,
+        "advantages": mask.float(),
+        "num_items_in_batch": torch.tensor(int(mask.sum())),
+    }
+    batches = [{k: v[i : i + 2] if v.dim() else v for k, v in rows.items()} for i in range(0, 8, 2)]
+    bucketed = by_length(batches, per_update=4)
+    assert [len(b["prompt_ids"]) for b in bucketed] == [2, 2, 2, 2]
+    assert sorted(int(row) for b in bucketed for row in b["prompt_ids"][:, -1]) == list(range(1, 9))
+    assert sum(int(b["completion_mask"].sum()) for b in bucketed) == int(lengths.sum())
+    for batch in bucketed:
+        assert batch["completion_mask"].sum(1).max() == batch["completion_ids"].size(1) == batch["advantages"].size(1)
+        assert batch["prompt_mask"].sum(1).max() == batch["prompt_ids"].size(1)

@@ -1,0 +1,204 @@
+"""Whole runs of the embedded default, made short."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.short_runs import request
+
+from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.config import Config, ProverSection
+from backtrack_mrt.data.signs import generate
+from backtrack_mrt.env import EpisodeEnv, ProgressReward
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.rollouts.assembly import Assembly, assemble
+from backtrack_mrt.rollouts.rollout import trajectory_seeds
+from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.training.train import train
+from backtrack_mrt.types import Problem, Sampling, StopReason
+
+
+@pytest.fixture(scope="module")
+def parts() -> Assembly:
+    return assemble(load_config([]).config)
+
+
+@pytest.mark.parametrize("algo", ["mrt-rl", "grpo"])
+def test_a_run_leaves_everything(tmp_path: Path, algo: str) -> None:
+    result = train(request(tmp_path, algo=algo))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    for name in ("base", "trained"):
+        assert summary[name]["accuracy"]["n"] == 24
+        assert 0 <= summary[name]["accuracy"]["low"] <= summary[name]["accuracy"]["high"] <= 1
+        assert len(summary[name]["acc_at_turn"]) == 7
+        assert summary[name]["normalised_regret"]["mean"] is not None
+    assert summary["tokens"]["training"]["sampled"] > 0
+    assert (summary["tokens"]["training"]["prover"] > 0) == (algo == "mrt-rl")
+    assert result.base.accuracy.mean == summary["base"]["accuracy"]["mean"]
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in metrics)
+    assert all(row["time/update"] > 0 and row["time/rollout"] > 0 for row in metrics)
+    assert "Corrected itself" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "figures" / "acc_at_turn.png").stat().st_size > 10_000
+    rollouts = RunDir(tmp_path).load_trajectories(2)
+    assert all(s.weights is not None and len(s.weights) == len(s.trajectory.turns) for s in rollouts)
+    assert (tmp_path / "model" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("algo", "flags"),
+    [
+        ("rise", ("--env", "retry")),
+        ("mrt-rl", ("--env", "open-ended")),
+        ("mrt-rl", ("--algorithm.credit", "prefix")),
+        ("star", ("--env", "single")),
+        ("star", ("--algorithm.rationalize", "true")),
+    ],
+)
+def test_other_protocols_and_forms_train(tmp_path: Path, algo: str, flags: tuple[str, ...]) -> None:
+    train(request(tmp_path, *flags, algo=algo))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    steps = [row for row in rows if "grad_norm" in row]
+    assert steps
+    assert any(row["grad_norm"] > 0 for row in steps)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["trained"]["clean_turns"]["mean"] > 0.9
+
+
+def test_sft_learns_from_generated_demonstrations(tmp_path: Path) -> None:
+    train(request(tmp_path, "--training.steps", "12", "--training.learning_rate", "1e-3", algo="sft"))
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(losses) == 12
+    assert all(0 < loss < 1 for loss in losses)  # the base was built on such demonstrations
+
+
+def test_the_wrapper_gives_the_progress_of_the_batched_path(parts: Assembly) -> None:
+    """Replaying a policy's completions through Gymnasium gives the same progress, turn by turn."""
+    config: Config = parts.config
+    problems = generate("validation", 6, seed=1)
+    sampling = Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
+    collector = parts.collector(config.protocol, with_values=True)
+    parts.engine.sync(0)
+    scored = collector.collect(problems, trajectory_seeds(0, 0, len(problems)), sampling)
+    assert max(len(s.trajectory.turns) for s in scored) >= 4
+    for s in scored:
+        env = ProgressReward(
+            EpisodeEnv(config.protocol, problems, prompts=parts.dialogue.prompts, chat=parts.dialogue.chat),
+            parts.prover(),
+        )
+        env.reset(options={"problem": s.trajectory.problem})
+        rewards = []
+        for turn in s.trajectory.turns:
+            _, reward, terminated, truncated, _ = env.step(turn.completion)  # type: ignore[arg-type]
+            rewards.append(float(reward))
+        assert terminated or truncated
+        expected = s.progress.copy()
+        expected[-1] += s.trajectory.outcome
+        assert rewards == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_likelihood_values_are_probabilities_of_the_gold_answer(parts: Assembly) -> None:
+    """exp Σ log π(gold) by a plain forward over the forced prefix, without cache or tree mask."""
+    problems = generate("validation", 4, seed=2)
+    sampling = Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
+    parts.engine.sync(0)
+    scored = parts.collector(parts.config.protocol, with_values=True).collect(problems, [1, 2, 3, 4], sampling)
+    for s in scored:
+        gold = parts.dialogue.answer(s.trajectory.problem.answer)
+        assert s.values is not None
+        for j, value in enumerate(s.values):
+            if j == len(s.trajectory.turns) and s.trajectory.stop is StopReason.VIOLATION:
+                assert value == 0.0
+                continue
+            prefix = parts.dialogue.forced(s.trajectory, j)
+            with torch.no_grad():
+                logits = parts.model(torch.tensor([prefix + gold])).logits[0, len(prefix) - 1 : -1]
+            logprobs = logits.log_softmax(-1).gather(1, torch.tensor(gold)[:, None])
+            assert value == pytest.approx(float(logprobs.sum().exp()), abs=1e-4)
+
+
+@pytest.mark.parametrize("estimator", ["likelihood", "monte_carlo"])
+def test_a_trajectory_ends_before_the_context_does(
+    parts: Assembly, monkeypatch: pytest.MonkeyPatch, estimator: Any
+) -> None:
+    """With `budget`, and with room for the meta-prover's answer; a prompt that fills the context has value 0."""
+    monkeypatch.setattr(parts.engine, "context_length", 80)
+    prover = parts.prover(ProverSection(estimator=estimator, samples=2, max_answer_tokens=4))
+    collector = replace(parts.collector(parts.config.protocol, with_values=True), prover=prover)
+    long = Problem("long", "x" * 100, "1")
+    sampling = Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
+    *usual, hopeless = collector.collect([*generate("validation", 4, seed=2), long], [1, 2, 3, 4, 5], sampling)
+    for s in usual:
+        trajectory, turns = s.trajectory, len(s.trajectory.turns)
+        assert trajectory.stop is StopReason.BUDGET
+        assert s.values is not None
+        assert s.values.shape == (turns + 1,)
+        assert len(trajectory.token_ids) + prover.reserve(trajectory.problem) <= 80
+        assert all(len(parts.dialogue.forced(trajectory, j)) < 80 for j in range(turns + 1))
+        assert estimator != "likelihood" or s.values.min() > 0, "every prefix is answered"
+    assert any(s.trajectory.turns[-1].completion.finish == "length" for s in usual)
+    assert (hopeless.trajectory.stop, hopeless.trajectory.turns) == (StopReason.BUDGET, ())
+    assert hopeless.values is not None
+    assert hopeless.values.tolist() == [0.0]
+
+
+def test_the_budget_curriculum_grows_to_the_whole_budget(tmp_path: Path) -> None:
+    train(request(tmp_path, "--training.first_budget", "0.25", "--training.saved_rollouts", "16"))
+    longest = []
+    for step in (1, 2, 3, 4):
+        scored = RunDir(tmp_path).load_trajectories(step)
+        longest.append(max(s.trajectory.sampled_tokens for s in scored))
+        assert longest[-1] <= 64 + (step - 1) * 48
+    assert longest[-1] > 64
+
+
+def test_protocol_at() -> None:
+    config = load_config(["--training.first_budget", "0.5"]).config
+    assert [config.protocol_at(done).token_budget for done in (0, 0.5, 1, 2)] == [128, 192, 256, 256]
+
+
+@pytest.mark.parametrize(("algo", "flags"), [("star", ()), ("mrt-rl", ("--algorithm.credit", "prefix"))])
+def test_what_runs_in_one_process_is_refused_in_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str, flags: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="runs in one process, not in 2"):
+        train(request(tmp_path / "run", *flags, algo=algo))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "sharding"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "ZeRO-3"),
+    ],
+)
+def test_the_engine_in_process_refuses_a_model_that_is_cut_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], sharding: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=rf"engine\.type = 'hf'.*{sharding}.*ddp\.yaml"):
+        train(request(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_the_processes_cannot_share_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="16 rows per update cannot be shared by 3 processes"):
+        train(request(tmp_path / "run"))
+
+
+def test_a_used_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="in use"):
+        train(request(tmp_path))
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
