@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
@@ -219,9 +220,9 @@ class EvaluationSection(Section):
 class Config(Section):
     """One run."""
 
-    algo: str = Field("mrt-rl", description="algorithm: a file in backtrack_mrt/algos/")
-    env: str = Field("backtrack", description="episode protocol: a file in envs/")
-    prompt_style: str = Field("terse", description="prompt files: prompts/<env>/<style>/")
+    algo: str = Field("mrt-rl", description="algorithm: its name, or your own file ./NAME.py")
+    env: str = Field("backtrack", description="episode protocol: its name, or your own file ./NAME.py")
+    prompts: str = Field("terse", description="prompts of the protocol: a style, or your own folder ./NAME")
     algorithm: SerializeAsAny[Algorithm] = Field(description="settings of the algorithm")
     protocol: SerializeAsAny[EpisodeProtocol] = Field(description="settings of the protocol")
     model: ModelSection = ModelSection()
@@ -235,9 +236,25 @@ class Config(Section):
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field([], description="trackers of the metrics")
 
     @property
+    def algo_label(self) -> str:
+        """The algorithm's name in titles and folder names."""
+        return plugins.label(self.algo)
+
+    @property
+    def env_label(self) -> str:
+        """The protocol's name in titles and folder names."""
+        return plugins.label(self.env)
+
+    @property
+    def sources(self) -> dict[str, plugins.Source]:
+        """The user's own files among the plug-ins, by the field that names them."""
+        named = {"algo": self.algo, "env": self.env, "prompts": self.prompts}
+        return {field: plugins.source_of(name, field) for field, name in named.items() if plugins.is_path(name)}
+
+    @property
     def run_path(self) -> Path:
         """The run directory."""
-        return Path(self.output_dir or f"runs/{self.env}-{self.algo}-seed{self.seed}")
+        return Path(self.output_dir or f"runs/{self.env_label}-{self.algo_label}-seed{self.seed}")
 
     @property
     def rows_per_update(self) -> int:
@@ -250,8 +267,9 @@ class Config(Section):
         return self.protocol.model_copy(update={"token_budget": max(round(share * self.protocol.token_budget), 1)})
 
     def resolved(self) -> dict[str, Any]:
-        """The config as plain data, ready for YAML."""
-        return self.model_dump(mode="json")
+        """The config as plain data, ready for YAML. The user's own files are named by the copies that a run keeps of
+        them, and so by their contents: wherever a file is, the same file is the same setting."""
+        return self.model_dump(mode="json") | {field: source.place for field, source in self.sources.items()}
 
     @model_validator(mode="after")
     def _batches(self) -> Self:

@@ -1,6 +1,8 @@
 """Layers of settings: YAML files, one after the other, then the command line. Each value remembers where it was said,
 so that a mistake is told with its file and line.
 
+A path of a plug-in (`algo`, `env`, `prompts`) is relative to the file that names it.
+
 In a file, settings of a plug-in belong to the plug-in that the file names (`algorithm` to its `algo`, `protocol` to its
 `env`); ``algorithms: {mrt-rl: {alpha: 2.0}, grpo: {}}`` (and `protocols`) give settings for several. Only those of the
 chosen plug-in become part of the config, so one file serves every ``--algo``.
@@ -26,6 +28,7 @@ from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.protocol import EpisodeProtocol
 
 PLUGIN_SECTIONS = {"algorithm": "algo", "protocol": "env"}  # section: the field that names the plug-in
+PATHS = (*PLUGIN_SECTIONS.values(), "prompts")  # fields that may be paths of the user's own files
 PLUGINS: dict[str, tuple[str, type[BaseModel]]] = {  # by the field that names them: package and base class
     "algo": ("backtrack_mrt.algos", Algorithm),
     "env": ("backtrack_mrt.envs", EpisodeProtocol),
@@ -60,7 +63,7 @@ def read_layer(name: str) -> Layer:
                 f"{path}, line {line}", str(node.value)[:40], "not a mapping", "Write `section: {key: value}`."
             )
         places = {key: f"{path}, line {line}" for key, line in _lines(node, "", str(path))}
-        return Layer(yaml.safe_load(text), places)
+        return Layer(_anchored(yaml.safe_load(text), path.parent), places)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
@@ -68,6 +71,12 @@ def read_layer(name: str) -> Layer:
         raise UserError("--config", name, f"invalid YAML ({where}: {problem})", "Correct that line.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("--config", name, f"cannot be read: {error}", "Give a YAML file in UTF-8.") from error
+
+
+def _anchored(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The values of a file in `folder`, with the paths of plug-ins as absolute ones."""
+    named = {key: plugins.anchored(values[key], folder) for key in PATHS if isinstance(values.get(key), str)}
+    return values | named
 
 
 def shipped_configs() -> list[str]:
@@ -200,7 +209,9 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def _same(name: str, other: str) -> bool:
-    return name.replace("_", "-") == other.replace("_", "-")
+    """Whether two names, or two paths (a file and a run's copy of it), mean one plug-in."""
+    kinds, labels = ({plugins.is_path(n) for n in (name, other)}, {plugins.label(n) for n in (name, other)})
+    return len(kinds) == 1 and len({plugins.canonical(label) for label in labels}) == 1
 
 
 def _below(path: str, prefix: str) -> bool:

@@ -234,19 +234,19 @@ def make(
     protocol: str,
     problems: Sequence[Problem] | None = None,
     *,
-    prompt_style: str = "instruct",
+    prompts: str = "instruct",
     grade: Grade | None = None,
     chat: Chat | None = None,
     render_mode: str | None = None,
     **settings: Any,
 ) -> EpisodeEnv:
-    """The environment of a protocol by name: on generated problems unless some are given. `settings` are the
-    protocol's own (`token_budget=…`)."""
+    """The environment of a protocol, by name or as the path of a file: on generated problems unless some are given.
+    `prompts`: a style, or the path of a folder. `settings` are the protocol's own (`token_budget=…`)."""
     chosen = plugins.load(PROTOCOLS, protocol, EpisodeProtocol, "env")  # type: ignore[type-abstract]
     return EpisodeEnv(
         chosen(**settings),
         problems or signs.generate("train", 256, seed=0),
-        load_prompts(protocol, prompt_style),
+        load_prompts(protocol, prompts),
         grade=grade,
         chat=chat,
         render_mode=render_mode,

@@ -1,18 +1,93 @@
-"""Find protocols and algorithms by name: one file each, or an entry point of a third-party wheel."""
+"""Find protocols and algorithms: by name (one file each, or an entry point of a third-party wheel) or by path.
+
+A name that ends in ``.py`` or holds a slash is the path of the user's own file, loaded from there; a run keeps a copy
+of it under a place that tells its contents, ``plugins/<digest>/<file name>``, so that it can be moved and read again.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 from backtrack_mrt.errors import UserError, did_you_mean
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A plug-in's file, or a folder of prompts, as it was read: the contents by file name ("" for a single file)."""
+
+    name: str
+    contents: Mapping[str, bytes]
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells the contents apart: eight hexadecimal digits."""
+        parts = (part for name, text in sorted(self.contents.items()) for part in (name.encode(), text))
+        return sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()[:8]
+
+    @property
+    def place(self) -> str:
+        """Where a run keeps its copy, relative to its directory."""
+        return f"plugins/{self.digest}/{self.name}"
+
+    def write(self, run: Path) -> None:
+        """Keep a copy in the run directory."""
+        for name, text in self.contents.items():
+            path = run / self.place / name if name else run / self.place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+
+
+_SOURCES: dict[str, Source] = {}  # by absolute path, as last read: a run outlives changes of the user's file
+
+
+def is_path(name: str) -> bool:
+    """Whether `name` is the path of a file or folder, and not the name of a plug-in."""
+    return name.endswith(".py") or "/" in name or os.sep in name
+
+
+def label(name: str) -> str:
+    """What a plug-in is called in titles and folder names: ``./my_protocol.py`` is ``my-protocol``."""
+    return canonical(Path(os.path.abspath(name)).name.removesuffix(".py")) if is_path(name) else name
+
+
+def anchored(name: str, folder: Path) -> str:
+    """A path that is meant relative to `folder` as an absolute one; a name as it is."""
+    return os.path.abspath(folder / Path(name).expanduser()) if is_path(name) else name
+
+
+def read_source(path: str, field: str) -> Source:
+    """The file at `path`, or the Markdown files of the folder there. Raises UserError if it cannot be read."""
+    here = Path(os.path.abspath(path))
+    try:
+        if here.is_dir():
+            source = Source(here.name, {file.name: file.read_bytes() for file in sorted(here.glob("*.md"))})
+        else:
+            source = Source(here.name, {"": here.read_bytes()})
+    except OSError as error:
+        reason = f"{here} cannot be read: {error.strerror}"
+        raise UserError(field, path, reason, "A path holds from where you are; in a YAML file, from there.") from error
+    _SOURCES[str(here)] = source
+    return source
+
+
+def source_of(path: str, field: str) -> Source:
+    """The file or folder at `path` as this process last read it."""
+    return _SOURCES.get(os.path.abspath(path)) or read_source(path, field)
 
 
 def canonical(name: str) -> str:
@@ -27,11 +102,19 @@ def names(package: str) -> list[str]:
 
 
 def load(package: str, name: str, base: type[T], field: str) -> type[T]:
-    """The one class derived from `base` that the plug-in `name` defines.
+    """The one class derived from `base` that the plug-in `name` (or the file at that path) defines.
 
     Raises UserError (for the config's `field`) for an unknown name, a name that is claimed twice, a plug-in that cannot
     be imported, a module with no or several such classes, and a class that lacks a method.
     """
+    found = _from_file(name, base, field) if is_path(name) else _by_name(package, name, base, field)
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        reason = f"{found.__name__} does not define {', '.join(missing)}"
+        raise UserError(field, name, reason, f"Every {base.__name__} must.")
+    return found
+
+
+def _by_name(package: str, name: str, base: type[T], field: str) -> type[T]:
     wanted = canonical(name)
     entries = [entry for entry in entry_points(group=package) if canonical(entry.name) == wanted]
     claims = [f"entry point {entry.value}" for entry in entries]
@@ -41,11 +124,10 @@ def load(package: str, name: str, base: type[T], field: str) -> type[T]:
         raise UserError(field, name, "unknown name", did_you_mean(wanted, names(package)))
     if len(claims) > 1:
         raise UserError(field, name, f"claimed by {' and '.join(claims)}", "Rename or remove all but one of them.")
-    found = _from_entry(entries[0], base, field, name) if entries else _from_module(package, wanted, base, field, name)
-    if missing := sorted(getattr(found, "__abstractmethods__", ())):
-        reason = f"{found.__name__} does not define {', '.join(missing)}"
-        raise UserError(field, name, reason, f"Every {base.__name__} must.")
-    return found
+    if entries:
+        return _from_entry(entries[0], base, field, name)
+    module = f"{package}.{wanted.replace('-', '_')}"
+    return _only_class(_imported(lambda: importlib.import_module(module), field, name), module, base, field, name)
 
 
 def _modules(package: str) -> set[str]:
@@ -60,8 +142,32 @@ def _from_entry(entry: EntryPoint, base: type[T], field: str, name: str) -> type
     raise UserError(field, name, f"its entry point is not a {base.__name__}", f"Point it at a {base.__name__} class.")
 
 
-def _from_module(package: str, wanted: str, base: type[T], field: str, name: str) -> type[T]:
-    module = _imported(lambda: importlib.import_module(f"{package}.{wanted.replace('-', '_')}"), field, name)
+def _from_file(path: str, base: type[T], field: str) -> type[T]:
+    if not path.endswith(".py") or Path(path).is_dir():
+        raise UserError(field, path, "a path that is not a Python file's", "Name a file that ends in .py.")
+    source = read_source(path, field)
+    module = _imported(lambda: _executed(source, path), field, path)
+    return _only_class(module, path, base, field, path)
+
+
+def _executed(source: Source, path: str) -> ModuleType:
+    """The file's module. It is named by its contents: the run's copy of a file holds the same classes as the file."""
+    name = f"backtrack_mrt_plugin_{source.digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = os.path.abspath(path)
+    code = compile(source.contents[""], module.__file__, "exec", dont_inherit=True)
+    sys.modules[name] = module  # pydantic looks up the names in annotations there
+    try:
+        exec(code, vars(module))
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _only_class(module: object, where: str, base: type[T], field: str, name: str) -> type[T]:
     own = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == getattr(module, "__name__", "")]
     fitting = list(dict.fromkeys(c for c in own if issubclass(c, base)))
     if len(fitting) == 1:
@@ -70,7 +176,7 @@ def _from_module(package: str, wanted: str, base: type[T], field: str, name: str
     raise UserError(
         field,
         name,
-        f"{package}.{wanted.replace('-', '_')} must define exactly one {base.__name__}, found: {found}",
+        f"{where} must define exactly one {base.__name__}, found: {found}",
         "Keep one such class per file and move the others to files of their own.",
     )
 
@@ -78,9 +184,12 @@ def _from_module(package: str, wanted: str, base: type[T], field: str, name: str
 def _imported(load: Callable[[], object], field: str, name: str) -> object:
     try:
         return load()
-    except Exception as error:  # whatever a third party's module does at import
+    except (Exception, SystemExit) as error:  # whatever a third party's module does at import
         trace = traceback.extract_tb(error.__traceback__)
         frames = [f for f in trace if f.filename != __file__ and "importlib" not in f.filename]
-        where = f"See {frames[0].filename}, line {frames[0].lineno}." if frames else "Install or repair it."
+        place = (frames[0].filename, frames[0].lineno) if frames else None
+        if isinstance(error, SyntaxError) and error.filename:
+            place = (error.filename, error.lineno)
+        where = f"See {place[0]}, line {place[1]}." if place else "Install or repair it."
         reason = f"it cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(field, name, reason, where) from error

@@ -47,7 +47,7 @@ def main() -> None:
 
     with ExitStack() as stack:
         if options.no_model:
-            prompts = load_prompts(config.env, config.prompt_style)
+            prompts = load_prompts(config.env, config.prompts)
             dialogue, grader, model = dialogue_with(load_tokenizer(config.model), prompts), Grader(workers=1), None
         else:
             parts = assemble(config)

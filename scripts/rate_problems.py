@@ -51,7 +51,8 @@ def rater(config: Config) -> str:
     """Who rates: model, prompts and estimator."""
     prover = config.prover
     drawn = f" {prover.samples} samples, seed {config.seed}" if prover.estimator == "monte_carlo" else ""
-    return f"{config.model.name_or_path}, {config.env}/{config.prompt_style}, {prover.estimator}{drawn}"
+    named = config.resolved()
+    return f"{config.model.name_or_path}, {named['env']}/{named['prompts']}, {prover.estimator}{drawn}"
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def main() -> None:
 def compare_algorithms(first: RunRequest) -> None:
     """Train several algorithms or seeds and put them side by side."""
     requests = comparison_requests(sys.argv[1:])
-    algos = [request.config.algo for request in requests]
-    folder = Path(first.config.output_dir or f"runs/{first.config.env}-{'-'.join(algos)}")
+    algos = [request.config.algo_label for request in requests]
+    folder = Path(first.config.output_dir or f"runs/{first.config.env_label}-{'-'.join(algos)}")
     from backtrack_mrt.reports.build import report_comparison
     from backtrack_mrt.training.compare import compare
 

@@ -58,9 +58,9 @@ def comparison_requests(argv: Sequence[str]) -> list[RunRequest]:
     """The command line once for its own algorithm and once for each of ``--compare``. Flags of the algorithm are the
     first one's; the others have the settings of the YAML files. Raises UserError for an algorithm named twice."""
     first = load_config(argv)
-    names = [plugins.canonical(name) for name in (first.config.algo, *first.compare)]
+    names = [plugins.canonical(plugins.label(name)) for name in (first.config.algo, *first.compare)]
     for name in first.compare:
-        if names.count(plugins.canonical(name)) > 1:
+        if names.count(plugins.canonical(plugins.label(name))) > 1:
             raise UserError("--compare", name, "this algorithm is named twice", "Name each one once.")
         plugins.load("backtrack_mrt.algos", name, Algorithm, "--compare")  # type: ignore[type-abstract]
     shared: list[str] = []

@@ -30,7 +30,7 @@ COMPARED = {  # what is put side by side: where it is in summary.json, by its na
     "right step": ("trained", "backtrack_right_share"),
     "backtracks": ("trained", "backtracks"),
 }
-SHARED = ("env", "prompt_style", "protocol", "model", "data", "prover", "evaluation")  # must be equal to be compared
+SHARED = ("env", "prompts", "protocol", "model", "data", "prover", "evaluation")  # must be equal to be compared
 
 
 class Comparison:
@@ -135,7 +135,7 @@ class Comparison:
         lines = [
             f"# {' · '.join(self.runs)}",
             "",
-            f"{first.config.env} on {', '.join(first.config.data.eval)}: n = {trained} trajectories per run "
+            f"{first.config.env_label} on {', '.join(first.config.data.eval)}: n = {trained} trajectories per run "
             f"({prolonged} prolonged), seeds {', '.join(map(str, self.seeds))}. Mean over seeds with the 95 % Student "
             "interval over seeds" + (" (one seed: no interval)." if len(self.seeds) < 2 else "."),
             f"Sampled tokens in training differ by at most {100 * self.tokens_apart():.1f} %; the prover's are counted "

@@ -36,7 +36,7 @@ def report_run(path: Path) -> Path:
     run = any_run(path)
     title = f"{run.label} on {', '.join(run.config.data.eval)}"
     state = "" if "trained" in run.summary else " Still training: this report is rebuilt at each evaluation."
-    lines = [f"{path.name}: seed {run.config.seed}, {run.config.env}, {run.config.model.name_or_path}.{state}"]
+    lines = [f"{path.name}: seed {run.config.seed}, {run.config.env_label}, {run.config.model.name_or_path}.{state}"]
     content = _results({run.label: [run]}, {run.label: run})
     return _write(path, title, lines, content, sources([run]), [run])
 
@@ -55,8 +55,8 @@ def report_comparison(comparison: Comparison, folder: Path) -> Path:
     title = " · ".join(comparison.runs)
     interval = "Student intervals over seeds" if len(comparison.seeds) > 1 else "bootstrap intervals over problems"
     lines = [
-        f"{runs[0].config.env} on {', '.join(runs[0].config.data.eval)}, {runs[0].config.model.name_or_path}; seeds "
-        f"{', '.join(map(str, comparison.seeds))}; 95 % {interval}."
+        f"{runs[0].config.env_label} on {', '.join(runs[0].config.data.eval)}, {runs[0].config.model.name_or_path}; "
+        f"seeds {', '.join(map(str, comparison.seeds))}; 95 % {interval}."
     ]
     content = _results(comparison.runs, {label: members[0] for label, members in comparison.runs.items()})
     content["outcomes"].append((comparison.rows(), "Algorithms side by side, means over seeds"))

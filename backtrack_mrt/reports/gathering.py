@@ -30,7 +30,7 @@ def any_run(path: Path) -> Run:
     if not run.config_path.is_file():
         raise UserError("RUN", str(path), "it holds no run (no config.yaml)", "Give directories of runs.")
     config, history = load(str(run.config_path)), run.metrics()
-    summary: dict[str, Any] = {"algo": config.algo, "trained_revisions": config.protocol.max_answers - 1}
+    summary: dict[str, Any] = {"algo": config.algo_label, "trained_revisions": config.protocol.max_answers - 1}
     summary |= {line["name"]: line for line in run.evaluations() if line["name"] in ("base", "trained")}
     training = {
         kind: sum(row.get(f"tokens/step_{kind}") or 0 for row in history) for kind in ("sampled", "env", "prover")

@@ -28,7 +28,7 @@ from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.runs.trace import render_trace, visible
 from backtrack_mrt.types import Phase, Scored
 
-SETTINGS = ("algo", "algorithm", "env", "prompt_style", "protocol", "training", "prover", "seed")  # of config.yaml
+SETTINGS = ("algo", "algorithm", "env", "prompts", "protocol", "training", "prover", "seed")  # of config.yaml
 PACKAGES = ("backtrack-mrt", "torch", "transformers", "trl", "peft")
 ADAPTER = """\
 from peft import AutoPeftModelForCausalLM
@@ -73,7 +73,7 @@ def model_card(
         base_model=hub_base(section),
         library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
-        tags=["backtrack_mrt", config.algo, f"env:{config.env}", *(["lora"] if adapter else [])],
+        tags=["backtrack_mrt", config.algo_label, f"env:{config.env_label}", *(["lora"] if adapter else [])],
         datasets=hub_datasets(config) or None,
     )
     what = "A LoRA adapter of" if adapter else "All weights, trained from"
@@ -81,8 +81,8 @@ def model_card(
     stacked = adapter and is_adapter(Path(section.name_or_path).expanduser())
     parts = [
         f"# {code(run.path.resolve().name)}",
-        f"{what} {base}, trained to correct itself with `backtrack_mrt`: algorithm {code(config.algo)} "
-        f"({config.algorithm.summary}), protocol {code(config.env)} ({config.protocol.summary}).",
+        f"{what} {base}, trained to correct itself with `backtrack_mrt`: algorithm {code(config.algo_label)} "
+        f"({config.algorithm.summary}), protocol {code(config.env_label)} ({config.protocol.summary}).",
         f"## Results\n\n{_results(config, problems, result)}",
         f"## Loading\n\n```python\n{STACKED if stacked else ADAPTER if adapter else WHOLE}```\n\n"
         "In a checkout of backtrack_mrt, `python scripts/play.py FOLDER --watch` shows it solving problems turn by "

@@ -91,9 +91,9 @@ class Assembly:
 
 def assemble(config: Config) -> Assembly:
     """Load and connect everything. Raises UserError for a missing model or one whose chat template cannot be used."""
-    prompts = load_prompts(config.env, config.prompt_style)
+    prompts = load_prompts(config.env, config.prompts)
     if isinstance(config.algorithm.collection, Rationalized) and HINT not in prompts.texts:
-        reason = f"the prompt style {config.env}/{config.prompt_style} has no {HINT}.md"
+        reason = f"the prompts {config.prompts!r} of {config.env_label} have no {HINT}.md"
         raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
     server = _reachable(config)
     tokenizer = load_tokenizer(config.model)

@@ -2,7 +2,7 @@
 
 A placeholder is ``<<name>>``, which LaTeX does not own. The final newline of a file is not part of the prompt. A
 third-party wheel names the package that holds its styles by an entry point: group ``backtrack_mrt.prompts``, the
-protocol's name.
+protocol's name. In place of a style stands the path of a folder of the user's own: ``./my_prompts``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 
+from backtrack_mrt import plugins
 from backtrack_mrt.errors import UserError, did_you_mean
 
 _PLACEHOLDER = re.compile(r"<<([a-z_]+)>>")
@@ -37,7 +38,7 @@ class Prompts:
         """The prompt `name` with its placeholders filled in one pass: contents are not searched for placeholders.
         Raises UserError if there is no such prompt, or a placeholder in it that `fields` does not fill."""
         if name not in self.texts:
-            raise UserError("prompt", name, "the prompt style has no such file", did_you_mean(name, self.texts))
+            raise UserError("prompt", name, "there is no such prompt file", did_you_mean(name, self.texts))
         for placeholder in self.placeholders(name) - set(fields):
             raise UserError(f"{name}.md", placeholder, "unknown placeholder", did_you_mean(placeholder, fields))
         return _PLACEHOLDER.sub(lambda match: fields[match[1]], self.texts[name])
@@ -55,22 +56,19 @@ class Prompts:
         return self.texts.get("system")
 
 
-def load_prompts(protocol: str, style: str) -> Prompts:
-    """The prompt files of `protocol` (a name, or a path to a directory of the user's) in `style`.
+def load_prompts(protocol: str, chosen: str) -> Prompts:
+    """The prompt files of `protocol` in the style `chosen`, or those in the folder at that path.
 
-    Raises UserError for a missing style or file, a control character (a written ``\\b`` where ``\\boxed`` was meant),
+    Raises UserError for a missing folder or file, a control character (a written ``\\b`` where ``\\boxed`` was meant),
     a placeholder that is misspelt or not filled in the files common to all protocols, and a `force_prefix` that opens
     no box.
     """
-    root = _root(protocol)
-    folder = root / style
-    if not folder.is_dir():
-        styles = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
-        raise UserError("prompt_style", style, f"no directory {folder}", did_you_mean(style, styles))
-    texts = {path.stem: _read(path) for path in sorted(folder.glob("*.md"))}
+    folder = _folder(protocol, chosen)
+    source = plugins.read_source(str(folder), "prompts")
+    texts = {name.removesuffix(".md"): _checked(text, folder / name) for name, text in source.contents.items()}
     for name, placeholders in (_FIXED | {name: _OPTIONAL[name] for name in _OPTIONAL if name in texts}).items():
         if name not in texts:
-            raise UserError(str(folder), name, f"{name}.md is missing", "Every prompt style needs it.")
+            raise UserError(str(folder), name, f"{name}.md is missing", "Every folder of prompts needs it.")
         if (found := Prompts(texts).placeholders(name)) != placeholders:
             wanted = ", ".join(f"<<{p}>>" for p in sorted(placeholders)) or "none"
             raise UserError(str(folder / f"{name}.md"), sorted(found), "other placeholders", f"It must hold: {wanted}.")
@@ -80,19 +78,35 @@ def load_prompts(protocol: str, style: str) -> Prompts:
     return Prompts(texts)
 
 
+def _folder(protocol: str, chosen: str) -> Path:
+    """The folder at the path `chosen`, or of that style of the protocol."""
+    if plugins.is_path(chosen):
+        if not Path(chosen).is_dir():
+            raise UserError("prompts", chosen, "no such folder", "Name a folder with a .md file for each phase.")
+        return Path(chosen)
+    if plugins.is_path(protocol):
+        reason = f"the protocol {protocol} is your own file, which has no styles"
+        raise UserError("prompts", chosen, reason, "Name the folder of its prompts: --prompts ./FOLDER.")
+    root = _root(protocol)
+    if not (root / chosen).is_dir():
+        styles = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
+        remedy = did_you_mean(chosen, styles) + " A folder of your own is named by its path: ./FOLDER."
+        raise UserError("prompts", chosen, f"no directory {root / chosen}", remedy)
+    return root / chosen
+
+
 def _root(protocol: str) -> Path:
     """The directory of the protocol's styles."""
-    if "/" in protocol:
-        return Path(protocol)
     for entry in entry_points(group=_PACKAGE):
-        if entry.name.replace("_", "-") == protocol.replace("_", "-"):
+        if plugins.canonical(entry.name) == plugins.canonical(protocol):
             return Path(str(files(entry.value)))
     return Path(str(files(_PACKAGE))) / protocol.replace("-", "_")
 
 
-def _read(path: Path) -> str:
+def _checked(content: bytes, path: Path) -> str:
+    """The text of a prompt file."""
     try:
-        text = path.read_text(encoding="utf-8").removesuffix("\n")
+        text = content.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UserError(str(path), error.object[error.start], "not UTF-8", "Save the file as UTF-8.") from error
     if bad := _CONTROL.search(text):

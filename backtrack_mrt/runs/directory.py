@@ -1,6 +1,7 @@
 """The run directory, the one place where a run leaves anything.
 
 config.yaml                      the resolved config; `--config` takes it
+plugins/                         the user's own files among the plug-ins, as config.yaml names them
 metrics.jsonl                    one JSON object per step, `step` first; what is not a finite number is null
 evaluations.jsonl                one JSON object per evaluation: `step`, `name`, results as in summary.json, `ledger`
 trajectories/step_000010.jsonl   the rollouts of a step, one per line (`backtrack_mrt.runs.records`)
@@ -41,6 +42,7 @@ MOST_ROLLOUTS = 200  # files with the rollouts of a step
 # What a run writes, and `--overwrite` therefore deletes. Anything else in the directory is the user's.
 OWN = (
     "config.yaml",
+    "plugins",
     "metrics.jsonl",
     "evaluations.jsonl",
     "trajectories",
@@ -133,6 +135,8 @@ class RunDir:
                 run._delete()
             run.trajectories.mkdir(parents=True, exist_ok=resume)
             run.checkpoints.mkdir(exist_ok=resume)
+            for source in config.sources.values():
+                source.write(run.path)
             with replacing(run.config_path) as file:
                 yaml.safe_dump(config.resolved(), file, sort_keys=False, allow_unicode=True)
         except OSError as error:

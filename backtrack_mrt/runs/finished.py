@@ -29,7 +29,7 @@ class Run:
         """The algorithm, with its settings where they are not the defaults."""
         settings, defaults = self.config.algorithm.model_dump(), type(self.config.algorithm)().model_dump()
         told = [f"{name}={value}" for name, value in settings.items() if value != defaults[name]]
-        return f"{self.config.algo} ({', '.join(told)})" if told else self.config.algo
+        return f"{self.config.algo_label} ({', '.join(told)})" if told else self.config.algo_label
 
     @property
     def sampled_tokens(self) -> int:

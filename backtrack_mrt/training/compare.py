@@ -25,7 +25,7 @@ def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) 
     for seed in seeds:
         budget, base = None, None
         for request in requests:
-            path = folder / f"{request.config.algo}-seed{seed}"
+            path = folder / f"{request.config.algo_label}-seed{seed}"
             finished = RunDir(path).summary_path.exists() and not request.overwrite
             training = request.config.training
             training = training.model_copy(update={"sampled_tokens": training.sampled_tokens or budget})
@@ -33,7 +33,7 @@ def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) 
                 update={"seed": seed, "output_dir": str(path), "training": training}, deep=True
             )
             if not finished:
-                print(f"{config.algo}, seed {seed}: {path}", flush=True)
+                print(f"{config.algo_label}, seed {seed}: {path}", flush=True)
                 resume = not request.overwrite and _resumable(config)
                 accept = resume and request.accept_changes
                 train(RunRequest(config, resume, not resume, accept), base_evaluation=base)
@@ -42,7 +42,8 @@ def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) 
             runs.append(run)
             budget = budget or run.sampled_tokens or None
             base = RunDir(path).trajectories / "evaluation_base.jsonl"
-    return Comparison([run for request in requests for run in runs if run.config.algo == request.config.algo])
+    algos = [request.config.algo_label for request in requests]
+    return Comparison([run for algo in algos for run in runs if run.config.algo_label == algo])
 
 
 def _resumable(config: Config) -> bool:

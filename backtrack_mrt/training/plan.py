@@ -103,7 +103,7 @@ def plan(config: Config, device: Device) -> Plan:
     length = min(prompt + config.protocol.token_budget + instructions, context)
     sizes = _Sizes(config, described, parameters, trained, _in_layers(model), length)
     return Plan(
-        title=f"{config.algo} on {config.env}: {config.model.name_or_path}, {kind}, {trains}",
+        title=f"{config.algo_label} on {config.env_label}: {config.model.name_or_path}, {kind}, {trains}",
         steps=config.training.steps,
         processes=processes.count(),
         sharding=processes.sharding(),
@@ -248,7 +248,7 @@ def _skeleton(config: Config) -> Any:
 
 def _prompt_tokens(config: Config) -> tuple[int, int, int]:
     """Tokens of the longest opening, of a trajectory's instructions, and of one forced answer with its question."""
-    prompts = load_prompts(config.env, config.prompt_style)
+    prompts = load_prompts(config.env, config.prompts)
     question, answer = _ASSUMED_QUESTION, _ASSUMED_ANSWER
     if not any(on_hub(spec, config.data.sets) for spec in config.data.train + config.data.eval):
         problems = load_problem_sets(config.data, config.training.problems_per_step).train

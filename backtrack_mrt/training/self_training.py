@@ -78,7 +78,7 @@ def self_train(
         if algorithm.from_base:
             parts.model.load_state_dict(base, strict=False)
         updates = math.ceil(algorithm.epochs * len(rows) / config.training.problems_per_step)
-        with progress(updates, f"fit {config.algo}, iteration {iteration}") as bar:
+        with progress(updates, f"fit {config.algo_label}, iteration {iteration}") as bar:
             trainer = CrossEntropyTrainer(
                 model=parts.model,
                 tokenizer=parts.tokenizer,
@@ -121,7 +121,7 @@ def collect_share(
     collector.engine.sync(iteration)
     scored: list[Scored] = []
     asked = 0
-    with progress(total, f"collect {parts.config.algo}, iteration {iteration}") as bar:
+    with progress(total, f"collect {parts.config.algo_label}, iteration {iteration}") as bar:
         for number in count():
             spent = collector.ledger.sampled - before
             # What a problem costs is known once some were solved; then the last batch ends at the budget.

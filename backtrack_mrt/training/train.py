@@ -91,7 +91,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
         with clock.part("evaluate_trained"):
             trained = held_out.evaluate("trained", step=run.steps)
     ledgers = {"training": training, "evaluation": held_out.ledger}
-    result = Result(config.algo, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
+    result = Result(config.algo_label, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
     if processes.is_main():
         run.save_summary(result.as_json())
         write_cards(run, config, problems, training, result)
@@ -136,7 +136,7 @@ def fit_policy(
     config, collector = parts.config, parts.training_collector()
     budget = config.training.sampled_tokens
     with progress(
-        budget or config.training.steps, f"train {config.algo}", counted="tokens/step_sampled" if budget else None
+        budget or config.training.steps, f"train {config.algo_label}", counted="tokens/step_sampled" if budget else None
     ) as bar:
         trainer = PolicyTrainer(
             model=parts.model,
@@ -164,7 +164,7 @@ def fit_demonstrations(
         tokenised = tokenise(demonstration, protocol, parts.dialogue)
         (weights,) = config.algorithm.turn_weights(Group(demonstration.problem, (Scored(tokenised.trajectory),)))
         rows.append(weighted_row(tokenised.trajectory, weights, tokenised.learn))
-    with progress(config.training.steps, f"train {config.algo}") as bar:
+    with progress(config.training.steps, f"train {config.algo_label}") as bar:
         trainer = CrossEntropyTrainer(
             model=parts.model,
             tokenizer=parts.tokenizer,

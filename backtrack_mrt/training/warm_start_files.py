@@ -145,6 +145,8 @@ def _write(folder: Path, config: Config, yields: Sequence[dict[str, Any]]) -> di
         rows = [(problem, forms[form]) for problem, forms in made if form in forms]
         write_demonstrations(folder / f"{form}.jsonl", rows)
         counts[form] = len(rows)
+    for source in config.sources.values():
+        source.write(folder)
     settings = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(settings, encoding="utf-8")
     return counts

@@ -86,7 +86,7 @@ def main() -> None:
         fixed = [
             "--env",
             "backtrack",
-            "--prompt-style",
+            "--prompts",
             "terse",
             "--training.steps",
             str(STEPS),
@@ -105,7 +105,7 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     protocol = Obliging(**config.protocol.model_dump() | {"token_budget": tokens, "max_revisions": tokens})
     config = config.model_copy(update={"protocol": protocol})
     model, tokenizer = random_policy(config.model, config.seed)
-    prompts = load_prompts(config.env, config.prompt_style)
+    prompts = load_prompts(config.env, config.prompts)
     dialogue = Dialogue(ChatFormat(tokenizer, prompts.system), prompts)
     engine = FullTurns(model, max_rows=config.engine.max_rows)
     engine.eos_id = dialogue.chat.eos_id

@@ -183,7 +183,7 @@ def test_a_mistake_ends_it_before_a_model_loads(flags: list[str], blamed: str) -
 def game() -> Iterator[Game]:
     """By hand, without a model."""
     config = load_config([]).config
-    dialogue = dialogue_with(load_tokenizer(config.model), load_prompts(config.env, config.prompt_style))
+    dialogue = dialogue_with(load_tokenizer(config.model), load_prompts(config.env, config.prompts))
     with Grader(workers=1) as grader:
         yield Game(Problem("p", "1) 2 3 = 5;", "++"), config.protocol, dialogue, grader)
 

@@ -50,7 +50,7 @@ def test_check_env_has_no_complaint(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(gymnasium.make(environment_id(name), render_mode="ansi").unwrapped)
-        check_env(gymnasium.make(environment_id(name), prompt_style="terse", token_budget=256).unwrapped)
+        check_env(gymnasium.make(environment_id(name), prompts="terse", token_budget=256).unwrapped)
 
 
 def test_ids_of_protocols():
@@ -194,13 +194,13 @@ def test_steps_before_the_beginning_and_after_the_end_are_errors():
 
 
 def test_the_default_grader_grades_and_the_environment_closes_it():
-    env = make("single", PROBLEMS, prompt_style="terse")
+    env = make("single", PROBLEMS, prompts="terse")
     env.reset(options={"problem": 1})
     assert env.step("It is \\boxed{2.0}.")[1] == 1.0
     env.reset(options={"problem": 1})
     assert env.step("It is \\boxed{3}.")[4]["verdict"] == "wrong"
     env.close()
-    env = make("single", [Problem("pi", "What is pi?", "3.14", rel_tol=0.01)], prompt_style="terse")
+    env = make("single", [Problem("pi", "What is pi?", "3.14", rel_tol=0.01)], prompts="terse")
     env.reset()
     assert env.step("It is \\boxed{3.15}.")[1] == 1.0
     env.close()

@@ -91,7 +91,7 @@ def test_slips_in_a_users_prompts_are_refused(tmp_path, name, content, reason):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=reason):
-        load_prompts(str(tmp_path), "own")
+        load_prompts("single", str(tmp_path / "own"))
 
 
 def test_a_directory_named_like_a_protocol_is_not_taken_for_its_prompts(tmp_path, monkeypatch):
