@@ -26,6 +26,8 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 
+Existing = Literal["refuse", "resume", "overwrite"]  # what to do with a run that is there already
+
 
 class Section(BaseModel):
     """A group of fields: frozen, unknown keys refused, no NaN or infinity."""
@@ -328,14 +330,8 @@ class RunRequest:
     """A config and what to do with it. The options are no part of the config: they are not saved with the run."""
 
     config: Config
-    resume: bool = False
-    overwrite: bool = False
+    existing: Existing = "refuse"
     accept_changes: bool = False  # of the config, when resuming
     dry_run: str | None = None  # the device to plan for
     compare: tuple[str, ...] = ()  # further algorithms, see `comparison_requests`
     seeds: tuple[int, ...] = ()
-
-    @property
-    def if_in_use(self) -> dict[str, bool]:
-        """What to do with a run that is there already, as `RunDir` takes it."""
-        return {"resume": self.resume, "overwrite": self.overwrite, "accept_changes": self.accept_changes}

@@ -43,10 +43,11 @@ def load_config(argv: Sequence[str], description: str = "", prog: str | None = N
         parser.print_help()
         sys.exit(0)
     config = resolve(schema, [*layers, overrides(parser, arguments, chosen)], chosen)
+    if options.resume and options.overwrite:
+        raise UserError("--overwrite", "--resume", "these exclude each other", "Give one of them.")
     return RunRequest(
         config,
-        resume=options.resume,
-        overwrite=options.overwrite,
+        existing="resume" if options.resume else "overwrite" if options.overwrite else "refuse",
         accept_changes=options.accept_changes,
         dry_run=options.dry_run,
         compare=tuple(options.compare),

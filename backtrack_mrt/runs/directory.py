@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from backtrack_mrt.config import Config
+from backtrack_mrt.config import Config, Existing
 from backtrack_mrt.config_files import load
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.durable import replacing
@@ -100,41 +100,35 @@ class RunDir:
         self.summary_path, self.model = path / "summary.json", path / "model"
 
     @classmethod
-    def check(
-        cls, config: Config, *, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
-    ) -> RunDir:
+    def check(cls, config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> RunDir:
         """The config's run directory, if a run may start or resume in it; nothing is written. Raises UserError for a
         directory in use, a resumed run that is not there, and one whose config differs (unless that is accepted)."""
         run = cls(config.run_path)
-        if resume and overwrite:
-            raise UserError("--overwrite", "--resume", "these exclude each other", "Give one of them.")
         if run.path.exists() and not run.path.is_dir():
             raise run._refusal("is a file", "Choose another --output-dir.")
         in_use = run.path.is_dir() and any(path.name != LOCK for path in run.path.iterdir())
-        if resume:
+        if existing == "resume":
             run._check_same(config, accept_changes)
-        elif overwrite and in_use and not run._is_run():
+        elif existing == "overwrite" and in_use and not run._is_run():
             raise run._refusal(
                 "holds no run, so --overwrite will not delete anything in it", "Choose another directory."
             )
-        elif in_use and not overwrite:
+        elif in_use and existing == "refuse":
             raise run._refusal(
                 "is in use", "Continue it with --resume, replace it with --overwrite, or choose another."
             )
         return run
 
     @classmethod
-    def create(
-        cls, config: Config, *, resume: bool = False, overwrite: bool = False, accept_changes: bool = False
-    ) -> RunDir:
+    def create(cls, config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> RunDir:
         """`check`, then make the directory and save the config. Overwriting deletes what a run writes (`OWN`) and
         nothing else, and says so."""
-        run = cls.check(config, resume=resume, overwrite=overwrite, accept_changes=accept_changes)
+        run = cls.check(config, existing, accept_changes=accept_changes)
         try:
-            if overwrite:
+            if existing == "overwrite":
                 run._delete()
-            run.trajectories.mkdir(parents=True, exist_ok=resume)
-            run.checkpoints.mkdir(exist_ok=resume)
+            run.trajectories.mkdir(parents=True, exist_ok=existing == "resume")
+            run.checkpoints.mkdir(exist_ok=existing == "resume")
             for source in config.sources.values():
                 source.write(run.path)
             with replacing(run.config_path) as file:

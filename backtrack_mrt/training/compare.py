@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from backtrack_mrt.config import Config, RunRequest
+from backtrack_mrt.config import Config, Existing, RunRequest
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.comparison import Comparison, differences, section_of
 from backtrack_mrt.runs.directory import RunDir
@@ -26,7 +26,7 @@ def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) 
         budget, base = None, None
         for request in requests:
             path = folder / f"{request.config.algo_label}-seed{seed}"
-            finished = RunDir(path).summary_path.exists() and not request.overwrite
+            finished = RunDir(path).summary_path.exists() and request.existing != "overwrite"
             training = request.config.training
             training = training.model_copy(update={"sampled_tokens": training.sampled_tokens or budget})
             config = request.config.model_copy(
@@ -34,9 +34,10 @@ def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) 
             )
             if not finished:
                 print(f"{config.algo_label}, seed {seed}: {path}", flush=True)
-                resume = not request.overwrite and _resumable(config)
-                accept = resume and request.accept_changes
-                train(RunRequest(config, resume, not resume, accept), base_evaluation=base)
+                existing: Existing = "overwrite"
+                if request.existing != "overwrite" and _resumable(config):
+                    existing = "resume"
+                train(RunRequest(config, existing, request.accept_changes), base_evaluation=base)
             run = read_run(path)
             _check_unchanged(run, config)
             runs.append(run)

@@ -56,7 +56,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
     another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
     any model loads where that is possible."""
     _check_processes(request.config)
-    run = RunDir.check(request.config, **request.if_in_use)
+    run = RunDir.check(request.config, request.existing, accept_changes=request.accept_changes)
     with interrupts.deferred(), locked(run.path) if processes.is_main() else nullcontext():
         return _train(request, run, base_evaluation)
 
@@ -72,7 +72,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
     with closing(parts.engine), closing(trackers):
         processes.wait()  # all have looked at the run directory before one of them changes it
         if processes.is_main():
-            RunDir.create(config, **request.if_in_use)
+            RunDir.create(config, request.existing, accept_changes=request.accept_changes)
             if base_evaluation is not None:
                 with replacing(run.trajectories / base_evaluation.name) as file:
                     file.write(base_evaluation.read_text(encoding="utf-8"))
@@ -84,7 +84,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
         if processes.is_main():
             rebuild(run.path)
         with clock.part("train"):
-            training = fit(parts, problems.train, run, request.resume, held_out.between_steps)
+            training = fit(parts, problems.train, run, request.existing == "resume", held_out.between_steps)
             if processes.is_main():
                 parts.save_policy(run.model)
                 write_cards(run, config, problems, training)

@@ -70,7 +70,7 @@ def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Co
     from backtrack_mrt.runs.directory import RunDir
     from backtrack_mrt.training.rl import PolicyTrainer
 
-    run = RunDir.create(parts.config, overwrite=True)
+    run = RunDir.create(parts.config, "overwrite")
     PolicyTrainer(
         model=parts.model,
         tokenizer=parts.tokenizer,

@@ -33,7 +33,7 @@ def test_no_config_is_the_embedded_default():
     assert request.config.model.name_or_path == "tiny"
     assert isinstance(request.config.algorithm, MrtRl)
     assert isinstance(request.config.protocol, Backtrack)
-    assert (request.resume, request.overwrite, request.dry_run) == (False, False, None)
+    assert (request.existing, request.dry_run) == ("refuse", None)
 
 
 def test_files_merge_left_to_right_and_flags_override(tmp_path):
@@ -52,7 +52,7 @@ def test_files_merge_left_to_right_and_flags_override(tmp_path):
 def test_the_whole_command_line():
     line = """--algo mrt_rl --env backtrack --training.steps=10 --algorithm.alpha 2 --protocol.max-revisions 4
         --model.full_finetuning true --model.lora.targets q_proj v_proj --report-to tensorboard wandb
-        --output_dir X --resume --overwrite --dry-run"""
+        --output_dir X --resume --dry-run"""
     request = load_config(line.split())
     config = request.config
     default = load_config([]).config
@@ -64,7 +64,8 @@ def test_the_whole_command_line():
     assert config.report_to == ["tensorboard", "wandb"]
     assert load_config(["--report-to", "[]"]).config.report_to == []
     assert config.run_path == Path("X")
-    assert (request.resume, request.overwrite, request.dry_run) == (True, True, "here")
+    assert (request.existing, request.dry_run) == ("resume", "here")
+    assert load_config(["--overwrite"]).existing == "overwrite"
     assert load_config(["--dry-run", "h100"]).dry_run == "h100"
 
 
@@ -137,6 +138,7 @@ BAD = {
         ["algo 'grpo' has no such setting"],
     ),
     "flag without a value": ("", ["--seed"], ["--seed", "expected one argument"]),
+    "two ways with a run": ("", ["--resume", "--overwrite"], ["--overwrite", "exclude each other"]),
     "stray word": ("", ["grpo"], ["'grpo'", "--help"]),
     "unknown section": ("trianing: {steps: 3}", [], ["trianing", "line 1", "Did you mean 'training'"]),
     "unknown key": ("\ntraining:\n  stepz: 3", [], ["training.stepz", "line 3", "Did you mean 'training.steps'"]),

@@ -99,9 +99,9 @@ def test_overwrite_deletes_what_a_run_wrote_and_says_so(config, capsys):
     run.log(1, {"reward": 1})
     run.save_trajectories(1, [])
     (run.path / "notes.txt").write_text("mine")
-    RunDir.check(config, overwrite=True)
+    RunDir.check(config, "overwrite")
     assert run.metrics()
-    RunDir.create(config, overwrite=True)
+    RunDir.create(config, "overwrite")
     assert "deleting config.yaml, metrics.jsonl, trajectories, checkpoints" in capsys.readouterr().out
     assert run.metrics() == []
     assert not list(run.trajectories.iterdir())
@@ -112,7 +112,7 @@ def test_overwrite_leaves_other_directories_alone(config):
     config.run_path.mkdir()
     (config.run_path / "config.yaml").write_text("thesis: true")
     with pytest.raises(UserError, match="holds no run, so --overwrite will not delete"):
-        RunDir.create(config, overwrite=True)
+        RunDir.create(config, "overwrite")
 
 
 def test_overwrite_does_not_follow_links(config, tmp_path):
@@ -122,26 +122,24 @@ def test_overwrite_does_not_follow_links(config, tmp_path):
     (elsewhere / "weights").write_text("precious")
     run.checkpoints.rmdir()
     run.checkpoints.symlink_to(elsewhere)
-    RunDir.create(config, overwrite=True)
+    RunDir.create(config, "overwrite")
     assert (elsewhere / "weights").read_text() == "precious"
 
 
 def test_resume_wants_the_same_config(config, tmp_path):
     run = RunDir.create(config)
     run.log(1, {"reward": 1})
-    assert RunDir.create(config, resume=True).metrics() == [{"step": 1, "reward": 1}]
+    assert RunDir.create(config, "resume").metrics() == [{"step": 1, "reward": 1}]
     changed = config.model_copy(update={"training": TrainingSection(steps=99, kl=0.1)})
     with pytest.raises(UserError, match=r"training\.steps: 32 → 99; training\.kl: 0\.0 → 0\.1.*Resume with --config"):
-        RunDir.check(changed, resume=True)
+        RunDir.check(changed, "resume")
     run.path.rename(tmp_path / "moved")
-    RunDir.check(config.model_copy(update={"output_dir": str(tmp_path / "moved")}), resume=True)
+    RunDir.check(config.model_copy(update={"output_dir": str(tmp_path / "moved")}), "resume")
 
 
 def test_nothing_to_resume(config):
     with pytest.raises(UserError, match="holds no run to resume"):
-        RunDir.check(config, resume=True)
-    with pytest.raises(UserError, match="exclude each other"):
-        RunDir.check(config, resume=True, overwrite=True)
+        RunDir.check(config, "resume")
 
 
 def test_a_path_that_cannot_be_a_directory(config, tmp_path):
