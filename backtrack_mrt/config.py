@@ -125,7 +125,7 @@ class DataSection(Section):
         None,
         min_length=2,
         max_length=2,
-        description="only training problems with V_0 from … to …, as scripts/rate_problems.py wrote it (null: all)",
+        description="only training problems with V_0 from … to …, as backtrack-mrt rate wrote it (null: all)",
     )
     canaries: float = Field(
         0,

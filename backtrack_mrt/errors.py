@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -40,19 +41,27 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main`` and exit with its code. A `UserError` is one line on stderr and exit code 2, a `RunError`
-    the same with exit code 1."""
+    """Run a program's ``main`` and exit with its code. A `UserError` is one line on stderr and exit code 2, a
+    `RunError` the same with exit code 1."""
     try:
-        code = main() or 0
-    except (UserError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2 if isinstance(error, UserError) else 1
-    except Interrupted as stop:
-        code = stop.code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+        code = _exit_code(main)
+        sys.stdout.flush()  # a reader who has gone away is noticed here, not while Python ends
     except BrokenPipeError:  # the reader of our output went away (`… | head`)
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     sys.exit(code)
+
+
+def _exit_code(main: Callable[[], int | None]) -> int | str | None:
+    try:
+        return main() or 0
+    except SystemExit as stop:  # argparse's, behind --help
+        return stop.code
+    except (UserError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except Interrupted as stop:
+        return stop.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

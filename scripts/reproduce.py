@@ -29,7 +29,6 @@ from backtrack_mrt.evaluation.effects import effects, table
 from backtrack_mrt.reports.build import FIGURES, report_comparison
 from backtrack_mrt.runs.finished import read_run
 
-SCRIPTS = Path(__file__).parent
 REFERENCE, OTHERS = "mrt-rl", ["grpo", "length-penalty", "star", "rise", "mrt-star"]
 SETTINGS = ["--training.steps", "24", "--data.eval_size", "1024"]
 FORMS = ("backtrack", "star", "rise")  # of warm-start data, made of the same problems
@@ -80,11 +79,11 @@ def main() -> None:
 def one_seed(seed: int, runs: Path, flags: list[str]) -> None:
     """All algorithms and warm starts with one seed."""
     log = runs / f"seed{seed}.log"
-    train = ["train_backtrack.py", *flags]
+    train = ["train", *flags]
     call(log, [*train, "--algo", REFERENCE, "--compare", *OTHERS, "--seeds", str(seed), "--output-dir", str(runs)])
     data = runs / f"warm-seed{seed}"
     if not data.exists():
-        call(log, ["make_warmstart.py", "--out", str(data), *flags, "--training.steps", "24", "--seed", str(seed)])
+        call(log, ["warm-start", "--out", str(data), *flags, "--training.steps", "24", "--seed", str(seed)])
     for form in FORMS:
         run = runs / f"sft-{form}-seed{seed}"
         if (run / "summary.json").exists():
@@ -105,11 +104,11 @@ def one_seed(seed: int, runs: Path, flags: list[str]) -> None:
 
 
 def call(log: Path, command: list[str]) -> None:
-    """Run one of the scripts in one thread; its output goes to `log`."""
+    """Run one of the commands in one thread; its output goes to `log`."""
     print(" ".join(command), flush=True)
     with log.open("a", encoding="utf-8") as file:
         done = subprocess.run(
-            [sys.executable, str(SCRIPTS / command[0]), *command[1:]],
+            [sys.executable, "-m", "backtrack_mrt", *command],
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},

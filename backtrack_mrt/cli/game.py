@@ -1,4 +1,4 @@
-"""One trajectory, move by move, by hand or by a model: the rules behind `scripts/play.py`.
+"""One trajectory, move by move, by hand or by a model: the rules behind `backtrack-mrt play`.
 
 A turn that a person types is a completion like any other: it goes through the batched rollout, with the person in the
 engine's place. What is played by hand is therefore what a model would have got for the same tokens.

@@ -1,4 +1,4 @@
-"""The terminal's side of `scripts/play.py`: reads turns and commands, shows what happened, saves trajectories."""
+"""The terminal's side of `backtrack-mrt play`: reads turns and commands, shows what happened, saves trajectories."""
 
 from __future__ import annotations
 

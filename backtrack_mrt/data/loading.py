@@ -34,17 +34,25 @@ def load_problem_sets(data: DataSection, batch: int = 1) -> ProblemSets:
 
     Raises UserError for whatever is wrong with a set, and if it has fewer problems than asked for, or, in training,
     than one `batch` of problems."""
-    told: list[str] = []
-    evaluated = _Wanted("data.eval", data.eval, data.eval_size, data.seed, data.bad_golds, data.sets)
+    held_out, told = load_held_out(data)
     v0 = (data.v0[0], data.v0[1]) if data.v0 else None
     trained = _Wanted("data.train", data.train, data.train_size, data.seed, data.bad_golds, data.sets, v0, True)
-    held_out = _shuffled(_pool(evaluated, told), data.seed)[: data.eval_size]
-    _check_size(held_out, evaluated)
     pool = _shuffled(_pool(trained, told), data.seed)
     drawn, passed = _select(pool, data.train_size, Overlap(words(problem.question) for problem in held_out))
     told += passed
     _check_size(drawn, trained, batch, [note for note in told if note.startswith(trained.field)])
     return ProblemSets(drawn, held_out, told)
+
+
+def load_held_out(data: DataSection) -> tuple[list[Problem], list[str]]:
+    """The held-out problems of `load_problem_sets`, and notes on what was left out. The training sets are not read.
+
+    Raises UserError for whatever is wrong with a set, and if it has fewer problems than asked for."""
+    notes: list[str] = []
+    wanted = _Wanted("data.eval", data.eval, data.eval_size, data.seed, data.bad_golds, data.sets)
+    held_out = _shuffled(_pool(wanted, notes), data.seed)[: data.eval_size]
+    _check_size(held_out, wanted)
+    return held_out, notes
 
 
 def load_problems(

@@ -1,7 +1,7 @@
 """From the rows of a set to problems: columns, gold answers, and which rows are left out for which reason.
 
 The question stands in the columns that the set's entry names, else in the first of `QUESTION_COLUMNS`; the gold answer
-likewise. A row may also have `id`, `source`, `rel_tol` and `v0` (`scripts/rate_problems.py`). An id is made unique by
+likewise. A row may also have `id`, `source`, `rel_tol` and `v0` (`backtrack-mrt rate`). An id is made unique by
 the name of its set (``aime24/7``) unless it has a slash already. Golds are checked here: a row whose gold cannot be
 graded would count as wrong for ever.
 """
@@ -101,7 +101,7 @@ def notes_on(source: Source, found: Found) -> list[str]:
 
 def unrated(spec: str, v0: tuple[float, float]) -> UserError:
     """The error for a set whose problems nobody has rated."""
-    remedy = "Rate its problems with scripts/rate_problems.py and name the file it writes, or leave data.v0 out."
+    remedy = "Rate its problems with backtrack-mrt rate and name the file it writes, or leave data.v0 out."
     return UserError("data.v0", list(v0), f"{spec} has no column 'v0'", remedy)
 
 

@@ -46,7 +46,7 @@ def rebuild(path: Path) -> None:
     try:
         report_run(path)
     except Exception as error:
-        print(f"no report: {error!r}; `python scripts/report.py {path}` tries again", file=sys.stderr)
+        print(f"no report: {error!r}; `backtrack-mrt report {path}` tries again", file=sys.stderr)
 
 
 def report_comparison(comparison: Comparison, folder: Path) -> Path:

@@ -85,8 +85,8 @@ def model_card(
         f"({config.algorithm.summary}), protocol {code(config.env_label)} ({config.protocol.summary}).",
         f"## Results\n\n{_results(config, problems, result)}",
         f"## Loading\n\n```python\n{STACKED if stacked else ADAPTER if adapter else WHOLE}```\n\n"
-        "In a checkout of backtrack_mrt, `python scripts/play.py FOLDER --watch` shows it solving problems turn by "
-        "turn, and `scripts/evaluate.py FOLDER` measures it; both take the settings below as a config. Without the "
+        "`backtrack-mrt play FOLDER --watch` shows it solving problems turn by "
+        "turn, and `backtrack-mrt evaluate FOLDER` measures it; both take the settings below as a config. Without the "
         "protocol's prompts nothing is known of it.",
         f"## Training\n\n{_training(config, problems, training, result)}",
         f"## Limits\n\n{_limits(config, problems, result)}",

@@ -38,7 +38,7 @@ configs:
 ---
 # Warm-start demonstrations
 
-Stitched by `scripts/make_warmstart.py` of backtrack_mrt from {source}; checks and continuations are of `{model}`,
+Stitched by `backtrack-mrt warm-start` of backtrack_mrt from {source}; checks and continuations are of `{model}`,
 {branches} drawn for each place. The settings are in `config.yaml`.
 
 {problems} problems; attempts: {right} right, {wrong} wrong, {broken} that the protocol did not accept.

@@ -4,7 +4,7 @@
     python scripts/bench/guards.py --steps 40
 
 A guard's time is that of our method less that of TRL's inside it, in the same step of the same run. Takes further flags
-of train_backtrack.py; a checkpoint is saved in every step, and its cost spread over `training.save_every` of the
+of `backtrack-mrt train`; a checkpoint is saved in every step, and its cost spread over `training.save_every` of the
 config. The intervals (95 %) are bootstrapped over the steps."""
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 
 The model is built on the device from the config's `model.architecture` (or config.json), in its dtype, with its LoRA
 adapter; nothing is fetched. Random weights cannot speak the protocol, so every turn samples exactly its limit and is
-taken for whatever comes next, until the trajectory has --tokens tokens. Takes the flags of train_backtrack.py;
+taken for whatever comes next, until the trajectory has --tokens tokens. Takes the flags of `backtrack-mrt train`;
 `--dry-run DEVICE` names the device whose peak counts (default: this one).
 """
 

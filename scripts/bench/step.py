@@ -2,7 +2,7 @@
 """What the meta-prover costs: the time of an MRT step over that of a GRPO step with the very same rollouts.
 
 Steps come in pairs with equal problems and seeds (and a learning rate too small to matter), one with the prover's
-values and one without, in alternating order. Takes the flags of train_backtrack.py; `training.steps` counts both.
+values and one without, in alternating order. Takes the flags of `backtrack-mrt train`; `training.steps` counts both.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 
     python scripts/dev/soak.py --steps 2000 --out runs/soak
 
-Takes further flags of train_backtrack.py. Writes soak.csv beside the run's log, and prints what each of them was at a
-quarter of the steps (the warm-up), at the end, and at most after the warm-up."""
+Takes further flags of `backtrack-mrt train`. Writes soak.csv beside the run's log, and prints what each of them was at
+a quarter of the steps (the warm-up), at the end, and at most after the warm-up."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from backtrack_mrt.envs.single import Single
 from backtrack_mrt.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = str(ROOT / "scripts" / "train_backtrack.py")
 
 
 def write(path: Path, text: str) -> str:
@@ -224,16 +223,15 @@ def test_the_process_ends_with_2_and_never_loads_torch(tmp_path):
         ["--help"],
     ]
     program = """
-import runpy, sys
+import sys
+from backtrack_mrt.cli.main import run
 for line in eval(sys.argv[1]):
-    sys.argv[1:] = line
     try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        run(["train", *line])
     except SystemExit as end:
         print("exit", end.code, file=sys.stderr)
 print("torch" if "torch" in sys.modules else "light", file=sys.stderr)
 """
-    program = f"import sys; sys.argv[0] = {SCRIPT!r}{program}"
     done = subprocess.run([sys.executable, "-c", program, repr(lines)], cwd=tmp_path, capture_output=True, text=True)
     *told, last = done.stderr.splitlines()
     assert last == "light"

@@ -1,23 +1,16 @@
-"""`scripts/grade.py` as a user meets it: rows in, rows out, and one clear line for each mistake."""
+"""`backtrack-mrt grade` as a user meets it: rows in, rows out, and one clear line for each mistake."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import command
 
-from backtrack_mrt.cli.commands.grade_rows import grade_rows, parse_rows
+from backtrack_mrt.cli.commands.grade import grade_rows, parse_rows
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading import Grader
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "grade.py"
-
-
-def _run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], input=stdin, capture_output=True, text=True)
 
 
 def test_rows_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
@@ -29,7 +22,7 @@ def test_rows_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(rows)
     expected = [("a", "right"), (None, "wrong"), (3, "unparsable"), (4, "unparsable")]
-    for result in (_run(str(file), "--summary"), _run("-", stdin=rows)):
+    for result in (command("grade", file, "--summary"), command("grade", "-", stdin=rows)):
         assert result.returncode == 0, result.stderr
         printed = [json.loads(line) for line in result.stdout.splitlines()]
         assert [(row.get("id"), row["verdict"]) for row in printed] == expected
@@ -39,12 +32,12 @@ def test_rows_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"gold": "7", "answer": "7"}\n{"gold": 7, "answer": "7"}\n')
-    result = _run(str(file))
+    result = command("grade", file)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     for part in (str(file), "line 2", "gold", "7", "type int", "string"):
         assert part in result.stderr
-    missing = _run(str(tmp_path / "nowhere.jsonl"))
+    missing = command("grade", tmp_path / "nowhere.jsonl")
     assert missing.returncode == 2
     assert "nowhere.jsonl" in missing.stderr
 

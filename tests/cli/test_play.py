@@ -1,4 +1,4 @@
-"""`scripts/play.py` in a real terminal (a pty), and through a pipe."""
+"""`backtrack-mrt play` in a real terminal (a pty), and through a pipe."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from support.command_line import command
 
 from backtrack_mrt.cli.game import Game, shown_tokens
 from backtrack_mrt.cli.request import load_config
@@ -24,7 +25,7 @@ from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.types import Problem, StopReason
 
 ROOT = Path(__file__).parents[2]
-PLAY = [str(ROOT / "scripts" / "play.py")]
+PLAY = ["-m", "backtrack_mrt", "play"]
 OWN = ["--question", "1) 2 3 = 5;", "--answer", "++"]
 WRONG = "## Step 1: +2 -3 = -1;\n\\boxed{+-}"
 STEPS = "## Step 1: -4 -8 -4 +7 = -9;\n## Step 2: +2 +1 -4 = -1;\n"  # of problem 3
@@ -37,7 +38,7 @@ def seen(text: str) -> str:
 
 
 class Terminal:
-    """`scripts/play.py` in a pty."""
+    """`backtrack-mrt play` in a pty."""
 
     def __init__(self, *flags: str, columns: int = 100) -> None:
         environment = {**os.environ, "TERM": "xterm-256color", "HF_HUB_OFFLINE": "1"}
@@ -100,9 +101,7 @@ def test_by_hand_to_a_right_answer_then_a_violation(tmp_path: Path) -> None:
     assert first.values is not None
     assert first.values[-1] > 0.5 > first.values[1]
     assert all(turn.violation is None for turn in second.trajectory.turns), "the violation was taken back"
-    shown = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "show_traces.py", file], capture_output=True, text=True, check=True
-    )
+    shown = command("show", file)
     assert "2 of 2 such traces" in shown.stdout
     assert f"({first.values[4] - first.values[3]:+.2f})" in shown.stdout, "the progress of the revision"
 
@@ -171,9 +170,8 @@ def test_turns_from_a_pipe(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_ends_it_before_a_model_loads(flags: list[str], blamed: str) -> None:
-    code = "import sys; sys.modules['torch'] = None; sys.argv[0] = sys.argv.pop(1)\n"
-    code += "import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
-    told = subprocess.run([sys.executable, "-c", code, *PLAY, *flags], capture_output=True, text=True, check=False)
+    code = "import sys; sys.modules['torch'] = None; from backtrack_mrt.cli.main import run; run()"
+    told = subprocess.run([sys.executable, "-c", code, "play", *flags], capture_output=True, text=True, check=False)
     assert told.returncode == 2
     assert told.stderr.startswith(f"error: {blamed}")
     assert "Traceback" not in told.stderr

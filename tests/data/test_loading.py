@@ -101,7 +101,7 @@ def test_problems_are_filtered_by_v0(tmp_path):
     assert {p.id for p in sets.train} == {"a/1", "a/2", "a/3"} - {sets.eval[0].id}
     assert sets.notes[0] == f"data.train = {path!r}: left out: 3 of 6 rows have no v0 from 0.1 to 0.9"
     for unrated in (jsonl(tmp_path / "b.jsonl", ROWS), "signs/train"):
-        with pytest.raises(UserError, match=r"data\.v0 = \[0\.1, 0\.9\]: .* has no column 'v0'.*rate_problems\.py"):
+        with pytest.raises(UserError, match=r"data\.v0 = \[0\.1, 0\.9\]: .* has no column 'v0'.*backtrack-mrt rate"):
             load_problem_sets(section(unrated, v0=[0.1, 0.9], train_size=4))
 
 

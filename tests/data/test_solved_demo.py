@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from support.command_line import command
 
 from backtrack_mrt.data.demonstrations.equations import evaluate, number, one_operation, parse_step, wrong_solution
 from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved, write_demonstrations
@@ -21,7 +20,6 @@ from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.replay import read_demonstrations, tokenise
 from backtrack_mrt.types import Phase, StopReason
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "make_demonstrations.py"
 CLIPS = {
     "id": "clips",
     "problem": "Natalia sold 48 clips in April, and half as many in May. How many in all?",
@@ -209,23 +207,19 @@ def test_solutions_in_another_form_are_counted(tmp_path: Path) -> None:
     assert (len(usable), unusable) == (1, 2)
 
 
-def test_the_script(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path) -> None:
     source, out = rows(tmp_path, CLIPS, WALLET), tmp_path / "traces.jsonl"
-
-    def script(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(SCRIPT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    done = script(source, "--out", str(out), "--n", "2", "--right", "0")
+    done = command("demonstrate", source, "--out", str(out), "--n", "2", "--right", "0")
     assert done.returncode == 0, done.stderr
     assert "2 demonstrations (2 of 2 problems would do)" in done.stdout
     first = out.read_text()
     assert len(first.splitlines()) == 2
     (tmp_path / "held.jsonl").write_text(json.dumps(CLIPS | {"problem": CLIPS["problem"].upper()}))
-    kept = script(source, "--out", str(out), "--n", "1", "--right", "0", "--held-out", str(tmp_path / "held.jsonl"))
+    held_out = ("--held-out", tmp_path / "held.jsonl")
+    kept = command("demonstrate", source, "--out", out, "--n", "1", "--right", "0", *held_out)
     assert "1 demonstrations (1 of 2 problems would do)" in kept.stdout
     assert json.loads(out.read_text())["problem"]["id"] == "wallet"
-    script(source, "--out", str(out), "--n", "2", "--right", "0")
+    command("demonstrate", source, "--out", str(out), "--n", "2", "--right", "0")
     assert out.read_text() == first
     for arguments, message in (
         ((source, "--out", str(out), "--n", "3"), "--n = 3: only 2 of 2"),
@@ -233,7 +227,7 @@ def test_the_script(tmp_path: Path) -> None:
         ((source, "--out", str(out), "--right", "2"), "not a share"),
         ((str(tmp_path / "none.jsonl"), "--out", str(out)), "no such file"),
     ):
-        failed = script(*arguments)
+        failed = command("demonstrate", *arguments)
         assert failed.returncode == 2
         assert message in failed.stderr
         assert len(failed.stderr.splitlines()) == 1

@@ -1,18 +1,17 @@
-"""`scripts/audit.py`: what is graded again, what is told, and what a hang of bare math-verify costs."""
+"""`backtrack-mrt audit`: what is graded again, what is told, and what a hang of bare math-verify costs."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from support.command_line import command
 
 from backtrack_mrt.evaluation.audit import audit
 from backtrack_mrt.grading import Limits, Verdict
 from backtrack_mrt.runs.records import from_record
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "audit.py"
 BOMB = r"10^{10^{10}}"  # bare math-verify with its alarm off never comes back from it
 
 
@@ -30,20 +29,16 @@ RIGHT = record("1/2", ("0.25", False), ("0.5", True), outcome=1.0, verdict="righ
 GULLIBLE = record("7", (r"7 \approx 8", True), outcome=1.0, verdict="right")  # as bare math-verify would have it
 
 
-def run(*places: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, places)], capture_output=True, text=True)
-
-
 def test_verdicts_that_hold_and_those_that_do_not(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "trajectories"
     folder.mkdir(parents=True)
     (folder / "step_000001.jsonl").write_text(json.dumps(RIGHT) + "\n", encoding="utf-8")
-    kept = run(tmp_path / "run")
+    kept = command("audit", tmp_path / "run")
     assert (kept.returncode, kept.stderr) == (0, "")
     assert "1 trajectories, 2 distinct answers" in kept.stdout
     assert "0 stored verdicts no longer hold" in kept.stdout
     (folder / "step_000002.jsonl").write_text(json.dumps(GULLIBLE) + "\n", encoding="utf-8")
-    changed = run(tmp_path / "run", folder / "step_000001.jsonl")
+    changed = command("audit", tmp_path / "run", folder / "step_000001.jsonl")
     assert changed.returncode == 1
     assert "3 trajectories, 3 distinct answers" in changed.stdout
     assert "3 stored verdicts no longer hold" in changed.stdout
@@ -54,7 +49,7 @@ def test_verdicts_that_hold_and_those_that_do_not(tmp_path: Path) -> None:
 
 def test_places_without_trajectories_are_refused(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "none.jsonl"):
-        refused = run(place)
+        refused = command("audit", place)
         assert refused.returncode == 2
         assert refused.stderr.count("\n") == 1
 

@@ -1,30 +1,20 @@
-"""The evaluation's further rollouts on the embedded model, and the script."""
+"""The evaluation's further rollouts on the embedded model, and `backtrack-mrt evaluate`."""
 
 from __future__ import annotations
 
 import json
-import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import command
 
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.data.checking import first_wrong_step
 from backtrack_mrt.data.signs import generate
-from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.evaluate import measure
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.runs.directory import TokenLedger
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
-
-
-def run_script(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +61,7 @@ def test_trajectories_are_analysed_without_a_model(
     measured: tuple[Summary, TokenLedger], kept: Path, tmp_path: Path
 ) -> None:
     traces = kept / "evaluation_tiny.jsonl"
-    done = run_script("--traces", traces, "--against", traces, "--config", "tiny.yaml", cwd=tmp_path)
+    done = command("evaluate", "--traces", traces, "--against", traces, "--config", "tiny.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "final accuracy, 3 revisions" in done.stdout
     found = json.loads((tmp_path / "evaluation.json").read_text())
@@ -85,7 +75,7 @@ def test_trajectories_of_another_program(tmp_path: Path) -> None:
     turns = [{"text": "I get \\boxed{3}", "tokens": 40}, {"answer": "2", "tokens": 25}]
     record = {"problem": {"id": "a", "question": "1 + 1?", "answer": "2"}, "turns": turns}
     (tmp_path / "mine.jsonl").write_text(json.dumps(record) + "\n")
-    done = run_script("--traces", "mine.jsonl", "--out", "found.json", cwd=tmp_path)
+    done = command("evaluate", "--traces", "mine.jsonl", "--out", "found.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "too few problems for an interval" in done.stdout
     summary = json.loads((tmp_path / "found.json").read_text())["summary"]
@@ -106,16 +96,16 @@ def test_trajectories_of_another_program(tmp_path: Path) -> None:
         (["tiny", "--out", "no/such/folder.json"], "does not exist"),
     ],
 )
-def test_mistakes_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
-    with pytest.raises(UserError, match=message):
-        runpy.run_path(str(SCRIPT))["main"]()
-
-
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
-    done = run_script("no-such-model", cwd=tmp_path)
+def test_mistakes_are_refused(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = command("evaluate", *arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_evaluating_reads_no_training_set(tmp_path: Path) -> None:
+    """Only held-out problems are needed, and only they are read."""
+    flags = ["--data.train", "gone.jsonl", "--data.eval_size", "2", "--prover.estimator", "none"]
+    done = command("evaluate", "tiny", "--algo", "grpo", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "evaluation.json").read_text())["summary"]["accuracy"]["n"] == 2

@@ -1,13 +1,11 @@
-"""Problems rated by V_0: the script on the embedded model, going on after an interruption, files of other raters."""
+"""Problems rated by V_0: `backtrack-mrt rate` on the embedded model, going on after an interruption, others' files."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from support.command_line import command
 
 from backtrack_mrt.config import DataSection
 from backtrack_mrt.data.loading import load_problem_sets, load_problems
@@ -16,7 +14,6 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.prover_values import rate
 from backtrack_mrt.types import Problem
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "rate_problems.py"
 PROBLEMS = generate("train", 10, seed=0)
 
 
@@ -65,13 +62,9 @@ def test_other_files_are_left_alone(tmp_path, content):
     assert path.read_text() == content
 
 
-def run(*flags: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, text=True, cwd=cwd)
-
-
-def test_the_script_rates_with_the_model_of_the_config(tmp_path):
+def test_it_rates_with_the_model_of_the_config(tmp_path):
     flags = ("--data.train_size", "40", "--data.eval_size", "4", "--data.v0", "0.2", "0.8", "--out", "rated.jsonl")
-    done = run(*flags, cwd=tmp_path)
+    done = command("rate", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "rated.jsonl").read_text().splitlines()]
     assert len({row["id"] for row in rows}) == 40
@@ -82,7 +75,7 @@ def test_the_script_rates_with_the_model_of_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ([], "--out = None"),
+        ([], "--out"),
         (["--out", "rated.csv"], "Name a .jsonl file"),
         (["--out", "no/such/rated.jsonl"], "no place for the rated problems"),
         (["--out", "r.jsonl", "--algo", "grpo", "--prover.estimator", "none"], "prover.estimator = 'none'"),
@@ -90,7 +83,7 @@ def test_the_script_rates_with_the_model_of_the_config(tmp_path):
     ],
 )
 def test_mistakes_are_told_before_a_model_loads(flags, told, tmp_path):
-    done = run(*flags, cwd=tmp_path)
+    done = command("rate", *flags, cwd=tmp_path)
     assert done.returncode == 2
     assert told in done.stderr
     assert not list(tmp_path.iterdir())

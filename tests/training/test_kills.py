@@ -1,4 +1,4 @@
-"""SIGKILL at every file operation of a save and at random times, and signals to the real script."""
+"""SIGKILL at every file operation of a save and at random times, and signals to the real program."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_twenty_random_kills_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("signals", [1, 2])
-def test_the_script_s_exit_code_and_no_orphans(tmp_path: Path, number: signal.Signals, code: int, signals: int) -> None:
+def test_the_exit_code_and_no_orphans(tmp_path: Path, number: signal.Signals, code: int, signals: int) -> None:
     """One signal ends it with a checkpoint of the last step, two at once; its grading workers end with it."""
-    command = [sys.executable, "scripts/train_backtrack.py", "--output-dir", str(tmp_path / "run"), *SHORT]
+    command = [sys.executable, "-m", "backtrack_mrt", "train", "--output-dir", str(tmp_path / "run"), *SHORT]
     command += ["--training.steps", "400", "--data.eval_size", "2"]
     process = subprocess.Popen(command, cwd=TESTS.parent, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
@@ -72,13 +72,13 @@ def descendants(parent: int) -> list[int]:
 
 FULL_DISK = """
 mount -t tmpfs -o size={size} tmpfs {folder} || exit 99
-{python} scripts/train_backtrack.py {flags}; echo "exit code $?"
+{python} -m backtrack_mrt train {flags}; echo "exit code $?"
 {python} -c "
 from pathlib import Path
 from backtrack_mrt.runs.durable import damage
 print('left', [(path.name, damage(path)) for path in sorted(Path('{folder}/run/checkpoints').iterdir())])"
 mount -o remount,size=64m {folder}
-{python} scripts/train_backtrack.py {flags} --resume > /dev/null; echo "exit code $?"
+{python} -m backtrack_mrt train {flags} --resume > /dev/null; echo "exit code $?"
 """
 
 

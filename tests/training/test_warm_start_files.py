@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from datasets import load_dataset
+from support.command_line import command
 
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.data.demonstrations.attempts import in_steps, read_attempts
@@ -18,7 +17,6 @@ from backtrack_mrt.rollouts.replay import read_demonstrations
 from backtrack_mrt.training import warm_start_files as warmstart_files
 from backtrack_mrt.training.warm_start_files import write_warm_start
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "make_warmstart.py"
 FLAGS = ["--training.steps", "3", "--training.problems_per_step", "4", "--training.group_size", "4"]
 FLAGS += ["--training.micro_batch_size", "4", "--engine.max_rows", "16"]
 
@@ -110,14 +108,13 @@ def test_rows_that_are_no_attempts(tmp_path: Path, row: dict[str, object], reaso
         read_attempts(attempts_file(tmp_path, row))
 
 
-def test_the_script_refuses_what_cannot_be_stitched(tmp_path: Path) -> None:
+def test_the_command_refuses_what_cannot_be_stitched(tmp_path: Path) -> None:
     for flags, message in (
         (["--env", "retry"], "env = 'retry'"),
         (["--branches", "0"], "--branches = 0"),
         (["--algo", "grpo", "--prover.estimator", "none"], "values choose the step"),
     ):
-        command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "warm"), *flags]
-        failed = subprocess.run(command, capture_output=True, text=True, check=False)
+        failed = command("warm-start", "--out", tmp_path / "warm", *flags)
         assert failed.returncode == 2
         assert message in failed.stderr
     assert not (tmp_path / "warm").exists()

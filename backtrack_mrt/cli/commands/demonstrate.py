@@ -1,8 +1,4 @@
-r"""Writes demonstrations of backtracking for a warm start, from problems with written solutions.
-
-    python scripts/make_demonstrations.py openai/gsm8k/main:train --out traces.jsonl
-    python scripts/make_demonstrations.py SOLVED.jsonl --out traces.jsonl --n 240
-    python scripts/train_backtrack.py --algo sft --data.traces traces.jsonl …
+"""Write demonstrations of backtracking for a warm start, from problems with written solutions.
 
 SOLVED has the columns problem (or question), answer and solution, or GSM8K's two. Problems are used whose solutions
 hold one equation of numbers per line, or, in a set without solutions, that one operation on numbers of the question
@@ -12,18 +8,24 @@ revised; the wrong part carries no loss.
 
 from __future__ import annotations
 
-import argparse
 import random
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
-from backtrack_mrt.data.demonstrations.solved import demonstrate, read_solved, write_demonstrations
+from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved, write_demonstrations
 from backtrack_mrt.data.duplicates import SHARE, Overlap, words
 from backtrack_mrt.data.loading import load_problems
-from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.errors import UserError
+
+EXAMPLES = """\
+  backtrack-mrt demonstrate openai/gsm8k/main:train --out traces.jsonl
+  backtrack-mrt demonstrate mawps gsm8k --held-out asdiv --out traces.jsonl --n 240
+  backtrack-mrt train --algo sft --data.traces traces.jsonl"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: Parser) -> None:
     parser.add_argument("solved", nargs="+", metavar="SOLVED", help=".jsonl, .json, .csv, .parquet files or hub sets")
     parser.add_argument(
         "--held-out",
@@ -37,23 +39,18 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=4, help="most steps of a solution (default: %(default)s)")
     parser.add_argument("--right", type=float, default=0.3, help="share of right attempts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which errors, and the order (default: %(default)s)")
-    args = parser.parse_args()
+
+
+def run(args: Namespace) -> None:
     if not 0 <= args.right <= 1:
         raise UserError("--right", args.right, "not a share", "Use a number from 0 to 1, such as 0.3.")
     if args.n < 1:
         raise UserError("--n", args.n, "not a number of demonstrations", "Use 1 or more.")
     sets = [read_solved(spec) for spec in args.solved]
     every = sum(len(usable) + unusable for usable, unusable in sets)
-    fitting = [solved for usable, _ in sets for solved in usable if len(solved.steps) <= args.max_steps]
+    short = [solved for usable, _ in sets for solved in usable if len(solved.steps) <= args.max_steps]
     asked = load_problems(args.held_out, None, args.seed, field="--held-out") if args.held_out else []
-    held_out = Overlap(words(problem.question) for problem in asked)
-    fitting = list(
-        {
-            question: solved
-            for solved in fitting
-            if held_out.nearest(question := words(solved.problem.question))[0] < SHARE and not held_out.has(question)
-        }.values()
-    )
+    fitting = _once(short, Overlap(words(problem.question) for problem in asked))
     if len(fitting) < args.n:
         reason = (
             f"only {len(fitting)} of {every} problems have a solution of one equation per step, at most "
@@ -62,15 +59,19 @@ def main() -> None:
         raise UserError("--n", args.n, reason, f"Set --n to at most {len(fitting)}, or raise --max-steps.")
     chosen = sorted(fitting, key=lambda solved: solved.length)[: args.n]
     random.Random(f"order/{args.seed}").shuffle(chosen)
-    write_demonstrations(
-        args.out,
-        (
-            (solved.problem, demonstrate(solved, random.Random(f"{args.seed}/{solved.problem.id}"), args.right))
-            for solved in chosen
-        ),
+    made = (
+        (solved.problem, demonstrate(solved, random.Random(f"{args.seed}/{solved.problem.id}"), args.right))
+        for solved in chosen
     )
+    write_demonstrations(args.out, made)
     print(f"{args.out}: {len(chosen)} demonstrations ({len(fitting)} of {every} problems would do)")
 
 
-if __name__ == "__main__":
-    run_main(main)
+def _once(given: Sequence[Solved], held_out: Overlap) -> list[Solved]:
+    """Each question once, and none that is like a held-out one."""
+    kept = {}
+    for solved in given:
+        question = words(solved.problem.question)
+        if held_out.nearest(question)[0] < SHARE and not held_out.has(question):
+            kept[question] = solved
+    return list(kept.values())

@@ -1,36 +1,42 @@
-"""Grade saved trajectories again: verdicts that have changed, and answers on which bare math-verify says otherwise.
+"""Grade saved trajectories again, beside bare math-verify.
 
-    python scripts/audit.py runs/RUN
-    python scripts/audit.py runs/RUN/trajectories/step_000010.jsonl other.jsonl --show 20
-
-A run stands for all trajectory files in it. Bare math-verify runs in processes that are killed when it hangs; where it
-differs is for people to read. Exit code 1 if a stored verdict no longer holds.
+Tells verdicts that have changed, and answers on which bare math-verify says otherwise: those are for people to read. A
+run stands for all trajectory files in it. Exit code 1 if a stored verdict no longer holds.
 """
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from backtrack_mrt.errors import UserError, run_main
-from backtrack_mrt.evaluation.audit import Audit, audit
-from backtrack_mrt.grading import Verdict
-from backtrack_mrt.runs.records import read_trajectories
-from backtrack_mrt.runs.trace import inline
+from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.errors import UserError
+
+if TYPE_CHECKING:
+    from backtrack_mrt.evaluation.audit import Audit
+
+EXAMPLES = """\
+  backtrack-mrt audit runs/RUN
+  backtrack-mrt audit runs/RUN/trajectories/step_000010.jsonl other.jsonl --show 20"""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: Parser) -> None:
     parser.add_argument("places", type=Path, nargs="+", metavar="RUN|FILE.jsonl", help="runs or files of trajectories")
     parser.add_argument("--show", type=int, default=10, help="findings of each kind to print (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="grading processes (default: %(default)s)")
-    args = parser.parse_args()
+
+
+def run(args: Namespace) -> int:
+    from backtrack_mrt.evaluation.audit import audit
+    from backtrack_mrt.runs.records import read_trajectories
+
     if args.workers < 1:
         raise UserError("--workers", args.workers, "not a number of processes", "Use at least 1.")
     scored = [member for place in args.places for path in files(place) for member in read_trajectories(path)]
     found = audit(scored, args.workers)
     report(found, args.show)
-    return bool(found.changes)
+    return int(bool(found.changes))
 
 
 def files(place: Path) -> list[Path]:
@@ -44,6 +50,9 @@ def files(place: Path) -> list[Path]:
 
 
 def report(found: Audit, show: int) -> None:
+    from backtrack_mrt.grading import Verdict
+    from backtrack_mrt.runs.trace import inline
+
     print(f"{found.trajectories} trajectories, {found.pairs} distinct answers to golds")
     print(f"{len(found.changes)} stored verdicts no longer hold")
     for change in found.changes[:show]:
@@ -57,7 +66,3 @@ def report(found: Audit, show: int) -> None:
     print(f"{len(found.disagreements)} answers right for one of them only")
     for pair in found.disagreements[:show]:
         print(f"  gold {inline(pair.gold)}, answer {inline(pair.answer)}: {pair.ours}, bare {pair.bare}")
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -1,22 +1,29 @@
-#!/usr/bin/env python
-"""Calibrate the meta-prover: likelihood against monte_carlo on the prefixes of held-out rollouts.
+"""Calibrate the meta-prover: likelihood values against sampled ones.
 
-Takes the flags of train_backtrack.py; `prover.samples` is K and `data.eval_size` the number of rollouts.
+Both estimate V on the prefixes of held-out rollouts. `prover.samples` is K and `data.eval_size` the number of rollouts.
 """
 
 from __future__ import annotations
 
-import sys
+from argparse import Namespace
 
-from backtrack_mrt.cli.request import load_config
-from backtrack_mrt.data.loading import load_problems
-from backtrack_mrt.errors import run_main
+from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.subject import config_of
+
+EXAMPLES = """\
+  backtrack-mrt calibrate --data.eval signs/validation --data.eval_size 96 --prover.samples 256
+  backtrack-mrt calibrate runs/RUN"""
 
 
-def main() -> None:
-    config = load_config(sys.argv[1:], description=__doc__).config
-    data = config.data
-    problems = load_problems(data.eval, data.eval_size, data.seed, field="data.eval", sets=data.sets)
+def arguments(parser: Parser) -> None:
+    parser.take_model()
+
+
+def run(args: Namespace) -> None:
+    config = config_of(args)
+    from backtrack_mrt.data.loading import load_held_out
+
+    problems, _ = load_held_out(config.data)
     from backtrack_mrt.evaluation.calibration import calibrate
     from backtrack_mrt.evaluation.evaluate import evaluate
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
@@ -33,7 +40,3 @@ def main() -> None:
     likelihood = parts.prover(config.prover.model_copy(update={"estimator": "likelihood"}))
     monte_carlo = parts.prover(config.prover.model_copy(update={"estimator": "monte_carlo"}))
     print("\n".join(calibrate(prefixes, likelihood, monte_carlo, config.prover.samples).lines()))
-
-
-if __name__ == "__main__":
-    run_main(main)

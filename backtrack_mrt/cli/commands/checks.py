@@ -1,36 +1,40 @@
-#!/usr/bin/env python
-"""How well does a policy judge given attempts: find the error, name its step, return to the step before?
+"""Measure how well a policy judges given attempts: is there an error, in which step, where to go back to.
 
-    python scripts/evaluate_checks.py --demonstrations FILE.jsonl --config … --model.name_or_path RUN/model
-    python scripts/evaluate_checks.py --attempts LABELLED.jsonl --config … --model.name_or_path RUN/model
-
-Demonstrations (`make_demonstrations.py`) tell which step is the first wrong one; labelled attempts only whether one is.
-`data.eval_size` is how many are judged.
+Demonstrations tell which step is the first wrong one; labelled attempts only whether one is. `data.eval_size` is how
+many are judged.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
+from argparse import Namespace
 from pathlib import Path
 
-from backtrack_mrt.cli.request import load_config
-from backtrack_mrt.data.demonstrations.attempts import read_attempts
-from backtrack_mrt.errors import UserError, run_main
-from backtrack_mrt.rollouts.replay import read_demonstrations
+from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.subject import config_of
+from backtrack_mrt.errors import UserError
+
+EXAMPLES = """\
+  backtrack-mrt checks runs/RUN --demonstrations traces.jsonl      # of `backtrack-mrt demonstrate`
+  backtrack-mrt checks MODEL --config smollm2_135m.yaml --attempts LABELLED.jsonl"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: Parser) -> None:
+    parser.take_model()
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--demonstrations", type=Path, metavar="FILE", help="demonstrations with right and wrong attempts"
     )
     what.add_argument("--attempts", metavar="SET", help="labelled attempts of other models")
-    args, flags = parser.parse_known_args()
-    config = load_config(flags).config
+
+
+def run(args: Namespace) -> None:
+    config = config_of(args)
     if config.env != "backtrack":
         raise UserError("env", config.env, "it has no checks to evaluate", "Leave it at backtrack.")
+    from backtrack_mrt.data.demonstrations.attempts import read_attempts
+    from backtrack_mrt.rollouts.replay import read_demonstrations
+
     demonstrations = list(read_demonstrations(args.demonstrations)) if args.demonstrations else []
     attempts = read_attempts(args.attempts)[0] if args.attempts else []
 
@@ -46,7 +50,3 @@ def main() -> None:
     found = judge(drawn, parts.collector(config.protocol, with_values=False), sampling, config.seed)
     for name, estimate in found.items():
         print(f"{name:28} {estimate}  (n = {estimate.n})")
-
-
-if __name__ == "__main__":
-    run_main(main)

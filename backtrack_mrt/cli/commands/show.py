@@ -1,26 +1,29 @@
-"""Prints trajectories of a run as readable traces.
-
-python scripts/show_traces.py runs/RUN/trajectories/evaluation_trained.jsonl --n 2
-python scripts/show_traces.py runs/RUN/trajectories/step_000010.jsonl --phase revise
-"""
+"""Print trajectories as readable traces."""
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
-from backtrack_mrt.errors import UserError, run_main
-from backtrack_mrt.runs.records import read_trajectories
-from backtrack_mrt.runs.trace import render_trace
+from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.errors import UserError
+
+EXAMPLES = """\
+  backtrack-mrt show runs/RUN/trajectories/evaluation_trained.jsonl --n 2
+  backtrack-mrt show runs/RUN/trajectories/step_000010.jsonl --phase revise --right"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: Parser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="trajectories that a run has written")
     parser.add_argument("--n", type=int, default=3, help="traces to show (default: %(default)s)")
     parser.add_argument("--phase", help="only those with an accepted turn of this phase, such as revise")
     parser.add_argument("--right", action="store_true", help="only those whose final answer is right")
-    args = parser.parse_args()
+
+
+def run(args: Namespace) -> None:
+    from backtrack_mrt.runs.records import read_trajectories
+    from backtrack_mrt.runs.trace import render_trace
+
     try:
         scored = read_trajectories(args.file)
     except (OSError, UnicodeDecodeError) as error:
@@ -34,7 +37,3 @@ def main() -> None:
     for s in found[: args.n]:
         print(render_trace(s.trajectory, s.values), end=f"\n{'─' * 80}\n\n")
     print(f"{min(args.n, len(found))} of {len(found)} such traces, of {len(scored)} in the file")
-
-
-if __name__ == "__main__":
-    run_main(main)

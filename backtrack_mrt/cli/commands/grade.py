@@ -1,17 +1,50 @@
-"""Rows of a JSON-lines file to be graded; each mistake in them is told by file, line and field."""
+r"""Grade answers against golds, one JSON row in, one out.
+
+Input rows: gold and answer (strings; a null answer is none), optionally form ("answer": what stands in the box, the
+default; "completion": a whole text whose last \boxed{} counts) and id. Other fields are ignored.
+Output rows: id (if given), verdict (right, wrong, unparsable, timeout) and seconds.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
+from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.errors import UserError, did_you_mean
-from backtrack_mrt.grading.grader import Grader
+from backtrack_mrt.grading import Grader
+
+EXAMPLES = """\
+  backtrack-mrt grade rows.jsonl --summary
+  echo '{"gold": "1/2", "answer": "So it is \\\\boxed{0.5}.", "form": "completion"}' | backtrack-mrt grade -"""
 
 FORMS = ("answer", "completion")
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE.jsonl", help="rows to grade; - reads standard input")
+    parser.add_argument(
+        "--rel-tol", type=float, metavar="SHARE", help="accept numbers this close, e.g. 0.01 for 1%% (default: exact)"
+    )
+    parser.add_argument("--summary", action="store_true", help="print the verdict counts to standard error at the end")
+
+
+def run(args: Namespace) -> None:
+    if args.rel_tol is not None and not 0 <= args.rel_tol < 1:
+        raise UserError("--rel-tol", args.rel_tol, "not a share", "Use a number from 0 to 1, such as 0.01.")
+    with _open(args.file) as lines, Grader(workers=1) as grader:
+        for row in grade_rows(parse_rows(lines, args.file), grader, args.rel_tol):
+            print(json.dumps(row), flush=True)
+        if args.summary:
+            counts = ", ".join(f"{verdict.value} {count}" for verdict, count in grader.counts.items())
+            print(counts, file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -76,3 +109,16 @@ def grade_rows(rows: Iterable[Row], grader: Grader, rel_tol: float | None = None
         seconds = round(time.perf_counter() - start, 6)
         named = {} if row.id is None else {"id": row.id}
         yield {**named, "verdict": verdict.value, "seconds": seconds}
+
+
+def _open(file: str) -> contextlib.AbstractContextManager[TextIO]:
+    if file == "-":
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        return contextlib.nullcontext(sys.stdin)
+    try:
+        return open(file, encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UserError(
+            "FILE", file, str(error.strerror), "Give the path of a JSON-lines file, or - for stdin."
+        ) from None

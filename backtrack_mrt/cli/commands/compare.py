@@ -1,0 +1,36 @@
+"""Put finished runs side by side, with intervals.
+
+Runs of one algorithm with several seeds are averaged. They may differ in algorithm and training, not in model, data,
+protocol, prover or evaluation.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from backtrack_mrt.cli.command import Parser
+
+EXAMPLES = """\
+  backtrack-mrt compare runs/A runs/B                       # the table
+  backtrack-mrt compare runs/A runs/B --out comparison      # report.html, comparison.md, comparison.json, figures/"""
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run directory; the first is the reference")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the report and the numbers")
+
+
+def run(args: Namespace) -> None:
+    from rich.console import Console
+
+    from backtrack_mrt.evaluation.comparison import Comparison
+    from backtrack_mrt.reports.build import report_comparison
+    from backtrack_mrt.runs.finished import read_run
+
+    comparison = Comparison([read_run(path) for path in args.runs])
+    Console().print(comparison.table())
+    if args.out:
+        comparison.write(args.out)
+        report_comparison(comparison, args.out)
+        print(f"comparison: {args.out}")

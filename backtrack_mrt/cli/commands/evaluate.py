@@ -1,0 +1,106 @@
+"""Evaluate a run's model, any model, or trajectories that are there already.
+
+A run brings its config; for a model it is that of tiny.yaml, unless --config says otherwise. With --traces no model is
+loaded; docs/evaluation.md has the form of the file.
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.subject import config_of, run_of
+from backtrack_mrt.config import Config
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.metrics.summary import Limits, Summary
+
+EXAMPLES = """\
+  backtrack-mrt evaluate runs/RUN --evaluation.samples 16
+  backtrack-mrt evaluate tiny --data.eval_size 256
+  backtrack-mrt evaluate --traces FILE.jsonl
+  backtrack-mrt evaluate runs/RUN --traces FILE.jsonl                 # cut at the limits of RUN
+  backtrack-mrt evaluate --traces OURS.jsonl --against BASE.jsonl     # also token efficiency, and BASE's maj@k"""
+
+
+def arguments(parser: Parser) -> None:
+    parser.take_model()
+    parser.add_argument("--traces", type=Path, metavar="FILE", help="trajectories to analyse, without a model")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="another policy's trajectories, with --traces")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="new directory for the model's trajectories")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="all numbers (default: evaluation.json, RUN's or here)"
+    )
+
+
+def run(args: Namespace) -> None:
+    _check(args)
+    config = config_of(args, with_model=args.traces is None)
+    run = run_of(args.what)
+    out = args.out or (run or Path()) / "evaluation.json"
+    if not out.parent.is_dir():
+        raise UserError("--out", str(out), "its directory does not exist", "Make it, or name another file.")
+    from rich.console import Console
+
+    from backtrack_mrt.evaluation.tables import rivalry_table, tables
+    from backtrack_mrt.runs.directory import plain_json
+
+    limits = Limits.of(config.protocol, config.protocol.prolonged(config.evaluation.extra_revisions))
+    found: dict[str, Any] = {"config": config.resolved()}
+    if args.traces:
+        from backtrack_mrt.data.checking import first_wrong_step
+        from backtrack_mrt.evaluation.metrics.summary import summarise
+        from backtrack_mrt.evaluation.rivals import read_graded, rivalry
+
+        ours = read_graded(args.traces)
+        theirs = read_graded(args.against) if args.against else []
+        if run is None and "--config" not in args.settings:
+            limits = Limits.found([*ours, *theirs])
+        found = {"traces": [str(path) for path in (args.traces, args.against) if path]}
+        summary = summarise(ours, limits, first_wrong_step, config.evaluation.budgets)
+        if args.against:
+            against = rivalry(ours, theirs, limits)
+            found["against"] = asdict(against)
+            Console().print(rivalry_table(against))
+    else:
+        summary = evaluate_model(config, args.save)
+    for table in tables(summary, limits.answers - 1, str(args.traces or args.what)):
+        Console().print(table)
+    text = json.dumps(plain_json(found | {"summary": asdict(summary)}), indent=2, ensure_ascii=False, allow_nan=False)
+    out.write_text(text + "\n", encoding="utf-8")
+    print(f"numbers: {out}")
+
+
+def _check(args: Namespace) -> None:
+    """Refuse options that do not go together."""
+    if args.what is None and args.traces is None:
+        raise UserError(
+            "RUN", None, "nothing to evaluate", "Name a run or a model first, or give --traces; see --help."
+        )
+    if args.against and not args.traces:
+        raise UserError("--against", str(args.against), "nothing to hold against it", "Give --traces, too.")
+    if args.save and (args.traces or args.save.exists()):
+        reason = "exists already" if args.save.exists() else "no model is evaluated with --traces"
+        raise UserError("--save", str(args.save), reason, "Name a new directory, or leave --save out.")
+
+
+def evaluate_model(config: Config, save: Path | None) -> Summary:
+    """Held-out results of the config's model; its trajectories go to `save`."""
+    from backtrack_mrt.data.checking import first_wrong_step
+    from backtrack_mrt.data.loading import load_held_out
+    from backtrack_mrt.policy.files import resolve
+
+    resolve(config.model)
+    problems, notes = load_held_out(config.data)
+    print("".join(f"{note}\n" for note in notes), end="")
+    from backtrack_mrt.evaluation.evaluate import measure
+    from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
+
+    parts = assemble(config)
+    if save is not None:
+        save.mkdir(parents=True)
+    collector = parts.collector(config.protocol, with_values=True)
+    return measure(config, collector, problems, first_wrong_step, "model", save)

@@ -1,0 +1,46 @@
+"""Rebuild the report of a run, compare runs, or look at traces.
+
+A report is one HTML file that needs no server and no network. That of a run may be rebuilt while it trains.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.errors import UserError
+
+EXAMPLES = """\
+  backtrack-mrt report runs/RUN                                # RUN/report.html and RUN/figures
+  backtrack-mrt report runs/A runs/B --out comparison          # side by side
+  backtrack-mrt report --traces OURS.jsonl THEIRS.jsonl        # the viewer; docs/evaluation.md has the form"""
+
+
+def arguments(parser: Parser) -> None:
+    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="run directory; several are compared")
+    parser.add_argument("--traces", metavar="FILE", nargs="+", type=Path, help="trajectories, also of other programs")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PLACE",
+        help="directory of a comparison (default: comparison), or the viewer's file (traces.html)",
+    )
+
+
+def run(args: Namespace) -> None:
+    if bool(args.runs) == bool(args.traces):
+        raise UserError("RUN", None, "runs or --traces, one of the two", "See --help.")
+    from backtrack_mrt.evaluation.comparison import Comparison
+    from backtrack_mrt.reports.build import report_comparison, report_run, report_traces
+    from backtrack_mrt.runs.finished import read_run
+
+    if args.traces:
+        written = report_traces(args.traces, args.out or Path("traces.html"))
+    elif len(args.runs) == 1:
+        written = report_run(args.runs[0])
+    else:
+        folder = args.out or Path("comparison")
+        folder.mkdir(parents=True, exist_ok=True)
+        written = report_comparison(Comparison([read_run(path) for path in args.runs]), folder)
+    print(f"report: {written}")

@@ -1,0 +1,74 @@
+"""Train a policy with any of the algorithms, and report what it learned.
+
+With --compare and --seeds several algorithms are trained side by side, at equal sampled tokens.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from rich.console import Console
+
+from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.request import comparison_requests, load_config
+from backtrack_mrt.config import Config, RunRequest
+from backtrack_mrt.runs import processes
+
+EXAMPLES = """\
+  backtrack-mrt train --algo mrt-rl                                # the embedded model, minutes on a CPU
+  backtrack-mrt train --algo mrt-rl --compare rise star grpo --seeds 0 1 2
+  backtrack-mrt train --algo mrt-rl --config smollm2_135m.yaml     # a real model
+  backtrack-mrt train --config llama31_8b.yaml --dry-run h100      # what it would take; loads no weights
+  backtrack-mrt train --output-dir runs/mine --resume              # go on where it stopped"""
+
+
+def arguments(parser: Parser) -> None:
+    parser.take_settings(help=False)
+
+
+def run(args: Namespace) -> None:
+    described = f"{__doc__}\nexamples:\n{EXAMPLES}"
+    request = load_config(args.settings, description=described, prog="backtrack-mrt train")
+    if request.dry_run:
+        _plan(request.config, request.dry_run)
+    elif request.compare or request.seeds:
+        _compare(request, args.settings)
+    else:
+        _train(request)
+
+
+def _plan(config: Config, on: str) -> None:
+    from backtrack_mrt.training.plan import plan
+    from backtrack_mrt.training.roofline import device
+
+    sizes = plan(config, device(on))
+    if processes.is_main():
+        print("\n".join(sizes.lines()))
+
+
+def _train(request: RunRequest) -> None:
+    from backtrack_mrt.training.train import train  # late: a mistake in the config must not wait for torch
+
+    result = train(request)
+    if processes.is_main():
+        Console().print(result.table())
+        print(f"run directory: {request.config.run_path} (report.html, numbers: summary.json)")
+    processes.leave()
+
+
+def _compare(first: RunRequest, flags: list[str]) -> None:
+    """Train several algorithms or seeds and put them side by side."""
+    requests = comparison_requests(flags)
+    algos = [request.config.algo_label for request in requests]
+    folder = Path(first.config.output_dir or f"runs/{first.config.env_label}-{'-'.join(algos)}")
+    from backtrack_mrt.reports.build import report_comparison
+    from backtrack_mrt.training.compare import compare
+
+    comparison = compare(requests, first.seeds or (first.config.seed,), folder)
+    if processes.is_main():
+        comparison.write(folder)
+        report_comparison(comparison, folder)
+        Console().print(comparison.table())
+        print(f"comparison: {folder} (report.html, comparison.md, comparison.json)")
+    processes.leave()

@@ -1,0 +1,45 @@
+"""Write warm-start data out of a model's own rollouts.
+
+It is a data set with a card, one JSONL file per form. The problems are those of training, `training.steps` ×
+`training.problems_per_step` of them, with `training.group_size` attempts each. Of a wrong attempt the meta-prover
+chooses the step to return to; a right continuation from there is drawn. What was drawn is kept in the folder, by
+model, config and seed: an interrupted or repeated call goes on with it.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.subject import config_of
+from backtrack_mrt.errors import UserError
+
+EXAMPLES = """\
+  backtrack-mrt warm-start runs/RUN --out warm
+  backtrack-mrt warm-start --config smollm2_135m.yaml --out warm
+  backtrack-mrt warm-start --out warm --attempts ATTEMPTS.jsonl    # attempts of other models, labelled
+  backtrack-mrt train --algo sft --data.traces warm/backtrack.jsonl warm/correct.jsonl"""
+
+
+def arguments(parser: Parser) -> None:
+    parser.take_model()
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="data set to write")
+    parser.add_argument("--attempts", metavar="SET", help="labelled attempts to start from, in place of own ones")
+    parser.add_argument(
+        "--branches", type=int, default=4, help="checks and continuations drawn at a time (default: %(default)s)"
+    )
+
+
+def run(args: Namespace) -> None:
+    config = config_of(args)
+    if config.env != "backtrack":
+        raise UserError("env", config.env, "stitching starts from backtracking rollouts", "Leave it at backtrack.")
+    if config.prover.estimator == "none":
+        raise UserError("prover.estimator", "none", "values choose the step to return to", "Set it to likelihood.")
+    if args.branches < 1:
+        raise UserError("--branches", args.branches, "not a number of rollouts", "Use 1 or more.")
+
+    from backtrack_mrt.training.warm_start_files import write_warm_start  # late: a mistake must not wait for torch
+
+    print(write_warm_start(config, args.out, args.branches, args.attempts))

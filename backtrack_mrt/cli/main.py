@@ -1,0 +1,51 @@
+"""`backtrack-mrt COMMAND`: finds the command and runs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from backtrack_mrt import __version__
+from backtrack_mrt.cli.command import PROGRAM, find, parser_of, summaries
+from backtrack_mrt.errors import run_main
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line (the process's own by default) and exit with its code."""
+    run_main(lambda: main(arguments))
+
+
+def main(arguments: Sequence[str] | None = None) -> int | None:
+    """Run a command line and return its exit code, None for 0. Raises UserError for a mistake in it, RunError for what
+    went wrong, SystemExit behind --help."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview())
+        return None
+    if name == "--version":
+        print(f"{PROGRAM} {__version__}")
+        return None
+    command = find(name)
+    return command.run(parser_of(name).parse(rest))
+
+
+def overview() -> str:
+    """The list of commands."""
+    told = summaries()
+    width = max(map(len, told))
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} COMMAND …",
+            "",
+            "Meta Reinforcement fine-Tuning (MRT) for backtracking search.",
+            "",
+            "commands:",
+            *(f"  {name:<{width}}  {summary}" for name, summary in told.items()),
+            "",
+            "options:",
+            f"  {'--help':<{width}}  this list; behind a command, its help",
+            f"  {'--version':<{width}}  the version",
+            "",
+            f"To begin: {PROGRAM} train --algo mrt-rl",
+        ]
+    )
