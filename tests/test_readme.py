@@ -1,65 +1,65 @@
-"""What the README tells users to write works as it stands there: one file each, plus prompts."""
+"""What README and the cookbooks tell users to write works as it stands there: one file each, plus prompts."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-import sys
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
+from support.documents import blocks, files_in, first_cells, section, text_of
+from support.hand_worked import CORRECTED
+from support.short_runs import SHORT
 
-import backtrack_mrt.algos
-import backtrack_mrt.envs
+from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.cli.request import load_config
-from backtrack_mrt.env import EpisodeEnv
-from backtrack_mrt.rollouts import prompts as prompting
+from backtrack_mrt.env import EpisodeEnv, make
+from backtrack_mrt.plugins import load
+from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.training.train import train
-from backtrack_mrt.types import Problem
+from backtrack_mrt.types import Completion, Finish, Group, Problem, Scored
 
-ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"`(?:envs/)?(\w+)\.py`.*?```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PLUGINS = files_in("README.md") | files_in("docs/protocols.md") | files_in("docs/algorithms.md")
+COMMON = {"question": "<<question>>\n<<instruction>>", "force": "Answer.", "force_prefix": "\\boxed{"}
 PROMPTS = {
-    "question": "<<question>>\n<<instruction>>",
-    "attempt": "Solve.",
-    "look_again": "Check.\nSolve.",
-    "force": "Answer.",
-    "force_prefix": "\\boxed{",
+    "second_look": COMMON | {"attempt": "Solve.", "look_again": "Check.\nSolve."},
+    "choose": dict(
+        re.findall(r"^\| `(\w+)\.md` \| `(.+)` \|$", section("docs/protocols.md", "A whole one"), re.MULTILINE)
+    ),
+    "paragraphs": COMMON | {"think": "Solve."},
 }
+PROBLEM = Problem("p", "1 + 1", "2")
 
 
 @pytest.fixture
-def plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The README's files, as if they lay in the repository's folders."""
-    (tmp_path / "prompts" / "terse").mkdir(parents=True)
-    for name, text in PROMPTS.items():
-        (tmp_path / "prompts" / "terse" / f"{name}.md").write_text(text + "\n")
-    root = prompting._root
-    monkeypatch.setattr(prompting, "_root", lambda name: tmp_path / "prompts" if name == "second-look" else root(name))
-    for package, (name, source) in zip((backtrack_mrt.algos, backtrack_mrt.envs), BLOCKS, strict=True):
-        (tmp_path / f"{name}.py").write_text(source)
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / package.__name__.split(".")[1])])
-        (tmp_path / package.__name__.split(".")[1]).mkdir()
-        (tmp_path / f"{name}.py").rename(tmp_path / package.__name__.split(".")[1] / f"{name}.py")
-    importlib.invalidate_caches()
-    yield
-    for name in ("backtrack_mrt.algos.equal_progress", "backtrack_mrt.envs.second_look"):
-        sys.modules.pop(name, None)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that are shown."""
+    for name, source in PLUGINS.items():
+        (tmp_path / name).write_text(source)
+    for folder, prompts in PROMPTS.items():
+        (tmp_path / folder).mkdir()
+        for name, prompt in prompts.items():
+            (tmp_path / folder / f"{name}.md").write_text(prompt + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def env_of(name: str) -> EpisodeEnv:
+    return make(f"./{name}.py", [PROBLEM], prompts=f"./{name}")
 
 
 def test_they_are_short() -> None:
-    assert [name for name, _ in BLOCKS] == ["equal_progress", "second_look"]
-    assert all(len(source.splitlines()) < 40 for _, source in BLOCKS)
+    shown = files_in("README.md")
+    assert list(shown) == ["equal_progress.py", "second_look.py"]
+    assert all(len(source.splitlines()) < 40 for source in shown.values())
 
 
-def test_the_protocol_can_be_played(plugged_in: None) -> None:
-    from backtrack_mrt.envs.second_look import SecondLook  # type: ignore[import-not-found]
-
-    problem = Problem("p", "1 + 1", "2")
-    env = EpisodeEnv(SecondLook(), [problem], load_prompts("second-look", "terse"))
+def test_second_look_can_be_played(here: Path) -> None:
+    env = env_of("second_look")
     assert env.reset()[0] == "1 + 1\nSolve."
     assert env.step("\\boxed{3}")[:2] == ("Check.\nSolve.", 0.0)
     assert env.step("\\boxed{2}")[:3] == ("", 1.0, True)
@@ -67,10 +67,72 @@ def test_the_protocol_can_be_played(plugged_in: None) -> None:
     assert env.step("two")[4]["violation"] == "missing_answer"
 
 
-def test_both_train(plugged_in: None, tmp_path: Path) -> None:
-    flags = ["--algo", "equal-progress", "--env", "second-look", "--output-dir", str(tmp_path / "run")]
-    short = ["--training.steps", "2", "--training.problems_per_step", "4", "--training.group_size", "4"]
-    train(load_config([*flags, *short, "--training.micro_batch_size", "8", "--data.eval_size", "8"]))
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert len(rows) == 2
-    assert all(row["grad_norm"] > 0 for row in rows)
+def test_choose_can_be_played(here: Path) -> None:
+    env = env_of("choose")
+    assert env.reset()[0] == "1 + 1 Draft 1:"
+    env.step("\\boxed{2}")
+    assert env.step("\\boxed{3}")[0] == 'Which draft? Answer "Draft N".'
+    _, reward, ended, _, info = env.step("Draft 1.")
+    assert (reward, ended, info["answer"]) == (1.0, True, "2")
+    assert env.protocol.metrics(env.trajectory) == {"drafts_differ": 1.0}  # type: ignore[attr-defined]
+    env.reset()
+    env.step("\\boxed{2}")
+    env.step("\\boxed{3}")
+    assert env.step("Draft 3")[4]["violation"] == "no_choice"
+    assert env.protocol.with_answers(1).max_answers == 2
+    assert env.protocol.prolonged(2).max_answers == 5
+
+
+def test_paragraphs_are_cut(here: Path) -> None:
+    env = env_of("paragraphs")
+    env.reset()
+    assert list(env.protocol.cuts("One.\n\nTwo.\n\n\nThree.\n\n")) == [6, 13]
+    piece = Completion(tuple(b"One.\n\n"), (-1.0,) * 6, Finish.CUT)
+    assert env.step(piece)[:2] == ("", 0.0)
+    assert env.step("So \\boxed{2}")[1] == 1.0
+
+
+@pytest.mark.parametrize(("algo", "protocol"), [("equal_progress", "second_look"), ("late_bonus", "choose")])
+def test_they_train(here: Path, algo: str, protocol: str) -> None:
+    flags = ["--algo", f"./{algo}.py", "--env", f"./{protocol}.py", "--prompts", f"./{protocol}", "--output-dir", "run"]
+    size = ["--training.steps", "2", "--data.eval_size", "8", "--evaluation.extra_revisions", "1"]
+    train(load_config([*SHORT, *flags, *size]))
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert protocol == "choose" or all(row["grad_norm"] > 0 for row in rows)  # nobody taught the model to choose
+
+
+def test_the_weights_of_the_cookbook(here: Path) -> None:
+    wrong = replace(CORRECTED, turns=CORRECTED.turns[:1], outcome=0.0, answer="1")
+    longer = replace(CORRECTED, turns=(*CORRECTED.turns, CORRECTED.turns[-1]))
+    members = tuple(Scored(t, np.linspace(0.0, 1.0, len(t.turns) + 1)) for t in (wrong, longer, CORRECTED))
+    group = Group(CORRECTED.problem, members)
+    assert [weights.tolist() for weights in algorithm("shortest").turn_weights(group)] == [[0], [0] * 6, [1] * 5]
+    late = algorithm("late_bonus").turn_weights(group)
+    assert late[2] == pytest.approx(1 / 3 + 0.5 * np.arange(1, 6) / 5)
+
+
+def algorithm(name: str) -> Algorithm:
+    return load("backtrack_mrt.algos", f"./{name}.py", Algorithm, "algo")()  # type: ignore[type-abstract]
+
+
+def test_the_environment_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = [block for block in blocks("docs/protocols.md", "python") if "gymnasium.make" in block]
+    exec(compile(block, "docs/protocols.md", "exec"), {})
+    assert "## Step 1: +1 +2 = 3;" in capsys.readouterr().out
+    assert "backtrack_mrt/Backtrack-v0" in gymnasium.registry
+
+
+@pytest.mark.parametrize(
+    ("document", "heading", "base"),
+    [("docs/protocols.md", "The hooks", EpisodeProtocol), ("docs/algorithms.md", "The seam", Algorithm)],
+)
+def test_every_hook_is_documented(document: str, heading: str, base: type) -> None:
+    told = {name.partition("(")[0] for name in first_cells(section(document, heading))}
+    inner = {"model_config", "weigh"}  # pydantic's; what the trainers call
+    assert {name for name in vars(base) if not name.startswith("_")} - inner <= told | {"summary"}
+
+
+def test_every_prompt_of_the_cookbook_is_read(here: Path) -> None:
+    assert set(load_prompts("choose", "./choose").texts) == {"question", "draft", "choose", "force", "force_prefix"}
+    assert "`close.md`" in text_of("docs/protocols.md")

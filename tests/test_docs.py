@@ -1,0 +1,111 @@
+"""Commands in documents are read by the program's own parser, and what documents name exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from support.command_line import command
+from support.documents import DOCUMENTS, ROOT, commands_of, files_in, text_of
+
+from backtrack_mrt.cli.command import names, parser_of
+from backtrack_mrt.cli.request import load_config
+
+MAKEFILE = (ROOT / "Makefile").read_text().replace("$(VLLM)", ".venv-vllm")
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+LINES = sorted({line for name in NAMES for line in commands_of(name)})
+PENDING = {"check-env", "export", "scripts/one_step.py"}  # commands and scripts that are still to come
+PLACES = r"`((?:backtrack_mrt|scripts|tests|configs|envs|prompts|docs|\.ci)/[\w/.-]*)`"
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a command line up to a redirection, without variables set for it. `S` stands for a seed."""
+    words = shlex.split(line.replace("--seed S", "--seed 0"), comments=True)
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        del words[0]
+    return words[: next((i for i, word in enumerate(words) if word in ("<", ">", "|", "&&")), None)]
+
+
+def arguments_of(line: str) -> list[str] | None:
+    """What `backtrack-mrt` is given by a command line; None for one of another program."""
+    words = words_of(line)
+    if words[:1] == ["backtrack-mrt"]:
+        return words[1:]
+    if words[:2] == ["python", "scripts/train_backtrack.py"]:
+        return ["train", *words[2:]]
+    return words[words.index("backtrack_mrt") + 1 :] if "backtrack_mrt" in words else None
+
+
+OURS = {line: arguments for line in LINES if (arguments := arguments_of(line)) and arguments[0] not in PENDING}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that command lines name."""
+    for document in ("README.md", "docs/protocols.md", "docs/algorithms.md"):
+        for name, source in files_in(document).items():
+            (tmp_path / name).write_text(source)
+            (tmp_path / name.removesuffix(".py")).mkdir(exist_ok=True)
+    (tmp_path / "mine.yaml").write_text("seed: 0\n")
+    (tmp_path / "my_credit.py").write_text(files_in("README.md")["equal_progress.py"])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_they_are_found() -> None:
+    assert len(OURS) > 40
+    assert {arguments[0] for arguments in OURS.values()} >= {*names()}
+
+
+@pytest.mark.parametrize("line", OURS)
+def test_commands_are_understood(here: Path, line: str) -> None:
+    name, *rest = OURS[line]
+    if {"--help", "--version"} & {name, *rest}:
+        assert command(name, *rest).returncode == 0
+        return
+    parser = parser_of(name)
+    if len(rest) < 2 and all(word.startswith("--") for word in rest):
+        assert parser.takes_settings or {*rest} <= {*parser._option_string_actions}  # a mention, such as `rate`
+        return
+    args = parser.parse(rest)
+    if parser.takes_settings:
+        load_config(args.settings)
+
+
+@pytest.mark.parametrize("line", [line for line, arguments in OURS.items() if "--dry-run" in arguments])
+def test_plans_are_made(line: str) -> None:
+    found = command(*OURS[line])
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "time per step" in found.stdout
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line not in OURS])
+def test_other_commands_name_what_there_is(line: str) -> None:
+    words = words_of(line)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for wanted in re.findall(r"backtrack-mrt\[(\w+)\]", line):
+        assert wanted in extras
+    if words[:1] == ["make"]:
+        assert re.search(rf"^{re.escape(words[1])}:", MAKEFILE, re.MULTILINE)
+    if words[:1] == ["python"] and words[1] != "-m":
+        source = (ROOT / words[1]).read_text()
+        flags = {word.partition("=")[0] for word in words if word.startswith("--") and "." not in word}
+        assert {flag for flag in flags if flag not in source and flag != "--seed"} == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_names_exists(name: str) -> None:
+    named = {*re.findall(PLACES, text_of(name))} - PENDING
+    assert [place for place in named if not (ROOT / place).exists() and "/mine" not in place] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_can_be_read_in_one_sitting(name: str) -> None:
+    assert len(text_of(name).splitlines()) <= 210
+
+
+def test_every_command_has_its_line() -> None:
+    assert set(names()) <= set(re.findall(r"^\| `([\w-]+)` \|", text_of("docs/commands.md"), re.MULTILINE))

@@ -1,0 +1,75 @@
+"""docs/formats.md and docs/evaluation.md name what the code writes, and their examples are read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.documents import blocks, first_cells, section
+from support.hand_worked import CORRECTED
+
+from backtrack_mrt.evaluation.metrics.estimates import Estimate
+from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
+from backtrack_mrt.evaluation.metrics.summary import Summary
+from backtrack_mrt.evaluation.result import Result
+from backtrack_mrt.rollouts.replay import read_demonstrations
+from backtrack_mrt.runs.directory import OWN
+from backtrack_mrt.runs.records import as_record, read_trajectories
+from backtrack_mrt.types import Problem, Scored
+
+FORMATS, EVALUATION = "docs/formats.md", "docs/evaluation.md"
+
+
+def example(heading: str) -> str:
+    """The JSON line under a heading."""
+    text = section(FORMATS, heading)
+    (line,) = [block for block in blocks(FORMATS, "json") if block in text]
+    return line
+
+
+def test_the_run_directory() -> None:
+    told = {name.rstrip("/") for name in first_cells(section(FORMATS, "The run directory"))}
+    assert set(OWN) - told == set()
+
+
+def test_trajectories(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(example("Trajectories"))
+    (scored,) = read_trajectories(path)
+    record = json.loads(example("Trajectories"))
+    assert json.loads(json.dumps(as_record(scored))) == record  # nothing is missing, nothing is made up
+    named = first_cells(section(FORMATS, "Trajectories"))
+    assert named == set(record) | set(record["turns"][0])
+
+
+def test_trajectories_of_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(example("Trajectories of other programs"))
+    (scored,) = read_trajectories(path)
+    assert (scored.trajectory.answer, scored.trajectory.sampled_tokens) == ("116", 1242)
+
+
+def test_demonstrations(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(example("Demonstrations"))
+    (demonstration,) = read_demonstrations(path)
+    assert [len(spans) for spans in demonstration.turns] == [1, 1, 1, 1, 1]
+    assert not demonstration.turns[0][0].learn
+
+
+def test_metrics_of_rollouts() -> None:
+    scored = Scored(CORRECTED, np.linspace(0, 1, len(CORRECTED.turns) + 1))
+    canary = Scored(CORRECTED.__class__(Problem("c", "q", "9", canary=True), (1,), outcome=0.0, verdict="wrong"))
+    told = first_cells(section(FORMATS, "metrics.jsonl"))
+    logged = {name.partition("turn_")[0] for name in rollout_metrics([scored, canary])}
+    assert logged <= {name.partition("turn_")[0] for name in told}
+
+
+@pytest.mark.parametrize("kind", [Estimate, Result, Summary])
+def test_results(kind: type) -> None:
+    inner = {"progress_edges", "budget", "ledgers"}  # beside the number that they belong to
+    told = section(FORMATS, "summary.json") + section(EVALUATION, "What is reported")
+    assert [f.name for f in fields(kind) if f.name not in inner and f.name not in told] == []
