@@ -49,8 +49,9 @@ def mean_of(estimate: Mapping[str, Any]) -> float:
     return float("nan") if estimate["mean"] is None else float(estimate["mean"])
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: str | Path) -> Run:
     """The finished run in a directory. Raises UserError if there is none."""
+    path = Path(path)
     run = RunDir(path)
     if not run.summary_path.exists():
         raise UserError("run", str(path), "it holds no finished run (no summary.json)", "Give directories of runs.")

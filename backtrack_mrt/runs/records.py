@@ -78,11 +78,11 @@ def append_trajectories(path: Path, scored: Iterable[Scored]) -> None:
         file.writelines(_line(member).encode() for member in scored)
 
 
-def read_trajectories(path: Path) -> list[Scored]:
+def read_trajectories(path: str | Path) -> list[Scored]:
     """The trajectories of a file. Raises UserError if it cannot be read, naming the line that is not one."""
     scored = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
                     scored.append(from_record(json.loads(line)))

@@ -12,11 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from backtrack_mrt.cli.calls import evaluate
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.subject import config_of, run_of
-from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.metrics.summary import Limits, Summary
+from backtrack_mrt.evaluation.metrics.summary import Limits
 
 EXAMPLES = """\
   backtrack-mrt evaluate runs/RUN --evaluation.samples 16
@@ -66,7 +66,7 @@ def run(args: Namespace) -> None:
             found["against"] = asdict(against)
             Console().print(rivalry_table(against))
     else:
-        summary = evaluate_model(config, args.save)
+        summary = evaluate(config, args.save)
     for table in tables(summary, limits.answers - 1, str(args.traces or args.what)):
         Console().print(table)
     text = json.dumps(plain_json(found | {"summary": asdict(summary)}), indent=2, ensure_ascii=False, allow_nan=False)
@@ -85,22 +85,3 @@ def _check(args: Namespace) -> None:
     if args.save and (args.traces or args.save.exists()):
         reason = "exists already" if args.save.exists() else "no model is evaluated with --traces"
         raise UserError("--save", str(args.save), reason, "Name a new directory, or leave --save out.")
-
-
-def evaluate_model(config: Config, save: Path | None) -> Summary:
-    """Held-out results of the config's model; its trajectories go to `save`."""
-    from backtrack_mrt.data.checking import first_wrong_step
-    from backtrack_mrt.data.loading import load_held_out
-    from backtrack_mrt.policy.files import resolve
-
-    resolve(config.model)
-    problems, notes = load_held_out(config.data)
-    print("".join(f"{note}\n" for note in notes), end="")
-    from backtrack_mrt.evaluation.evaluate import measure
-    from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
-
-    parts = assemble(config)
-    if save is not None:
-        save.mkdir(parents=True)
-    collector = parts.collector(config.protocol, with_values=True)
-    return measure(config, collector, problems, first_wrong_step, "model", save)

@@ -1,0 +1,78 @@
+"""The commands as functions, for Python programs and notebooks: part of `import backtrack_mrt as bt`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backtrack_mrt.config import Config, Existing, RunRequest
+from backtrack_mrt.config_files import PLUGIN_SECTIONS, Layer, chosen_plugin, load, read_layer, resolve, schema_for
+from backtrack_mrt.errors import UserError
+
+if TYPE_CHECKING:  # what runs a model is imported when it is called
+    from backtrack_mrt.evaluation.comparison import Comparison
+    from backtrack_mrt.evaluation.metrics.summary import Summary
+    from backtrack_mrt.evaluation.result import Result
+    from backtrack_mrt.runs.finished import Run
+
+DEFAULT_CONFIG = "tiny.yaml"
+
+
+def load_config(*files: str | Path, **settings: Any) -> Config:
+    """The config of YAML files (tiny.yaml without any), merged left to right, then `settings`: fields by name, sections
+    as mappings (``training={"steps": 8}``). Raises UserError for whatever is wrong in them."""
+    layers = [read_layer(str(file)) for file in files or (DEFAULT_CONFIG,)]
+    layers.append(Layer(settings, dict.fromkeys(settings, "load_config")))
+    chosen = {field: chosen_plugin(field, None, layers) for field in PLUGIN_SECTIONS.values()}
+    return resolve(schema_for(chosen, layers), layers, chosen)
+
+
+def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> Result:
+    """Train and evaluate; everything is left in the run directory, `config.run_path`. `existing`: what to do with a
+    run that is there already. `accept_changes`: resume it although its config differs. Raises UserError, RunError."""
+    from backtrack_mrt.training.train import train as run
+
+    return run(RunRequest(config, existing, accept_changes))
+
+
+def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summary:
+    """Held-out results of a config's model, or of what the run in a directory trained; the trajectories go to the new
+    directory `save`. Raises UserError."""
+    from backtrack_mrt.data.checking import first_wrong_step
+    from backtrack_mrt.data.loading import load_held_out
+    from backtrack_mrt.policy.files import resolve as find_model
+
+    config = what if isinstance(what, Config) else _trained(Path(what))
+    kept = None if save is None else Path(save)
+    find_model(config.model)
+    problems, notes = load_held_out(config.data)
+    print("".join(f"{note}\n" for note in notes), end="")
+    from backtrack_mrt.evaluation.evaluate import measure
+    from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
+
+    parts = assemble(config)
+    if kept is not None:
+        kept.mkdir(parents=True)
+    with closing(parts.engine):
+        collector = parts.collector(config.protocol, with_values=True)
+        return measure(config, collector, problems, first_wrong_step, "model", kept)
+
+
+def compare(*runs: Run | str | Path) -> Comparison:
+    """Finished runs side by side, the first one's algorithm as the reference. Raises UserError for runs that differ in
+    more than algorithm, training and seed."""
+    from backtrack_mrt.evaluation.comparison import Comparison
+    from backtrack_mrt.runs.finished import read_run
+
+    return Comparison([read_run(run) if isinstance(run, str | Path) else run for run in runs])
+
+
+def _trained(run: Path) -> Config:
+    """The config of a run, with the model that it trained."""
+    if not (run / "config.yaml").is_file():
+        raise UserError("run", str(run), "it holds no run (no config.yaml)", "Name a run directory, or give a config.")
+    if not (run / "model").is_dir():
+        raise UserError("run", str(run), "it has no trained model yet", "Let it finish.")
+    config = load(str(run / "config.yaml"))
+    return config.model_copy(update={"model": config.model.model_copy(update={"name_or_path": str(run / "model")})})

@@ -1,0 +1,158 @@
+"""`import backtrack_mrt as bt`: the names and signatures that programs may rely on, loaded when they are used."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import backtrack_mrt as bt
+from backtrack_mrt import plugins
+from backtrack_mrt.cli.request import load_config as from_command_line
+
+FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
+    "Problem": "id question answer source='' rel_tol=None canary=False",
+    "Turn": "spec text parsed instruction_ids completion violation=None right=None",
+    "TurnSpec": "phase max_new_tokens fields=<factory>",
+    "Parsed": "answer=None steps=() step=None verdict=None",
+    "Completion": "token_ids logprobs finish",
+    "Trajectory": "problem prompt_ids turns=() stop=None answer=None outcome=nan verdict=None given=0",
+    "Scored": "trajectory values=None weights=None",
+    "Group": "problem members",
+    "Sampling": "temperature=1.0 top_p=1.0 stop_ids=frozenset()",
+    "StopReason": "finished turn_limit budget violation",
+    "Phase": "attempt detect backtrack revise force",
+    "EpisodeProtocol": "* token_budget=1024",
+    "ProtocolViolation": "name detail",
+    "standing_steps": "turns",
+    "extract_boxed": "text",
+    "Algorithm": "",
+    "SelfTraining": "* iterations=2 epochs=1 from_base=True",
+    "outcome_advantages": "outcomes_G scale=False",
+    "turn_progress": "values",
+    "progress_to_go": "values",
+    "Config": None,  # its fields are the settings: docs/configuration.md
+    "load_config": "*files **settings",
+    "train": "config existing='refuse' * accept_changes=False",
+    "evaluate": "what save=None",
+    "compare": "*runs",
+    "read_run": "path",
+    "read_trajectories": "path",
+    "assemble": "config",
+    "make": "protocol problems=None * prompts='instruct' grade=None chat=None render_mode=None **settings",
+    "Grader": "workers=2 cache_size=65536 limits=None",
+    "Verdict": "right wrong unparsable timeout",
+    "ScriptedEngine": "script=None * vocabulary=512 context_length=4096 weights=0",
+    "UserError": "field value reason remedy",
+    "RunError": "reason remedy",
+}
+NEEDS_TORCH = {"assemble", "ScriptedEngine"}
+PROTOCOL = "max_turns max_answers next_turn parse parse_piece final_answer cuts with_answers prolonged persistent"
+ALGORITHM = "turn_weights weigh collection objection summary loss needs_values"
+
+
+def signature(name: str) -> str:
+    """The parameters of a callable, without annotations; the values of an enumeration."""
+    found = getattr(bt, name)
+    if isinstance(found, enum.EnumType):
+        return " ".join(member.value for member in found)
+    told, starred = [], False
+    for parameter in inspect.signature(found).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            told.append("*")
+        starred |= parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL)
+        told.append(str(parameter.replace(annotation=parameter.empty)))
+    return " ".join(told)
+
+
+def test_the_names_are_these() -> None:
+    assert sorted(bt.__all__) == sorted(FACE)
+    assert set(FACE) <= set(dir(bt))
+    with pytest.raises(AttributeError, match="Problems"):
+        _ = bt.Problems
+
+
+@pytest.mark.parametrize("name", [name for name, said in FACE.items() if said is not None])
+def test_the_signatures_are_these(name: str) -> None:
+    assert signature(name) == FACE[name]
+
+
+def test_the_hooks_of_plug_ins_are_these() -> None:
+    assert all(hasattr(bt.EpisodeProtocol, name) for name in PROTOCOL.split())
+    assert all(hasattr(bt.Algorithm, name) for name in ALGORITHM.split())
+
+
+@pytest.mark.parametrize("name", FACE)
+def test_everything_is_documented(name: str) -> None:
+    assert (getattr(bt, name).__doc__ or "").strip()
+
+
+def test_torch_is_loaded_only_where_it_is_needed() -> None:
+    light = [name for name in FACE if name not in NEEDS_TORCH]
+    plugged_in = [
+        f"{package}.{name}" for package in ("envs", "algos") for name in plugins.names(f"backtrack_mrt.{package}")
+    ]
+    code = f"""import sys
+import backtrack_mrt as bt
+assert not {{"numpy", "pydantic", "yaml", "torch"}} & set(sys.modules), "import backtrack_mrt loads more than itself"
+for name in {light}:
+    getattr(bt, name)
+    assert "torch" not in sys.modules, name
+for name in {[name.replace("-", "_") for name in plugged_in]}:
+    __import__("backtrack_mrt." + name)
+    assert "torch" not in sys.modules, name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow  # a cold cache takes half a minute
+def test_type_checkers_know_the_face(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(
+        "import backtrack_mrt as bt\n"
+        "def shown(config: bt.Config) -> float:\n"
+        "    return bt.train(config, existing='resume').trained.accuracy.mean\n"
+        "bt.train(bt.load_config(), existing='never')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", str(tmp_path / "user.py")],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert 'user.py:4: error: Argument "existing"' in done.stdout
+    assert "Found 1 error" in done.stdout
+
+
+def test_a_config_is_files_then_settings(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("training: {steps: 5, group_size: 4}\nseed: 3\n")
+    config = bt.load_config("tiny.yaml", tmp_path / "mine.yaml", algo="grpo", training={"steps": 6})
+    same = ["--config", "tiny.yaml", str(tmp_path / "mine.yaml"), "--algo", "grpo", "--training.steps", "6"]
+    assert config == from_command_line(same).config
+    assert bt.load_config() == from_command_line([]).config
+    assert bt.load_config(env="retry", protocol={"max_retries": 1}).protocol.max_answers == 2
+    with pytest.raises(bt.UserError, match=r"training\.step .*load_config.*Did you mean 'training\.steps'"):
+        bt.load_config(training={"step": 6})
+    with pytest.raises(bt.UserError, match="Did you mean 'grpo'"):
+        bt.load_config(algo="grop")
+
+
+def test_train_evaluate_compare_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"problems_per_step": 4, "group_size": 4, "micro_batch_size": 8, "steps": 1}
+    config = bt.load_config(training=small, data={"train_size": 40, "eval_size": 8}, output_dir="one")
+    result = bt.train(config)
+    with pytest.raises(bt.UserError, match="is in use"):
+        bt.train(config)
+    assert bt.read_run("one").mean("trained", "accuracy") == result.trained.accuracy.mean
+    again = bt.evaluate("one", save="kept")
+    assert again.accuracy.mean == result.trained.accuracy.mean
+    (file,) = Path("kept").iterdir()
+    assert len(bt.read_trajectories(str(file))) == 8
+    assert bt.evaluate(config).accuracy.mean == result.base.accuracy.mean
+    assert bt.compare("one").reference == bt.compare(bt.read_run("one")).reference == "mrt-rl"
+    with pytest.raises(bt.UserError, match="holds no run"):
+        bt.evaluate(tmp_path)
