@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import gymnasium
 from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
 
 from backtrack_mrt import plugins
 from backtrack_mrt.data import signs
@@ -251,6 +253,22 @@ def make(
         chat=chat,
         render_mode=render_mode,
     )
+
+
+def check(protocol: EpisodeProtocol, prompts: Prompts) -> None:
+    """Have Gymnasium check the protocol's environment. Raises UserError for whatever it objects to."""
+    env = EpisodeEnv(protocol, signs.generate("train", 1, seed=0), prompts, render_mode="ansi")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            check_env(env, skip_render_check=True)
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            "env", type(protocol).__name__, f"Gymnasium objects: {said}", "See docs/protocols.md."
+        ) from error
+    finally:
+        env.close()
 
 
 def environment_id(protocol: str) -> str:

@@ -78,6 +78,17 @@ def load_prompts(protocol: str, chosen: str) -> Prompts:
     return Prompts(texts)
 
 
+def styles(protocol: str) -> list[str]:
+    """The styles of a protocol. Raises UserError if there is none."""
+    if plugins.is_path(protocol):
+        return [str(_folder(protocol, ""))]
+    root = _root(protocol)
+    found = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    if not found:
+        raise UserError("prompts", None, f"no prompts in {root}", "Write a folder with a .md file for each phase.")
+    return found
+
+
 def _folder(protocol: str, chosen: str) -> Path:
     """The folder at the path `chosen`, or of that style of the protocol."""
     if plugins.is_path(chosen):
@@ -89,8 +100,7 @@ def _folder(protocol: str, chosen: str) -> Path:
         raise UserError("prompts", chosen, reason, "Name the folder of its prompts: --prompts ./FOLDER.")
     root = _root(protocol)
     if not (root / chosen).is_dir():
-        styles = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
-        remedy = did_you_mean(chosen, styles) + " A folder of your own is named by its path: ./FOLDER."
+        remedy = did_you_mean(chosen, styles(protocol)) + " A folder of your own is named by its path: ./FOLDER."
         raise UserError("prompts", chosen, f"no directory {root / chosen}", remedy)
     return root / chosen
 
