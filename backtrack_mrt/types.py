@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -194,6 +194,14 @@ class Scored:
         if self.values is not None and self.values.shape != (len(self.trajectory.turns) + 1,):
             raise ValueError(f"{len(self.trajectory.turns)} turns need one value more, got shape {self.values.shape}")
 
+    def token_weights(self) -> FloatArray:
+        """The weight of every token after the prompt: its turn's where this rollout sampled it, else 0. Shape (T,)."""
+        if self.weights is None:
+            raise ValueError("no algorithm has weighed the turns")
+        padded = np.append(self.weights, 0.0)  # index −1, a token that was not sampled, picks the 0
+        weights: FloatArray = padded[np.array(self.trajectory.turn_index(), dtype=np.int64)]
+        return weights
+
     @property
     def progress(self) -> FloatArray:
         """p_j = V_{j+1} − V_j per turn, shape (E,)."""
@@ -208,6 +216,23 @@ class Group:
 
     problem: Problem
     members: tuple[Scored, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLedger:
+    """Tokens that were spent: sampled by the policy, inserted by the environment, on the meta-prover's answers.
+    ``sum(ledgers, TokenLedger())`` adds them up."""
+
+    sampled: int = 0
+    env: int = 0
+    prover: int = 0
+
+    def __add__(self, other: TokenLedger) -> TokenLedger:
+        return TokenLedger(self.sampled + other.sampled, self.env + other.env, self.prover + other.prover)
+
+    def as_json(self) -> dict[str, int]:
+        """Plain data for summary.json, with the total."""
+        return asdict(self) | {"total": self.sampled + self.env + self.prover}
 
 
 @dataclass(frozen=True, slots=True)

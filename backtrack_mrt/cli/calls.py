@@ -56,7 +56,8 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
         kept.mkdir(parents=True)
     with closing(parts.engine):
         collector = parts.collector(config.protocol, with_values=True)
-        return measure(config, collector, problems, first_wrong_step, "model", kept)
+        summary, _ = measure(config, collector, problems, first_wrong_step, "model", kept)
+    return summary
 
 
 def compare(*runs: Run | str | Path) -> Comparison:

@@ -14,7 +14,7 @@ from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.replay import Demonstration, accepted, tokenise
 from backtrack_mrt.rollouts.rollout import rollout, trajectory_seeds
-from backtrack_mrt.types import Sampling, Trajectory
+from backtrack_mrt.types import Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def labelled(attempts: Iterable[Attempt], protocol: EpisodeProtocol, dialogue: D
     return [Case(trajectory.branch(1), right) for trajectory, right in given if trajectory is not None]
 
 
-def judge(cases: Sequence[Case], collector: Collector, sampling: Sampling, seed: int) -> Mapping[str, Estimate]:
+def judge(cases: Sequence[Case], collector: Collector, temperature: float, seed: int) -> Mapping[str, Estimate]:
     """One check of each case, and one backtrack turn if it finds an error."""
     judgements = Judgements()
     for start in range(0, len(cases), collector.max_rows):
@@ -67,7 +67,7 @@ def judge(cases: Sequence[Case], collector: Collector, sampling: Sampling, seed:
             collector.protocol,
             collector.dialogue,
             collector.engine,
-            sampling,
+            collector.sampling(temperature),
             most_turns=2,
         )
         for case, trajectory in zip(part, trajectories, strict=True):

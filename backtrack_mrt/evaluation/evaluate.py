@@ -15,15 +15,13 @@ from backtrack_mrt.evaluation.metrics.summary import Extras, Limits, Point, Summ
 from backtrack_mrt.evaluation.metrics.turns import FirstWrongStep, tokens_at_turns
 from backtrack_mrt.evaluation.metrics.values import held
 from backtrack_mrt.evaluation.metrics.voting import ballots, majority
-from backtrack_mrt.rollouts.collector import Collector
+from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
-from backtrack_mrt.rollouts.rollout import force_answers, grade, trajectory_seeds
+from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.processes import gathered, is_main, share
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
-from backtrack_mrt.types import Problem, Sampling, Scored, StopReason, Trajectory
-
-__all__ = ["Summary", "evaluate", "forced_majority", "measure", "summarise"]
+from backtrack_mrt.types import Problem, Scored, StopReason, TokenLedger, Trajectory
 
 EVALUATION_STEP = 2**31  # the `step` of evaluation seeds: no training step reaches it
 
@@ -31,20 +29,18 @@ EVALUATION_STEP = 2**31  # the `step` of evaluation seeds: no training step reac
 def evaluate(
     problems: Sequence[Problem],
     collector: Collector,
-    sampling: Sampling,
+    temperature: float,
     samples: int,
     seed: int,
     on_rows: Callable[[int], None] = lambda rows: None,
-) -> list[Scored]:
+) -> Collected:
     """`samples` scored trajectories per problem; the same seeds for every policy, so that comparisons are paired.
-    Several processes share the rows."""
+    Several processes share the rows; all get all trajectories, and each the cost of its own."""
     rows = [problem for problem in problems for _ in range(samples)]
     seeds = trajectory_seeds(seed, EVALUATION_STEP, len(rows))
     mine = share(len(rows))
-    collector.engine.sync(-1)
-    scored = collector.collect(rows[mine], seeds[mine], sampling, on_rows)
-    collector.engine.release()
-    return gathered(scored)
+    collected = collector.collect(rows[mine], seeds[mine], temperature, on_rows=on_rows)
+    return replace(collected, scored=gathered(collected.scored))
 
 
 def measure(
@@ -54,29 +50,30 @@ def measure(
     first_wrong_step: FirstWrongStep,
     name: str,
     kept: Path | None = None,
-) -> Summary:
-    """Everything that `config.evaluation` asks for about the collector's policy; `name` is shown. Trajectories are
-    written to the directory `kept` as ``evaluation_NAME….jsonl``; those that are there already are read, not sampled.
-    The tokens are counted in the collector's ledger, by each process its own."""
+) -> tuple[Summary, TokenLedger]:
+    """Everything that `config.evaluation` asks for about the collector's policy, and the tokens that this process spent
+    on it; `name` is shown. Trajectories are written to the directory `kept` as ``evaluation_NAME….jsonl``; those that
+    are there already are read, not sampled."""
     wanted, trained = config.evaluation, config.protocol
     prolonged = trained.prolonged(wanted.extra_revisions)
-    sampling = Sampling(wanted.temperature, stop_ids=collector.dialogue.chat.stop_ids)
+    ledgers: list[TokenLedger] = []
 
     def rolled_out(collector: Collector, suffix: str = "") -> list[Scored]:
         path = kept / f"evaluation_{name}{suffix}.jsonl" if kept else None
         if path is not None and path.exists():
             return read_trajectories(path)
         with progress(share(len(problems) * wanted.samples).stop, f"evaluate {name}{suffix}") as bar:  # the main one's
-            scored = evaluate(problems, collector, sampling, wanted.samples, config.seed, bar.update)
+            found = evaluate(problems, collector, wanted.temperature, wanted.samples, config.seed, bar.update)
+        ledgers.append(found.ledger)
         if path is not None and is_main():
-            write_trajectories(path, scored)
-        return scored
+            write_trajectories(path, found.scored)
+        return found.scored
 
     limits = Limits.of(trained, prolonged)
-    scored = rolled_out(replace(collector, protocol=prolonged))
+    scored = rolled_out(collector.under(prolonged))
     plain = replace(collector, protocol=prolonged, prover=None)
     forced_rounds = {
-        str(rounds): point(rolled_out(replace(plain, protocol=prolonged.persistent(rounds)), f"_rounds_{rounds}"))
+        str(rounds): point(rolled_out(plain.under(prolonged.persistent(rounds)), f"_rounds_{rounds}"))
         for rounds in wanted.extra_rounds
     }
     linearised: list[Point] = []
@@ -86,11 +83,13 @@ def measure(
         linearised = points_by_answer(sliding, longer.max_answers)
     by_turn: list[Point] = []
     if p := wanted.forced_answers:
-        plain = replace(plain, max_answer_tokens=config.prover.max_answer_tokens)
-        by_turn = forced_majority(scored, p, limits.turns, plain, sampling, config.seed)
+        forcing = replace(plain, max_answer_tokens=config.prover.max_answer_tokens)
+        by_turn, ledger = forced_majority(scored, p, limits.turns, forcing, wanted.temperature, config.seed)
+        ledgers.append(ledger)
     extras = Extras(forced_rounds, linearised, by_turn)
     forced = forced_tokens(collector.dialogue, scored)
-    return summarise(scored, limits, first_wrong_step, wanted.budgets, forced, extras)
+    summary = summarise(scored, limits, first_wrong_step, wanted.budgets, forced, extras)
+    return summary, sum(ledgers, TokenLedger())
 
 
 def forced_tokens(dialogue: Dialogue, scored: Sequence[Scored]) -> Callable[[Trajectory], int]:
@@ -103,40 +102,31 @@ def forced_tokens(dialogue: Dialogue, scored: Sequence[Scored]) -> Callable[[Tra
 
 
 def forced_majority(
-    scored: Sequence[Scored],
-    p: int,
-    turns: int,
-    collector: Collector,
-    sampling: Sampling,
-    seed: int,
-) -> list[Point]:
+    scored: Sequence[Scored], p: int, turns: int, collector: Collector, temperature: float, seed: int
+) -> tuple[list[Point], TokenLedger]:
     """[maj@p]_j for j = 0 … `turns`: every trajectory cut after j turns (or its end), answered `p` times by force, the
-    majority taken. The tokens are those of the j turns; the forced answers are counted in the ledger as the prover's.
+    majority taken. The tokens of a point are those of the j turns; the ledger has the forced answers, as the prover's.
     """
     trajectories = [s.trajectory for s in scored]
     last = [len(t.turns) - (t.stop is StopReason.VIOLATION) for t in trajectories]
     right = np.zeros((len(scored), turns + 1))
-    step = max(collector.max_rows // p, 1)
-    collector.engine.sync(-1)
-    for j in range(turns + 1):
-        going = [i for i, end in enumerate(last) if j <= end]
-        rows, found = going[share(len(going))], list[tuple[int, float]]()
-        right[:, j] = right[:, max(j - 1, 0)]
-        for start in range(0, len(rows), step):
-            some = rows[start : start + step]
-            starts = [trajectories[i].branch(j) for i in some for _ in range(p)]
-            seeds = [s for i in some for s in trajectory_seeds(seed, EVALUATION_STEP + 1 + j, p, first_row=i * p)]
-            forced = force_answers(
-                starts, seeds, collector.dialogue, collector.engine, sampling, collector.max_answer_tokens
-            )
-            collector.ledger.prover += sum(len(t.turns[-1].completion.token_ids) for t in forced)
-            answered = [Scored(t) for t in grade(forced, collector.grader)]
-            for place, i in enumerate(some):
-                (ballot,) = ballots(answered[place * p : (place + 1) * p], limit=j + 2)
-                found.append((i, float(majority(ballot)[-1])))
-        for i, voted in gathered(found):
-            right[i, j] = voted
-    collector.engine.release()
+    step, spent = max(collector.max_rows // p, 1), TokenLedger()
+    with collector.synced(-1) as synced:
+        for j in range(turns + 1):
+            going = [i for i, end in enumerate(last) if j <= end]
+            rows, found = going[share(len(going))], list[tuple[int, float]]()
+            right[:, j] = right[:, max(j - 1, 0)]
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
+                starts = [trajectories[i].branch(j) for i in some for _ in range(p)]
+                seeds = [s for i in some for s in trajectory_seeds(seed, EVALUATION_STEP + 1 + j, p, first_row=i * p)]
+                forced = synced.force(starts, seeds, temperature)
+                spent += TokenLedger(prover=forced.ledger.sampled)
+                for place, i in enumerate(some):
+                    (ballot,) = ballots(forced.scored[place * p : (place + 1) * p], limit=j + 2)
+                    found.append((i, float(majority(ballot)[-1])))
+            for i, voted in gathered(found):
+                right[i, j] = voted
     index = ProblemIndex(scored)
     tokens = [held(tokens_at_turns(t), turns + 1) for t in trajectories]
-    return [Point(*both) for both in zip(index.means(right), index.means(tokens), strict=True)]
+    return [Point(*both) for both in zip(index.means(right), index.means(tokens), strict=True)], spent

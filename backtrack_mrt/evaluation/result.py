@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from backtrack_mrt.evaluation.evaluate import Summary
 from backtrack_mrt.evaluation.metrics.estimates import Estimate
-from backtrack_mrt.runs.directory import TokenLedger
+from backtrack_mrt.evaluation.metrics.summary import Summary
+from backtrack_mrt.types import TokenLedger
 
 
 @dataclass(frozen=True)

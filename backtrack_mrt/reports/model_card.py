@@ -22,11 +22,11 @@ from backtrack_mrt.data.loading import GENERATED, ProblemSets
 from backtrack_mrt.data.sources import HUB, is_file
 from backtrack_mrt.evaluation.result import Result, rows
 from backtrack_mrt.policy.files import TINY, base_of, is_adapter
-from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import CARD
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.runs.trace import render_trace, visible
-from backtrack_mrt.types import Phase, Scored
+from backtrack_mrt.types import Phase, Scored, TokenLedger
 
 SETTINGS = ("algo", "algorithm", "env", "prompts", "protocol", "training", "prover", "seed")  # of config.yaml
 PACKAGES = ("backtrack-mrt", "torch", "transformers", "trl", "peft")

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from backtrack_mrt.algos.base import Rationalized
 from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading import Grader
@@ -77,22 +76,19 @@ class Assembly:
 
     def training_collector(self) -> Collector:
         """Rollouts as the algorithm wants them."""
-        algorithm, collector = (
-            self.config.algorithm,
-            self.collector(self.config.protocol, self.config.algorithm.needs_values),
-        )
+        config = self.config
         return replace(
-            collector,
-            collection=algorithm.collection,
-            group_size=self.config.training.group_size,
-            max_answer_tokens=self.config.prover.max_answer_tokens,
+            self.collector(config.protocol, config.algorithm.needs_values),
+            collection=config.algorithm.collection,
+            group_size=config.training.group_size,
+            max_answer_tokens=config.prover.max_answer_tokens,
         )
 
 
 def assemble(config: Config) -> Assembly:
     """Load and connect everything. Raises UserError for a missing model or one whose chat template cannot be used."""
     prompts = load_prompts(config.env, config.prompts)
-    if isinstance(config.algorithm.collection, Rationalized) and HINT not in prompts.texts:
+    if config.algorithm.collection.hints and HINT not in prompts.texts:
         reason = f"the prompts {config.prompts!r} of {config.env_label} have no {HINT}.md"
         raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
     server = _reachable(config)

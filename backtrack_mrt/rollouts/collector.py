@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from backtrack_mrt.algos.base import BestOfN, Collection, Independent, Rationalized, TerminateOrContinue
+from backtrack_mrt.algos.base import Collection, Independent
 from backtrack_mrt.data.canaries import CanaryWatch
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.engine import Engine
@@ -21,14 +19,22 @@ from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.rollout import force_answers, grade, rollout
-from backtrack_mrt.runs.directory import TokenLedger
 from backtrack_mrt.runs.memory import told_when_out_of_memory
-from backtrack_mrt.types import FloatArray, Group, Problem, Sampling, Scored, Trajectory
+from backtrack_mrt.types import FloatArray, Group, Problem, Sampling, Scored, TokenLedger, Trajectory
 
 
-@dataclass
+@dataclass(frozen=True)
+class Collected:
+    """Scored trajectories, and what they cost: tokens, and wall seconds by part (rollout, grade, prover)."""
+
+    scored: list[Scored]
+    ledger: TokenLedger
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Collector:
-    """What a rollout needs, and what rollouts have cost so far: wall `seconds` by part and the token `ledger`.
+    """What a rollout needs.
 
     Rows are handled `max_rows` at a time (whole groups of `group_size`), from the first turn to the values, so that the
     values branch off the histories that are still cached in the engine.
@@ -44,142 +50,122 @@ class Collector:
     group_size: int = 1
     max_answer_tokens: int = 64
     window: int | None = None
-    seconds: dict[str, float] = field(default_factory=lambda: {"rollout": 0.0, "grade": 0.0, "prover": 0.0})
-    ledger: TokenLedger = field(default_factory=TokenLedger)
     canaries: CanaryWatch = field(default_factory=CanaryWatch)
+
+    def under(self, protocol: EpisodeProtocol) -> Collector:
+        """The same under another protocol."""
+        return replace(self, protocol=protocol)
+
+    def sampling(self, temperature: float) -> Sampling:
+        """How turns are drawn: they end where the chat's messages do."""
+        return Sampling(temperature, stop_ids=self.dialogue.chat.stop_ids)
+
+    @contextmanager
+    def synced(self, version: int) -> Iterator[Synced]:
+        """Within the block the engine has the policy's weights after update `version`, and keeps what it has read from
+        one call to the next."""
+        self.engine.sync(version)
+        try:
+            yield Synced(self)
+        finally:
+            self.engine.release()
 
     def collect(
         self,
         problems: Sequence[Problem],
         seeds: Sequence[int],
-        sampling: Sampling,
+        temperature: float,
+        version: int = -1,
         on_rows: Callable[[int], None] = lambda rows: None,
-    ) -> list[Scored]:
-        """Scored trajectories of the problems, one row each (a group repeats its problem), in order; `BestOfN` gives
-        more than one per row. `on_rows` is told how many rows are newly done."""
-        scored: list[Scored] = []
-        step = max(self.max_rows // self.group_size, 1) * self.group_size
+    ) -> Collected:
+        """`Synced.collect` with the policy after update `version` (−1: as it is)."""
+        with self.synced(version) as synced:
+            return synced.collect(problems, seeds, temperature, on_rows)
+
+
+@dataclass(frozen=True)
+class Synced:
+    """A collector whose engine has the policy's weights."""
+
+    collector: Collector
+
+    def collect(
+        self,
+        problems: Sequence[Problem],
+        seeds: Sequence[int],
+        temperature: float,
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> Collected:
+        """Scored trajectories of the problems, one row each (a group repeats its problem), in order; a collection may
+        give more than one per row. `on_rows` is told how many rows are newly done."""
+        c = self.collector
+        playing, scored = _Playing(c, c.sampling(temperature)), list[Scored]()
+        step = max(c.max_rows // c.group_size, 1) * c.group_size
         for start in range(0, len(problems), step):
             rows = slice(start, start + step)
             doing = f"sampling {len(problems[rows])} trajectories and their values"
             with told_when_out_of_memory(doing, ("engine.max_rows", "the protocol's token limits")):
-                scored += self._scored(self._trajectories(problems[rows], seeds[rows], sampling))
+                scored += playing.scored(c.collection.collect(playing, problems[rows], seeds[rows]))
             on_rows(len(problems[rows]))
-        return scored
+        return Collected(scored, playing.ledger, playing.seconds)
 
-    def _trajectories(self, problems: Sequence[Problem], seeds: Sequence[int], sampling: Sampling) -> list[Trajectory]:
-        match self.collection:
-            case Independent():
-                return self._rollout(problems, seeds, sampling)
-            case TerminateOrContinue():
-                return self._terminate_or_continue(problems, seeds, sampling)
-            case BestOfN(n):
-                return self._best_of_n(problems, seeds, sampling, n)
-            case Rationalized():
-                return self._rationalized(problems, seeds, sampling)
+    def force(self, starts: Sequence[Trajectory], seeds: Sequence[int], temperature: float) -> Collected:
+        """Each start ended by an answer forced now, graded, without values."""
+        playing = _Playing(self.collector, self.collector.sampling(temperature))
+        scored = [Scored(trajectory) for trajectory in playing.grade(playing.force(starts, seeds))]
+        return Collected(scored, playing.ledger, playing.seconds)
 
-    def _terminate_or_continue(
-        self, problems: Sequence[Problem], seeds: Sequence[int], sampling: Sampling
+
+class _Playing:
+    """What a collection plays with (`algos.base.Play`), and what that has cost so far."""
+
+    def __init__(self, collector: Collector, sampling: Sampling) -> None:
+        self.collector, self.sampling, self.group_size = collector, sampling, collector.group_size
+        self.ledger = TokenLedger()
+        self.seconds = {"rollout": 0.0, "grade": 0.0, "prover": 0.0}
+
+    def rollout(
+        self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int], answers: int | None = None
     ) -> list[Trajectory]:
-        """Per group one prefix, drawn with the policy and cut after a random number of turns; half of the group answers
-        now, the other half goes on."""
-        firsts = range(0, len(problems), self.group_size)
-        drawn = self._rollout([problems[row] for row in firsts], [~seeds[row] % 2**32 for row in firsts], sampling)
-        starts = []
-        for row, trajectory in zip(firsts, drawn, strict=True):
-            turns = int(np.random.default_rng(seeds[row]).integers(max(len(trajectory.turns), 1)))
-            starts += [trajectory.branch(turns)] * self.group_size
-        terminates = [row % self.group_size < self.group_size // 2 for row in range(len(problems))]
-        stop = [row for row, now in enumerate(terminates) if now]
-        go_on = [row for row, now in enumerate(terminates) if not now]
-        ended = self._force([starts[row] for row in stop], [seeds[row] for row in stop], sampling)
-        went_on = self._rollout([starts[row] for row in go_on], [seeds[row] for row in go_on], sampling)
-        rows = dict(zip(stop, ended, strict=True)) | dict(zip(go_on, went_on, strict=True))
-        return [rows[row] for row in range(len(problems))]
-
-    def _best_of_n(
-        self, problems: Sequence[Problem], seeds: Sequence[int], sampling: Sampling, n: int
-    ) -> list[Trajectory]:
-        """Every answer of every trajectory as a trajectory that ends there; from the second answer on it is the best
-        of `n`: the trajectory's own and n − 1 others from the same prefix."""
-        own = self._grade(self._rollout(problems, seeds, sampling))
-        answered: list[Trajectory] = []
-        # (row, where its previous answer stood, its own next answer), by the number of the answer
-        later: dict[int, list[tuple[int, Trajectory, Trajectory]]] = defaultdict(list)
-        for row, trajectory in enumerate(own):
-            ends = [j + 1 for j, turn in enumerate(trajectory.turns) if turn.right is not None]
-            for k, end in enumerate(ends):
-                before = 0 if k == 0 else ends[k - 1]
-                claimed = trajectory.turns[end - 1].parsed
-                answer = claimed.answer if claimed is not None else None
-                ending = replace(trajectory.branch(end), given=before, answer=answer)
-                if k == 0:
-                    answered.append(ending)
-                else:
-                    later[k].append((row, trajectory.branch(before), ending))
-        for k, cases in sorted(later.items()):
-            protocol = self.protocol.with_answers(k + 1)
-            starts = [start for _, start, _ in cases for _ in range(n - 1)]
-            others_seeds = [(seeds[row] + 2**32 * (1 + i)) for row, _, _ in cases for i in range(n - 1)]
-            others = self._grade(self._rollout(starts, others_seeds, sampling, protocol))
-            for case, (_, _, ending) in enumerate(cases):
-                candidates = [ending, *others[case * (n - 1) : (case + 1) * (n - 1)]]
-                answered.append(max(candidates, key=lambda t: bool(t.turns[-1].right)))
-        order = {problem.id: place for place, problem in reversed(list(enumerate(problems)))}
-        return sorted(answered, key=lambda t: order[t.problem.id])
-
-    def _rationalized(self, problems: Sequence[Problem], seeds: Sequence[int], sampling: Sampling) -> list[Trajectory]:
-        """Independent trajectories; those of problems that no member solved are drawn again with the gold answer as a
-        hint in the prompt, which is then taken out."""
-        own = self._grade(self._rollout(problems, seeds, sampling))
-        solved = {t.problem.id for t in own if t.outcome == 1.0}
-        hopeless = [row for row, problem in enumerate(problems) if problem.id not in solved and own[row].turns]
-        hinted = [self.dialogue.hinted(own[row]) for row in hopeless]
-        again = self._rollout(hinted, [~seeds[row] % 2**32 for row in hopeless], sampling)
-        for row, trajectory in zip(hopeless, again, strict=True):
-            own[row] = replace(trajectory, prompt_ids=own[row].prompt_ids)
-        return own
-
-    def _rollout(
-        self,
-        starts: Sequence[Problem] | Sequence[Trajectory],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        protocol: EpisodeProtocol | None = None,
-    ) -> list[Trajectory]:
-        protocol, reserve = protocol or self.protocol, self.prover.reserve if self.prover else None
+        c = self.collector
+        protocol = c.protocol if answers is None else c.protocol.with_answers(answers)
+        reserve = c.prover.reserve if c.prover else None
         with self._timed("rollout"):
-            trajectories = rollout(
-                starts, seeds, protocol, self.dialogue, self.engine, sampling, self.window, reserve=reserve
-            )
-        return self._counted(trajectories)
+            drawn = rollout(starts, seeds, protocol, c.dialogue, c.engine, self.sampling, c.window, reserve=reserve)
+        return self._counted(drawn)
 
-    def _force(self, starts: Sequence[Trajectory], seeds: Sequence[int], sampling: Sampling) -> list[Trajectory]:
+    def force(self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int]) -> list[Trajectory]:
+        c = self.collector
         with self._timed("rollout"):
-            trajectories = force_answers(starts, seeds, self.dialogue, self.engine, sampling, self.max_answer_tokens)
-        return self._counted(trajectories)
+            drawn = force_answers(starts, seeds, c.dialogue, c.engine, self.sampling, c.max_answer_tokens)
+        return self._counted(drawn)
+
+    def grade(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        with self._timed("grade"):
+            return grade(trajectories, self.collector.grader)
+
+    def hinted(self, trajectory: Trajectory) -> Trajectory:
+        return self.collector.dialogue.hinted(trajectory)
+
+    def scored(self, trajectories: list[Trajectory]) -> list[Scored]:
+        """The trajectories graded, with the meta-prover's values if there is one."""
+        trajectories, prover = self.grade(trajectories), self.collector.prover
+        self.collector.canaries.see(trajectories)
+        values: list[FloatArray | None] = [None] * len(trajectories)
+        if prover is not None:
+            with self._timed("prover"):
+                spent = prover.tokens
+                values = list(prover.values(trajectories))
+                self.ledger += TokenLedger(prover=prover.tokens - spent)
+        return [Scored(trajectory, v) for trajectory, v in zip(trajectories, values, strict=True)]
 
     def _counted(self, trajectories: list[Trajectory]) -> list[Trajectory]:
         for t in trajectories:
             new = t.turns[t.given :]
-            self.ledger.sampled += sum(len(turn.completion.token_ids) for turn in new)
-            self.ledger.env += sum(len(turn.instruction_ids) for turn in new) + (0 if t.given else len(t.prompt_ids))
+            sampled = sum(len(turn.completion.token_ids) for turn in new)
+            env = sum(len(turn.instruction_ids) for turn in new) + (0 if t.given else len(t.prompt_ids))
+            self.ledger += TokenLedger(sampled, env)
         return trajectories
-
-    def _grade(self, trajectories: list[Trajectory]) -> list[Trajectory]:
-        with self._timed("grade"):
-            return grade(trajectories, self.grader)
-
-    def _scored(self, trajectories: list[Trajectory]) -> list[Scored]:
-        trajectories = self._grade(trajectories)
-        self.canaries.see(trajectories)
-        values: list[FloatArray | None] = [None] * len(trajectories)
-        if self.prover is not None:
-            with self._timed("prover"):
-                spent = self.prover.tokens
-                values = list(self.prover.values(trajectories))
-                self.ledger.prover += self.prover.tokens - spent
-        return [Scored(trajectory, v) for trajectory, v in zip(trajectories, values, strict=True)]
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:

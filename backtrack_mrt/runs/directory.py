@@ -23,7 +23,6 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,25 +55,6 @@ OWN = (
     "figures",
     "tensorboard",
 )
-
-
-@dataclass
-class TokenLedger:
-    """All tokens of a run: sampled by the policy, inserted by the environment, spent by the meta-prover."""
-
-    sampled: int = 0
-    env: int = 0
-    prover: int = 0
-
-    def add(self, other: TokenLedger) -> None:
-        """Take over the tokens of another ledger."""
-        self.sampled += other.sampled
-        self.env += other.env
-        self.prover += other.prover
-
-    def as_json(self) -> dict[str, int]:
-        """Plain data for summary.json, with the total."""
-        return asdict(self) | {"total": self.sampled + self.env + self.prover}
 
 
 class Follower(Protocol):

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.checking import first_wrong_step
-from backtrack_mrt.evaluation.evaluate import Summary, measure
+from backtrack_mrt.evaluation.evaluate import measure
+from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.rollouts.assembly import Assembly
 from backtrack_mrt.runs import processes
-from backtrack_mrt.runs.directory import RunDir, TokenLedger
-from backtrack_mrt.types import Problem
+from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.types import Problem, TokenLedger
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,7 @@ class HeldOut:
     @property
     def ledger(self) -> TokenLedger:
         """The tokens of all evaluations so far, also before a resume."""
-        total = TokenLedger()
-        for line in self.run.evaluations():
-            total.add(TokenLedger(**line["ledger"]))
-        return total
+        return sum((TokenLedger(**line["ledger"]) for line in self.run.evaluations()), TokenLedger())
 
     def evaluate(self, name: str, step: int) -> Summary:
         """All that the config asks for, after so many updates."""
@@ -54,10 +52,8 @@ class HeldOut:
         """The trajectories and the results are kept in the run directory; a resumed run reads the trajectories that are
         there."""
         collector = self.parts.collector(config.protocol, with_values=True)
-        summary = measure(config, collector, self.problems, first_wrong_step, name, self.run.trajectories)
-        spent = TokenLedger()
-        for ledger in processes.gathered([collector.ledger]):
-            spent.add(ledger)
+        summary, ledger = measure(config, collector, self.problems, first_wrong_step, name, self.run.trajectories)
+        spent = sum(processes.gathered([ledger]), TokenLedger())
         if processes.is_main():
             self.run.log_evaluation(step, name, asdict(summary) | {"ledger": asdict(spent)})
         return summary

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
 import trl.trainer.utils as trl_utils
 from datasets import Dataset
@@ -27,27 +26,17 @@ from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
 from backtrack_mrt.rollouts.collector import Collector, groups_of
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
-from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.processes import gathered
 from backtrack_mrt.training.mismatch import sampled_logprobs, truncated_importance
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.settings import BetweenSteps, OnStep, shared_settings
-from backtrack_mrt.types import FloatArray, Problem, Sampling, Scored, Trajectory
+from backtrack_mrt.types import Problem, Scored, TokenLedger
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; the version is pinned
 # TRL's LM head scores the completions' positions alone where it has Triton, elsewhere the prompts' and the padding as
 # well, for devices that compile one kernel per shape. A CPU does not: there it is a third of a SmolLM2 update.
 trl_utils._use_triton = lambda device: device.type in ("cpu", "cuda")
-
-
-def spread(weights: Sequence[FloatArray], trajectories: Sequence[Trajectory], width: int) -> torch.Tensor:
-    """Turn weights on the turn's own sampled tokens, 0 on the environment's, shape (B, width)."""
-    tokens_BT = torch.zeros(len(trajectories), width)
-    for row, (turn_weights, trajectory) in enumerate(zip(weights, trajectories, strict=True)):
-        index = np.array(trajectory.turn_index(), dtype=np.int64)
-        padded = np.append(turn_weights, 0.0)  # index −1, the environment's tokens, picks the 0
-        tokens_BT[row, : len(index)] = torch.from_numpy(padded[index]).float()
-    return tokens_BT
 
 
 def by_length(batches: list[dict[str, Any]], per_update: int) -> list[dict[str, Any]]:
@@ -147,10 +136,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
     @property
     def ledger(self) -> TokenLedger:
         """The tokens of the whole run so far, by all processes, also before it was resumed."""
-        total = TokenLedger()
-        for ledger in self.ledgers:
-            total.add(ledger)
-        return total
+        return sum(self.ledgers, TokenLedger())
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """TRL's over the steps; with a budget of sampled tokens, the same shape over the share that is used up."""
@@ -173,8 +159,10 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
         self._asked = [self.problems[row["row"]] for row in inputs]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         completion_ids = output["completion_ids"]
-        trajectories = [scored.trajectory for scored in self._scored]
-        weights_BT = spread(self._weigh(), trajectories, width=completion_ids.size(1))
+        weights_BT = torch.zeros(completion_ids.shape)
+        for row, scored in zip(weights_BT, self._weigh(), strict=True):
+            weights = scored.token_weights()
+            row[: len(weights)] = torch.from_numpy(weights).float()
         output["advantages"] = weights_BT.to(completion_ids.device)
         for name, value in rollout_metrics(self._everyone).items():
             self._metrics["train"][name].append(value)
@@ -221,22 +209,17 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
 
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
-        collector, step = self.collector, self.state.global_step + 1
+        step, temperature = self.state.global_step + 1, self.run_config.training.temperature
         rank, rows = self.accelerator.process_index, len(self._asked)
         seeds = trajectory_seeds(self.run_config.seed, step, rows, first_row=rank * rows)
-        sampling = Sampling(self.run_config.training.temperature, stop_ids=collector.dialogue.chat.stop_ids)
-        spent, collector.ledger = dict(collector.seconds), TokenLedger()
-        collector.protocol = self.run_config.protocol_at(self.done)
-        collector.engine.sync(step)
-        self._scored = collector.collect(self._asked, seeds, sampling)
+        collector = self.collector.under(self.run_config.protocol_at(self.done))
+        collected = collector.collect(self._asked, seeds, temperature, version=step)
+        self._scored = collected.scored
         self._everyone = gathered(self._scored)
-        collector.engine.release()
-        self.ledgers.append(TokenLedger())
-        for ledger in gathered([collector.ledger]):
-            self.ledgers[-1].add(ledger)
+        self.ledgers.append(sum(gathered([collected.ledger]), TokenLedger()))
         for kind, tokens in asdict(self.ledgers[-1]).items():
             self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
-        self.seconds.update({part: total - spent[part] for part, total in collector.seconds.items()})
+        self.seconds.update(collected.seconds)
         trajectories = [scored.trajectory for scored in self._scored]
         filler = [self.processing_class.eos_token_id]  # TRL needs at least one token per row; masked
         return {
@@ -247,18 +230,17 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
             "outcome": [t.outcome for t in trajectories],
         }
 
-    def _weigh(self) -> list[FloatArray]:
-        """Turn weights of this process's rows. A group may span processes, so they are made of everyone's rows; the
+    def _weigh(self) -> list[Scored]:
+        """This process's rows, weighed. A group may span processes, so the weights are made of everyone's rows; the
         first of these are saved with theirs."""
         groups = groups_of(self._everyone, self.num_generations)
         weights = [row for group in groups for row in self.algorithm.weigh(group)]
+        weighed = [replace(scored, weights=row) for scored, row in zip(self._everyone, weights, strict=True)]
         saved = self.run_config.training.saved_rollouts
         if self.accelerator.is_main_process and saved:
-            rows = zip(self._everyone[:saved], weights, strict=False)
-            weighed = [replace(scored, weights=row) for scored, row in rows]
-            self.run.save_trajectories(self.state.global_step + 1, weighed)
+            self.run.save_trajectories(self.state.global_step + 1, weighed[:saved])
         first = self.accelerator.process_index * len(self._scored)
-        return weights[first : first + len(self._scored)]
+        return weighed[first : first + len(self._scored)]
 
 
 def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: Any) -> list[float]:

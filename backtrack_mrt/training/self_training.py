@@ -9,7 +9,6 @@ import collections
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
@@ -21,21 +20,21 @@ from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.errors import RunError, UserError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
 from backtrack_mrt.rollouts.assembly import Assembly
-from backtrack_mrt.rollouts.collector import Collector, groups_by_problem
+from backtrack_mrt.rollouts.collector import groups_by_problem
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs import durable
 from backtrack_mrt.runs.checkpoints import Checkpoints
-from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.interrupts import safe_point
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.training.safety import resumed
 from backtrack_mrt.training.settings import BetweenSteps
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, Row, weighted_row
-from backtrack_mrt.types import Problem, Sampling, Scored
+from backtrack_mrt.types import Problem, Scored, TokenLedger
 
 
-@dataclass
+@dataclass(frozen=True)
 class Done:
     """What lies behind the iteration under way. It is saved with every checkpoint."""
 
@@ -56,17 +55,15 @@ def self_train(
     """All iterations of the config's algorithm on the endless `problems`. Returns the tokens spent. A resumed run goes
     on inside an iteration, with the next batch to collect or the next update. Raises UserError if an iteration keeps no
     trajectory."""
-    config, collector = parts.config, parts.training_collector()
-    algorithm = config.algorithm
+    config, algorithm = parts.config, parts.config.algorithm
     assert isinstance(algorithm, SelfTraining)
     base = trainable_state(parts.model)
     checkpoint = resumed(run, Checkpoints(run.checkpoints, config.training.keep_checkpoints), resume)
     done = Done.of(checkpoint.record["done"]) if checkpoint else Done()
-    collector.ledger = copy(done.tokens)
     collections.deque(islice(problems, done.problems), maxlen=0)  # those are used up
     for iteration in range(done.iterations + 1, algorithm.iterations + 1):
-        scored, asked = collect_share(parts, collector, problems, done, run.collected, complete=checkpoint is not None)
-        scored = weighed(scored, algorithm)
+        share = collect_share(parts, problems, done, run.collected, complete=checkpoint is not None)
+        scored = weighed(share.scored, algorithm)
         rows = rows_to_fit(scored)
         if checkpoint is None:
             run.save_trajectories(done.updates + 1, scored[: config.training.saved_rollouts])
@@ -93,77 +90,80 @@ def self_train(
             )
             trainer.fit(checkpoint)
         checkpoint = None
-        tokens = copy(collector.ledger)
-        done = Done(iteration, done.updates + trainer.state.global_step, done.problems + asked, tokens)
-    return collector.ledger
+        done = Done(iteration, done.updates + trainer.state.global_step, done.problems + share.problems, share.tokens)
+    return done.tokens
 
 
-def collect_share(
-    parts: Assembly, collector: Collector, problems: Iterator[Problem], done: Done, folder: Path, complete: bool
-) -> tuple[list[Scored], int]:
-    """The trajectories of the next iteration and the number of its problems: until its share of the run's sampled
-    tokens is used up; without such a budget, its share of the trajectories of as many steps of reinforcement learning.
+@dataclass
+class Share:
+    """What an iteration collected so far: trajectories and the number of their problems; `tokens` are the run's."""
+
+    tokens: TokenLedger
+    scored: list[Scored] = field(default_factory=list)
+    problems: int = 0
+
+
+def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, folder: Path, complete: bool) -> Share:
+    """The next iteration's share: until its part of the run's sampled tokens is used up; without such a budget, as many
+    trajectories as that part of the steps of reinforcement learning has.
 
     Every batch is kept in `folder`, and those that are there already are read. complete: all of them must be, since the
     weights that collected them are gone. Raises RunError if they are not.
     """
-    training, algorithm = parts.config.training, parts.config.algorithm
+    config, training, algorithm = parts.config, parts.config.training, parts.config.algorithm
     assert isinstance(algorithm, SelfTraining)
-    iteration = done.iterations + 1
-    sampling = Sampling(training.temperature, stop_ids=parts.dialogue.chat.stop_ids)
-    share = iteration / algorithm.iterations
-    before = collector.ledger.sampled
-    if training.sampled_tokens is None:
+    iteration, budget, before = done.iterations + 1, training.sampled_tokens, done.tokens.sampled
+    if budget is None:
         total = math.ceil(training.steps / algorithm.iterations) * training.problems_per_step
     else:
-        total = max(round(share * training.sampled_tokens) - before, 1)
-    collector.protocol = parts.config.protocol_at((iteration - 1) / max(algorithm.iterations - 1, 1))
-    collector.engine.sync(iteration)
-    scored: list[Scored] = []
-    asked = 0
-    with progress(total, f"collect {parts.config.algo_label}, iteration {iteration}") as bar:
+        total = max(round(iteration / algorithm.iterations * budget) - before, 1)
+    protocol = config.protocol_at((iteration - 1) / max(algorithm.iterations - 1, 1))
+    collector, share = parts.training_collector().under(protocol), Share(done.tokens)
+    with (
+        collector.synced(iteration) as synced,
+        progress(total, f"collect {config.algo_label}, iteration {iteration}") as bar,
+    ):
         for number in count():
-            spent = collector.ledger.sampled - before
+            spent = share.tokens.sampled - before
             # What a problem costs is known once some were solved; then the last batch ends at the budget.
-            cost = 1.0 if training.sampled_tokens is None else spent / asked if asked else total / 8
-            used = asked if training.sampled_tokens is None else spent
+            cost = 1.0 if budget is None else spent / share.problems if share.problems else total / 8
+            used = share.problems if budget is None else spent
             batch = min(round((total - used) / cost), training.problems_per_step)
             if batch < 1:
                 break
             rows = [problem for problem in islice(problems, batch) for _ in range(training.group_size)]
             path = folder / f"iteration_{iteration:03d}" / f"batch_{number:06d}"
             if durable.damage(path) is None:
-                found = _read_batch(path, collector)
+                found, share.tokens = _read_batch(path)
             elif complete:
                 reason = f"{path}: {durable.damage(path)}, and its iteration was fitted already"
                 raise RunError(reason, "Start anew with --overwrite.")
             else:
                 safe_point()
-                seeds = trajectory_seeds(parts.config.seed, (iteration << 24) + asked, len(rows))
-                found = collector.collect(rows, seeds, sampling)
-                _keep_batch(path, found, collector)
-            scored += found
-            asked += batch
-            done_now = batch if training.sampled_tokens is None else collector.ledger.sampled - before - spent
-            bar.update(done_now, rollout_metrics(found))
-    collector.engine.release()
-    return scored, asked
+                seeds = trajectory_seeds(config.seed, (iteration << 24) + share.problems, len(rows))
+                collected = synced.collect(rows, seeds, training.temperature)
+                found, share.tokens = collected.scored, share.tokens + collected.ledger
+                _keep_batch(path, found, share.tokens)
+            share.scored += found
+            share.problems += batch
+            bar.update(batch if budget is None else share.tokens.sampled - before - spent, rollout_metrics(found))
+    return share
 
 
-def _keep_batch(path: Path, scored: Sequence[Scored], collector: Collector) -> None:
+def _keep_batch(path: Path, scored: Sequence[Scored], tokens: TokenLedger) -> None:
     """A batch's trajectories, with the tokens that the run has spent up to its end."""
 
     def write(folder: Path) -> None:
         write_trajectories(folder / "trajectories.jsonl", scored)
-        (folder / "tokens.json").write_text(json.dumps(asdict(collector.ledger)), encoding="utf-8")
+        (folder / "tokens.json").write_text(json.dumps(asdict(tokens)), encoding="utf-8")
 
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_directory(path, write)
 
 
-def _read_batch(path: Path, collector: Collector) -> list[Scored]:
-    collector.ledger = TokenLedger(**json.loads((path / "tokens.json").read_text(encoding="utf-8")))
-    return read_trajectories(path / "trajectories.jsonl")
+def _read_batch(path: Path) -> tuple[list[Scored], TokenLedger]:
+    tokens = TokenLedger(**json.loads((path / "tokens.json").read_text(encoding="utf-8")))
+    return read_trajectories(path / "trajectories.jsonl"), tokens
 
 
 def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Scored]:
@@ -177,10 +177,10 @@ def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Scored]:
 
 def rows_to_fit(scored: Sequence[Scored]) -> list[Row]:
     """The trajectories that have weight, as rows to fit; weights divided by their mean over the rows' turns."""
-    chosen = [(s.trajectory, s.weights) for s in scored if s.weights is not None and s.weights.any()]
+    chosen = [(s, s.weights) for s in scored if s.weights is not None and s.weights.any()]
     heaviest = [weights.max() for _, weights in chosen]
     mean = sum(heaviest) / max(len(heaviest), 1)
-    return [weighted_row(trajectory, weights / mean) for trajectory, weights in chosen]
+    return [weighted_row(replace(s, weights=weights / mean)) for s, weights in chosen]
 
 
 def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:

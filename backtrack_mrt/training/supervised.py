@@ -15,7 +15,7 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.settings import BetweenSteps, OnStep, shared_settings
-from backtrack_mrt.types import FloatArray, Trajectory
+from backtrack_mrt.types import Scored
 
 IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
 
@@ -27,11 +27,11 @@ class Row(TypedDict):
     weights: list[float]
 
 
-def weighted_row(trajectory: Trajectory, turn_weights: FloatArray, learn: Sequence[bool] | None = None) -> Row:
-    """Turn weights on the tokens that each turn sampled. learn: which tokens after the prompt may carry loss (all)."""
-    padded = np.append(turn_weights, 0.0)  # index −1, a token that was not sampled, picks the 0
-    sampled = padded[trajectory.turn_index()]
-    weights = sampled if learn is None else sampled * np.array(learn)
+def weighted_row(scored: Scored, learn: Sequence[bool] | None = None) -> Row:
+    """A trajectory whose turns have weights. learn: which tokens after the prompt may carry loss (all)."""
+    trajectory, weights = scored.trajectory, scored.token_weights()
+    if learn is not None:
+        weights = weights * np.array(learn)
     return Row(input_ids=list(trajectory.token_ids), weights=[0.0] * len(trajectory.prompt_ids) + weights.tolist())
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 
-from backtrack_mrt.algos.base import Independent, SelfTraining
+from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.config import Config, RunRequest
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.loading import load_problem_sets
@@ -22,7 +22,7 @@ from backtrack_mrt.reports.model_card import write_cards
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.replay import load_demonstrations, tokenise
 from backtrack_mrt.runs import interrupts, processes
-from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.lock import locked
 from backtrack_mrt.runs.progress import progress
@@ -33,7 +33,7 @@ from backtrack_mrt.training.safety import resumed
 from backtrack_mrt.training.self_training import self_train
 from backtrack_mrt.training.settings import BUDGET_STEPS, BetweenSteps
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
-from backtrack_mrt.types import Group, Problem, Scored
+from backtrack_mrt.types import Group, Problem, Scored, TokenLedger
 
 
 @dataclass
@@ -107,7 +107,7 @@ def _check_processes(config: Config) -> None:
     if sharding := processes.sharding():
         reason = f"it samples from the model that is trained, which {sharding} cuts up over the processes"
         raise UserError("engine.type", config.engine.type, reason, "Launch with configs/accelerate/ddp.yaml.")
-    alone = isinstance(config.algorithm, SelfTraining) or config.algorithm.collection != Independent()
+    alone = isinstance(config.algorithm, SelfTraining) or not config.algorithm.collection.spans
     if several > 1 and alone:
         reason = f"it runs in one process, not in {several}"
         raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl with credit: turn.")
@@ -162,8 +162,9 @@ def fit_demonstrations(
     rows = []
     for demonstration in load_demonstrations(config.data.traces, training_order(problems, config), config.seed):
         tokenised = tokenise(demonstration, protocol, parts.dialogue)
-        (weights,) = config.algorithm.turn_weights(Group(demonstration.problem, (Scored(tokenised.trajectory),)))
-        rows.append(weighted_row(tokenised.trajectory, weights, tokenised.learn))
+        scored = Scored(tokenised.trajectory)
+        (weights,) = config.algorithm.turn_weights(Group(demonstration.problem, (scored,)))
+        rows.append(weighted_row(replace(scored, weights=weights), tokenised.learn))
     with progress(config.training.steps, f"train {config.algo_label}") as bar:
         trainer = CrossEntropyTrainer(
             model=parts.model,

@@ -28,7 +28,7 @@ from backtrack_mrt.rollouts.collector import Collector, groups_by_problem
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.replay import accepted
 from backtrack_mrt.rollouts.rollout import grade, rollout, token_starts
-from backtrack_mrt.types import Finish, FloatArray, Group, Parsed, Problem, Sampling, Scored, Trajectory, Turn
+from backtrack_mrt.types import Finish, FloatArray, Group, Parsed, Problem, Scored, Trajectory, Turn
 
 Wanted = Callable[[int, Turn], bool]  # whether the turn drawn for this start is as it should be
 
@@ -41,7 +41,7 @@ class WarmStart:
 
     collector: Collector
     prover: MetaProver
-    sampling: Sampling
+    temperature: float
     attempts: int
     branches: int
     seed: int
@@ -150,7 +150,7 @@ class WarmStart:
                 collector.protocol,
                 collector.dialogue,
                 collector.engine,
-                self.sampling,
+                collector.sampling(self.temperature),
                 most_turns=1,
                 reserve=self.prover.reserve,
             )

@@ -28,7 +28,7 @@ from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.training.train import training_order
 from backtrack_mrt.training.warm_start import WarmStart
-from backtrack_mrt.types import Group, Problem, Sampling
+from backtrack_mrt.types import Group, Problem
 
 Start = tuple[Problem, list[Attempt]]  # a problem and other models' attempts at it, none to draw own ones
 
@@ -119,8 +119,8 @@ def _draw(config: Config, branches: int, starts: Sequence[Start], kept: Path, yi
 def _warm_start(parts: Assembly, branches: int) -> WarmStart:
     config = parts.config
     collector = parts.collector(config.protocol, with_values=False)
-    sampling = Sampling(config.training.temperature, stop_ids=parts.dialogue.chat.stop_ids)
-    return WarmStart(collector, parts.prover(), sampling, config.training.group_size, branches, config.seed)
+    training = config.training
+    return WarmStart(collector, parts.prover(), training.temperature, training.group_size, branches, config.seed)
 
 
 def _tally(group: Group) -> dict[str, int]:

@@ -11,6 +11,8 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.cli.request import load_config
@@ -29,23 +31,20 @@ def main() -> None:
 
         from backtrack_mrt.data.loading import load_problem_sets
         from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
-        from backtrack_mrt.rollouts.collector import Collector
+        from backtrack_mrt.rollouts.collector import Collected, Collector
         from backtrack_mrt.rollouts.rollout import trajectory_seeds
         from backtrack_mrt.training.train import training_order
-        from backtrack_mrt.types import Scored
+
+        calls = count()
 
         class Alternating(Collector):
             """The same rollouts twice, once with values."""
 
-            calls = 0
-
-            def collect(self, problems: Sequence[Problem], seeds: Sequence[int], *others: Any) -> list[Scored]:
-                pair, second = divmod(self.calls, 2)
-                self.calls += 1
-                prover, self.prover = self.prover, self.prover if (pair + second) % 2 == 0 else None
-                scored = super().collect(problems, trajectory_seeds(0, pair, len(seeds)), *others)
-                self.prover = prover
-                return scored
+            def collect(self, problems: Sequence[Problem], seeds: Sequence[int], *a: Any, **k: Any) -> Collected:
+                pair, second = divmod(next(calls), 2)
+                plain = Collector(**vars(self))
+                collector = plain if (pair + second) % 2 == 0 else replace(plain, prover=None)
+                return collector.collect(problems, trajectory_seeds(0, pair, len(seeds)), *a, **k)
 
         parts = assemble(config)
         batch = config.training.problems_per_step

@@ -25,7 +25,7 @@ from backtrack_mrt.evaluation.metrics.estimates import Estimate, bootstrap
 from backtrack_mrt.evaluation.metrics.turns import backtracks, outcomes_by_answer, tokens_by_answer
 from backtrack_mrt.protocol import standing_steps
 from backtrack_mrt.rollouts.assembly import assemble
-from backtrack_mrt.types import Phase, Problem, Sampling, Scored, StopReason, Trajectory, Turn, TurnSpec
+from backtrack_mrt.types import Phase, Problem, Scored, StopReason, Trajectory, Turn, TurnSpec
 
 LIMITS = (0, 1, 2, 3, 6)  # revisions allowed
 TRAINED = 3
@@ -113,10 +113,9 @@ def main() -> None:
     args = parser.parse_args()
     parts = assemble(load_config(["--model.name_or_path", args.model]).config)
     problems = generate(args.split, args.n, args.seed)
-    sampling = Sampling(args.temperature, stop_ids=parts.dialogue.chat.stop_ids)
     start = time.perf_counter()
     protocol = parts.config.protocol.prolonged(LIMITS[-1] / TRAINED)
-    scored = evaluate(problems, parts.collector(protocol, True), sampling, 1, args.seed)
+    scored = evaluate(problems, parts.collector(protocol, True), args.temperature, 1, args.seed).scored
     trajectories = [s.trajectory for s in scored]
     print(f"{args.split}, n = {args.n}, temperature {args.temperature:g}, {time.perf_counter() - start:.0f} s\n")
 
@@ -150,7 +149,8 @@ def main() -> None:
 
     checked = CheckedAttempt(**parts.config.protocol.model_dump())
     several = problems[: args.restart_problems]
-    attempted = evaluate(several, parts.collector(checked, False), sampling, ATTEMPTS, args.seed + 1)
+    collector = parts.collector(checked, False)
+    attempted = evaluate(several, collector, args.temperature, ATTEMPTS, args.seed + 1).scored
     curve = restarts(attempted, ATTEMPTS)
     print("\nbacktracking against independent attempts at equal sampled tokens: restarts until a check accepts, votes")
     for limit in (TRAINED, LIMITS[-1]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,8 +63,7 @@ def warm_start(values: Sequence[float], *replies: str, attempts: int = 2, branch
     dialogue = byte_dialogue()
     engine = ScriptedEngine([(*dialogue.chat.encode(text), dialogue.chat.eos_id) for text in replies])
     collector = Collector(Backtrack(), dialogue, engine, Grader(), None, max_rows=2)
-    sampling = Sampling(stop_ids=dialogue.chat.stop_ids)
-    return WarmStart(collector, Told(dialogue, values), sampling, attempts, branches, seed=0)
+    return WarmStart(collector, Told(dialogue, values), 1.0, attempts, branches, seed=0)
 
 
 def found(warm: WarmStart) -> Pieces:
@@ -136,7 +136,7 @@ def test_what_a_problem_yields_does_not_depend_on_the_others() -> None:
     other, seeds = Problem("q", "2 + 2", "4"), []
     for problems in ([PROBLEM, other], [other]):
         warm, engine = warm_start([]), Recording()
-        warm.collector.engine = engine
+        warm = replace(warm, collector=replace(warm.collector, engine=engine))
         warm.draw(problems)
         seeds.append(engine.seeds)
     assert seeds[0][2:] == seeds[1]
@@ -145,7 +145,8 @@ def test_what_a_problem_yields_does_not_depend_on_the_others() -> None:
 
 def test_what_does_not_fit_into_the_budget_is_left_out() -> None:
     warm = warm_start([0.1, 0.6], LATE, LATE, "Error in step 2")
-    warm.collector.protocol = Backtrack(token_budget=len(LATE) + 20)  # bytes: room for the attempt and its check
+    short = Backtrack(token_budget=len(LATE) + 20)  # bytes: room for the attempt and its check
+    warm = replace(warm, collector=warm.collector.under(short))
     assert found(warm) == Pieces()
 
 

@@ -13,7 +13,7 @@ from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.replay import Demonstration
-from backtrack_mrt.types import Problem, Sampling
+from backtrack_mrt.types import Problem
 
 DIALOGUE = Dialogue(ByteChat(), load_prompts("backtrack", "instruct"))
 TWO_STEPS = "## Step 1: 1 + 1 = 2\n## Step 2: 2 + 1 = {0}\n\\boxed{{{0}}}"
@@ -31,7 +31,7 @@ def policy(*replies: str) -> Collector:
 
 
 def shares(collector: Collector, cases: list) -> dict[str, tuple[float, int]]:  # type: ignore[type-arg]
-    found = judge(cases, collector, Sampling(stop_ids=DIALOGUE.chat.stop_ids), seed=0)
+    found = judge(cases, collector, 1.0, seed=0)
     return {name: (estimate.mean, estimate.n) for name, estimate in found.items()}
 
 

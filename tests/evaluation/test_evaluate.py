@@ -14,7 +14,7 @@ from backtrack_mrt.data.signs import generate
 from backtrack_mrt.evaluation.evaluate import measure
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.rollouts.assembly import assemble
-from backtrack_mrt.runs.directory import TokenLedger
+from backtrack_mrt.types import TokenLedger
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,7 @@ def measured(kept: Path) -> tuple[Summary, TokenLedger]:
     ]
     config = load_config(flags).config
     collector = assemble(config).collector(config.protocol, with_values=True)
-    summary = measure(config, collector, generate("validation", 5, seed=3), first_wrong_step, "tiny", kept)
-    return summary, collector.ledger
+    return measure(config, collector, generate("validation", 5, seed=3), first_wrong_step, "tiny", kept)
 
 
 def test_further_rollouts(measured: tuple[Summary, TokenLedger], kept: Path) -> None:

@@ -18,10 +18,10 @@ from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.data.loading import ProblemSets
 from backtrack_mrt.evaluation.result import Result
 from backtrack_mrt.reports.model_card import code, hub_base, hub_datasets, model_card
-from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.training.train import train
-from backtrack_mrt.types import Problem
+from backtrack_mrt.types import Problem, TokenLedger
 
 PROBLEMS = ProblemSets([Problem("a", "q", "1")] * 40, [Problem("b", "r", "2")] * 8, [])
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, dataclass, replace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
-from backtrack_mrt.algos.base import BestOfN, Collection, Rationalized, TerminateOrContinue
+from backtrack_mrt.algos.base import BestOfN, Collection, Play, Rationalized, TerminateOrContinue
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.policy.engine import Engine
+from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
-from backtrack_mrt.rollouts.collector import Collector, groups_by_problem, groups_of
+from backtrack_mrt.rollouts.collector import Collected, groups_by_problem, groups_of
 from backtrack_mrt.rollouts.rollout import force_answers, rollout, trajectory_seeds
-from backtrack_mrt.types import Completion, Phase, Request, Sampling, Scored, StopReason, TurnSpec
+from backtrack_mrt.types import Completion, Phase, Problem, Request, Sampling, Scored, StopReason, Trajectory, TurnSpec
 
 PROBLEMS = generate("validation", 3, seed=5)
 HARD = generate("validation", 8, seed=6, min_blocks=5, max_blocks=6)
@@ -32,10 +34,10 @@ def sampling(parts: Assembly) -> Sampling:
     return Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
 
 
-def collect(parts: Assembly, sampling: Sampling, collection: Collection, group: int) -> tuple[Collector, list[Scored]]:
+def collect(parts: Assembly, collection: Collection, group: int) -> Collected:
     collector = replace(parts.training_collector(), collection=collection, group_size=group, max_rows=2 * group)
     rows = [problem for problem in PROBLEMS for _ in range(group)]
-    return collector, collector.collect(rows, trajectory_seeds(0, 1, len(rows)), sampling)
+    return collector.collect(rows, trajectory_seeds(0, 1, len(rows)), 1.0)
 
 
 def test_a_branch_goes_on_as_the_uninterrupted_trajectory_did(parts: Assembly, sampling: Sampling) -> None:
@@ -52,8 +54,8 @@ def test_a_branch_goes_on_as_the_uninterrupted_trajectory_did(parts: Assembly, s
         assert after.turn_index()[given:] == before.turn_index()[given:]
 
 
-def test_terminate_or_continue_groups_share_a_prefix(parts: Assembly, sampling: Sampling) -> None:
-    _, scored = collect(parts, sampling, TerminateOrContinue(), group=4)
+def test_terminate_or_continue_groups_share_a_prefix(parts: Assembly) -> None:
+    scored = collect(parts, TerminateOrContinue(), group=4).scored
     lengths = set()
     for group in groups_of(scored, 4):
         trajectories = [m.trajectory for m in group.members]
@@ -84,10 +86,10 @@ def test_a_forced_answer_ends_the_prefix_that_the_meta_prover_asks(parts: Assemb
         assert forced.answer == turn.parsed.answer
 
 
-def test_best_of_n_gives_every_answer_as_a_member(parts: Assembly, sampling: Sampling) -> None:
-    collector, scored = collect(parts, sampling, BestOfN(3), group=2)
-    plain, own = collect(parts, sampling, BestOfN(1), group=2)
-    assert collector.ledger.sampled > plain.ledger.sampled
+def test_best_of_n_gives_every_answer_as_a_member(parts: Assembly) -> None:
+    best, plain = (collect(parts, BestOfN(n), group=2) for n in (3, 1))
+    scored, own = best.scored, plain.scored
+    assert best.ledger.sampled > plain.ledger.sampled
     assert len(scored) == len(own), "candidates are alternatives, not members"
     assert [s.trajectory.given for s in scored] == [s.trajectory.given for s in own]
     assert sum(s.trajectory.outcome for s in scored) >= sum(s.trajectory.outcome for s in own)
@@ -100,10 +102,9 @@ def test_best_of_n_gives_every_answer_as_a_member(parts: Assembly, sampling: Sam
     assert [g.problem.id for g in groups_by_problem(scored)] == [p.id for p in PROBLEMS]
 
 
-def test_best_of_n_takes_the_right_candidate(parts: Assembly, sampling: Sampling) -> None:
+def test_best_of_n_takes_the_right_candidate(parts: Assembly) -> None:
     """With many candidates, revisions are right where any of them was."""
-    _, few = collect(parts, sampling, BestOfN(1), group=4)
-    _, many = collect(parts, sampling, BestOfN(16), group=4)
+    few, many = (collect(parts, BestOfN(n), group=4).scored for n in (1, 16))
 
     def revised(scored: list[Scored]) -> list[bool]:
         return [bool(s.trajectory.turns[-1].right) for s in scored if s.trajectory.given]
@@ -112,12 +113,12 @@ def test_best_of_n_takes_the_right_candidate(parts: Assembly, sampling: Sampling
     assert all(after or not before for before, after in zip(revised(few), revised(many), strict=True))
 
 
-def test_rationalized_trajectories_carry_no_hint(parts: Assembly, sampling: Sampling) -> None:
+def test_rationalized_trajectories_carry_no_hint(parts: Assembly) -> None:
     """Problems that nobody solves are asked again with the gold answer in the prompt, which is then taken out."""
-    collector = replace(parts.training_collector(), collection=Rationalized(), group_size=2)
-    engine = collector.engine = Spy(parts.engine)
+    engine: Any = Spy(parts.engine)
+    collector = replace(parts.training_collector(), collection=Rationalized(), group_size=2, engine=engine)
     rows = [problem for problem in HARD for _ in range(2)]
-    scored = collector.collect(rows, trajectory_seeds(0, 1, len(rows)), sampling)
+    scored = collector.collect(rows, trajectory_seeds(0, 1, len(rows)), 1.0).scored
     plain = {problem.id: parts.dialogue.opening(problem, TurnSpec(Phase.ATTEMPT, 64)) for problem in HARD}
     assert all(s.trajectory.prompt_ids == plain[s.trajectory.problem.id] for s in scored)
     prompts = [parts.dialogue.hinted(s.trajectory).prompt_ids for s in scored]
@@ -142,7 +143,46 @@ class Spy:
 
 
 @pytest.mark.parametrize("collection", [TerminateOrContinue(), BestOfN(2)])
-def test_the_ledger_counts_what_the_engine_sampled(parts: Assembly, sampling: Sampling, collection: Collection) -> None:
+def test_the_ledger_counts_what_the_engine_sampled(parts: Assembly, collection: Collection) -> None:
     before = parts.engine.stats.sampled
-    collector, _ = collect(parts, sampling, collection, group=2)
-    assert collector.ledger.sampled == parts.engine.stats.sampled - before
+    collected = collect(parts, collection, group=2)
+    assert collected.ledger.sampled == parts.engine.stats.sampled - before
+
+
+@dataclass(frozen=True)
+class Halves(Collection):
+    """One's own way of collecting: the second half of each trajectory drawn anew."""
+
+    def collect(self, play: Play, problems: Sequence[Problem], seeds: Sequence[int]) -> list[Trajectory]:
+        whole = play.rollout(problems, seeds)
+        return play.rollout([t.branch(len(t.turns) // 2) for t in whole], [seed + 1 for seed in seeds])
+
+
+def test_a_new_way_of_collecting_is_a_new_class(parts: Assembly) -> None:
+    collected = collect(parts, Halves(), group=2)
+    assert [s.trajectory.problem.id for s in collected.scored] == [p.id for p in PROBLEMS for _ in range(2)]
+    assert any(s.trajectory.given for s in collected.scored)
+    own = sum(
+        len(turn.completion.token_ids) for s in collected.scored for turn in s.trajectory.turns[s.trajectory.given :]
+    )
+    assert collected.ledger.sampled > own, "what was thrown away was paid for, too"
+    assert collected.seconds["rollout"] > 0
+
+
+def test_collecting_syncs_the_engine_and_lets_go_of_it(parts: Assembly) -> None:
+    """Around every call, or once around several ones; also where one of them fails."""
+    chat = parts.dialogue.chat
+    engine = ScriptedEngine(lambda prefix: (*chat.encode("no"), chat.eos_id))
+    collector = replace(parts.collector(parts.config.protocol, with_values=False), engine=engine)
+    alone = collector.collect(PROBLEMS, [1, 2, 3], 1.0, version=4)
+    assert (engine.synced, engine.released) == ([4], 1)
+    with collector.synced(5) as synced:
+        together = synced.collect(PROBLEMS, [1, 2, 3], 1.0)
+        assert synced.collect(PROBLEMS, [1, 2, 3], 1.0) == replace(together, seconds=ANY)
+        assert (engine.synced, engine.released) == ([4, 5], 1)
+    assert (alone.scored, alone.ledger) == (together.scored, together.ledger)
+    with pytest.raises(ZeroDivisionError), collector.synced(6):
+        _ = 1 / 0
+    assert (engine.synced, engine.released) == ([4, 5, 6], 3)
+    with pytest.raises(FrozenInstanceError):
+        collector.max_rows = 1  # type: ignore[misc]

@@ -16,7 +16,7 @@ from backtrack_mrt.config import Config, TrainingSection
 from backtrack_mrt.config_files import load
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.records import as_record, from_record, read_trajectories
 from backtrack_mrt.types import (
     Completion,
@@ -25,6 +25,7 @@ from backtrack_mrt.types import (
     Problem,
     Scored,
     StopReason,
+    TokenLedger,
     Trajectory,
     Turn,
     TurnSpec,

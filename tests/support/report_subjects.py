@@ -10,7 +10,7 @@ import numpy as np
 
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.evaluation.metrics.summary import Limits, summarise
-from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.records import write_trajectories
 from backtrack_mrt.types import (
     Completion,
@@ -19,6 +19,7 @@ from backtrack_mrt.types import (
     Problem,
     Scored,
     StopReason,
+    TokenLedger,
     Trajectory,
     Turn,
     TurnSpec,

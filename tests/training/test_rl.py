@@ -18,9 +18,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import Config
-from backtrack_mrt.runs.directory import RunDir, TokenLedger
+from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.rollouts.collector import Collected
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.mismatch import truncated_importance
-from backtrack_mrt.training.rl import PolicyTrainer, by_length, spread
+from backtrack_mrt.training.rl import PolicyTrainer, by_length
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.types import (
     Completion,
@@ -29,9 +31,9 @@ from backtrack_mrt.types import (
     Group,
     Parsed,
     Problem,
-    Sampling,
     Scored,
     StopReason,
+    TokenLedger,
     Trajectory,
     Turn,
     TurnSpec,
@@ -73,20 +75,15 @@ class FixedCollector:
                 values = rng.uniform(size=len(row.turns) + 1)
                 members.append(Scored(row, values))
             self.scored[problem.id] = members
-        self.seconds: dict[str, float] = {}
-        self.ledger = TokenLedger()
         self.engine = self
-        self.dialogue = self
-        self.chat = self
-        self.stop_ids = frozenset({1})
 
-    def sync(self, version: int) -> None: ...
+    def under(self, protocol: EpisodeProtocol) -> FixedCollector:
+        return self
 
-    def release(self) -> None: ...
-
-    def collect(self, problems: Sequence[Problem], seeds: Sequence[int], sampling: Sampling) -> list[Scored]:
+    def collect(self, problems: Sequence[Problem], seeds: Sequence[int], temperature: float, version: int) -> Collected:
         assert [p.id for p in problems] == [p.id for p in self.problems for _ in range(GROUP)]
-        return [scored for problem in self.problems for scored in self.scored[problem.id]]
+        scored = [scored for problem in self.problems for scored in self.scored[problem.id]]
+        return Collected(scored, TokenLedger(), {})
 
 
 class KeepGradient(TrainerCallback):  # type: ignore[misc]
@@ -223,7 +220,7 @@ def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str) -> None:
     trajectories = [s.trajectory for rows in collector.scored.values() for s in rows]
     rng = np.random.default_rng(1)
     turn_weights = [rng.integers(0, 3, len(t.turns)).astype(float) for t in trajectories]
-    rows = [weighted_row(t, w) for t, w in zip(trajectories, turn_weights, strict=True)]
+    rows = [weighted_row(Scored(t, weights=w)) for t, w in zip(trajectories, turn_weights, strict=True)]
     flags = ("--algo", "star", "--training.problems_per_step", "8", "--training.micro_batch_size", micro_batch)
     trainer = CrossEntropyTrainer(rows=rows, epochs=1, **trainer_parts(tmp_path, *flags))
     keep = KeepGradient()
@@ -267,14 +264,15 @@ def test_one_turn_weight_moves_exactly_that_turn(tmp_path: Path, monkeypatch: py
     assert rows[list(turn.completion.token_ids)].min() > rows.median()
 
 
-def test_spread_covers_sampled_tokens_only() -> None:
-    collector = FixedCollector()
-    rows = [s.trajectory for s in collector.scored["p"]]
-    weights = [np.arange(1.0, len(t.turns) + 1) for t in rows]
-    spread_BT = spread(weights, rows, width=40)
-    for row, t in enumerate(rows):
-        expected = [0.0 if j < 0 else j + 1.0 for j in t.turn_index()]
-        np.testing.assert_array_equal(spread_BT[row], expected + [0.0] * (40 - len(expected)))
+def test_token_weights_cover_sampled_tokens_only() -> None:
+    for first in (0, 1):
+        for trajectory in (s.trajectory for s in FixedCollector(first).scored["p"]):
+            scored = Scored(trajectory, weights=np.arange(1.0, len(trajectory.turns) + 1))
+            expected = [0.0 if j < 0 else j + 1.0 for j in trajectory.turn_index()]
+            np.testing.assert_array_equal(scored.token_weights(), expected)
+    assert Scored(Trajectory(Problem("p", "?", "1"), (1,)), weights=np.zeros(0)).token_weights().shape == (0,)
+    with pytest.raises(ValueError, match="no algorithm"):
+        Scored(trajectory).token_weights()
 
 
 def test_bucketing_keeps_every_row_and_cuts_padding_only() -> None:

@@ -15,6 +15,7 @@ from backtrack_mrt.config import RunRequest
 from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
+from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.training.train import train
@@ -62,8 +63,13 @@ def scored(parts: Assembly, problems: list[Problem]) -> list[Scored]:
     a line's end: one that runs into its limit would be a violation."""
     chat = parts.dialogue.chat
     stop_ids = chat.stop_ids | {chat.encode(mark)[0] for mark in (".", ",", "\n", ":", "?")}
-    collector = parts.collector(Permissive(max_revisions=1), with_values=True)
-    return collector.collect(problems, trajectory_seeds(0, 1, len(problems)), Sampling(TEMPERATURE, stop_ids=stop_ids))
+
+    class Curt(Collector):
+        def sampling(self, temperature: float) -> Sampling:
+            return Sampling(temperature, stop_ids=stop_ids)
+
+    collector = Curt(**vars(parts.collector(Permissive(max_revisions=1), with_values=True)))
+    return collector.collect(problems, trajectory_seeds(0, 1, len(problems)), TEMPERATURE).scored
 
 
 def plain_logprobs(parts: Assembly, ids: Sequence[int], temperature: float = 1.0) -> torch.Tensor:

@@ -21,7 +21,7 @@ from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.train import train
-from backtrack_mrt.types import Problem, Sampling, StopReason
+from backtrack_mrt.types import Problem, StopReason
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +83,8 @@ def test_the_wrapper_gives_the_progress_of_the_batched_path(parts: Assembly) -> 
     """Replaying a policy's completions through Gymnasium gives the same progress, turn by turn."""
     config: Config = parts.config
     problems = generate("validation", 6, seed=1)
-    sampling = Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
     collector = parts.collector(config.protocol, with_values=True)
-    parts.engine.sync(0)
-    scored = collector.collect(problems, trajectory_seeds(0, 0, len(problems)), sampling)
+    scored = collector.collect(problems, trajectory_seeds(0, 0, len(problems)), 1.0).scored
     assert max(len(s.trajectory.turns) for s in scored) >= 4
     for s in scored:
         env = ProgressReward(
@@ -107,9 +105,7 @@ def test_the_wrapper_gives_the_progress_of_the_batched_path(parts: Assembly) -> 
 def test_likelihood_values_are_probabilities_of_the_gold_answer(parts: Assembly) -> None:
     """exp Σ log π(gold) by a plain forward over the forced prefix, without cache or tree mask."""
     problems = generate("validation", 4, seed=2)
-    sampling = Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
-    parts.engine.sync(0)
-    scored = parts.collector(parts.config.protocol, with_values=True).collect(problems, [1, 2, 3, 4], sampling)
+    scored = parts.collector(parts.config.protocol, with_values=True).collect(problems, [1, 2, 3, 4], 1.0).scored
     for s in scored:
         gold = parts.dialogue.answer(s.trajectory.problem.answer)
         assert s.values is not None
@@ -133,8 +129,8 @@ def test_a_trajectory_ends_before_the_context_does(
     prover = parts.prover(ProverSection(estimator=estimator, samples=2, max_answer_tokens=4))
     collector = replace(parts.collector(parts.config.protocol, with_values=True), prover=prover)
     long = Problem("long", "x" * 100, "1")
-    sampling = Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
-    *usual, hopeless = collector.collect([*generate("validation", 4, seed=2), long], [1, 2, 3, 4, 5], sampling)
+    problems = [*generate("validation", 4, seed=2), long]
+    *usual, hopeless = collector.collect(problems, [1, 2, 3, 4, 5], 1.0).scored
     for s in usual:
         trajectory, turns = s.trajectory, len(s.trajectory.turns)
         assert trajectory.stop is StopReason.BUDGET

@@ -27,11 +27,11 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.evaluation.calibration import calibrate
     from backtrack_mrt.evaluation.evaluate import evaluate
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
-    from backtrack_mrt.types import Sampling, StopReason
+    from backtrack_mrt.types import StopReason
 
     parts = assemble(config)
-    sampling = Sampling(config.training.temperature, stop_ids=parts.dialogue.chat.stop_ids)
-    scored = evaluate(problems, parts.collector(config.protocol, with_values=False), sampling, 1, config.seed)
+    collector = parts.collector(config.protocol, with_values=False)
+    scored = evaluate(problems, collector, config.training.temperature, 1, config.seed).scored
     prefixes = [
         (parts.dialogue.forced(s.trajectory, j), s.trajectory.problem)
         for s in scored

@@ -40,13 +40,12 @@ def run(args: Namespace) -> None:
 
     from backtrack_mrt.evaluation.error_detection import demonstrated, judge, labelled
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake must not wait for torch
-    from backtrack_mrt.types import Sampling
 
     parts = assemble(config)
     cases = demonstrated(demonstrations, config.protocol, parts.dialogue)
     cases += labelled(attempts, config.protocol, parts.dialogue)
     drawn = random.Random(config.data.seed).sample(cases, min(len(cases), config.data.eval_size or len(cases)))
-    sampling = Sampling(config.evaluation.temperature, stop_ids=parts.dialogue.chat.stop_ids)
-    found = judge(drawn, parts.collector(config.protocol, with_values=False), sampling, config.seed)
+    collector = parts.collector(config.protocol, with_values=False)
+    found = judge(drawn, collector, config.evaluation.temperature, config.seed)
     for name, estimate in found.items():
         print(f"{name:28} {estimate}  (n = {estimate.n})")
