@@ -39,8 +39,8 @@ def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool
 def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summary:
     """Held-out results of a config's model, or of what the run in a directory trained; the trajectories go to the new
     directory `save`. Raises UserError."""
-    from backtrack_mrt.data.checking import first_wrong_step
     from backtrack_mrt.data.loading import load_held_out
+    from backtrack_mrt.data.signs import first_wrong_step
     from backtrack_mrt.policy.files import resolve as find_model
 
     config = what if isinstance(what, Config) else _trained(Path(what))

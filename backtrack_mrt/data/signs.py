@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -32,6 +33,7 @@ BLOCK_SIZES = (3, 4)
 MAX_NUMBER = 9
 
 _BLOCK = re.compile(r"\d+\)((?: \d+)+) = (-?\d+);")
+_TERM = re.compile(r"([+-])([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +142,20 @@ def misses(problem: Problem, answer: str) -> list[int | None]:
 def is_right(problem: Problem, answer: str) -> bool:
     """Whether every block hits its target, computed from the question and not by comparing with the gold answer."""
     return answer.count(",") == problem.answer.count(",") and not any(m is None or m for m in misses(problem, answer))
+
+
+def signed_terms(step: str) -> list[tuple[str, str]]:
+    """Signs and numbers of a SIGNS step, without the total behind the equals sign."""
+    return _TERM.findall(step.partition(":")[2].partition("=")[0])
+
+
+def first_wrong_step(problem: Problem, steps: Sequence[str]) -> int | None:
+    """Number of the first wrong or missing step (1-based), one more than there are steps if all are right, None for
+    problems whose steps cannot be checked. Used by metrics only; the model is never told."""
+    if problem.source != "signs":
+        return None
+    blocks = parse_problem(problem)
+    for number, (block, step) in enumerate(zip(blocks, steps, strict=False), 1):
+        if signed_terms(step) != [(sign, str(n)) for sign, n in zip(block.signs, block.numbers, strict=True)]:
+            return number
+    return min(len(steps), len(blocks)) + 1

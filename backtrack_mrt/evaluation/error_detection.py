@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from backtrack_mrt.data.demonstrations.attempts import Attempt
+from backtrack_mrt.data.demonstrations.files import Demonstration
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, bootstrap
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
-from backtrack_mrt.rollouts.replay import Demonstration, accepted, tokenise
+from backtrack_mrt.rollouts.replay import accepted, tokenise
 from backtrack_mrt.rollouts.rollout import rollout, trajectory_seeds
 from backtrack_mrt.types import Trajectory
 

@@ -1,30 +1,15 @@
-"""Demonstrations for supervised fine-tuning: turns of text with spans that carry loss or not.
-
-File form, one JSON object per line: ``{"problem": {"id", "question", "answer", "source"}, "turns": [{"phase": …,
-"spans": [{"text": …, "learn": true | false}, …]}, …]}``.
-"""
+"""Texts as if a policy had written them: demonstrations and given attempts as trajectories of a protocol."""
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from backtrack_mrt.data.demonstrations.signs import Demonstrator, Span, demonstrate
+from backtrack_mrt.data.demonstrations.files import Demonstration, Span
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import Episode, EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
-
-
-@dataclass(frozen=True, slots=True)
-class Demonstration:
-    """A problem and the replies to the protocol's turns, each in spans."""
-
-    problem: Problem
-    turns: tuple[tuple[Span, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,36 +64,3 @@ def accepted(
         return tokenise(Demonstration(problem, tuple((Span(text),) for text in texts)), protocol, dialogue).trajectory
     except UserError:
         return None
-
-
-def load_demonstrations(paths: Sequence[str], problems: Sequence[Problem], seed: int) -> Iterable[Demonstration]:
-    """Demonstrations of files, or generated ones of `problems` when no file is named. Raises UserError if the problems
-    cannot be demonstrated."""
-    if paths:
-        for path in paths:
-            yield from read_demonstrations(Path(path))
-        return
-    for row, problem in enumerate(problems):
-        if problem.source != "signs":
-            raise UserError(
-                "data.traces", [], f"there are no generated demonstrations of {problem.id}", "Name a JSONL file."
-            )
-        turns = demonstrate(problem, random.Random(f"{seed}/{row}"), Demonstrator(forced=0.0))
-        yield Demonstration(problem, tuple(turn.spans for turn in turns))
-
-
-def read_demonstrations(path: Path) -> Iterable[Demonstration]:
-    """Demonstrations of a JSONL file. Raises UserError naming file and line."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            lines = list(file)  # not splitlines(): a question may hold U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("data.traces", str(path), f"cannot be read: {error}", "Name a JSONL file in UTF-8.") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            turns = tuple(tuple(Span(s["text"], bool(s.get("learn", True))) for s in t["spans"]) for t in row["turns"])
-            yield Demonstration(Problem(**row["problem"]), turns)
-        except (ValueError, TypeError, KeyError) as error:
-            reason = f"not a demonstration ({type(error).__name__}: {error})"
-            raise UserError(f"{path}:{number}", line[:80], reason, "See backtrack_mrt/rollouts/replay.py.") from error

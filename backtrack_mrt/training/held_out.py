@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from backtrack_mrt.config import Config
-from backtrack_mrt.data.checking import first_wrong_step
+from backtrack_mrt.data.signs import first_wrong_step
 from backtrack_mrt.evaluation.evaluate import measure
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.reports.build import rebuild

@@ -14,13 +14,14 @@ import numpy as np
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.config import Config, RunRequest
 from backtrack_mrt.data.canaries import with_canaries
+from backtrack_mrt.data.demonstrations.loading import load_demonstrations
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.result import Result
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
-from backtrack_mrt.rollouts.replay import load_demonstrations, tokenise
+from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.runs import interrupts, processes
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import replacing

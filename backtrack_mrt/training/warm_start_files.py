@@ -1,7 +1,7 @@
 """Warm-start data on disk: rollouts that are kept as they come, and the data set with its card.
 
 README.md                       the card, in the form of the hub: `datasets.load_dataset(FOLDER, FORM)` reads it
-backtrack.jsonl, correct.jsonl, rise.jsonl, star.jsonl      see `backtrack_mrt.rollouts.replay`
+backtrack.jsonl, correct.jsonl, rise.jsonl, star.jsonl      see `backtrack_mrt.data.demonstrations.files`
 config.yaml                     what they were made with
 rollouts/<key>.jsonl            what every problem yielded, by model, config and seed
 """
@@ -19,7 +19,7 @@ import yaml
 
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.demonstrations.attempts import Attempt, read_attempts
-from backtrack_mrt.data.demonstrations.solved import write_demonstrations
+from backtrack_mrt.data.demonstrations.files import write_demonstrations
 from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS, Pieces, attempts, demonstrations
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError

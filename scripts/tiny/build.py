@@ -29,9 +29,8 @@ import torch
 from tokenizer import build_tokenizer, pieces
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from backtrack_mrt.data.checking import signed_terms
 from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, Demonstrator, DemoTurn, demonstrate
-from backtrack_mrt.data.signs import generate, parse_problem
+from backtrack_mrt.data.signs import generate, parse_problem, signed_terms
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.rollouts.chat import ChatFormat

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backtrack_mrt.cli.request import load_config
-from backtrack_mrt.data.checking import first_wrong_step
-from backtrack_mrt.data.signs import SPLITS, generate, is_right, misses
+from backtrack_mrt.data.signs import SPLITS, first_wrong_step, generate, is_right, misses
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.evaluation.evaluate import evaluate
 from backtrack_mrt.evaluation.metrics.budgets import majority_at_tokens

@@ -11,13 +11,14 @@ import pytest
 from support.command_line import command
 
 from backtrack_mrt.data.demonstrations.equations import evaluate, number, one_operation, parse_step, wrong_solution
-from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved, write_demonstrations
+from backtrack_mrt.data.demonstrations.files import read_demonstrations, write_demonstrations
+from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.chat import ByteChat, ChatFormat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
-from backtrack_mrt.rollouts.replay import read_demonstrations, tokenise
+from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.types import Phase, StopReason
 
 CLIPS = {

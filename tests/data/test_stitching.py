@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from backtrack_mrt.data.demonstrations.attempts import Attempt
+from backtrack_mrt.data.demonstrations.files import Demonstration
 from backtrack_mrt.data.demonstrations.stitching import (
     PROTOCOLS,
     Pieces,
@@ -28,7 +29,7 @@ from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.prover import MetaProver, Prefix
-from backtrack_mrt.rollouts.replay import Demonstration, tokenise
+from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.training.warm_start import WarmStart
 from backtrack_mrt.types import Completion, FloatArray, Group, Problem, Request, Sampling, Trajectory
 

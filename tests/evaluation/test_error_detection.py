@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backtrack_mrt.data.demonstrations.attempts import Attempt
-from backtrack_mrt.data.demonstrations.signs import Span
+from backtrack_mrt.data.demonstrations.files import Demonstration, Span
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.evaluation.error_detection import demonstrated, judge, labelled
 from backtrack_mrt.grading import Grader
@@ -12,7 +12,6 @@ from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
-from backtrack_mrt.rollouts.replay import Demonstration
 from backtrack_mrt.types import Problem
 
 DIALOGUE = Dialogue(ByteChat(), load_prompts("backtrack", "instruct"))

@@ -9,8 +9,7 @@ import pytest
 from support.command_line import command
 
 from backtrack_mrt.cli.request import load_config
-from backtrack_mrt.data.checking import first_wrong_step
-from backtrack_mrt.data.signs import generate
+from backtrack_mrt.data.signs import first_wrong_step, generate
 from backtrack_mrt.evaluation.evaluate import measure
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.rollouts.assembly import assemble

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from backtrack_mrt import plugins
 from backtrack_mrt.config import ModelSection
-from backtrack_mrt.data.demonstrations.signs import Span
+from backtrack_mrt.data.demonstrations.files import Demonstration, Span
 from backtrack_mrt.env import EpisodeEnv
 from backtrack_mrt.policy.models import load_tokenizer
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import HINT, load_prompts
-from backtrack_mrt.rollouts.replay import Demonstration, tokenise
+from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
 
 SMOLLM2 = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct"

@@ -11,9 +11,9 @@ from support.command_line import command
 
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.data.demonstrations.attempts import in_steps, read_attempts
+from backtrack_mrt.data.demonstrations.files import read_demonstrations
 from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.rollouts.replay import read_demonstrations
 from backtrack_mrt.training import warm_start_files as warmstart_files
 from backtrack_mrt.training.warm_start_files import write_warm_start
 

@@ -33,7 +33,7 @@ def run(args: Namespace) -> None:
     if config.env != "backtrack":
         raise UserError("env", config.env, "it has no checks to evaluate", "Leave it at backtrack.")
     from backtrack_mrt.data.demonstrations.attempts import read_attempts
-    from backtrack_mrt.rollouts.replay import read_demonstrations
+    from backtrack_mrt.data.demonstrations.files import read_demonstrations
 
     demonstrations = list(read_demonstrations(args.demonstrations)) if args.demonstrations else []
     attempts = read_attempts(args.attempts)[0] if args.attempts else []

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved, write_demonstrations
+from backtrack_mrt.data.demonstrations.files import write_demonstrations
+from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved
 from backtrack_mrt.data.duplicates import SHARE, Overlap, words
 from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.errors import UserError

@@ -51,7 +51,7 @@ def run(args: Namespace) -> None:
     limits = Limits.of(config.protocol, config.protocol.prolonged(config.evaluation.extra_revisions))
     found: dict[str, Any] = {"config": config.resolved()}
     if args.traces:
-        from backtrack_mrt.data.checking import first_wrong_step
+        from backtrack_mrt.data.signs import first_wrong_step
         from backtrack_mrt.evaluation.metrics.summary import summarise
         from backtrack_mrt.evaluation.rivals import read_graded, rivalry
 

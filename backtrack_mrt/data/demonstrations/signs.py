@@ -21,6 +21,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backtrack_mrt.data.demonstrations.files import Span
 from backtrack_mrt.data.signs import Block, parse_problem, sign_patterns, signed_sum
 from backtrack_mrt.types import Phase, Problem
 
@@ -32,14 +33,6 @@ INSTRUCTIONS = {
 }
 FORCED_ANSWER = "answer"
 NO_ERROR = "No error"
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Text of the model's side of a turn; `learn` is False where it carries no loss."""
-
-    text: str
-    learn: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,14 @@ revised from there. *Errors are injected but never learnt*: from the wrong step 
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from backtrack_mrt.data.catalogue import read_set
 from backtrack_mrt.data.demonstrations.equations import Step, number, one_operation, parse_step, wrong_solution
-from backtrack_mrt.data.demonstrations.signs import Span
+from backtrack_mrt.data.demonstrations.files import DemoTurns, Span
 from backtrack_mrt.data.problems import ANSWER_COLUMNS, QUESTION_COLUMNS
 from backtrack_mrt.data.sources import column
 from backtrack_mrt.errors import UserError
@@ -25,8 +23,6 @@ from backtrack_mrt.types import Phase, Problem
 _SOLUTION = "solution"
 _RESULT = "\n#### "  # GSM8K on the hub: solution and result in one column
 _FIELD = "SOLVED"  # what the script calls the data set
-
-DemoTurns = list[tuple[str, tuple[Span, ...]]]  # phases and what is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +76,6 @@ def demonstrate(solved: Solved, rng: random.Random, right: float) -> DemoTurns:
             if shown is not None:
                 return _revised(solved, wrong, shown)
     return [(Phase.ATTEMPT, (Span(_solution(steps, 0, solved.problem.answer)),)), (Phase.DETECT, _all_right(steps))]
-
-
-def write_demonstrations(path: Path, demonstrations: Iterable[tuple[Problem, DemoTurns]]) -> None:
-    """A file for `read_demonstrations`. Raises UserError if it cannot be written."""
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            for problem, turns in demonstrations:
-                row = {
-                    "problem": asdict(problem),
-                    "turns": [{"phase": phase, "spans": [asdict(span) for span in spans]} for phase, spans in turns],
-                }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UserError("--out", str(path), f"cannot be written: {error.strerror}", "Name another file.") from error
 
 
 def _written(solution: str, gold: str) -> tuple[Step, ...]:

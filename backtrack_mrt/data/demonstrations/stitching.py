@@ -17,8 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from backtrack_mrt.data.demonstrations.signs import Span
-from backtrack_mrt.data.demonstrations.solved import DemoTurns
+from backtrack_mrt.data.demonstrations.files import DemoTurns, Span
 from backtrack_mrt.types import FloatArray, Group, Parsed, Phase, Trajectory
 
 PROTOCOLS: Mapping[str, str] = MappingProxyType(  # of each form
