@@ -120,7 +120,7 @@ def trainer_parts(tmp_path: Path, *flags: str) -> dict[str, Any]:
     """What both trainers are made of."""
     config, tokenizer = make_config(tmp_path, *flags), byte_tokenizer(BARE, SPECIAL[BARE])
     tokenizer.pad_token = tokenizer.eos_token
-    run = RunDir.create(config, overwrite=True)
+    run = RunDir.create(config, "overwrite")
     parts = {"model": make_model(), "tokenizer": tokenizer, "config": config, "run": run}
     return parts | {"on_step": lambda *_, **__: None, "between_steps": lambda step: 0.0}
 
