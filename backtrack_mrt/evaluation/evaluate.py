@@ -18,7 +18,7 @@ from backtrack_mrt.evaluation.metrics.voting import ballots, majority
 from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
-from backtrack_mrt.runs.processes import gathered, is_main, share
+from backtrack_mrt.runs.processes import gathered, share
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.types import Problem, Scored, StopReason, TokenLedger, Trajectory
@@ -65,7 +65,7 @@ def measure(
         with progress(share(len(problems) * wanted.samples).stop, f"evaluate {name}{suffix}") as bar:  # the main one's
             found = evaluate(problems, collector, wanted.temperature, wanted.samples, config.seed, bar.update)
         ledgers.append(found.ledger)
-        if path is not None and is_main():
+        if path is not None:
             write_trajectories(path, found.scored)
         return found.scored
 

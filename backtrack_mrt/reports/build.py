@@ -24,6 +24,7 @@ from backtrack_mrt.reports.reading import TraceView
 from backtrack_mrt.reports.visible import visible
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.finished import Run
+from backtrack_mrt.runs.processes import main_only
 
 REPORT, FIGURES = "report.html", "figures"
 MOST_TRACES = 10_000  # in one file
@@ -41,6 +42,7 @@ def report_run(path: Path) -> Path:
     return _write(path, title, lines, content, sources([run]), [run])
 
 
+@main_only
 def rebuild(path: Path) -> None:
     """`report_run` while training: whatever goes wrong with it is told, and costs no training."""
     try:

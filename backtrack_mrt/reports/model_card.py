@@ -24,6 +24,7 @@ from backtrack_mrt.evaluation.result import Result, rows
 from backtrack_mrt.policy.files import TINY, base_of, is_adapter
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import CARD
+from backtrack_mrt.runs.processes import main_only
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.runs.trace import render_trace, visible
 from backtrack_mrt.types import Phase, Scored, TokenLedger
@@ -54,6 +55,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 """
 
 
+@main_only
 def write_cards(
     run: RunDir, config: Config, problems: ProblemSets, training: TokenLedger, result: Result | None = None
 ) -> None:

@@ -36,6 +36,7 @@ class Assembly:
     engine: Engine
     grader: Grader
 
+    @processes.main_only
     def save_policy(self, folder: Path) -> None:
         """The trained policy and its tokenizer: a LoRA adapter, or all weights."""
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.errors import RunError, UserError
-from backtrack_mrt.runs import durable
-from backtrack_mrt.runs.processes import count, is_main
+from backtrack_mrt.runs import durable, processes
 
 RECORD = "run.json"
 
@@ -35,21 +34,23 @@ class Checkpoints:
         self.folder, self.keep = folder, keep
 
     def save(self, step: int, write: Callable[[Path], None], record: Mapping[str, Any], needed: int) -> None:
-        """Save what `write` puts into a directory, and the record. needed: bytes, if no earlier one can tell. Raises
-        RunError for a full disk; the earlier checkpoints are intact then."""
+        """Save what `write` puts into a directory, and the record. All processes call it, and `write` in each of them
+        adds to the same directory, made by the main one. needed: bytes, if no earlier one can tell. Raises RunError for
+        a full disk; the earlier checkpoints are intact then."""
 
         def write_all(folder: Path) -> None:
             write(folder)
-            (folder / RECORD).write_text(json.dumps({**record, "processes": count()}), encoding="utf-8")
+            (folder / RECORD).write_text(json.dumps({**record, "processes": processes.count()}), encoding="utf-8")
 
-        earlier = self._paths()
-        durable.write_directory(self._path(step), write_all, max([needed, *map(durable.size, earlier[-1:])]))
-        for path in self._paths()[: -self.keep]:
-            durable.remove(path)
-
-    def unfinished(self, step: int) -> Path:
-        """The directory that `save` fills."""
-        return durable.unfinished(self._path(step))
+        processes.wait()
+        if processes.is_main():
+            earlier = self._paths()
+            durable.write_directory(self._path(step), write_all, max([needed, *map(durable.size, earlier[-1:])]))
+            for path in self._paths()[: -self.keep]:
+                durable.remove(path)
+        else:
+            write(durable.unfinished(self._path(step)))
+        processes.wait()
 
     def saved(self, step: int) -> bool:
         """Whether there is an undamaged checkpoint of that step."""
@@ -61,12 +62,11 @@ class Checkpoints:
         paths = self._paths()
         for path in reversed(paths):
             if reason := durable.damage(path):
-                if is_main():
-                    print(f"checkpoint {path} is passed over: {reason}", file=sys.stderr)
+                processes.tell(f"checkpoint {path} is passed over: {reason}", file=sys.stderr)
                 continue
             record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-            if record["processes"] != count():
-                reason = f"it was saved by {record['processes']} processes, and {count()} would go on with it"
+            if record["processes"] != processes.count():
+                reason = f"it was saved by {record['processes']} processes, and {processes.count()} would go on with it"
                 raise UserError("--resume", str(path), reason, "Resume with as many as before.")
             return Checkpoint(path, int(path.name.removeprefix("step_")), record)
         if paths:

@@ -23,6 +23,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,7 +33,8 @@ from backtrack_mrt.config import Config, Existing
 from backtrack_mrt.config_files import load
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.durable import replacing
-from backtrack_mrt.runs.lock import LOCK
+from backtrack_mrt.runs.lock import LOCK, locked
+from backtrack_mrt.runs.processes import is_main, main_only, tell
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.types import Scored
 
@@ -68,7 +70,8 @@ class Follower(Protocol):
 
 
 class RunDir:
-    """The run directory at `path`. `check` looks without touching, `create` writes."""
+    """The run directory at `path`. `check` looks without touching, `create` writes. Every process of a run may call
+    what writes: only the main one does."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -103,20 +106,30 @@ class RunDir:
     def create(cls, config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> RunDir:
         """`check`, then make the directory and save the config. Overwriting deletes what a run writes (`OWN`) and
         nothing else, and says so."""
-        run = cls.check(config, existing, accept_changes=accept_changes)
-        try:
-            if existing == "overwrite":
-                run._delete()
-            run.trajectories.mkdir(parents=True, exist_ok=existing == "resume")
-            run.checkpoints.mkdir(exist_ok=existing == "resume")
-            for source in config.sources.values():
-                source.write(run.path)
-            with replacing(run.config_path) as file:
-                yaml.safe_dump(config.resolved(), file, sort_keys=False, allow_unicode=True)
-        except OSError as error:
-            raise run._refusal(f"cannot be written: {error.strerror}", "Choose another --output-dir.") from error
+        run = cls(config.run_path)
+        if is_main():  # it may have begun to write before the others look
+            cls.check(config, existing, accept_changes=accept_changes)
+            run._make(config, existing)
         return run
 
+    def _make(self, config: Config, existing: Existing) -> None:
+        try:
+            if existing == "overwrite":
+                self._delete()
+            self.trajectories.mkdir(parents=True, exist_ok=existing == "resume")
+            self.checkpoints.mkdir(exist_ok=existing == "resume")
+            for source in config.sources.values():
+                source.write(self.path)
+            with replacing(self.config_path) as file:
+                yaml.safe_dump(config.resolved(), file, sort_keys=False, allow_unicode=True)
+        except OSError as error:
+            raise self._refusal(f"cannot be written: {error.strerror}", "Choose another --output-dir.") from error
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other runs out of the directory within the block; see `backtrack_mrt.runs.lock`."""
+        return locked(self.path) if is_main() else nullcontext()
+
+    @main_only
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl."""
         line = {"step": step} | {name: plain_json(value) for name, value in metrics.items()}
@@ -134,6 +147,7 @@ class RunDir:
         """Updates that were logged."""
         return max((line["step"] for line in self.metrics()), default=0)
 
+    @main_only
     def log_evaluation(self, step: int, name: str, results: Mapping[str, Any]) -> None:
         """Add a line to evaluations.jsonl, unless the run that this one resumes did. Followers get the means of the
         estimates."""
@@ -150,6 +164,7 @@ class RunDir:
         """The lines of evaluations.jsonl."""
         return _lines(self.evaluations_path)
 
+    @main_only
     def save_trajectories(self, step: int, scored: Sequence[Scored]) -> None:
         """Write the rollouts of a step. When there are more than `MOST_ROLLOUTS` files, every second one goes."""
         write_trajectories(self._step_path(step), scored)
@@ -164,12 +179,20 @@ class RunDir:
         """The rollouts of a step."""
         return read_trajectories(self._step_path(step))
 
+    @main_only
     def save_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; numbers that are not finite become null."""
         text = json.dumps(plain_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
         with replacing(self.summary_path) as file:
             file.write(text + "\n")
 
+    @main_only
+    def take_over(self, evaluation: Path) -> None:
+        """The trajectories of another run's evaluation are this one's too."""
+        with replacing(self.trajectories / evaluation.name) as file:
+            file.write(evaluation.read_text(encoding="utf-8"))
+
+    @main_only
     def rewind(self, step: int) -> None:
         """Forget what came after `step`: a resumed run does those steps again."""
         _write_lines(self.metrics_path, [line for line in self.metrics() if line["step"] <= step])
@@ -203,7 +226,7 @@ class RunDir:
         ]
         changed = [change for change in changed if not change.startswith("output_dir:")]  # it may have been moved
         if changed and accept_changes:
-            print(f"resuming {self.path} with another config (saved → now): {'; '.join(changed)}")
+            tell(f"resuming {self.path} with another config (saved → now): {'; '.join(changed)}")
         elif changed:
             raise self._refusal(
                 f"its config differs (saved → now): {'; '.join(changed)}",

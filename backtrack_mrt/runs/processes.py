@@ -7,9 +7,11 @@ environment; they talk by NCCL on GPUs and by gloo on CPUs.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec, TextIO, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -26,6 +28,23 @@ def rank() -> int:
 def is_main() -> bool:
     """Whether this is the one process that writes files and prints."""
     return rank() == 0
+
+
+def main_only(write: Callable[P, None]) -> Callable[P, None]:
+    """A function that does something in the main process, and nothing in the others: callers need not ask."""
+
+    @wraps(write)
+    def in_main(*args: P.args, **named: P.kwargs) -> None:
+        if is_main():
+            write(*args, **named)
+
+    return in_main
+
+
+@main_only
+def tell(text: str, file: TextIO | None = None) -> None:
+    """Print it, once for all processes."""
+    print(text, file=file, flush=True)
 
 
 def sharding() -> str | None:

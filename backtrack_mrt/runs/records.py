@@ -36,6 +36,7 @@ import numpy as np
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.runs.durable import replacing
+from backtrack_mrt.runs.processes import main_only
 from backtrack_mrt.types import (
     Completion,
     Finish,
@@ -63,6 +64,7 @@ _NONE = (
 )
 
 
+@main_only
 def write_trajectories(path: Path, scored: Iterable[Scored]) -> None:
     """Write one line per trajectory; an older file of that name is replaced."""
     with replacing(path) as file:

@@ -38,9 +38,10 @@ class Trackers:
                 remedy = f"pip install 'backtrack-mrt[{name}]', or leave it out."
                 raise UserError("report_to", name, "its package is not installed", remedy)
 
+    @processes.main_only
     def follow(self, run: RunDir) -> None:
         """Log what the run logs from now on. Raises UserError for a tracker that cannot be started."""
-        if not processes.is_main() or not self.config.report_to:
+        if not self.config.report_to:
             return
         from accelerate.tracking import TensorBoardTracker, TrackioTracker, WandBTracker  # they load torch
 

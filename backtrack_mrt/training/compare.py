@@ -15,6 +15,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.comparison import Comparison, differences, section_of
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run
+from backtrack_mrt.runs.processes import tell
 from backtrack_mrt.training.train import train
 
 
@@ -33,7 +34,7 @@ def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) 
                 update={"seed": seed, "output_dir": str(path), "training": training}, deep=True
             )
             if not finished:
-                print(f"{config.algo_label}, seed {seed}: {path}", flush=True)
+                tell(f"{config.algo_label}, seed {seed}: {path}")
                 existing: Existing = "overwrite"
                 if request.existing != "overwrite" and _resumable(config):
                     existing = "resume"

@@ -44,8 +44,7 @@ class HeldOut:
         further = {"extra_rounds": [], "linearised_revisions": 0, "forced_answers": 0}
         plain = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=further)})
         self._measure(plain, f"step_{step:06d}", step)
-        if processes.is_main():
-            rebuild(self.run.path)
+        rebuild(self.run.path)
         return time.perf_counter() - start
 
     def _measure(self, config: Config, name: str, step: int) -> Summary:
@@ -54,6 +53,5 @@ class HeldOut:
         collector = self.parts.collector(config.protocol, with_values=True)
         summary, ledger = measure(config, collector, self.problems, first_wrong_step, name, self.run.trajectories)
         spent = sum(processes.gathered([ledger]), TokenLedger())
-        if processes.is_main():
-            self.run.log_evaluation(step, name, asdict(summary) | {"ledger": asdict(spent)})
+        self.run.log_evaluation(step, name, asdict(summary) | {"ledger": asdict(spent)})
         return summary

@@ -237,7 +237,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
         weights = [row for group in groups for row in self.algorithm.weigh(group)]
         weighed = [replace(scored, weights=row) for scored, row in zip(self._everyone, weights, strict=True)]
         saved = self.run_config.training.saved_rollouts
-        if self.accelerator.is_main_process and saved:
+        if saved:
             self.run.save_trajectories(self.state.global_step + 1, weighed[:saved])
         first = self.accelerator.process_index * len(self._scored)
         return weighed[first : first + len(self._scored)]

@@ -117,9 +117,7 @@ class SafeTrainer:
         self.model.zero_grad(set_to_none=True)
         self._skipped += 1
         step = self.steps_done + 1
-        if processes.is_main():
-            kept = self._dump(step, norm)
-            print(f"step {step} is skipped: {_not_finite(self._batches)}; its batch: {kept}", file=sys.stderr)
+        self._dump(step, norm)
         if self._skipped == MOST_SKIPPED:
             raise RunError(
                 f"{MOST_SKIPPED} steps in a row had numbers that are not finite, the last one step {step}",
@@ -127,8 +125,9 @@ class SafeTrainer:
                 "The weights of the checkpoints are finite.",
             )
 
-    def _dump(self, step: int, norm: float | None) -> Path:
-        """The micro-batches of a skipped step, as tensors `{micro-batch}.{name}`."""
+    @processes.main_only
+    def _dump(self, step: int, norm: float | None) -> None:
+        """Keep the micro-batches of a skipped step, as tensors `{micro-batch}.{name}`, and say so."""
         self.run.skipped.mkdir(exist_ok=True)
         for old in sorted(self.run.skipped.iterdir())[: 1 - KEPT_BATCHES]:
             old.unlink()
@@ -138,9 +137,9 @@ class SafeTrainer:
             for name, value in batch.items()
             if isinstance(value, torch.Tensor)
         }
-        path = self.run.skipped / f"step_{step:06d}.safetensors"
-        save_file(tensors, path, {"reason": _not_finite(self._batches), "grad_norm": str(norm)})
-        return path
+        path, reason = self.run.skipped / f"step_{step:06d}.safetensors", _not_finite(self._batches)
+        save_file(tensors, path, {"reason": reason, "grad_norm": str(norm)})
+        processes.tell(f"step {step} is skipped: {reason}; its batch: {path}", file=sys.stderr)
 
     def log(self, logs: dict[str, float], *args: Any, **settings: Any) -> None:
         """To the trackers and the run's log."""
@@ -155,15 +154,9 @@ class SafeTrainer:
         step, trained = self.steps_done, [p for p in self.model.parameters() if p.requires_grad]
         if not all(bool(p.isfinite().all()) for p in trained):
             raise RunError(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
-        if self.checkpoints.saved(step):
-            return
-        processes.wait()
-        if processes.is_main():
+        if not self.checkpoints.saved(step):
             needed = _BYTES_PER_PARAMETER * sum(p.numel() for p in trained)
             self.checkpoints.save(step, self._write_checkpoint, self.record, needed)
-        else:
-            self._write_checkpoint(self.checkpoints.unfinished(step))
-        processes.wait()
 
     def _write_checkpoint(self, folder: Path) -> None:
         processes.wait()  # the main process has made the folder
@@ -171,11 +164,7 @@ class SafeTrainer:
         super()._save_checkpoint(self.model, None)  # type: ignore[misc]
         self._output_dir = None
         processes.wait()
-        if processes.is_main():
-            nested = folder / f"checkpoint-{self.state.global_step}"
-            for path in nested.iterdir():
-                shutil.move(path, folder)
-            nested.rmdir()
+        _unpack(folder / f"checkpoint-{self.state.global_step}")
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._output_dir or super()._get_output_dir(trial))  # type: ignore[misc]
@@ -196,10 +185,17 @@ class SafeTrainer:
 def resumed(run: RunDir, checkpoints: Checkpoints, resume: bool) -> Checkpoint | None:
     """The checkpoint to go on from (None: from the start); what the run logged after it is forgotten."""
     checkpoint = checkpoints.newest() if resume else None
-    if processes.is_main():
-        run.rewind(checkpoint.step if checkpoint else 0)
+    run.rewind(checkpoint.step if checkpoint else 0)
     processes.wait()
     return checkpoint
+
+
+@processes.main_only
+def _unpack(nested: Path) -> None:
+    """Move what is in a directory into the one around it."""
+    for path in nested.iterdir():
+        shutil.move(path, nested.parent)
+    nested.rmdir()
 
 
 def _not_finite(batches: list[Mapping[str, Any]]) -> str:

@@ -30,7 +30,7 @@ class RunLog(TrainerCallback):  # type: ignore[misc]
         self._start = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if not state.is_world_process_zero or "grad_norm" not in logs:
+        if "grad_norm" not in logs:
             return  # the closing log of the whole training has no step of its own
         times = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
         elapsed, evaluated = time.perf_counter() - self._start, self.seconds.pop("evaluate", 0.0)  # not of the step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
@@ -24,8 +24,6 @@ from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.runs import interrupts, processes
 from backtrack_mrt.runs.directory import RunDir
-from backtrack_mrt.runs.durable import replacing
-from backtrack_mrt.runs.lock import locked
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.trackers import Trackers
 from backtrack_mrt.training.held_out import HeldOut
@@ -58,7 +56,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
     any model loads where that is possible."""
     _check_processes(request.config)
     run = RunDir.check(request.config, request.existing, accept_changes=request.accept_changes)
-    with interrupts.deferred(), locked(run.path) if processes.is_main() else nullcontext():
+    with interrupts.deferred(), run.locked():
         return _train(request, run, base_evaluation)
 
 
@@ -66,37 +64,32 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
     config, clock = request.config, Clock()
     trackers = Trackers(config)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
-    for note in problems.notes if processes.is_main() else ():
-        print(note)
+    for note in problems.notes:
+        processes.tell(note)
     with clock.part("load"):
         parts = assemble(config)
     with closing(parts.engine), closing(trackers):
         processes.wait()  # all have looked at the run directory before one of them changes it
-        if processes.is_main():
-            RunDir.create(config, request.existing, accept_changes=request.accept_changes)
-            if base_evaluation is not None:
-                with replacing(run.trajectories / base_evaluation.name) as file:
-                    file.write(base_evaluation.read_text(encoding="utf-8"))
+        RunDir.create(config, request.existing, accept_changes=request.accept_changes)
+        if base_evaluation is not None:
+            run.take_over(base_evaluation)
         trackers.follow(run)
         processes.wait()
         held_out = HeldOut(parts, problems.eval, run)
         with clock.part("evaluate_base"):
             base = held_out.evaluate("base", step=0)
-        if processes.is_main():
-            rebuild(run.path)
+        rebuild(run.path)
         with clock.part("train"):
             training = fit(parts, problems.train, run, request.existing == "resume", held_out.between_steps)
-            if processes.is_main():
-                parts.save_policy(run.model)
-                write_cards(run, config, problems, training)
+            parts.save_policy(run.model)
+            write_cards(run, config, problems, training)
         with clock.part("evaluate_trained"):
             trained = held_out.evaluate("trained", step=run.steps)
     ledgers = {"training": training, "evaluation": held_out.ledger}
     result = Result(config.algo_label, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
-    if processes.is_main():
-        run.save_summary(result.as_json())
-        write_cards(run, config, problems, training, result)
-        rebuild(run.path)
+    run.save_summary(result.as_json())
+    write_cards(run, config, problems, training, result)
+    rebuild(run.path)
     processes.wait()
     return result
 

@@ -197,3 +197,21 @@ def test_a_file_that_holds_no_trajectories(tmp_path):
     path.write_text('{"problem": {}}\n')
     with pytest.raises(UserError, match="line 1 is not a trajectory"):
         read_trajectories(path)
+
+
+def test_only_the_main_process_writes(config, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    run = RunDir.create(config)
+    assert not config.run_path.exists()
+    monkeypatch.setenv("RANK", "0")
+    RunDir.create(config)
+    before = {path: path.read_bytes() for path in config.run_path.rglob("*") if path.is_file()}
+    monkeypatch.setenv("RANK", "1")
+    with run.locked():
+        run.log(1, {"reward": 1})
+        run.log_evaluation(1, "base", {"ledger": {}})
+        run.save_trajectories(1, [scored_trajectory()])
+        run.save_summary({})
+        run.take_over(run.config_path)
+        run.rewind(0)
+    assert {path: path.read_bytes() for path in config.run_path.rglob("*") if path.is_file()} == before
