@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backtrack_mrt.evaluation.metrics.regret import normalised_regret
 from backtrack_mrt.evaluation.metrics.turns import tokens_at_turns
-from backtrack_mrt.evaluation.metrics.values import normalised_regret
 from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason, Trajectory, Turn
 
 PHASES = {  # what a phase does, for readers who meet it for the first time

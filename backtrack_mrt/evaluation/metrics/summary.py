@@ -9,6 +9,7 @@ import numpy as np
 
 from backtrack_mrt.evaluation.metrics.budgets import accuracy_at_budgets
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, ratio_estimates
+from backtrack_mrt.evaluation.metrics.regret import ForcedTokens, cumulative_regret, regrets_of
 from backtrack_mrt.evaluation.metrics.turns import (
     FirstWrongStep,
     answers,
@@ -20,12 +21,9 @@ from backtrack_mrt.evaluation.metrics.turns import (
 )
 from backtrack_mrt.evaluation.metrics.values import (
     PROGRESS_EDGES,
-    ForcedTokens,
     backtrack_progress,
-    cumulative_regret,
     held,
     progress_counts,
-    regrets_of,
     values_at_tokens,
     values_at_turns,
 )

@@ -12,6 +12,7 @@ from support.hand_worked import ATTEMPT, CORRECTED, turn
 
 from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex, bootstrap, per_problem, ratio_estimates
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
+from backtrack_mrt.evaluation.metrics.regret import normalised_regret
 from backtrack_mrt.evaluation.metrics.turns import (
     answers,
     backtracks,
@@ -19,7 +20,6 @@ from backtrack_mrt.evaluation.metrics.turns import (
     tokens_at_turns,
     tokens_by_answer,
 )
-from backtrack_mrt.evaluation.metrics.values import normalised_regret
 from backtrack_mrt.types import (
     Phase,
     Problem,

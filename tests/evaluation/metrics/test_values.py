@@ -11,10 +11,7 @@ from support.hand_worked import ATTEMPT, CORRECTED, ERROR_2, TO_1
 from backtrack_mrt.evaluation.metrics.values import (
     PROGRESS_EDGES,
     backtrack_progress,
-    cumulative_regret,
     progress_counts,
-    regrets,
-    regrets_of,
     value_curve,
     values_at_tokens,
     values_at_turns,
@@ -25,12 +22,6 @@ VALUES = np.array([0.1, 0.2, 0.2, 0.4, 0.8, 0.9])
 SCORED = Scored(CORRECTED, VALUES)  # turns of 10, 4, 2, 6, 3 tokens; 2 prompt ids, 2 instruction ids per turn
 
 
-def test_regrets_at_several_budgets() -> None:
-    """V rises from 0 to 1 over 10 tokens and stays."""
-    np.testing.assert_allclose(regrets([0, 10], [0, 1], [5, 10, 20]), [1 - 1.25 / 5, 0.5, 0.25])
-    np.testing.assert_allclose(regrets([0, 4, 8], [0.5, 0.5, 1], [2, 4, 6, 8]), [0.5, 0.5, 1 - 3.25 / 6, 1 - 5 / 8])
-
-
 def test_the_conventions_differ_in_tokens_and_start() -> None:
     tokens, values = value_curve(SCORED)
     np.testing.assert_array_equal(tokens, [0, 10, 14, 16, 22, 25])
@@ -38,20 +29,6 @@ def test_the_conventions_differ_in_tokens_and_start() -> None:
     tokens, values = value_curve(SCORED, "mrt-official", forced_tokens=5)
     np.testing.assert_array_equal(tokens, [0, 7, 19, 25, 29, 37, 42])
     np.testing.assert_array_equal(values, [0, *VALUES])
-
-
-def test_regret_in_both_conventions_by_hand() -> None:
-    assert regrets_of([SCORED], [10])[0, 0] == pytest.approx(1 - 0.15)
-    # (0, 0) → (7, .1) → (19, .2): area to 7 is .35, from 7 to 13 it is 6 × .125.
-    official = regrets_of([SCORED, replace(SCORED, values=None)], [13], "mrt-official", lambda trajectory: 5)
-    assert official[0, 0] == pytest.approx(1 - (0.35 + 0.75) / 13)
-    assert np.isnan(official[1, 0])
-
-
-def test_cumulative_regret_holds_the_last_value() -> None:
-    assert cumulative_regret(np.array([0.5, 1.0]), turns=1) == 0.5
-    assert cumulative_regret(np.array([0.5, 0.25]), turns=3) == pytest.approx(0.5 + 3 * 0.75)
-    assert cumulative_regret(VALUES, turns=1) == pytest.approx(0.9 + 0.8)
 
 
 def test_value_curves_hold_the_last_value() -> None:
