@@ -6,10 +6,12 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
 import pytest
+from support.command_line import command
 from support.documents import blocks, files_in, first_cells, section, text_of
 from support.hand_worked import CORRECTED
 from support.short_runs import SHORT
@@ -67,6 +69,13 @@ def test_second_look_can_be_played(here: Path) -> None:
     assert env.step("two")[4]["violation"] == "missing_answer"
 
 
+@pytest.mark.parametrize("name", PROMPTS)
+def test_they_pass_the_check(here: Path, name: str) -> None:
+    checked = command("check-env", f"./{name}.py", "--prompts", f"./{name}", "--reply", "Draft 2")
+    assert checked.returncode == 0, checked.stderr
+    assert f"phases played: {', '.join(sorted({*PROMPTS[name]} - {*COMMON}))};" in checked.stdout
+
+
 def test_choose_can_be_played(here: Path) -> None:
     env = env_of("choose")
     assert env.reset()[0] == "1 + 1 Draft 1:"
@@ -110,6 +119,13 @@ def test_the_weights_of_the_cookbook(here: Path) -> None:
     assert [weights.tolist() for weights in algorithm("shortest").turn_weights(group)] == [[0], [0] * 6, [1] * 5]
     late = algorithm("late_bonus").turn_weights(group)
     assert late[2] == pytest.approx(1 / 3 + 0.5 * np.arange(1, 6) / 5)
+
+
+def test_a_way_of_collecting(here: Path) -> None:
+    calls = []
+    play = SimpleNamespace(rollout=lambda *starts, **settings: calls.append((starts, settings)))
+    algorithm("first_answers").collection.collect(play, [PROBLEM], [0])  # type: ignore[arg-type]
+    assert calls == [(([PROBLEM], [0]), {"answers": 1})]
 
 
 def algorithm(name: str) -> Algorithm:

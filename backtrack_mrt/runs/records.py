@@ -90,7 +90,7 @@ def read_trajectories(path: str | Path) -> list[Scored]:
                     scored.append(from_record(json.loads(line)))
                 except _NONE as error:
                     reason = f"line {number} is not a trajectory: {_told(error)}"
-                    raise UserError("trajectories", str(path), reason, "docs/evaluation.md has the form.") from error
+                    raise UserError("trajectories", str(path), reason, "docs/formats.md has the form.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("trajectories", str(path), f"cannot be read: {error}", "Give a JSONL file in UTF-8.") from error
     return scored

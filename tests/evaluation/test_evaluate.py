@@ -69,7 +69,7 @@ def test_trajectories_are_analysed_without_a_model(
 
 
 def test_trajectories_of_another_program(tmp_path: Path) -> None:
-    """As in docs/evaluation.md."""
+    """As in docs/formats.md."""
     turns = [{"text": "I get \\boxed{3}", "tokens": 40}, {"answer": "2", "tokens": 25}]
     record = {"problem": {"id": "a", "question": "1 + 1?", "answer": "2"}, "turns": turns}
     (tmp_path / "mine.jsonl").write_text(json.dumps(record) + "\n")

@@ -1,7 +1,7 @@
 """Evaluate a run's model, any model, or trajectories that are there already.
 
 A run brings its config; for a model it is that of tiny.yaml, unless --config says otherwise. With --traces no model is
-loaded; docs/evaluation.md has the form of the file.
+loaded; docs/formats.md has the form of the file.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from backtrack_mrt.errors import UserError
 EXAMPLES = """\
   backtrack-mrt report runs/RUN                                # RUN/report.html and RUN/figures
   backtrack-mrt report runs/A runs/B --out comparison          # side by side
-  backtrack-mrt report --traces OURS.jsonl THEIRS.jsonl        # the viewer; docs/evaluation.md has the form"""
+  backtrack-mrt report --traces OURS.jsonl THEIRS.jsonl        # the viewer; docs/formats.md has the form"""
 
 
 def arguments(parser: Parser) -> None:
