@@ -101,6 +101,13 @@ def base_of(section: ModelSection) -> ModelSection:
     return section.model_copy(update={"name_or_path": base, "revision": revision})
 
 
+def lineage(section: ModelSection) -> list[ModelSection]:
+    """The model; below an adapter also the model that it was trained from, and so on to one that is whole."""
+    if not is_adapter(Path(section.name_or_path).expanduser()):
+        return [section]
+    return [section, *lineage(base_of(section))]
+
+
 def _has_model(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 

@@ -32,10 +32,13 @@ def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
 
 
 def load_tokenizer(section: ModelSection) -> Any:
-    """The model's tokenizer; what can be refused before the weights are read is refused here. Raises UserError."""
+    """The model's tokenizer, for an adapter without one its base's. What can be refused before the weights are read is
+    refused here. Raises UserError."""
     source = resolve(section)
     _check_quantization(section, Path(source))
     _check_code(section)
+    if is_adapter(Path(source)) and not (Path(source) / "tokenizer_config.json").is_file():
+        return load_tokenizer(base_of(section))
     from transformers import AutoTokenizer
 
     try:
@@ -46,7 +49,7 @@ def load_tokenizer(section: ModelSection) -> Any:
 
 def load_model(section: ModelSection, tokenizer: Any, seed: int) -> Any:
     """The model of `load_policy`. Raises UserError."""
-    model = _load_weights(section)
+    model = load_merged(section)
     _check_shape(section, model.config)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise refusal(section, f"its tokenizer has {len(tokenizer)} tokens, more than the model has embeddings")
@@ -86,11 +89,11 @@ def _prepared(model: Any, tokenizer: Any, section: ModelSection, seed: int) -> A
     return model if section.full_finetuning else with_adapter(model, section, seed)
 
 
-def _load_weights(section: ModelSection) -> Any:
+def load_merged(section: ModelSection) -> Any:
     """The model itself. A directory with an adapter is the model that it was trained from (which may be such a
-    directory too) with the adapter merged in."""
+    directory too) with the adapter merged in. Raises UserError."""
     source = resolve(section)
-    base = _load_weights(base_of(section)) if is_adapter(Path(source)) else None
+    base = load_merged(base_of(section)) if is_adapter(Path(source)) else None
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -21,7 +21,7 @@ from backtrack_mrt.data.catalogue import resolve
 from backtrack_mrt.data.loading import GENERATED, ProblemSets
 from backtrack_mrt.data.sources import HUB, is_file
 from backtrack_mrt.evaluation.result import Result, rows
-from backtrack_mrt.policy.files import TINY, base_of, is_adapter
+from backtrack_mrt.policy.files import TINY, is_adapter, lineage
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import CARD
 from backtrack_mrt.runs.processes import main_only
@@ -115,9 +115,7 @@ def code(text: str) -> str:
 
 def named_base(section: ModelSection) -> str:
     """The model below all adapters, as it was named."""
-    while is_adapter(Path(section.name_or_path).expanduser()):
-        section = base_of(section)
-    return section.name_or_path
+    return lineage(section)[-1].name_or_path
 
 
 def hub_base(section: ModelSection) -> str | None:
