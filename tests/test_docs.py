@@ -8,12 +8,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from support.command_line import command
 from support.documents import DOCUMENTS, ROOT, commands_of, files_in, text_of
 
+import backtrack_mrt
 from backtrack_mrt.cli.command import names, parser_of
 from backtrack_mrt.cli.request import load_config
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text().replace("$(VLLM)", ".venv-vllm")
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 LINES = sorted({line for name in NAMES for line in commands_of(name)})
@@ -85,7 +88,7 @@ def test_plans_are_made(line: str) -> None:
 @pytest.mark.parametrize("line", [line for line in LINES if line not in OURS])
 def test_other_commands_name_what_there_is(line: str) -> None:
     words = words_of(line)
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = PROJECT["project"]["optional-dependencies"]
     for wanted in re.findall(r"backtrack-mrt\[(\w+)\]", line):
         assert wanted in extras
     if words[:1] == ["make"]:
@@ -109,3 +112,17 @@ def test_it_can_be_read_in_one_sitting(name: str) -> None:
 
 def test_every_command_has_its_line() -> None:
     assert set(names()) <= set(re.findall(r"^\| `([\w-]+)` \|", text_of("docs/commands.md"), re.MULTILINE))
+
+
+def test_hooks_and_workflow_run_what_ci_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    lint = MAKEFILE.replace("$(BIN)", ".venv/bin").partition("\nlint:")[2].partition("\n\n")[0]
+    assert [hook["entry"] for hook in hooks] == [line.strip() for line in lint.splitlines()[1:]]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    assert [step["run"] for job in jobs for step in job["steps"] if "run" in step] == [".ci/run"]
+
+
+def test_the_version_is_one() -> None:
+    version = PROJECT["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version == backtrack_mrt.__version__
+    assert f"\n## {version} (" in text_of("CHANGELOG.md")
