@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,12 +18,10 @@ from pydantic import (
     PositiveInt,
     SerializeAsAny,
     field_validator,
-    model_validator,
 )
 
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
-from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 
 Existing = Literal["refuse", "resume", "overwrite"]  # what to do with a run that is there already
@@ -36,6 +34,8 @@ class Section(BaseModel):
 
 
 class LoraSection(Section):
+    """The adapter that is trained."""
+
     r: int = Field(16, gt=0, description="rank of the adapters")
     alpha: int = Field(32, gt=0, description="LoRA's scale is alpha / r")
     targets: list[str] = Field(["all-linear"], min_length=1, description="linear modules that get an adapter")
@@ -61,11 +61,11 @@ class ArchitectureSection(Section):
 
 
 class ModelSection(Section):
+    """The model that is trained."""
+
     name_or_path: str = Field("tiny", description="'tiny' (embedded), a directory, or a hub name")
     revision: str | None = Field(None, description="hub revision")
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="weights' type (bfloat16 is slower on an old CPU)"
-    )
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="weights (bfloat16: slower on an old CPU)")
     full_finetuning: bool = Field(False, description="train all weights instead of a LoRA adapter")
     lora: LoraSection = LoraSection()
     quantization: Literal["nf4"] | None = Field(
@@ -75,13 +75,6 @@ class ModelSection(Section):
     architecture: ArchitectureSection | None = Field(
         None, description="the model's shape, so that --dry-run needs none of its files (null: read its config.json)"
     )
-
-    @model_validator(mode="after")
-    def _adapter_only(self) -> Self:
-        if self.quantization and self.full_finetuning:
-            reason = "weights in 4 bits cannot be trained, only an adapter on top of them"
-            raise UserError("model.quantization", self.quantization, reason, "Leave out one of the two settings.")
-        return self
 
 
 class SetSection(Section):
@@ -107,10 +100,10 @@ class SetSection(Section):
 
 
 class DataSection(Section):
+    """Problems to train on and held-out ones."""
+
     train: list[str] = Field(
-        ["signs/train"],
-        min_length=1,
-        description="training sets: signs/SPLIT, ready-made ones such as gsm8k, files, hub names OWNER/NAME[:SPLIT]",
+        ["signs/train"], min_length=1, description="sets: signs/SPLIT, ready-made (gsm8k), files, OWNER/NAME[:SPLIT]"
     )
     eval: list[str] = Field(["signs/test"], min_length=1, description="held-out sets, named in the same way")
     sets: dict[str, SetSection] = Field(
@@ -125,19 +118,16 @@ class DataSection(Section):
         None,
         min_length=2,
         max_length=2,
-        description="only training problems with V_0 from … to …, as backtrack-mrt rate wrote it (null: all)",
+        description="only training problems with V_0 from … to …, as `backtrack-mrt rate` wrote it (null: all)",
     )
-    canaries: float = Field(
-        0,
-        ge=0,
-        lt=1,
-        description="share of training problems with a wrong gold, which train nothing",
-    )
+    canaries: float = Field(0, ge=0, lt=1, description="share of training problems with a wrong gold: train nothing")
     traces: list[str] = Field([], description="JSONL files of demonstrations for --algo sft (none: generated ones)")
     seed: int = Field(0, ge=0, description="which problems are drawn")
 
 
 class EngineSection(Section):
+    """What samples and scores."""
+
     type: Literal["hf", "vllm"] = Field("hf", description="what samples: hf (transformers, in this process) or vllm")
     max_rows: int = Field(256, gt=0, description="trajectories decoded side by side")
     server: str | None = Field(
@@ -153,6 +143,8 @@ class EngineSection(Section):
 
 
 class ProverSection(Section):
+    """The meta-prover: the values V of a trajectory's prefixes."""
+
     estimator: Literal["likelihood", "monte_carlo", "greedy", "none"] = Field(
         "likelihood", description="how V is estimated (none: no values, no regret)"
     )
@@ -162,15 +154,14 @@ class ProverSection(Section):
 
 
 class TrainingSection(Section):
+    """Updates of the policy."""
+
     steps: int = Field(32, gt=0, description="updates of the policy")
     sampled_tokens: int | None = Field(
         None, gt=0, description="train until so many tokens were sampled instead of for `steps` (at most 4 times those)"
     )
     first_budget: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="budget curriculum: share of protocol.token_budget at the start, growing to all of it",
+        1.0, gt=0, le=1, description="share of protocol.token_budget at the start, growing to all of it"
     )
     problems_per_step: int = Field(32, gt=0, description="problems per update")
     group_size: int = Field(8, gt=1, description="trajectories per problem (G)")
@@ -181,9 +172,7 @@ class TrainingSection(Section):
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
     temperature: float = Field(1.0, gt=0, description="sampling temperature in training")
-    loss: Literal["grpo", "dapo"] = Field(
-        "dapo", description="TRL's loss: dapo averages over tokens, grpo over trajectories"
-    )
+    loss: Literal["grpo", "dapo"] = Field("dapo", description="averages over tokens (dapo) or trajectories (grpo)")
     clip: float = Field(0.2, gt=0, description="PPO clip range ε")
     importance_cap: float = Field(
         3.0, ge=1, description="largest importance weight of a token where the engine's logprobs are not the trainer's"
@@ -200,6 +189,8 @@ class TrainingSection(Section):
 
 
 class EvaluationSection(Section):
+    """What held-out problems are asked before and after training."""
+
     every: int = Field(
         0, ge=0, description="evaluate also while training, after every so many updates (0: only before and after)"
     )
@@ -272,57 +263,6 @@ class Config(Section):
         """The config as plain data, ready for YAML. The user's own files are named by the copies that a run keeps of
         them, and so by their contents: wherever a file is, the same file is the same setting."""
         return self.model_dump(mode="json") | {field: source.place for field, source in self.sources.items()}
-
-    @model_validator(mode="after")
-    def _batches(self) -> Self:
-        """What one update takes must come out even. Raises UserError, which names the field by its dotted name."""
-        training, rows = self.training, self.training.rows
-        if rows % training.micro_batch_size:
-            fitting = max(n for n in range(1, min(training.micro_batch_size, rows) + 1) if rows % n == 0)
-            raise UserError(
-                "training.micro_batch_size",
-                training.micro_batch_size,
-                f"the batch of {training.problems_per_step} problems × group size {training.group_size} = {rows} "
-                "trajectories is not divisible by it",
-                f"Set training.micro_batch_size to {fitting}, or change problems_per_step or group_size.",
-            )
-        if objection := self.algorithm.objection(max_answers=self.protocol.max_answers, group_size=training.group_size):
-            raise UserError("algo", self.algo, objection, "Change that setting, or choose another algorithm.")
-        if self.algorithm.needs_values and self.prover.estimator == "none":
-            reason = f"{self.algo} needs the values of a meta-prover"
-            raise UserError("prover.estimator", "none", reason, "Set it to likelihood, or choose grpo.")
-        self._check_engine()
-        size, steps = self.data.train_size, training.problems_per_step
-        if size is not None and size < steps:
-            raise UserError(
-                "data.train_size",
-                size,
-                f"the data set is smaller than one batch of {steps} problems",
-                f"Set data.train_size to at least {steps}, or training.problems_per_step to at most {size}.",
-            )
-        for name, sets, drawn in (("train", self.data.train, size), ("eval", self.data.eval, self.data.eval_size)):
-            if drawn is None and any(spec.startswith("signs/") for spec in sets):
-                reason = "generated problems have no end, so their number must be given"
-                raise UserError(f"data.{name}_size", None, reason, "Set it to a number of problems.")
-        return self
-
-    def _check_engine(self) -> None:
-        engine, model = self.engine, self.model
-        if engine.server is not None and engine.type != "vllm":
-            reason = f"engine.type is {engine.type!r}, which has no server"
-            raise UserError("engine.server", engine.server, reason, "Set engine.type to vllm, or leave this out.")
-        if engine.server is not None and model.full_finetuning:
-            reason = "a server is given LoRA adapters, not whole models"
-            raise UserError("model.full_finetuning", True, reason, "Train an adapter, or leave engine.server out.")
-        if engine.type == "vllm" and model.full_finetuning and self.prover.policy == "reference":
-            reason = "vLLM holds one set of weights, and all of them are trained"
-            raise UserError("prover.policy", "reference", reason, "Train an adapter, or set engine.type to hf.")
-        if engine.type == "vllm" and engine.server is None and model.quantization is not None:
-            reason = "vLLM in this process takes the weights from the trained module, where they are packed"
-            raise UserError("model.quantization", model.quantization, reason, "Leave it out, or use a server.")
-        if engine.type == "vllm" and not model.full_finetuning and model.lora.r > 512:
-            reason = "vLLM takes adapters up to rank 512"
-            raise UserError("model.lora.r", model.lora.r, reason, "Lower it, or set engine.type to hf.")
 
 
 @dataclass(frozen=True)

@@ -1,82 +1,56 @@
 """Layers of settings: YAML files, one after the other, then the command line. Each value remembers where it was said,
-so that a mistake is told with its file and line.
+so that a mistake is told with its flag, or its file and line; all mistakes are told at once.
 
-A path of a plug-in (`algo`, `env`, `prompts`) is relative to the file that names it.
-
-In a file, settings of a plug-in belong to the plug-in that the file names (`algorithm` to its `algo`, `protocol` to its
+Settings of a plug-in belong to the plug-in that the same layer names (`algorithm` to its `algo`, `protocol` to its
 `env`); ``algorithms: {mrt-rl: {alpha: 2.0}, grpo: {}}`` (and `protocols`) give settings for several. Only those of the
-chosen plug-in become part of the config, so one file serves every ``--algo``.
+chosen plug-in become part of the config, so one file serves every ``--algo``; the others must be right as well.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError, create_model
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
-from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.config_schema import Anew, Check, Words, broken_rules
+from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
 from backtrack_mrt.protocol import EpisodeProtocol
 
-PLUGIN_SECTIONS = {"algorithm": "algo", "protocol": "env"}  # section: the field that names the plug-in
-PATHS = (*PLUGIN_SECTIONS.values(), "prompts")  # fields that may be paths of the user's own files
 PLUGINS: dict[str, tuple[str, type[BaseModel]]] = {  # by the field that names them: package and base class
     "algo": ("backtrack_mrt.algos", Algorithm),
     "env": ("backtrack_mrt.envs", EpisodeProtocol),
 }
+SECTIONS = {"algorithm": "algo", "protocol": "env"}  # section: the field that names the plug-in
+PLUGIN_KEYS = {key for section in SECTIONS for key in (section, f"{section}s")}
+PATHS = (*PLUGINS, "prompts")  # fields that may be paths of the user's own files, relative to the file they stand in
+MERGE = "tag:yaml.org,2002:merge"
+MOST_BYTES, MOST_VALUES = 1 << 20, 10_000  # of one YAML file
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Settings from one source. `places` tells for a dotted name where it was said."""
+    """Settings from one source. `said` has for each dotted name how and where it was said; `mistakes` is what could not
+    be read."""
 
-    values: dict[str, Any]
-    places: Mapping[str, str]
+    values: Mapping[str, Any]
+    said: Mapping[str, str]
+    mistakes: tuple[UserError, ...] = ()
 
-    def place(self, path: str) -> str:
-        """Where the value at `path` (or the nearest section around it) was said; "" if not in this layer."""
-        while path and path not in self.places:
-            path = path.rpartition(".")[0]
-        return self.places.get(path, "")
-
-
-def read_layer(name: str) -> Layer:
-    """The layer of a YAML file, or of a shipped config of that name. Raises UserError naming file and line."""
-    path = _resolve(name)
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is None:
-            raise UserError("--config", name, "the file is empty", "Write at least one setting, or leave --config out.")
-        if not isinstance(node, yaml.MappingNode):
-            line = node.start_mark.line + 1
-            raise UserError(
-                f"{path}, line {line}", str(node.value)[:40], "not a mapping", "Write `section: {key: value}`."
-            )
-        places = {key: f"{path}, line {line}" for key, line in _lines(node, "", str(path))}
-        return Layer(_anchored(yaml.safe_load(text), path.parent), places)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise UserError("--config", name, f"invalid YAML ({where}: {problem})", "Correct that line.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("--config", name, f"cannot be read: {error}", "Give a YAML file in UTF-8.") from error
-
-
-def _anchored(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The values of a file in `folder`, with the paths of plug-ins as absolute ones."""
-    named = {key: plugins.anchored(values[key], folder) for key in PATHS if isinstance(values.get(key), str)}
-    return values | named
+    def below(self, prefix: str, section: str) -> dict[str, str]:
+        """What was said at and below `prefix`, as if it had been said of `section`."""
+        inside = {path: said for path, said in self.said.items() if f"{path}.".startswith(f"{prefix}.")}
+        return {section + path.removeprefix(prefix): said for path, said in inside.items()}
 
 
 def shipped_configs() -> list[str]:
@@ -84,7 +58,21 @@ def shipped_configs() -> list[str]:
     return sorted(entry.name for entry in files("backtrack_mrt.configs").iterdir() if entry.name.endswith(".yaml"))
 
 
-def _resolve(name: str) -> Path:
+def read_layer(name: str) -> Layer:
+    """The layer of a YAML file, or of a shipped config of that name. Raises UserError naming file and line."""
+    path = _found(name)
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError("--config", name, "too large for settings", "Give a YAML file of at most a megabyte.")
+        reader = YamlReader(name, path)
+        values = reader.read(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError("--config", name, f"cannot be read: {error}", "Give a YAML file in UTF-8.") from error
+    own = {key: plugins.anchored(values[key], path.parent) for key in PATHS if isinstance(values.get(key), str)}
+    return Layer(values | own, reader.said, tuple(reader.mistakes))
+
+
+def _found(name: str) -> Path:
     own = Path(name)
     if own.is_file():
         return own
@@ -96,212 +84,187 @@ def _resolve(name: str) -> Path:
     raise UserError("--config", name, "no such file, and no shipped config", did_you_mean(name, shipped_configs()))
 
 
-def _lines(node: yaml.Node, prefix: str, path: str) -> Iterator[tuple[str, int]]:
-    """Every key below `node` as a dotted name, with its line. A key written twice is refused: YAML would silently keep
-    the last."""
-    if not isinstance(node, yaml.MappingNode) or prefix.count(".") > 8:
-        return
-    seen = set()
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if not isinstance(key, yaml.ScalarNode) or key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-            raise UserError(
-                f"{path}, line {line}", str(key.value)[:40], "this key is not a name", "Write `name: value`."
-            )
-        if key.value in seen:
-            raise UserError(f"{path}, line {line}", prefix + key.value, "the key is written twice", "Keep one of them.")
-        seen.add(key.value)
-        yield prefix + key.value, line
-        yield from _lines(value, f"{prefix}{key.value}.", path)
+class YamlReader:
+    """Reads the text of one file. `said` has the line of every key; `mistakes` what was written twice and the like."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name, self.path, self.line, self.left = name, path, 0, MOST_VALUES
+        self.said, self.mistakes = dict[str, str](), Mistakes()
+        self.yaml = YAML(typ="safe", pure=True)
+
+    def read(self, text: str) -> dict[str, Any]:
+        """The values. Raises UserError for what is no YAML and what is no mapping."""
+        try:
+            node = self.yaml.compose(text)
+            if isinstance(node, MappingNode):
+                return self._mapping(node, "")
+        except (YAMLError, ValueError, RecursionError) as error:  # values: a number of too many digits, say
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else self.line
+            where = f"{self.path}, line {line}" if line else str(self.path)
+            problem = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "problem", error)
+            reason = f"invalid YAML ({where}: {' '.join(str(problem or error).split())})"
+            raise UserError("--config", self.name, reason, "Correct that line.") from error
+        if node is None:
+            raise UserError("--config", self.name, "the file is empty", "Write a setting, or leave --config out.")
+        where = f"{self.path}, line {node.start_mark.line + 1}"
+        raise UserError(where, str(node.value)[:40], "not a mapping", "Write `section: {key: value}`.")
+
+    def _mapping(self, node: MappingNode, prefix: str) -> dict[str, Any]:
+        """The mapping, and in front of it what it merges in (`<<: *other`)."""
+        merged, own = dict[str, Any](), dict[str, Any]()
+        for key, value in sorted(node.value, key=lambda pair: pair[0].tag != MERGE):
+            where = f"{self.path}, line {key.start_mark.line + 1}"
+            if key.tag == MERGE:
+                for other in reversed(value.value) if isinstance(value, SequenceNode) else [value]:
+                    merged |= self._mapping(other, prefix) if isinstance(other, MappingNode) else {}
+            elif key.tag != "tag:yaml.org,2002:str":
+                shown = key.value if isinstance(key, ScalarNode) else "…"
+                self.mistakes.append(UserError(where, shown, "this key is not a name", "Write `name: value`."))
+            elif key.value in own:
+                self.mistakes.append(UserError(where, prefix + key.value, "the key is written twice", "Keep one."))
+            else:
+                self.said[prefix + key.value] = f"{prefix}{key.value} ({where})"
+                own[key.value] = self._value(value, f"{prefix}{key.value}.")
+        return merged | own
+
+    def _value(self, node: Node, prefix: str) -> Any:
+        self.line, self.left = node.start_mark.line + 1, self.left - 1
+        if self.left < 0:
+            raise ValueError(f"more than {MOST_VALUES} values, those of aliases counted each time")
+        if isinstance(node, MappingNode):
+            return self._mapping(node, prefix)
+        if isinstance(node, SequenceNode):
+            return [self._value(entry, prefix) for entry in node.value]
+        return self.yaml.constructor.construct_object(node)
 
 
-def choose(layer: Layer, chosen: Mapping[str, str]) -> Layer:
-    """The layer with the settings of the chosen plug-ins under `algorithm` and `protocol`; those of others are dropped.
-
-    `chosen` maps "algo" and "env" to names."""
-    values, places = dict(layer.values), dict(layer.places)
-    for section, naming in PLUGIN_SECTIONS.items():
-        several = values.pop(f"{section}s", None) or {}
-        if not isinstance(several, dict):
-            where = layer.place(f"{section}s")
-            raise UserError(f"{section}s ({where})", several, "not a mapping", f"Write `{section}s: {{name: {{…}}}}`.")
-        own = values.pop(section, None)
-        if not _same(str(values.get(naming, chosen[naming])), chosen[naming]):
-            own = None
-        named = next((name for name in several if _same(name, chosen[naming])), None)
-        if named is not None:
-            prefix = f"{section}s.{named}"
-            places |= {
-                section + key.removeprefix(prefix): at for key, at in layer.places.items() if _below(key, prefix)
-            }
-            places |= {key: at for key, at in layer.places.items() if _below(key, section)} if own else {}
-            own = merge(several[named] or {}, own or {})
-        if own is not None:
-            values[section] = own
-    return Layer(values, places)
+def load(path: str) -> Config:
+    """The config saved in a YAML file. Raises UserError for whatever is wrong in it."""
+    return resolve([read_layer(path)])
 
 
-def merge(base: Any, over: Any) -> Any:
-    """Mappings are merged key by key; anything else, lists too, is replaced."""
-    if not (isinstance(base, dict) and isinstance(over, dict)):
-        return over
-    return base | {key: merge(base[key], value) if key in base else value for key, value in over.items()}
+def resolve(layers: Sequence[Layer], training: bool = True) -> Config:
+    """The layers merged, left to right, and validated. Raises UserError for all mistakes at once.
+
+    training: also by the rules that concern training alone. An evaluation needs no batch that comes out even, and no
+    training set: the commands that do not train say False."""
+    return Merged(layers).config(training)
 
 
-def checked(
-    values: Mapping[str, Any], model: type[BaseModel], layer: Layer, known: list[str], prefix: str = ""
-) -> dict[str, Any]:
-    """The values without sections left empty. Refuses unknown keys, and yes/no where a number is wanted (Python takes
-    True for 1). `known` are all dotted names there are, `prefix` is the dotted name of `model` with a dot."""
-    kept: dict[str, Any] = {}
-    for key, value in values.items():
-        path = f"{prefix}{key}"
-        if key not in model.model_fields:
-            raise UserError(f"{path} ({layer.place(path)})", value, "unknown key", nearest(path, known))
-        members = _members(model.model_fields[key].annotation)
-        section = section_of(model.model_fields[key].annotation)
-        if isinstance(value, bool) and {int, float} & set(members):
-            raise UserError(f"{path} ({layer.place(path)})", value, "not a number", "Write a number.")
-        if section is not None and isinstance(value, Mapping):
-            kept[key] = checked(value, section, layer, known, f"{path}.")
-        elif (named := named_section_of(model.model_fields[key].annotation)) and isinstance(value, Mapping):
-            kept[key] = dict(value)
-            for name in (name for name, entry in value.items() if isinstance(entry, Mapping)):
-                inside = f"{path}.{name}."
-                kept[key][name] = checked(value[name], named, layer, field_paths(named, inside), inside)
-        elif section is None or value is not None or type(None) in members:
-            kept[key] = value
-    return kept
+class Merged:
+    """Layers laid over each other as far as they can be understood, and all that is wrong with them.
+
+    `values` are those of the fields of `schema`, which is `Config` with the classes of the chosen plug-ins."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.check = Check({}, mistakes=Mistakes(mistake for layer in layers for mistake in layer.mistakes))
+        self.chosen = {field: self._named(field, layers) for field in PLUGINS}
+        self.check.owners = {section: f"{field} {self.chosen[field]!r}" for section, field in SECTIONS.items()}
+        self.plugins: dict[str, type[BaseModel]] = {}
+        for section, field in SECTIONS.items():
+            with self.check.mistakes.collected():
+                self.plugins[section] = _plugin(field, self.chosen[field], self.check.said.get(field, field))
+        fields: dict[str, Any] = {section: (self.plugins.get(section, Any), None) for section in SECTIONS}
+        self.schema = create_model("Config", __base__=Config, **fields)
+        self.values: dict[str, Any] = {section: {} for section in self.plugins}
+        for layer in layers:
+            settings = self._settings(layer)
+            others = {key: value for key, value in layer.values.items() if key not in (*PLUGINS, *PLUGIN_KEYS)}
+            self.values = _over(self.values, self.check.section(others, self.schema) | settings)
+        self.values |= self.chosen
+
+    def config(self, training: bool = True) -> Config:
+        """The config. Raises UserError for all mistakes at once."""
+        check = self.check
+        found = check.validate(self.schema, self.values)
+        if wrong := bool(check.wrong or check.mistakes):
+            found = self._readable(set(check.wrong) | SECTIONS.keys() - self.plugins.keys())
+        for broken in broken_rules(found, training, partial=wrong):
+            said = check.said.get(broken.field, broken.field)
+            check.mistakes.append(UserError(said, broken.value, broken.reason, broken.remedy))
+        check.mistakes.tell()
+        return Config(**{name: getattr(found, name) for name in Config.model_fields})  # equal if all values are
+
+    def _named(self, field: str, layers: Sequence[Layer]) -> str:
+        """The name of the plug-in: from the last layer that names it, else the default."""
+        name = Config.model_fields[field].default
+        for layer in layers:
+            if field in layer.values:
+                self.check.said |= layer.below(field, field)
+                name = self.check.section({field: layer.values[field]}, Config).get(field, name)
+        if isinstance(name, str):
+            return name
+        self.check.refuse(field, name, "not a name", "Write the name of one plug-in; see --help.")
+        return str(Config.model_fields[field].default)
+
+    def _settings(self, layer: Layer) -> dict[str, Any]:
+        """The layer's settings of the chosen plug-ins, by section; those of others are checked."""
+        self.check.said |= {path: said for path, said in layer.said.items() if path.partition(".")[0] not in SECTIONS}
+        settings: dict[str, Any] = {}
+        for section, field in SECTIONS.items():
+            chosen = self.chosen[field]
+            several = self.check.mapping(layer.values.get(f"{section}s"), f"{section}s")
+            owned = [(name, f"{section}s.{name}", values) for name, values in several.items()]
+            if section in layer.values:
+                owner = layer.values.get(field)
+                owner = " ".join(owner.times[-1]) if isinstance(owner, Words) else owner
+                owned.append((owner if isinstance(owner, str) else chosen, section, layer.values[section]))
+            for name, prefix, values in owned:
+                said = layer.below(prefix, section)
+                if not _same(name, chosen):
+                    self._check_other(section, name, values, said)
+                elif section in self.plugins:
+                    self.check.said |= said
+                    own = self.check.section(values, self.plugins[section], section)
+                    settings[section] = _over(settings.get(section, {}), own)
+        return settings
+
+    def _check_other(self, section: str, name: str, values: Any, said: dict[str, str]) -> None:
+        """Settings of a plug-in that is not chosen this time must be right as well."""
+        with self.check.mistakes.collected():
+            plugin = _plugin(SECTIONS[section], name, said.get(section, section))
+            check = Check(said, {section: f"{SECTIONS[section]} {name!r}"})
+            check.validate(plugin, check.section(values, plugin, section), section)
+            self.check.mistakes += check.mistakes
+
+    def _readable(self, wrong: set[str]) -> Config:
+        """The config without the fields that are wrong: to read one of them raises AttributeError."""
+        values = deepcopy(self.values)
+        for path in wrong:
+            *sections, leaf = path.split(".")
+            target: Any = values
+            for section in sections:
+                target = target.get(section) if isinstance(target, dict) else None
+            if isinstance(target, dict):
+                target.pop(leaf, None)
+        try:
+            config = self.schema.model_validate(values).model_copy(deep=True)  # deep: defaults are shared
+        except ValidationError as error:  # a section that cannot do without what is wrong
+            return self._readable(wrong | {str(details["loc"][0]) for details in error.errors()})
+        for path in wrong:
+            *sections, leaf = path.split(".")
+            target = config
+            for section in sections:
+                target = getattr(target, section, None)
+            if isinstance(target, BaseModel):
+                vars(target).pop(leaf, None)
+        return config
 
 
-def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model of a field that is a section (or may be one), else None."""
-    return next((m for m in _members(annotation) if isinstance(m, type) and issubclass(m, BaseModel)), None)
+def _plugin(field: str, name: str, said: str) -> type[BaseModel]:
+    package, base = PLUGINS[field]
+    return plugins.load(package, name, base, said)
 
 
-def named_section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model of a field that holds sections by names of the user's own, else None."""
-    return section_of(get_args(annotation)[1]) if get_origin(annotation) is dict else None
-
-
-def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Dotted names of all fields, those of sections after the section's own."""
-    paths = []
-    for name, field in model.model_fields.items():
-        paths.append(prefix + name)
-        if section := section_of(field.annotation):
-            paths += field_paths(section, f"{prefix}{name}.")
-    return paths
-
-
-def nearest(path: str, known: list[str]) -> str:
-    """The remedy for an unknown dotted name: the same name in another section, a similar one, the section's keys."""
-    section, _, leaf = path.rpartition(".")
-    siblings = [name for name in known if name.rpartition(".")[0] == section]
-    matches = [name for name in known if name.rpartition(".")[2] == leaf]
-    matches = matches or difflib.get_close_matches(path, siblings, n=1) or difflib.get_close_matches(path, known, n=1)
-    hint = f"Did you mean {matches[0]!r}? " if matches else ""
-    return f"{hint}Known here: {', '.join(name.rpartition('.')[2] for name in siblings)}."
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-
-
-def _same(name: str, other: str) -> bool:
+def _same(name: Any, other: str) -> bool:
     """Whether two names, or two paths (a file and a run's copy of it), mean one plug-in."""
     kinds, labels = ({plugins.is_path(n) for n in (name, other)}, {plugins.label(n) for n in (name, other)})
     return len(kinds) == 1 and len({plugins.canonical(label) for label in labels}) == 1
 
 
-def _below(path: str, prefix: str) -> bool:
-    return path == prefix or path.startswith(f"{prefix}.")
-
-
-def load(path: str) -> Config:
-    """The config saved in a YAML file. Raises UserError for whatever is wrong in it."""
-    layer = read_layer(path)
-    chosen = {field: chosen_plugin(field, None, [layer]) for field in PLUGIN_SECTIONS.values()}
-    return resolve(schema_for(chosen, [layer]), [layer], chosen)
-
-
-def resolve(schema: type[Config], layers: Sequence[Layer], chosen: Mapping[str, str]) -> Config:
-    """The layers merged, left to right, and validated. Raises UserError naming where the mistake was said."""
-    for layer in layers:
-        check_all_plugins(layer)
-    layers = [choose(layer, chosen) for layer in layers]
-    values: dict[str, Any] = {section: {} for section in PLUGIN_SECTIONS}
-    for layer in layers:
-        values = merge(values, checked(layer.values, schema, layer, field_paths(schema)))
-    return _validated(schema, values | dict(chosen), layers)
-
-
-def chosen_plugin(field: str, flag: str | None, layers: Sequence[Layer]) -> str:
-    """The name of the plug-in: from its flag, else the last file that names it, else the default."""
-    named = [layer.values[field] for layer in layers if field in layer.values]
-    name = flag if flag is not None else named[-1] if named else Config.model_fields[field].default
-    if not isinstance(name, str):
-        raise UserError(field, name, "not a name", "Write the name of one plug-in; see --help.")
-    return name
-
-
-def schema_for(chosen: Mapping[str, str], layers: Sequence[Layer]) -> type[Config]:
-    """`Config` with the concrete classes of the chosen plug-ins in place of the abstract ones."""
-    fields: dict[str, Any] = {}
-    for section, field in PLUGIN_SECTIONS.items():
-        package, base = PLUGINS[field]
-        fields[section] = (plugins.load(package, chosen[field], base, _at(field, layers)), ...)
-    return create_model("Config", __base__=Config, **fields)
-
-
-def check_all_plugins(layer: Layer) -> None:
-    """Settings of plug-ins that are not chosen this time must be right as well."""
-    for section, field in PLUGIN_SECTIONS.items():
-        several = layer.values.get(f"{section}s")
-        for name, settings in several.items() if isinstance(several, dict) else ():
-            package, base = PLUGINS[field]
-            prefix = f"{section}s.{name}"
-            plugin = plugins.load(package, name, base, f"{prefix} ({layer.place(prefix)})")
-            known = field_paths(plugin, f"{prefix}.")
-            if isinstance(settings, dict):
-                checked(settings, plugin, layer, known, f"{prefix}.")
-            try:
-                plugin.model_validate({} if settings is None else settings)
-            except ValidationError as error:
-                raise _told(error, plugin, [layer], f"{prefix}.") from error
-
-
-def _validated(schema: type[Config], values: dict[str, Any], layers: Sequence[Layer]) -> Config:
-    """The config, as a plain `Config`: two of them are equal if all their values are."""
-    try:
-        concrete = schema.model_validate(values)
-    except ValidationError as error:
-        raise _told(error, schema, layers) from error
-    except UserError as error:  # a rule across fields
-        raise UserError(_at(error.field, layers), error.value, error.reason, error.remedy) from error
-    return Config(**{name: getattr(concrete, name) for name in Config.model_fields})
-
-
-def _told(error: ValidationError, model: type[BaseModel], layers: Sequence[Layer], prefix: str = "") -> UserError:
-    """The first mistake that pydantic found, in the words of the user's files."""
-    first = error.errors()[0]
-    known = set(field_paths(model))
-    parts = [str(part) for part in first["loc"]]
-    path = next((p for n in range(len(parts), 0, -1) if (p := ".".join(parts[:n])) in known), ".".join(parts))
-    field: Any = None
-    cursor: type[BaseModel] | None = model
-    for part in path.split("."):
-        field = cursor.model_fields.get(part) if cursor else None
-        cursor = section_of(field.annotation) if field is not None else None
-    if len(inner := parts[path.count(".") + 1 :]) > 1 and (named := named_section_of(field.annotation)):
-        path, field = f"{path}.{inner[0]}.{inner[1]}", named.model_fields.get(inner[1])
-    meaning = f"It is: {field.description}." if field is not None and field.description else "See --help."
-    reason = str(first["msg"])
-    value = None if first["type"] == "missing" else first["input"]
-    return UserError(_at(prefix + path, layers), value, reason[:1].lower() + reason[1:], meaning)
-
-
-def _at(path: str, layers: Sequence[Layer]) -> str:
-    """`path` with the place where its value was said, if anyone said it."""
-    said = next((layer.places[path] for layer in reversed(layers) if path in layer.places), None)
-    return f"{path} ({said})" if said else path
+def _over(base: Any, over: Any) -> Any:
+    """Mappings are merged key by key; anything else, lists too, is replaced."""
+    if isinstance(over, Anew) or not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    return base | {key: _over(base[key], value) if key in base else value for key, value in over.items()}

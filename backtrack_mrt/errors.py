@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+LONGEST_VALUE = 300  # characters of a value that a message shows
 
 
 class UserError(Exception):
@@ -13,7 +16,46 @@ class UserError(Exception):
 
     def __init__(self, field: str, value: object, reason: str, remedy: str) -> None:
         self.field, self.value, self.reason, self.remedy = field, value, reason, remedy
-        super().__init__(f"{field} = {value!r}: {reason}. {remedy}")
+        shown = repr(value)
+        shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]}…"
+        super().__init__(f"{field} = {shown}: {reason}. {remedy}")
+
+    @property
+    def mistakes(self) -> tuple[UserError, ...]:
+        """One or, if it is `UserErrors`, several."""
+        return (self,)
+
+
+class UserErrors(UserError):
+    """Several mistakes, one a line. The fields are those of the first."""
+
+    def __init__(self, mistakes: Sequence[UserError]) -> None:
+        first = mistakes[0]
+        super().__init__(first.field, first.value, first.reason, first.remedy)
+        self.args = ("\n".join(map(str, mistakes)),)
+        self._mistakes = tuple(mistakes)
+
+    @property
+    def mistakes(self) -> tuple[UserError, ...]:
+        return self._mistakes
+
+
+class Mistakes(list[UserError]):
+    """What is wrong so far, to be told at once."""
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Go on behind a UserError that is raised inside, and keep it."""
+        try:
+            yield
+        except UserError as error:
+            self += error.mistakes
+
+    def tell(self) -> None:
+        """Raise what was found, if anything was; a single mistake as it is."""
+        distinct = list({str(mistake): mistake for mistake in self}.values())
+        if distinct:
+            raise distinct[0] if len(distinct) == 1 else UserErrors(distinct)
 
 
 class RunError(Exception):
@@ -41,8 +83,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a program's ``main`` and exit with its code. A `UserError` is one line on stderr and exit code 2, a
-    `RunError` the same with exit code 1."""
+    """Run a program's ``main`` and exit with its code. A `UserError` is one line on stderr for each mistake
+    and exit code 2, a `RunError` one line and exit code 1."""
     try:
         code = _exit_code(main)
         sys.stdout.flush()  # a reader who has gone away is noticed here, not while Python ends
@@ -58,7 +100,8 @@ def _exit_code(main: Callable[[], int | None]) -> int | str | None:
     except SystemExit as stop:  # argparse's, behind --help
         return stop.code
     except (UserError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        for told in error.mistakes if isinstance(error, UserError) else (error,):
+            print(f"error: {told}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except Interrupted as stop:
         return stop.code

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (  # low to high; names between two bars stand on one layer
-    "types errors | protocol plugins algos envs grading | config configs | config_files | runs | policy data | "
-    "rollouts prompts | env evaluation | reports | training | cli engines | __main__ scripts"
+    "types errors | protocol plugins algos envs grading | config configs | config_schema | config_files | runs | "
+    "policy data | rollouts prompts | env evaluation | reports | training | cli engines | __main__ scripts"
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS.split("|")) for name in names.split()}
 ONLY = {  # who may import nothing of the project but this, besides the own package

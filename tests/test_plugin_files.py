@@ -157,18 +157,18 @@ def test_a_run_keeps_its_plug_ins_when_it_is_moved(own: Path, monkeypatch: pytes
     assert load_prompts(found.config.env, found.config.prompts).texts["attempt"] == "Solve."
     assert report_run(Path("moved")).exists()
     again = load(str(moved / "config.yaml")).model_copy(update={"output_dir": str(moved)})
-    train(RunRequest(again, resume=True))
+    train(RunRequest(again, "resume"))
 
 
 def test_resuming_with_a_changed_file_is_a_changed_config(own: Path) -> None:
     config = config_of("--output-dir", "out")
     RunDir.create(config)
-    RunDir.check(config_of("--output-dir", "out"), resume=True)
+    RunDir.check(config_of("--output-dir", "out"), "resume")
     (own / "my_protocol.py").write_text((own / "my_protocol.py").read_text() + "\n# changed\n")
     changed = config_of("--output-dir", "out")
     with pytest.raises(UserError, match=r"its config differs .*env: 'plugins/.*my_protocol\.py' →"):
-        RunDir.check(changed, resume=True)
-    RunDir.create(changed, resume=True, accept_changes=True)
+        RunDir.check(changed, "resume")
+    RunDir.create(changed, "resume", accept_changes=True)
     assert load("out/config.yaml").resolved() == changed.resolved()
 
 

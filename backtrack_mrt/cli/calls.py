@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.config import Config, Existing, RunRequest
-from backtrack_mrt.config_files import PLUGIN_SECTIONS, Layer, chosen_plugin, load, read_layer, resolve, schema_for
+from backtrack_mrt.config_files import Layer, load, read_layer, resolve
 from backtrack_mrt.errors import UserError
 
 if TYPE_CHECKING:  # what runs a model is imported when it is called
@@ -23,9 +23,7 @@ def load_config(*files: str | Path, **settings: Any) -> Config:
     """The config of YAML files (tiny.yaml without any), merged left to right, then `settings`: fields by name, sections
     as mappings (``training={"steps": 8}``). Raises UserError for whatever is wrong in them."""
     layers = [read_layer(str(file)) for file in files or (DEFAULT_CONFIG,)]
-    layers.append(Layer(settings, dict.fromkeys(settings, "load_config")))
-    chosen = {field: chosen_plugin(field, None, layers) for field in PLUGIN_SECTIONS.values()}
-    return resolve(schema_for(chosen, layers), layers, chosen)
+    return resolve([*layers, Layer(settings, {name: f"{name} (load_config)" for name in settings})])
 
 
 def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> Result:

@@ -1,18 +1,23 @@
-"""The flags of a command line: made of the config's fields and the options of a run, read as a layer of values."""
+"""A command line as a layer of settings, and the help that lists them all."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
-import yaml
-from pydantic_settings import CliSettingsSource
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
 from backtrack_mrt.config import Config
-from backtrack_mrt.config_files import PLUGIN_SECTIONS, Layer, nearest
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.config_files import Layer, Merged
+from backtrack_mrt.config_schema import Words, entries_of, members, section_of
+from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.training.roofline import DEVICES, HERE
+
+KINDS = {bool: "{true,false}", int: "INTEGER", float: "NUMBER", type(None): "null"}  # in the help; others are TEXT
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,109 +27,121 @@ class Parser(argparse.ArgumentParser):
         raise UserError("command line", message.split(":")[0], message.partition(": ")[2] or message, "See --help.")
 
 
-def with_run_options(parser: Parser) -> Parser:
-    """`parser` with what is said about a run but is no part of its config."""
-    group = parser.add_argument_group("run options")
-    group.add_argument(
-        "--config", nargs="+", action="extend", default=[], metavar="FILE", help="YAML files, merged left to right"
-    )
-    group.add_argument("--resume", action="store_true", help="continue the run in --output-dir")
-    group.add_argument(
-        *("--accept-changes", "--accept_changes"),
-        action="store_true",
-        help="with --resume: go on although the config was changed",
-    )
-    group.add_argument("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
-    group.add_argument(
-        *("--dry-run", "--dry_run"),
-        nargs="?",
-        const=HERE,
-        metavar="DEVICE",
-        help="print tokens, parameters, memory, time per step; load no weights (for this machine, or one of: "
-        f"{', '.join(DEVICES)})",
-    )
-    group.add_argument(
-        "--compare", nargs="+", action="extend", default=[], metavar="ALGO", help="train these as well and compare"
-    )
-    group.add_argument(
-        "--seeds", nargs="+", action="extend", default=[], type=int, metavar="SEED", help="train with each of these"
-    )
+def run_parser(**settings: Any) -> Parser:
+    """The parser of what is said about a run but is no part of its config."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = Parser(allow_abbrev=False, add_help=False, formatter_class=style, **settings)
+    add = parser.add_argument_group("run options").add_argument
+    add("-h", "--help", action="store_true", help="show this and exit")
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    add("--config", metavar="FILE", help="YAML files, merged left to right", **several)
+    add("--resume", action="store_true", help="continue the run in --output-dir")
+    add("--accept-changes", action="store_true", help="with --resume: go on although the config was changed")
+    add("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
+    planning = "print tokens, parameters, memory, time per step; load no weights (for this machine, or one of:"
+    add("--dry-run", nargs="?", const=HERE, metavar="DEVICE", help=f"{planning} {', '.join(DEVICES)})")
+    add("--compare", metavar="ALGO", help="train these as well and compare", **several)
+    add("--seeds", type=int, metavar="SEED", help="train with each of these", **several)
     return parser
 
 
-# Their names: what is said with these is not saved with the config.
-_RUN_OPTIONS = frozenset(vars(with_run_options(Parser()).parse_args([])))
-
-
-def full_parser(schema: type[Config], prog: str | None, description: str, epilog: str) -> Parser:
-    """All flags: the run's options and the fields of `schema`. Top-level ones have a spelling with dashes; lists take
-    several values."""
-    parser = Parser(
-        prog=prog,
-        description=description,
-        epilog=epilog,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [--algo NAME] [--env NAME] [--config FILE ...] [--SECTION.FIELD VALUE ...]",
+def read_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, Layer]:
+    """The run's options, and the flags as a layer. Raises UserError for options that are not understood."""
+    parser = run_parser()
+    stray, own, typed = list[str](), list[str](), dict[str, list[list[str]]]()
+    words = stray  # where a word that is no flag goes: to the flag before it
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not re.match(r"--?[a-zA-Z]|--$", argument):
+            words.append(argument)
+        elif name.replace("_", "-") in parser._option_string_actions:
+            words = own
+            own.append(name.replace("_", "-") + equals + value)
+        else:
+            words = [value] if equals else []
+            typed.setdefault(name.lstrip("-").replace("-", "_"), []).append(words)
+    mistakes = Mistakes(
+        UserError("command line", word, "not expected here", "Write --name value; see --help.") for word in stray
     )
-    with_run_options(parser)
-
-    def add(group: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
-        if settings.get("const") == "{}" or str(settings.get("metavar")).startswith("dict["):
-            return  # whole sections as JSON: write them in a YAML file
-        if settings.get("action") == "append":
-            settings |= {"action": "extend", "nargs": "+", "metavar": "VALUE"}
-        dashed = [name.replace("_", "-") for name in names if "_" in name and "." not in name]
-        group.add_argument(*dashed, *names, **settings)
-
-    CliSettingsSource(
-        schema,  # type: ignore[arg-type]  # any model will do: only its fields are read
-        root_parser=parser,
-        cli_avoid_json=True,
-        cli_hide_none_type=True,
-        add_argument_method=add,
-    )
-    return parser
-
-
-def overrides(parser: Parser, arguments: Sequence[str], chosen: Mapping[str, str]) -> Layer:
-    """The command line as a layer."""
-    flags, unknown = parser.parse_known_args(arguments)
-    known = [action.dest for action in parser._actions]
-    for index, argument in enumerate(unknown):
-        name, _, value = argument.partition("=")
-        if not name.startswith("-"):
-            raise UserError("command line", argument, "not expected here", "Write --name value; see --help.")
-        value = value or next(iter(unknown[index + 1 :]), "")
-        owner = PLUGIN_SECTIONS.get(name.strip("-").partition(".")[0])
-        reason = f"{owner} {chosen[owner]!r} has no such setting" if owner else "unknown flag"
-        raise UserError(name, value, reason, nearest(name.strip("-"), known))
+    options = parser.parse_args([])
+    with mistakes.collected():
+        options = parser.parse_args(own)
+    if options.resume and options.overwrite:
+        mistakes.append(UserError("--overwrite", "--resume", "these exclude each other", "Give one of them."))
     values: dict[str, Any] = {}
-    places: dict[str, str] = {}
-    for path, value in vars(flags).items():
-        if path in _RUN_OPTIONS:
+    said: dict[str, str] = {}
+    for path, times in typed.items():
+        spoken = Words(tuple(map(tuple, times)))
+        meant = difflib.get_close_matches(f"--{path.replace('_', '-')}", parser._option_string_actions, n=1, cutoff=0.8)
+        if meant and path not in Config.model_fields:
+            mistakes.append(UserError(f"--{path}", spoken, "unknown flag", f"Did you mean {meant[0]!r}?"))
             continue
         *sections, leaf = path.split(".")
-        target = values
-        for section in sections:
-            target = target.setdefault(section, {})
-        target[leaf] = _plain(value)
-        places[path] = "command line"
-    return Layer(values, places)
+        target: Any = values
+        for depth, section in enumerate(sections, start=1):
+            target = target.setdefault(section, {}) if isinstance(target, dict) else None
+            said.setdefault(".".join(sections[:depth]), f"--{path} (command line)")
+        if isinstance(target, dict) and leaf not in target:
+            target[leaf], said[path] = spoken, f"--{path} (command line)"
+        else:
+            remedy = "Leave out one of the two."
+            mistakes.append(UserError(f"--{path}", spoken, "given as a whole and by its parts", remedy))
+    return options, Layer(values, said, tuple(mistakes))
 
 
-def _plain(value: Any) -> Any:
-    """Null and lists in brackets are read as YAML; other values stay text, which pydantic converts."""
-    if isinstance(value, list):
-        if len(value) == 1 and value[0].startswith("["):
-            return yaml.safe_load(value[0])
-        return value
-    return None if value == "null" else value
+def help_text(merged: Merged, **settings: Any) -> str:
+    """The run's options and all fields, with the values that they have in `merged` for defaults."""
+    usage = "%(prog)s [--algo NAME] [--env NAME] [--config FILE ...] [--SECTION.FIELD VALUE ...]"
+    parser = run_parser(usage=usage, **settings)
+    owners = {section: f" ({owner})" for section, owner in merged.check.owners.items()}
+
+    def add(model: type[BaseModel], values: Any, path: str, meaning: str) -> None:
+        group = parser.add_argument_group(
+            f"{path} options{owners.get(path, '')}".strip(), meaning.replace("%", "%%") or None
+        )
+        inner = []
+        for name, field in model.model_fields.items():
+            known = isinstance(values, Mapping) and name in values
+            value = values[name] if known else field.get_default(call_default_factory=True)
+            below, entries = f"{path}.{name}" if path else name, section_of(entries_of(field.annotation))
+            if section := entries or section_of(field.annotation):
+                about = field.description or getattr(section, "summary", "") or (section.__doc__ or "").split("\n")[0]
+                inner.append((section, None if entries else value, f"{below}.NAME" if entries else below, about))
+                continue
+            flags = [f"--{name.replace('_', '-')}"] if not path else []
+            about = f"{field.description or ''} ({_default(value)})".strip().replace("%", "%%")
+            group.add_argument(*dict.fromkeys([*flags, f"--{below}"]), metavar=_kind(field.annotation), help=about)
+        for section, value, below, about in inner:
+            add(section, value, below, about)
+
+    add(merged.schema, merged.values, "", "")
+    return parser.format_help()
 
 
-def with_underscores(argument: str) -> str:
-    """``--output-dir=X`` as ``--output_dir=X``: both spellings of a flag are right."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
+def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, (list, tuple)):
+        return f"default: {' '.join(map(_word, value)) or '[]'}"
+    return f"default: {_word(value)}"
+
+
+def _word(value: Any) -> str:
+    """A value as it is typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kind(annotation: Any) -> str:
+    """What is typed for a field of that type."""
+    kinds = []
+    for member in members(annotation):
+        inner = get_args(member) or (str,)
+        if get_origin(member) is Literal:
+            kinds.append(f"{{{','.join(map(str, inner))}}}")
+        elif get_origin(member) in (list, tuple):
+            kinds.append(f"{_kind(inner[0])} [...]")
+        elif get_origin(member) is Annotated:
+            kinds.append(_kind(inner[0]))
+        else:
+            kinds.append(KINDS.get(member, "TEXT"))
+    return "|".join(dict.fromkeys(kinds))

@@ -1,52 +1,35 @@
-"""From a command line to a `RunRequest`: YAML files merged left to right, then dotted overrides, validated once.
+"""From a command line to a `RunRequest`: YAML files merged left to right, then the flags, validated once.
 
-pydantic-settings turns the config's fields into flags and ``--help``, argparse reads them, pydantic validates the
-merged values. Neither torch nor a model is loaded here: a mistake costs half a second.
+Neither torch nor a model is loaded here: a mistake costs half a second.
 """
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 
 from backtrack_mrt import plugins
-from backtrack_mrt.algos.base import Algorithm
-from backtrack_mrt.cli.flags import Parser, full_parser, overrides, with_run_options, with_underscores
+from backtrack_mrt.cli.flags import help_text, read_line
 from backtrack_mrt.config import RunRequest
-from backtrack_mrt.config_files import (
-    PLUGIN_SECTIONS,
-    PLUGINS,
-    chosen_plugin,
-    read_layer,
-    resolve,
-    schema_for,
-    shipped_configs,
-)
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.config_files import PLUGINS, Layer, Merged, read_layer, resolve, shipped_configs
+from backtrack_mrt.errors import Mistakes, UserError
 
 DEFAULT_CONFIG = "tiny.yaml"  # the embedded default
 
 
-def load_config(argv: Sequence[str], description: str = "", prog: str | None = None) -> RunRequest:
-    """Read a command line. Raises UserError for anything that is not understood; ``--help`` prints and exits."""
-    arguments = [with_underscores(argument) for argument in argv]
-    early = with_run_options(Parser(add_help=False, allow_abbrev=False))
-    for field in PLUGIN_SECTIONS.values():
-        early.add_argument(f"--{field}")
-    early.add_argument("-h", "--help", action="store_true")
-    options, _ = early.parse_known_args(arguments)
-    layers = [read_layer(name) for name in options.config or [DEFAULT_CONFIG]]
-    chosen = {field: chosen_plugin(field, getattr(options, field), layers) for field in PLUGIN_SECTIONS.values()}
-    schema = schema_for(chosen, layers)
-    parser = full_parser(schema, prog, description, _epilog())
+def load_config(
+    argv: Sequence[str], description: str = "", prog: str | None = None, *, training: bool = True
+) -> RunRequest:
+    """Read a command line. ``--help`` prints and exits. Raises UserError for all that is not understood.
+
+    training: see `resolve`; False for a command that does not train."""
+    options, layers = _layers(argv)
     if options.help:
-        parser.print_help()
+        print(help_text(Merged(layers), prog=prog, description=description, epilog=_epilog()), end="")
         sys.exit(0)
-    config = resolve(schema, [*layers, overrides(parser, arguments, chosen)], chosen)
-    if options.resume and options.overwrite:
-        raise UserError("--overwrite", "--resume", "these exclude each other", "Give one of them.")
     return RunRequest(
-        config,
+        resolve(layers, training),
         existing="resume" if options.resume else "overwrite" if options.overwrite else "refuse",
         accept_changes=options.accept_changes,
         dry_run=options.dry_run,
@@ -59,20 +42,31 @@ def comparison_requests(argv: Sequence[str]) -> list[RunRequest]:
     """The command line once for its own algorithm and once for each of ``--compare``. Flags of the algorithm are the
     first one's; the others have the settings of the YAML files. Raises UserError for an algorithm named twice."""
     first = load_config(argv)
+    *files, flags = _layers(argv)[1]
+    flags = Layer({**flags.values, "algo": first.config.algo}, flags.said)  # and so its settings are that one's
+    requests, mistakes = [first], Mistakes()
     names = [plugins.canonical(plugins.label(name)) for name in (first.config.algo, *first.compare)]
     for name in first.compare:
-        if names.count(plugins.canonical(plugins.label(name))) > 1:
-            raise UserError("--compare", name, "this algorithm is named twice", "Name each one once.")
-        plugins.load("backtrack_mrt.algos", name, Algorithm, "--compare")  # type: ignore[type-abstract]
-    shared: list[str] = []
-    dropping = False
-    for argument in map(with_underscores, argv):
-        if argument.startswith("--"):
-            name = argument[2:].partition("=")[0]
-            dropping = name in ("algo", "compare", "seeds") or name.startswith("algorithm.")
-        if not dropping:
-            shared.append(argument)
-    return [first, *(load_config([*shared, "--algo", name]) for name in first.compare)]
+        with mistakes.collected():
+            if names.count(plugins.canonical(plugins.label(name))) > 1:
+                raise UserError("--compare", name, "this algorithm is named twice", "Name each one once.")
+            config = resolve([*files, flags, Layer({"algo": name}, {"algo": "--compare"})])
+            requests.append(RunRequest(config, first.existing, first.accept_changes))
+    mistakes.tell()
+    return requests
+
+
+def _layers(argv: Sequence[str]) -> tuple[Namespace, list[Layer]]:
+    """The run's options and the layers, the flags last. Raises UserError for files that cannot be read."""
+    options, flags = read_line(argv)
+    mistakes, layers = Mistakes(), []
+    for name in options.config or [DEFAULT_CONFIG]:
+        with mistakes.collected():
+            layers.append(read_layer(name))
+    if mistakes:  # what such a file says is not known, so the rest cannot be judged
+        mistakes += flags.mistakes
+        mistakes.tell()
+    return options, [*layers, flags]
 
 
 def _epilog() -> str:

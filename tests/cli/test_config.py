@@ -13,7 +13,8 @@ from backtrack_mrt.algos.grpo import Grpo
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import Config
-from backtrack_mrt.config_files import field_paths, load, shipped_configs
+from backtrack_mrt.config_files import load, shipped_configs
+from backtrack_mrt.config_schema import field_paths
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.single import Single
 from backtrack_mrt.errors import UserError
@@ -152,7 +153,8 @@ BAD = {
     ),
     "wrong type": ("training:\n  steps: ten", [], ["training.steps", "line 2", "'ten'", "integer", "updates"]),
     "wrong type by flag": ("", ["--seed", "one"], ["seed (command line)", "'one'", "integer"]),
-    "yes for a number": ("seed: yes", [], ["seed", "line 1", "True", "not a number"]),
+    "yes for a number": ("seed: true", [], ["seed", "line 1", "True", "not a number"]),
+    "the word yes for a number": ("seed: yes", [], ["seed", "line 1", "'yes'", "integer"]),
     "text for a list": ("data: {train: a.jsonl}", [], ["data.train", "'a.jsonl'", "list"]),
     "text for a section": ("training: fast", [], ["training", "'fast'"]),
     "too small": ("", ["--training.steps", "0"], ["training.steps", "'0'", "greater than 0"]),
@@ -183,7 +185,11 @@ BAD = {
         ["model.quantization", "'nf4'", "packed"],
     ),
     "rank beyond vllm": ("engine: {type: vllm}", ["--model.lora.r", "1024"], ["model.lora.r", "1024", "512"]),
-    "half an architecture": ("model: {architecture: {hidden_size: 8}}", [], ["model.architecture.", "required"]),
+    "half an architecture": (
+        "model: {architecture: {hidden_size: 8}}",
+        [],
+        ["model.architecture.", "required", "vocab_size"],
+    ),
     "empty file": ("# nothing\n", [], ["--config", "bad.yaml", "empty"]),
     "invalid YAML": ("seed: 1\ntraining: {steps: 3", [], ["--config", "bad.yaml", "line 2"]),
     "not a mapping": ("- seed", [], ["bad.yaml", "line 1", "mapping"]),
@@ -206,7 +212,8 @@ def test_bad_input_is_told_in_one_line(case, tmp_path, monkeypatch):
     with pytest.raises(UserError) as error:
         load_config([*files, *flags])
     message = str(error.value)
-    assert "\n" not in message
+    assert message.split("\n") == [str(mistake) for mistake in error.value.mistakes]
+    assert len(error.value.mistakes) == (6 if case == "half an architecture" else 1)  # each is told
     for part in parts:
         assert part in message
     assert {path.name for path in tmp_path.iterdir()} <= {"bad.yaml"}

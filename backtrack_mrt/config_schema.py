@@ -1,0 +1,265 @@
+"""What a config takes: its fields by their dotted names, what is typed for them, the rules across them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.errors import Mistakes, UserError
+
+
+@dataclass(frozen=True)
+class Words:
+    """What was typed behind a flag, each time that it was given; what it means depends on the field."""
+
+    times: tuple[tuple[str, ...], ...]
+
+    def meaning(self, annotation: Any) -> Any:
+        """The value for a field of that type: None, text (which pydantic converts), or a list of texts. Raises
+        ValueError for too many words, or too few."""
+        kinds = {get_origin(kind) or kind for kind in members(annotation)}
+        several = bool(kinds & {list, tuple})
+        words = [word for time in self.times for word in time] if several else list(self.times[-1])
+        if self == NULL:
+            return None
+        if not words and bool in kinds:
+            return True
+        if several and len(words) == 1 and words[0].startswith("[") and words[0].endswith("]"):
+            return [word.strip(" '\"") for word in words[0][1:-1].split(",") if word.strip()]
+        if not words or (len(words) > 1 and not several):
+            raise ValueError("expected one argument" if not several else "expected at least one argument")
+        return words if several else words[0]
+
+    def __repr__(self) -> str:
+        return repr(" ".join(self.times[-1]))
+
+
+NULL = Words((("null",),))
+
+
+class Anew(dict[str, Any]):
+    """A section that goes back to its defaults, whatever was said of it before."""
+
+
+@dataclass
+class Check:
+    """Holds values against the models of their sections. `said` has for a dotted name how and where it was said,
+    `owners` for a section whose settings it holds; `wrong` are the fields that are not as they were meant."""
+
+    said: dict[str, str]
+    owners: Mapping[str, str] = field(default_factory=dict)
+    mistakes: Mistakes = field(default_factory=Mistakes)
+    wrong: set[str] = field(default_factory=set)
+
+    def section(self, values: Any, model: type[BaseModel], path: str = "") -> dict[str, Any]:
+        """The fields of `model` among `values`, as they are meant."""
+        prefix = f"{path}." if path else ""
+        fields = self.mapping(values, path)
+        kept = type(fields)()
+        for key, value in fields.items():
+            if key in model.model_fields:
+                kept |= self._field(key, value, model.model_fields[key].annotation, prefix + key)
+            else:
+                self._unknown(prefix + key, value, field_paths(model, prefix))
+        return kept
+
+    def mapping(self, value: Any, path: str) -> dict[str, Any]:
+        """What a section, or the like, is said to hold; nothing if it is left empty."""
+        if value == NULL:
+            return Anew()
+        if value is None or isinstance(value, Mapping):
+            return dict(value or {})
+        name = path.rpartition(".")[2]
+        self.refuse(path, value, "not a section", f"Write `{name}: {{key: value}}` in a file, or --{path}.KEY VALUE.")
+        return {}
+
+    def validate(self, model: type[BaseModel], values: Any, path: str = "") -> Any:
+        """The values as an instance of `model`, None if they are not."""
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            for details in error.errors():
+                self._told(details, model, path)
+            return None
+
+    def refuse(self, path: str, value: Any, reason: str, remedy: str) -> None:
+        """Keep a mistake."""
+        self.mistakes.append(UserError(self.said.get(path, path), value, reason, remedy))
+        self.wrong.add(path)
+
+    def _field(self, key: str, value: Any, annotation: Any, path: str) -> dict[str, Any]:
+        """The field and its value as it is meant; nothing if that is a mistake."""
+        if value in (None, NULL) and type(None) in members(annotation):
+            return {key: None}
+        if section := section_of(annotation):
+            return {key: self.section(value, section, path)}
+        if entries := entries_of(annotation):
+            named = self.mapping(value, path)
+            kept = type(named)()
+            for name, entry in named.items():
+                kept |= self._field(name, entry, entries, f"{path}.{name}")
+            return {key: kept}
+        if isinstance(value, Words):
+            try:
+                return {key: value.meaning(annotation)}
+            except ValueError as error:
+                self.refuse(path, value, str(error), "Write --name value, or --name=value.")
+                return {}
+        if _is_number(annotation) and any(isinstance(v, bool) for v in (value if isinstance(value, list) else [value])):
+            self.refuse(path, value, "not a number", "Write a number.")
+            return {}
+        return {key: value}
+
+    def _unknown(self, path: str, value: Any, known: list[str]) -> None:
+        section, _, leaf = path.rpartition(".")
+        siblings = [name for name in known if name.rpartition(".")[0] == section]
+        same = [name for name in known if name.rpartition(".")[2] == leaf]
+        close = same or difflib.get_close_matches(path, siblings, n=1) or difflib.get_close_matches(path, known, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        owner = self.owners.get(path.partition(".")[0])
+        reason = f"{owner} has no such setting" if owner else "unknown key"
+        self.refuse(path, value, reason, f"{hint}Known here: {_leaves(siblings)}.")
+        self.wrong |= set(close[:1])  # it is not as it was meant
+
+    def _told(self, error: ErrorDetails, model: type[BaseModel], prefix: str) -> None:
+        """What pydantic found, in the words of the config."""
+        annotation: Any = model
+        path, meaning = prefix, ""
+        for part in error["loc"]:
+            section, entries = section_of(annotation), entries_of(annotation)
+            if section is not None and part in section.model_fields:
+                named = section.model_fields[str(part)]
+                annotation, meaning = named.annotation, named.description or ""
+            elif entries is not None:
+                annotation = entries
+            else:
+                break
+            path = f"{path}.{part}" if path else str(part)
+        missing = error["type"] == "missing"
+        reason = error["msg"].removeprefix("Value error, ").removesuffix(".")
+        remedy = f"It is: {meaning}." if meaning else "See --help."
+        self.refuse(path, None if missing else error["input"], reason[:1].lower() + reason[1:], remedy)
+        if missing:
+            self.wrong.add(path.rpartition(".")[0])
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The types that a field may have, NoneType among them."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field that is a section (or may be one), else None."""
+    return next((m for m in members(annotation) if isinstance(m, type) and issubclass(m, BaseModel)), None)
+
+
+def entries_of(annotation: Any) -> Any:
+    """The type of the entries of a field that takes them by names of the user's own, else None."""
+    return next((get_args(m)[1] for m in members(annotation) if get_origin(m) is dict), None)
+
+
+def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Dotted names of all fields, those of sections after the section's own."""
+    paths = []
+    for name, info in model.model_fields.items():
+        paths.append(prefix + name)
+        if section := section_of(info.annotation):
+            paths += field_paths(section, f"{prefix}{name}.")
+    return paths
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether numbers are meant, alone or in a list: pydantic takes yes for 1."""
+    inner = [kind for member in members(annotation) for kind in (member, *get_args(member))]
+    kinds = {kind for kind in inner for kind in (kind, *get_args(kind))}
+    return bool(kinds & {int, float}) and bool not in kinds
+
+
+def _leaves(paths: list[str]) -> str:
+    return ", ".join(path.rpartition(".")[2] for path in paths)
+
+
+def _batch_rules(config: Config) -> Iterator[UserError]:
+    training, size, problems = config.training, config.data.train_size, config.training.problems_per_step
+    if size is not None and size < problems:
+        reason = f"the data set is smaller than one batch of {problems} problems"
+        remedy = f"Set data.train_size to at least {problems}, or training.problems_per_step to at most {size}."
+        yield UserError("data.train_size", size, reason, remedy)
+    if training.rows % training.micro_batch_size:
+        fitting = max(n for n in range(1, min(training.micro_batch_size, training.rows) + 1) if training.rows % n == 0)
+        batch = f"the batch of {problems} problems × group size {training.group_size} = {training.rows} trajectories"
+        remedy = f"Set training.micro_batch_size to {fitting}, or change problems_per_step or group_size."
+        yield UserError(
+            "training.micro_batch_size", training.micro_batch_size, f"{batch} is not divisible by it", remedy
+        )
+
+
+def _algorithm_rules(config: Config) -> Iterator[UserError]:
+    if config.algorithm.needs_values and config.prover.estimator == "none":
+        reason = f"{config.algo} needs the values of a meta-prover"
+        yield UserError("prover.estimator", "none", reason, "Set it to likelihood, or choose grpo.")
+    answers, group_size = config.protocol.max_answers, config.training.group_size
+    if objection := config.algorithm.objection(max_answers=answers, group_size=group_size):
+        yield UserError("algo", config.algo, objection, "Change that setting, or choose another algorithm.")
+
+
+def _training_set_rules(config: Config) -> Iterator[UserError]:
+    yield from _endless("data.train_size", config.data.train, config.data.train_size)
+
+
+def _held_out_set_rules(config: Config) -> Iterator[UserError]:
+    yield from _endless("data.eval_size", config.data.eval, config.data.eval_size)
+
+
+def _endless(field: str, sets: list[str], drawn: int | None) -> Iterator[UserError]:
+    if drawn is None and any(spec.startswith("signs/") for spec in sets):
+        reason = "generated problems have no end, so their number must be given"
+        yield UserError(field, None, reason, "Set it to a number of problems.")
+
+
+def _engine_rules(config: Config) -> Iterator[UserError]:
+    engine, model, vllm = config.engine, config.model, config.engine.type == "vllm"
+    if engine.server is not None and not vllm:
+        reason = f"engine.type is {engine.type!r}, which has no server"
+        yield UserError("engine.server", engine.server, reason, "Set engine.type to vllm, or leave this out.")
+    if engine.server is not None and model.full_finetuning:
+        reason = "a server is given LoRA adapters, not whole models"
+        yield UserError("model.full_finetuning", True, reason, "Train an adapter, or leave engine.server out.")
+    if vllm and engine.server is None and model.quantization is not None:
+        reason = "vLLM in this process takes the weights from the trained module, where they are packed"
+        yield UserError("model.quantization", model.quantization, reason, "Leave it out, or use a server.")
+    if vllm and model.full_finetuning and config.prover.policy == "reference":
+        reason = "vLLM holds one set of weights, and all of them are trained"
+        yield UserError("prover.policy", "reference", reason, "Train an adapter, or set engine.type to hf.")
+    if vllm and not model.full_finetuning and model.lora.r > 512:
+        yield UserError("model.lora.r", model.lora.r, "vLLM takes adapters up to rank 512", "Lower it, or use hf.")
+
+
+def _adapter_rules(config: Config) -> Iterator[UserError]:
+    if config.model.quantization and config.model.full_finetuning:
+        reason = "weights in 4 bits cannot be trained, only an adapter on top of them"
+        yield UserError("model.quantization", config.model.quantization, reason, "Leave out one of the two settings.")
+
+
+RULES = (_held_out_set_rules, _adapter_rules, _engine_rules)
+TRAINING_RULES = (_batch_rules, _algorithm_rules, _training_set_rules)  # what concerns training alone
+
+
+def broken_rules(config: Config, training: bool = True, partial: bool = False) -> list[UserError]:
+    """The mistakes of `config` across its fields, which they name by their dotted names.
+
+    training: also those that concern training alone: an evaluation needs no batch that comes out even, and no training
+    set. partial: fields are missing from `config`; what needs one of them cannot be told."""
+    broken: list[UserError] = []
+    for rule in (*TRAINING_RULES, *RULES) if training else RULES:
+        with suppress(AttributeError) if partial else nullcontext():
+            broken.extend(rule(config))
+    return broken
