@@ -8,7 +8,7 @@ chosen plug-in become part of the config, so one file serves every ``--algo``; t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.resources import files
@@ -34,6 +34,7 @@ PLUGINS: dict[str, tuple[str, type[BaseModel]]] = {  # by the field that names t
 SECTIONS = {"algorithm": "algo", "protocol": "env"}  # section: the field that names the plug-in
 PLUGIN_KEYS = {key for section in SECTIONS for key in (section, f"{section}s")}
 PATHS = (*PLUGINS, "prompts")  # fields that may be paths of the user's own files, relative to the file they stand in
+DEFAULT_CONFIG = "tiny.yaml"  # where no file is named
 MERGE = "tag:yaml.org,2002:merge"
 MOST_BYTES, MOST_VALUES = 1 << 20, 10_000  # of one YAML file
 
@@ -46,6 +47,11 @@ class Layer:
     values: Mapping[str, Any]
     said: Mapping[str, str]
     mistakes: tuple[UserError, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], place: str) -> Layer:
+        """Settings that were all said at one place."""
+        return cls(values, {path: f"{path} ({place})" for path in _paths(values)})
 
     def below(self, prefix: str, section: str) -> dict[str, str]:
         """What was said at and below `prefix`, as if it had been said of `section`."""
@@ -250,6 +256,14 @@ class Merged:
             if isinstance(target, BaseModel):
                 vars(target).pop(leaf, None)
         return config
+
+
+def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all that is said."""
+    for name, value in values.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{prefix}{name}.")
 
 
 def _plugin(field: str, name: str, said: str) -> type[BaseModel]:

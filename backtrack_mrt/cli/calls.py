@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.config import Config, Existing, RunRequest
-from backtrack_mrt.config_files import Layer, load, read_layer, resolve
+from backtrack_mrt.config_files import DEFAULT_CONFIG, Layer, load, read_layer, resolve
 from backtrack_mrt.errors import UserError
 
 if TYPE_CHECKING:  # what runs a model is imported when it is called
@@ -16,14 +16,12 @@ if TYPE_CHECKING:  # what runs a model is imported when it is called
     from backtrack_mrt.evaluation.result import Result
     from backtrack_mrt.runs.finished import Run
 
-DEFAULT_CONFIG = "tiny.yaml"
-
 
 def load_config(*files: str | Path, **settings: Any) -> Config:
     """The config of YAML files (tiny.yaml without any), merged left to right, then `settings`: fields by name, sections
     as mappings (``training={"steps": 8}``). Raises UserError for whatever is wrong in them."""
     layers = [read_layer(str(file)) for file in files or (DEFAULT_CONFIG,)]
-    return resolve([*layers, Layer(settings, {name: f"{name} (load_config)" for name in settings})])
+    return resolve([*layers, Layer.of(settings, "load_config")])
 
 
 def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> Result:

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from backtrack_mrt import plugins
 from backtrack_mrt.cli.flags import help_text, read_line
 from backtrack_mrt.config import RunRequest
-from backtrack_mrt.config_files import PLUGINS, Layer, Merged, read_layer, resolve, shipped_configs
+from backtrack_mrt.config_files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, read_layer, resolve, shipped_configs
 from backtrack_mrt.errors import Mistakes, UserError
-
-DEFAULT_CONFIG = "tiny.yaml"  # the embedded default
 
 
 def load_config(

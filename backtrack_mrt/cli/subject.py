@@ -15,14 +15,15 @@ def run_of(what: Path | None) -> Path | None:
     return what if what is not None and (what / "config.yaml").is_file() else None
 
 
-def config_of(args: Namespace, with_model: bool = True) -> Config:
+def config_of(args: Namespace, with_model: bool = True, *, training: bool = False) -> Config:
     """The config of RUN (else the embedded default), changed by the flags, about RUN's trained model or MODEL.
 
-    with_model: whether the model is wanted at all. Raises UserError, also for a run that has no trained model yet."""
+    with_model: whether the model is wanted at all. training: whether the training set is, see `resolve`. Raises
+    UserError, also for a run that has no trained model yet."""
     run = run_of(args.what)
     saved = ["--config", str(run / "config.yaml")] if run else []
     model = ["--model.name_or_path", str(run / "model" if run else args.what)] if with_model and args.what else []
-    config = load_config([*saved, *args.settings, *model]).config
+    config = load_config([*saved, *args.settings, *model], training=training).config
     if run and with_model and not (run / "model").is_dir():
         raise UserError("RUN", str(run), "it has no trained model yet", "Let it finish, with --resume.")
     return config

@@ -165,7 +165,7 @@ def test_turns_from_a_pipe(tmp_path: Path) -> None:
         (["--watch", "--no-model"], "--watch"),
         (["--save", "no/such/file.jsonl"], "--save"),
         (["--save", str(ROOT / "README.md")], "trajectories"),
-        (["--env", "nope"], "env"),
+        (["--env", "nope"], "--env"),
         (["no-such-model"], "model.name_or_path"),
     ],
 )

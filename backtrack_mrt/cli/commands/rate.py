@@ -26,7 +26,7 @@ def arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    config = config_of(args)
+    config = config_of(args, training=True)  # its problems
     if args.out.suffix != ".jsonl" or not args.out.parent.is_dir():
         raise UserError("--out", str(args.out), "no place for the rated problems", "Name a .jsonl file.")
     if config.prover.estimator == "none":

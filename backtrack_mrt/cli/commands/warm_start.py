@@ -32,7 +32,7 @@ def arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    config = config_of(args)
+    config = config_of(args, training=True)  # its problems
     if config.env != "backtrack":
         raise UserError("env", config.env, "stitching starts from backtracking rollouts", "Leave it at backtrack.")
     if config.prover.estimator == "none":
