@@ -1,4 +1,4 @@
-"""Measure how well a policy judges given attempts: is there an error, in which step, where to go back to.
+"""Measure how well a policy judges given attempts: the error, its step, the way back.
 
 Demonstrations tell which step is the first wrong one; labelled attempts only whether one is. `data.eval_size` is how
 many are judged.

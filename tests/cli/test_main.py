@@ -1,0 +1,142 @@
+"""`backtrack-mrt` itself: the list, the help of every command, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from support.command_line import command
+
+from backtrack_mrt import __version__
+from backtrack_mrt.cli.command import find, names, parser_of, summaries
+from backtrack_mrt.cli.request import load_config
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-m", "backtrack_mrt"]
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "vllm", "accelerate")
+
+
+@pytest.mark.parametrize("line", [[], ["--help"], ["-h"]])
+def test_alone_it_lists_the_commands(line: list[str]) -> None:
+    told = command(*line)
+    assert (told.returncode, told.stderr) == (0, "")
+    for name, summary in summaries().items():
+        assert f"  {name} " in told.stdout
+        assert summary in told.stdout
+        assert 20 < len(summary) < 100
+        assert summary.endswith(".")
+
+
+def test_its_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert command("--version").stdout == f"backtrack-mrt {__version__}\n"
+    assert project["version"] == __version__
+    assert project["scripts"] == {"backtrack-mrt": "backtrack_mrt.cli.main:run"}
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_help_of_a_command(name: str) -> None:
+    told = command(name, "--help")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith(f"usage: backtrack-mrt {name} ")
+    assert summaries()[name].rstrip(".") in " ".join(told.stdout.split())
+    assert "examples:" in told.stdout
+
+
+@pytest.mark.parametrize("name", names())
+def test_its_examples_are_understood(name: str) -> None:
+    lines = [line.strip() for line in find(name).EXAMPLES.splitlines()]
+    assert any(line.startswith(f"backtrack-mrt {name}") for line in lines)
+    for line in lines:
+        words = shlex.split(line.rpartition(" | ")[2], comments=True)
+        typed = words[: words.index("<")] if "<" in words else words
+        assert typed[0] == "backtrack-mrt"
+        args = parser_of(typed[1]).parse(typed[2:])
+        if parser_of(typed[1]).takes_settings:
+            load_config(args.settings)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """One process for the help of all commands, and the mistakes that are told before anything is loaded."""
+    code = f"""
+import sys
+from backtrack_mrt.cli.main import main
+for line in [[], *([name, "--help"] for name in {names()!r})]:
+    try:
+        main(line)
+    except SystemExit:
+        pass
+    heavy = set({HEAVY!r}) & set(sys.modules)
+    assert not heavy, (line, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("evalaute", "COMMAND = 'evalaute': there is no such command. Did you mean 'evaluate'?"),
+        ("--vresion", "there is no such command"),
+        ("show", "FILE.jsonl"),
+        ("show x.jsonl --phse revise", "Did you mean '--phase'"),
+        ("show x.jsonl --n many", "--n = 'many': invalid int value"),
+        ("show x.jsonl y.jsonl", "y.jsonl"),
+        ("export tiny --out x --dtype int4", "--dtype"),
+        ("report --traces", "--traces"),
+        ("evaluate tiny --evaluation.sample 3", "Did you mean 'evaluation.samples'"),
+        ("train --algo mrtrl", "Did you mean 'mrt-rl'"),
+        ("checks", "--demonstrations --attempts"),
+    ],
+)
+def test_a_mistake_is_one_line(line: str, told: str, tmp_path: Path) -> None:
+    done = command(*line.split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+
+
+def test_the_old_name_is_an_alias() -> None:
+    script = ROOT / "scripts" / "train_backtrack.py"
+    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert told.stdout.startswith("usage: backtrack-mrt train ")
+
+
+def test_exit_codes_of_the_process(tmp_path: Path) -> None:
+    assert subprocess.run([*PROGRAM, "--version"], capture_output=True, check=False).returncode == 0
+    mistake = subprocess.run([*PROGRAM, "nope"], capture_output=True, text=True, check=False)
+    assert (mistake.returncode, mistake.stdout) == (2, "")
+    assert "Traceback" not in mistake.stderr
+
+
+@pytest.mark.parametrize("line", [["--help"], ["grade", "-"]])
+def test_a_reader_who_goes_away(line: list[str]) -> None:
+    """Nothing is said of it: neither by the program nor by Python when it ends."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with subprocess.Popen([*PROGRAM, *line], stdin=subprocess.PIPE, stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        _, told = process.communicate(b'{"gold": "7", "answer": "7"}\n')
+    assert (process.returncode, told) == (141, b"")
+
+
+def test_control_c() -> None:
+    """While it waits for rows."""
+    with subprocess.Popen(
+        [*PROGRAM, "grade", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b'{"gold": "7", "answer": "7"}\n' + b" " * 9_000 + b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate()
+    assert (process.returncode, told) == (130, b"interrupted\n")
