@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from math import isnan
 
 from backtrack_mrt.grading import Grader, Limits, Verdict
-from backtrack_mrt.grading.judge import Ask
 from backtrack_mrt.grading.pool import WorkerPool
+from backtrack_mrt.grading.question import Ask
 from backtrack_mrt.protocol import graded
 from backtrack_mrt.types import Scored, Trajectory
 

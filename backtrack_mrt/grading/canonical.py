@@ -1,4 +1,4 @@
-r"""One spelling for what can be written in many: LaTeX spacing, sizes, fraction styles, wrappers, Unicode signs.
+r"""One spelling for what can be written in many: the table of spellings.py, brackets, fractions, roots, conjunctions.
 
 Only spellings change here, never the mathematics; two texts with the same `key` are the same answer.
 """
@@ -7,65 +7,105 @@ from __future__ import annotations
 
 import re
 
-_UNICODE = str.maketrans(
-    {
-        "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "θ": r"\theta ", "∞": r"\infty ",
-        "°": r"^\circ ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ",
-        "≈": r"\approx ", "√": r"\sqrt ", "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}", "’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2009": " ", "\u202f": " ",
-    }
-)  # fmt: skip
-_SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])")
-_SPACES = re.compile(r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![A-Za-z])|\s")
-_NAMES = [
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:mathrm|textbf|mbox|textnormal|textrm|textit|textsf|operatorname)\s*\{"), r"\\text{"),
-    (re.compile(r"\\text\s+\{"), r"\\text{"),
-    (re.compile(r"\\math(?:bf|it|sf)\s*\{"), "{"),
-    (re.compile(r"\\leq(?:slant)?(?![A-Za-z])"), r"\\le"),
-    (re.compile(r"\\geq(?:slant)?(?![A-Za-z])"), r"\\ge"),
-    (re.compile(r"\\neq(?![A-Za-z])"), r"\\ne"),
-    (re.compile(r"\\l(?:angle|brack)(?![A-Za-z])"), "("),
-    (re.compile(r"\\r(?:angle|brack)(?![A-Za-z])"), ")"),
-    (re.compile(r"\bnp\.(?=[a-z])"), r"\\"),  # Minerva has golds in Python
-    (re.compile(r"\\lt(?![A-Za-z])"), "<"),
-    (re.compile(r"\\gt(?![A-Za-z])"), ">"),
-]
+from backtrack_mrt.grading.layout import lay_out
+from backtrack_mrt.grading.spellings import TABLE, respell_functions
+
 _ARGUMENT = r"(?:\{\s*([^{}]*?)\s*\}|([0-9A-Za-z]|\\pi(?![A-Za-z])))"
 _FRACTION = re.compile(rf"\\frac\s*{_ARGUMENT}\s*{_ARGUMENT}")
-_ROOT = re.compile(r"\\sqrt\s*([0-9A-Za-z])")
+_ROOT = re.compile(r"\\sqrt ?(\[[^\[\]]*\])? ?(?![{\[ ])")
+_RADICAND = re.compile(r"\d+(?:\.\d+)?|[A-Za-z]|\\frac\{[^{}]*\}\{[^{}]*\}|\\(?!frac|sqrt)[A-Za-z]+")
+_REVERSED = re.compile(r"(?<![A-Za-z}])([\[\]])([^\[\]()]*[,;][^\[\]()]*)([\[\]])")
 _LOOSE_SPACE = re.compile(r"(?<=[^0-9A-Za-z,;]) +| +(?=[^0-9A-Za-z])")
-_CONJUNCTION = re.compile(r"\\text\{\s*,?\s*(?:or|and)\s*\}\s*,?|(?<=[\w})\]]) *,? (?:or|and) (?=[\w\\({\[-])")
+_PLACE = re.compile(r"(hundred|thousand|million|billion|trillion) and (?=[a-z0-9])")
+_AND_A_HALF = re.compile(r"(?<=\d) and (?:a |one )(half|third|quarter)(?![A-Za-z])")
+_PARTS = {"half": 2, "third": 3, "quarter": 4}
+_CONJUNCTION = re.compile(
+    r"(?<=[\w})\]]) *,? (or|and) (?=[\w\\({\[-])|,? ?\\(lor|land)(?![A-Za-z]) ?|(?<=,)(?: )(or|and) "
+)
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
 _WRAPPERS = [("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ('"', '"')]
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _ARTICLE = re.compile(r"^(?:the|an?) ")
-
-
-def translate(text: str) -> str:
-    """Write the usual Unicode signs in ASCII LaTeX and strip the ends."""
-    text = text.strip()
-    return text if text.isascii() else text.translate(_UNICODE).strip()
+_EMPTY = re.compile(
+    r"(?:there (?:is|are) )?no (?:real |integer |such )?(?:solutions?|roots?)(?: exists?)?|(?:the )?empty set"
+)
+_REALS = re.compile(
+    r"(?:all|any) (?:real numbers?|reals?|real [a-z])|(?:the )?(?:set of )?(?:all )?real numbers|(?:the )?reals"
+)
 
 
 def canonical(text: str) -> str:
     """The common spelling of ``text``; linear in its length for the lengths that the guards let through."""
     text = _unwrap(text)
-    text = text.replace(r"\!", "").replace("{,}", ",")
-    text = _SIZES.sub("", text)
-    text = _SPACES.sub(" ", text)
-    if "\\" in text or "np." in text:
-        for pattern, replacement in _NAMES:
-            text = pattern.sub(replacement, text)
+    if text.isdigit():
+        return text
+    for pattern, replacement in TABLE:
+        text = pattern.sub(replacement, text)
+    if "\\begin" in text:
+        text = lay_out(text.strip())
+    text = respell_functions(text)
+    if "\\" in text:
         text = _FRACTION.sub(lambda m: rf"\frac{{{m[1] or m[2] or ''}}}{{{m[3] or m[4] or ''}}}", text)
-        text = _ROOT.sub(r"\\sqrt{\1}", text)
-    text = _CONJUNCTION.sub(", ", text)
-    text = re.sub(" +", " ", text)
+        text = _brace_roots(text)
+    if "]" in text or "[" in text:
+        text = _REVERSED.sub(_turned, text)
+    text = _PLACE.sub(r"\1 ", text)
+    text = _AND_A_HALF.sub(lambda m: rf"\frac{{1}}{{{_PARTS[m[1]]}}}", text)
+    text = _conjoin(re.sub(" +", " ", text))
     text = _LOOSE_SPACE.sub("", text).strip()
     text = re.sub(r", *, *", ", ", text)
     stripped = _unwrap(_strip_stop(text))
     while stripped != text:  # "$7.$."
         text, stripped = stripped, _unwrap(_strip_stop(stripped))
+    return _phrase(text)
+
+
+def _conjoin(text: str) -> str:
+    """The words "or" and "and" between answers as a comma, between conditions (x < 1 or x > 2) as a sign of logic."""
+    if "or" not in text and "and" not in text:
+        return text
+    logic = _INEQUALITY.search(text) is not None
+
+    def sign(match: re.Match[str]) -> str:
+        word = next(group for group in match.groups() if group)
+        return ("\\lor " if word in ("or", "lor") else "\\land ") if logic else ", "
+
+    return _CONJUNCTION.sub(sign, text)
+
+
+def _phrase(text: str) -> str:
+    """A set that is told in words, as its sign."""
+    if text[-1:].isalpha() or text.endswith("}"):
+        told = _TEXT.sub(r"\1", text).strip().casefold()
+        if _EMPTY.fullmatch(told):
+            return r"\emptyset"
+        if _REALS.fullmatch(told):
+            return r"\mathbb{R}"
     return text
+
+
+def _brace_roots(text: str) -> str:
+    r"""``\sqrt16``, ``\sqrt(x+1)``, ``\sqrt x`` with braces: the sign takes the whole number, bracket or letter.
+
+    TeX itself would take one digit, but nobody who writes √16 means √1·6.
+    """
+    for match in reversed(list(_ROOT.finditer(text))):
+        start = match.end()
+        head, index = text[: match.start()], match[1] or ""
+        if text.startswith("(", start):
+            end = closing(text, start)
+            if end > 0:
+                text = rf"{head}\sqrt{index}{{{text[start + 1 : end]}}}{text[end + 1 :]}"
+        else:
+            radicand = _RADICAND.match(text, start)
+            if radicand:
+                text = rf"{head}\sqrt{index}{{{radicand[0]}}}{text[radicand.end() :]}"
+    return text
+
+
+def _turned(match: re.Match[str]) -> str:
+    """``]0,1[`` as (0,1)."""
+    return ("(" if match[1] == "]" else "[") + match[2] + (")" if match[3] == "[" else "]")
 
 
 def _strip_stop(text: str) -> str:
@@ -82,21 +122,27 @@ def _unwrap(text: str) -> str:
         changed = False
         for left, right in _WRAPPERS:
             inside = text[len(left) : len(text) - len(right)]
-            if len(text) > len(left + right) and text.startswith(left) and text.endswith(right) and left not in inside:
+            bare = inside.replace("\\$", "")  # an escaped dollar is money
+            if len(text) > len(left + right) and text.startswith(left) and text.endswith(right) and left not in bare:
                 text, changed = inside.strip(), True
         if text.startswith("{") and text.endswith("}") and closes_at_end(text):
             text, changed = text[1:-1].strip(), True
     return text
 
 
+def closing(text: str, start: int) -> int:
+    """Where the bracket at ``start`` is closed, -1 if it is not."""
+    depth = 0
+    for index in range(start, len(text)):
+        depth += (text[index] in "({[") - (text[index] in ")}]")
+        if depth == 0:
+            return index
+    return -1
+
+
 def closes_at_end(text: str) -> bool:
     """Whether the bracket that opens ``text`` is closed by its last character."""
-    depth = 0
-    for index, character in enumerate(text):
-        depth += (character in "({[") - (character in ")}]")
-        if depth == 0:
-            return index > 0 and index == len(text) - 1
-    return False
+    return 0 < closing(text, 0) == len(text) - 1
 
 
 _COMMAND = re.compile(r"(\\[A-Za-z]+) +(?=[A-Za-z])")

@@ -10,10 +10,13 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from backtrack_mrt.grading.number_words import leading_number, multiplier
+from backtrack_mrt.grading.units import parse_unit
+
 MAX_EXPONENT = 400  # of ten; larger ones are left to the worker
 MAX_POWER_BITS = 1 << 15  # of an integer power such as 2^{100}
 
-_NUMBER = r"(?:(?:\d{1,3}(?:, ?\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)"
+_NUMBER = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)"
 _SIGNED = rf"[+-]?{_NUMBER}"
 _PLAIN = re.compile(rf"([+-]?)({_NUMBER})")
 _FRACTION = re.compile(rf"([+-]?)\\frac\{{({_SIGNED})\}}\{{({_SIGNED})\}}")
@@ -25,33 +28,25 @@ _SCIENTIFIC = re.compile(
 )
 _E_NOTATION = re.compile(rf"([+-]?)({_NUMBER})[eE]([+-]?\d+)")
 _POWER = re.compile(r"([+-]?)(\d+) ?(?:\^|\*\*) ?(?:\{(\d+)\}|(\d+))")
-_COUNTING = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen twenty"""
-_WORDS = {word: Fraction(value) for value, word in enumerate(_COUNTING.split())}
-
 _WORDED = re.compile(r"\\text\{ ?([^{}]*?) ?\}")
-_CURRENCY = re.compile(r"^([+-]?)(?:\\?\$|\\text\{\\?\$\}|€|£) ?([+-]?)(?=[\d.\\])")
-_CURRENCY_AFTER = re.compile(r" ?(?:\\?\$|€|£)$")
-_PERCENT = re.compile(r" ?(?:\\?%|(?:\\text\{ ?)?percent\}?)$")
-_DEGREE = re.compile(r"(?:\^ ?(?:\{ ?\\circ ?\}|\\circ)|\\degree)$")
-_TEXT_UNIT = re.compile(r" ?\\text\{([^{}]*)\}((?:\^ ?(?:\{\d\}|\d))?)$")
-_BARE_UNIT = re.compile(r"(?<=[\d}).]) ?([A-Za-z][A-Za-z ./]*)((?:\^ ?(?:\{\d\}|\d))?)$")
-# Words that make a second answer, a condition or a product out of what looks like a unit.
-_HEDGES = """or and not no but maybe perhaps if to between about around than plus minus times is are was over under
-except approximately roughly nearly almost i e sin cos tan log exp sqrt alpha beta gamma delta theta lambda sigma"""
-_NO_UNIT = frozenset(_HEDGES.split()) | frozenset(_WORDS)
-# Names of one unit. A unit outside this table is decoration ("5 apples"): it never makes two equal numbers differ.
-_UNITS = {
-    name: names.split()[0]
-    for names in (
-        "cm centimeter centimetre", "mm millimeter millimetre", "km kilometer kilometre", "m meter metre",
-        "in inch inche", "ft foot feet", "yd yard", "mi mile", "g gram", "kg kilogram", "mg milligram", "lb pound",
-        "oz ounce", "l liter litre", "ml milliliter millilitre", "gal gallon", "s sec second", "min minute",
-        "h hr hour", "day", "week", "month", "yr year", "mph", "kph km/h kmh", "m/s", "$ dollar usd buck", "cent",
-        "€ euro", "£", "deg degree", "rad radian", "acre", "hz", "j joule", "n newton", "w watt", "v volt", "a ampere",
-    )
-    for name in names.split()
-}  # fmt: skip
+_FORMS = (_FRACTION, _SLASH, _MIXED, _REPEATING, _SCIENTIFIC, _E_NOTATION, _POWER, _PLAIN)
+
+_CURRENCY = re.compile(
+    r"^([+-]?)(?:(?:US)?(?:\\?\$|\\text\{(?:US)?\\?\$\})|([€£¥₹])|\\text\{Rs\.? ?\}|Rs\.?|USD) ?([+-]?)(?=[\d.\\])"
+)
+_CURRENCY_AFTER = re.compile(r" ?(?:\\?\$|[€£¥₹])$")
+_MONEY_WORD = re.compile(r" ?(?:\\text\{ ?)?(?:dollar|usd|euro|pound|rupee|yen|yuan)", re.IGNORECASE)
+_PERCENT = re.compile(r" ?\\?%$")
+_FIRST_WORD = re.compile(r"^ ?(\\text\{)? ?([A-Za-z]+)(?![A-Za-z])[ -]?")
+_ATOM = (
+    r"(?:\\text\{(?:[^{}]|\{[^{}]*\})*\}|\\Omega|\\mu ?\\text\{[^{}]*\}"
+    r"|\^ ?(?:\{ ?\\circ ?\}|\\circ) ?(?:[CF](?![A-Za-z]))?)"
+)
+_TEXT_TAIL = re.compile(rf"(?: ?(?:\\cdot ?|\\times ?|/ ?|\\)?{_ATOM}(?:\^ ?(?:\{{ ?-?\d ?\}}|\d))?)+$")
+_FRACTION_TAIL = re.compile(
+    r" ?\\frac\{(?:\\text\{[^{}]*\}|[ \\cdot^\d])+\}\{(?:\\text\{[^{}]*\}|[ \\cdot^\d]|\{-?\d\})+\}$"
+)
+_BARE_TAIL = re.compile(r"(?<=[\d})]) ?(?:[A-Za-z][A-Za-z ./]*|[^\x00-\x7f]+)(?:\^ ?(?:\{-?\d\}|\d))?$")
 
 
 @dataclass(frozen=True)
@@ -63,70 +58,86 @@ class Quantity:
     unit: str = ""
 
 
-def parse_quantity(text: str) -> Quantity | None:
-    """The number that ``text`` is, with its unit, or None if it is anything else."""
+def parse_quantity(text: str, *, gold: bool = False) -> Quantity | None:
+    """The number that ``text`` is, with its unit, or None if it is anything else.
+
+    gold: a bare "12 m" is a product in a gold, where a unit would be marked as text; in an answer it is twelve metres.
+    """
     worded = _WORDED.fullmatch(text)
-    value = parse_rational(worded[1] if worded else text)
+    text = worded[1] if worded else text
+    value = parse_rational(text)
     if value is not None:
         return Quantity(value)
-    body, percent, unit = split_unit(text)
-    value = parse_rational(body)
-    return None if value is None else Quantity(value, percent, unit)
+    body, percent, unit = _split_money(text)
+    if unit or percent:
+        value = parse_rational(body)
+        if value is not None:
+            return Quantity(value, percent, unit)
+    return _numeral_and_unit(body, unit, gold) or _words_and_unit(body)
 
 
-def split_unit(text: str) -> tuple[str, bool, str]:
-    """``text`` without percent sign, currency and unit; whether it had the percent sign; the unit's name."""
+def _numeral_and_unit(text: str, money: str, gold: bool) -> Quantity | None:
+    """A numeral, then any multipliers ("million"), then a unit."""
+    found = max((match.end() for form in _FORMS if (match := form.match(text))), default=0)
+    value = parse_rational(text[:found].rstrip()) if found else None
+    if value is None:
+        return None
+    rest = text[found:]
+    while (word := _FIRST_WORD.match(rest)) and (factor := multiplier(word[2].lower())) is not None:
+        value *= factor
+        rest = " " + (word[1] or "") + rest[word.end() :]
+    rest = rest.replace("\\text{}", "")
+    if not rest.strip() or rest.strip() in ("\\%", "%"):
+        return Quantity(value, "%" in rest, money)
+    if money and not _MONEY_WORD.match(rest):
+        return None
+    attached = not rest.startswith((" ", "\\", "^"))
+    unit = parse_unit(rest, cautious="\\text" not in rest and (attached or gold))
+    return None if unit is None else Quantity(value, False, unit or money)
+
+
+def _words_and_unit(text: str) -> Quantity | None:
+    """Number words, then a unit: "two dozen eggs"."""
+    if not text[:1].isalpha() or not text.replace(" ", "").replace("-", "").isalpha():
+        return None
+    listed = text.lower().replace("-", " ").split()
+    found = leading_number(listed)
+    if found is None:
+        return None
+    value, taken = found
+    rest = listed[taken:]
+    if rest[:1] and rest[0] in ("a", "an", "of"):
+        rest = rest[1:]
+    unit = parse_unit(" ".join(rest), cautious=True)
+    return None if unit is None else Quantity(value, False, unit)
+
+
+def _split_money(text: str) -> tuple[str, bool, str]:
+    """``text`` without currency and percent signs; whether it had the percent sign; the currency's name."""
     body, unit = text, ""
     currency = _CURRENCY.match(body)
     if currency:
-        body, unit = currency[1] + currency[2] + body[currency.end() :], "$" if "$" in currency[0] else currency[0][-1]
-    after = None if currency else _CURRENCY_AFTER.search(body)
-    if after:
+        sign = currency[2] or ("₹" if "Rs" in currency[0] else "$")
+        body, unit = currency[1] + currency[3] + body[currency.end() :], sign
+    elif after := _CURRENCY_AFTER.search(body):
         body, unit = body[: after.start()], after[0][-1]
     percent = _PERCENT.search(body)
-    if percent:
-        return body[: percent.start()].rstrip(), True, unit
-    degree = _DEGREE.search(body)
-    if degree:
-        return body[: degree.start()].rstrip(), False, "deg"
-    for pattern in (_TEXT_UNIT, _BARE_UNIT):
+    return (body[: percent.start()].rstrip(), True, unit) if percent else (body, False, unit)
+
+
+def split_unit(text: str) -> tuple[str, bool, str]:
+    """``text`` without percent sign, currency and unit; whether it had the percent sign; the unit's name. For values
+    that are no plain numbers, such as 4√3 cm."""
+    body, percent, unit = _split_money(text)
+    if percent or unit:
+        return body, percent, unit
+    for pattern in (_TEXT_TAIL, _FRACTION_TAIL, _BARE_TAIL):
         found = pattern.search(body)
-        if found and found.start():
-            bare, apart = pattern is _BARE_UNIT, found[0].startswith(" ")
-            name = _unit_name(found[1], found[2], bare=bare, apart=apart)
+        if found and found.start() and body[found.start() - 1] not in "_^{(":
+            name = parse_unit(found[0], cautious=pattern is _BARE_TAIL)
             if name is not None:
-                return body[: found.start()].rstrip(), False, name or unit
-    return body, False, unit
-
-
-def _unit_name(words: str, power: str, *, bare: bool, apart: bool) -> str | None:
-    r"""The one name of a unit, "" for "units", None if the words are none.
-
-    Outside ``\text`` (``bare``) a single letter is a variable: 2m is a product, 2 cm is not. A word that is not in the
-    table must stand ``apart`` from the number: 7 apples, not 7xyz.
-    """
-    parts = [part.rstrip(".") for part in words.lower().split()]
-    if not parts or len(parts) > 4 or not _NO_UNIT.isdisjoint(parts):
-        return None
-    if not all(re.fullmatch("[a-z/.]+", part) for part in parts):
-        return None
-    names = [_UNITS.get(part) or _UNITS.get(part.removesuffix("s")) for part in parts]
-    spelled = list(zip(parts, names, strict=True))
-    if bare and any(len(part) < 2 or not (name or (apart and len(part) > 2)) for part, name in spelled):
-        return None
-    full = [name or part.removesuffix("s") for part, name in spelled]
-    exponent = power.strip("^{} ")
-    for word, digit in (("square", "2"), ("sq", "2"), ("cubic", "3"), ("cu", "3")):
-        if full[0] == word:
-            full, exponent = full[1:], digit
-    unit = "".join(full)
-    return "" if unit in ("", "unit") else unit + exponent
-
-
-def same_unit(first: str, second: str) -> bool:
-    """Whether two units can stand for each other: equal, one absent, or one of them mere decoration."""
-    known = _UNITS.values()
-    return first == second or not (first.rstrip("23") in known and second.rstrip("23") in known)
+                return body[: found.start()].rstrip(), False, name
+    return body, False, ""
 
 
 def parse_rational(text: str) -> Fraction | None:
@@ -136,8 +147,8 @@ def parse_rational(text: str) -> Fraction | None:
     match = _PLAIN.fullmatch(text)
     if match:
         return _signed(match[1], _decimal(match[2]))
-    if not text[:1].isascii() or text.lower() in _WORDS:
-        return _WORDS.get(text.lower())
+    if not text[:1].isascii() or text[:1].isalpha():
+        return None
     match = _FRACTION.fullmatch(text) or _SLASH.fullmatch(text)
     if match:
         denominator = _decimal(match[3])

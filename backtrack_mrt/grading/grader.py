@@ -7,12 +7,15 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from types import TracebackType
 
 from backtrack_mrt.grading.extract import extract_boxed
+from backtrack_mrt.grading.forms import Forms, is_evaluated
 from backtrack_mrt.grading.guards import MAX_CHARS, MAX_DIGITS
-from backtrack_mrt.grading.judge import Ask, judge
+from backtrack_mrt.grading.judge import judge
 from backtrack_mrt.grading.pool import Limits, WorkerPool
+from backtrack_mrt.grading.question import Ask
 from backtrack_mrt.grading.verdict import Verdict
 
 _INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
@@ -30,22 +33,34 @@ class Grader:
         workers: processes that grade at the same time, one core and 100 MB each.
         cache_size: verdicts remembered, the least recently used ones are dropped first.
         limits: what one pair may cost.
+        forms: "numeral" pays only numerals where the gold is one (training's default), "equivalent" whatever equals it.
     """
 
-    def __init__(self, workers: int = 2, cache_size: int = 65_536, limits: Limits | None = None) -> None:
+    def __init__(
+        self, workers: int = 2, cache_size: int = 65_536, limits: Limits | None = None, forms: Forms = "equivalent"
+    ) -> None:
         if workers < 1 or cache_size < 0:
             raise ValueError(f"workers = {workers}, cache_size = {cache_size}: at least 1 and 0")
+        self.forms = forms
         self._pool = WorkerPool(workers, limits or Limits())
         self._cache: OrderedDict[_Key, Verdict] = OrderedDict()
         self._cache_size = cache_size
         self._lock = threading.Lock()  # of the cache and the counts
         self._counts: Counter[Verdict] = Counter()
 
+    def with_forms(self, forms: Forms) -> Grader:
+        """The same grader (its workers, memory and counts) with another rule for unevaluated answers."""
+        twin = copy(self)
+        twin.forms = forms
+        return twin
+
     @property
     def counts(self) -> dict[Verdict, int]:
-        """How often each verdict was given since the start, or since `reset_counts`; every verdict is a key."""
+        """How often each verdict was given since the start, or since `reset_counts`; every verdict that this grader can
+        give is a key."""
+        given = [verdict for verdict in Verdict if verdict is not Verdict.UNEVALUATED or self.forms == "numeral"]
         with self._lock:
-            return {verdict: self._counts[verdict] for verdict in Verdict}
+            return {verdict: self._counts[verdict] for verdict in given}
 
     def reset_counts(self) -> None:
         """Set all counts to zero, e.g. after they were logged."""
@@ -66,6 +81,7 @@ class Grader:
         """
         decided = self._decide(gold, answer, rel_tol)
         verdict = decided if isinstance(decided, Verdict) else self._ask((gold, str(answer), rel_tol), decided)
+        verdict = self._in_form(verdict, gold, answer)
         with self._lock:
             self._counts[verdict] += 1
         return verdict
@@ -98,6 +114,8 @@ class Grader:
             with ThreadPoolExecutor(min(self._pool.size, len(slow)), thread_name_prefix="grading") as threads:
                 results = threads.map(lambda item: self._ask(*item), slow.items())
                 verdicts.update(zip(slow, results, strict=True))
+        if self.forms == "numeral":
+            verdicts = {key: self._in_form(verdict, *key[:2]) if key else verdict for key, verdict in verdicts.items()}
         graded = [verdicts[key] for key in keys]
         with self._lock:
             self._counts.update(graded)
@@ -144,6 +162,12 @@ class Grader:
         if isinstance(decided, Verdict):
             self._remember((gold, answer, rel_tol), decided)
         return decided
+
+    def _in_form(self, verdict: Verdict, gold: str, answer: str | None) -> Verdict:
+        """UNEVALUATED instead of RIGHT for a calculation, where that is asked for."""
+        if self.forms == "equivalent" or verdict is not Verdict.RIGHT or answer is None or gold == answer:
+            return verdict
+        return verdict if is_evaluated(gold, answer) else Verdict.UNEVALUATED
 
     def _ask(self, key: _Key, question: Ask) -> Verdict:
         reply = self._pool.ask(question, key[2])

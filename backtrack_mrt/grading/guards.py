@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from backtrack_mrt.grading.spellings import translate
+
 MAX_CHARS = 512  # the longest gold of the usual data sets has 159
 MAX_DEPTH = 24  # nested brackets
 MAX_DIGITS = 400  # in one run; Python refuses to convert more than 4,300
@@ -26,7 +28,7 @@ _SCIENTIFIC = re.compile(rf"\d\.?[eE][+-]?\d{{{MAX_POWER_DIGITS}}}")
 _FACTORIAL = re.compile(r"\d{4}\s*!|![\s)}\]]*!|\\binom\s*\{?\D*\d{5}")
 _MARKER = re.compile(r"<\||\|>|__")
 _RESTATED = re.compile(
-    r"\\(?:sum|prod|i{0,3}nt|oint|lim|limsup|liminf|approx|simeq|sim|gcd|lcm|[bp]?mod|det|Gamma|zeta)(?![A-Za-z])"
+    r"\\(?:sum|prod|i{0,3}nt|oint|lim|limsup|liminf|simeq|sim|gcd|lcm|[bp]?mod|det|Gamma|zeta)(?![A-Za-z])"
 )
 _NEWS = re.compile(r"[^\W_]|\\infty|\\emptyset|\\varnothing")  # something that says more than punctuation
 SIGNS = re.compile(r"[+-]+(?:,[+-]+)*")
@@ -137,6 +139,7 @@ def check_gold(gold: str) -> str | None:
         return "is empty"
     if len(text) > MAX_CHARS:
         return f"is longer than {MAX_CHARS} characters"
+    text = translate(text)  # ½ and ² are read like their LaTeX
     if not _NEWS.search(text) and not (len(text) > 1 and SIGNS.fullmatch(text)):
         return "says nothing: it holds no letter, digit or sign pattern"
     return check_characters(text) or check_markers(text) or check_brackets(text) or check_digits(text)

@@ -1,113 +1,82 @@
 r"""Decide without the worker what can be decided, and say what is left to ask it.
 
-The order of the rules: same text; numbers by exact value; words, choice letters, clock times and sign patterns as
-text; equations with a name on the left by their right side; tuples, intervals, matrices element by element; lists and
-sets in any order. What remains goes to math-verify.
+The order of the rules: same text; numbers by exact value and unit; an exact value with its rounding; names on the left
+of an equals sign; choice letters; numerals of a base, ratios and times; words; sets of real numbers; tuples, matrices
+and lists element by element. What remains goes to math-verify, if all of it can be read as mathematics.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 
-from backtrack_mrt.grading.canonical import canonical, key, translate, words
-from backtrack_mrt.grading.exact import Quantity, parse_quantity, same_unit, split_unit
+from backtrack_mrt.grading.canonical import canonical, key
+from backtrack_mrt.grading.choices import parse_choice
+from backtrack_mrt.grading.exact import Quantity, parse_quantity, split_unit
 from backtrack_mrt.grading.guards import SIGNS, refuse
-from backtrack_mrt.grading.parts import NAMED, Parts, split_parts
+from backtrack_mrt.grading.labels import split_label
+from backtrack_mrt.grading.notations import is_clock, parse_base, proportional, split_ratio
+from backtrack_mrt.grading.parts import MAX_PARTS, Parts, split_parts
+from backtrack_mrt.grading.prose import is_prose, is_run, same_words
+from backtrack_mrt.grading.question import Ask, all_of
+from backtrack_mrt.grading.reading import is_mathematics
+from backtrack_mrt.grading.regions import Region, is_told, parse_region, same_interval
+from backtrack_mrt.grading.rounding import SIGN, fits, rounded_value, split_rounding
+from backtrack_mrt.grading.spellings import translate
+from backtrack_mrt.grading.units import same_unit
 from backtrack_mrt.grading.verdict import Verdict
 
 RIGHT, WRONG, UNPARSABLE = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE
-MAX_PARTS = 16  # elements of a list or matrix that are compared one by one
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What the worker must answer: all ``pairs`` equal, or (``unordered``) equal after reordering the right sides."""
-
-    pairs: tuple[tuple[str, str], ...]
-    unordered: bool = False
-
+Result = Verdict | Ask
 
 _MEMBER = re.compile(r"^[A-Za-z] ?\\in(?![A-Za-z]) ?")
 _SINGLETON = re.compile(r"^\\\{([^{},;]*(?:\{[^{}]*\}[^{},;]*)*)\\\}$")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|approx)(?![A-Za-z])")
-_CHOICE = re.compile(r"\(?(?:\\text\{ ?)?\(?([A-Z])\)?(?: ?\})?\)?")
-_LETTERS = re.compile(r"[A-Z](?:, ?[A-Z])+")
-_CLOCK = re.compile(r"\d+(?::\d+)+(?: ?[ap]\.? ?m\.?)?", re.IGNORECASE)
-_BASE = re.compile(r"(-?[0-9][0-9A-Z]*)_\{?(?:\\text\{)?(\d+)\}*")
-_ONLY_TEXT = re.compile(r"\(?\\text\{([^{}]*)\}(?:_\{?\d+\}?)?\)?")
-_PROSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ,.:;'\"&-]*")
-_WORD = re.compile(r"[A-Z][a-z]+|[A-Za-z]{4,}|(?:yes|no|odd|even)\b|\d+(?:st|nd|rd|th)\b")
-_FUNCTIONS = re.compile(r"\b(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty)\b")
+_APART = re.compile(r"\d +\.?\d")  # "1 2" is not 12, and no product either
+_PRODUCT = re.compile(r"\\(?:cdot|times)(?![A-Za-z])|[*^]")
 
 
-def judge(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask:
+def judge(gold: str, answer: str, rel_tol: float | None) -> Result:
     """The verdict on ``answer``, or the question for the worker. Both are non-empty after stripping."""
     if SIGNS.fullmatch(gold):
         return RIGHT if answer.replace(" ", "") == gold else WRONG
     answer = translate(answer)
     if refuse(answer, gold) is not None:
         return UNPARSABLE
-    return compare(_canonical_gold(gold), _plain(answer), rel_tol)
+    return compare(plain_gold(gold), plain(answer), rel_tol)
 
 
 @lru_cache(maxsize=4096)
-def _canonical_gold(gold: str) -> str:
-    return _plain(translate(gold))
+def plain_gold(gold: str) -> str:
+    """`plain` of a gold, which comes again and again."""
+    return plain(translate(gold))
 
 
-def _plain(text: str) -> str:
-    # An approximate gold ("\\approx 8.24") is met by its number, with the sign (which `refuse` lets pass) or without.
-    return canonical(text).removeprefix("\\approx").strip()
+def plain(text: str) -> str:
+    r"""The canonical text. Of an approximate gold (``\approx 8.24``) the number: it is met with the sign or without."""
+    return canonical(text).removeprefix(SIGN).strip()
 
 
-def compare(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask:
+def compare(gold: str, answer: str, rel_tol: float | None) -> Result:
     """`judge` for canonical texts."""
     if not answer:
         return UNPARSABLE
     if key(gold) == key(answer):
         return RIGHT
-    exact = parse_quantity(gold)
+    exact = parse_quantity(gold, gold=True)
     if exact is not None:
         given = parse_quantity(answer)
         if given is not None:
             return _compare_quantities(exact, given, rel_tol)
-    named = NAMED.match(answer)
-    bare = answer[named.end() :] if named and "=" not in gold else answer
-    spelled = _compare_text(gold, bare) if exact is None else None
-    if spelled is not None:
-        return spelled
-    related = _compare_equations(gold, answer, rel_tol)
-    if related is not None:
-        return related
-    if _BASE.fullmatch(bare):
-        return WRONG  # 10_2 is not 10
-    gold, answer = _SINGLETON.sub(r"\1", _MEMBER.sub("", gold)), _SINGLETON.sub(r"\1", _MEMBER.sub("", answer))
+    if SIGN in answer and SIGN not in gold:
+        return _compare_rounded(gold, answer, exact, rel_tol)
+    for rule in (_compare_labels, _compare_choices, _compare_notations, _compare_words, _compare_regions):
+        result = rule(gold, answer, rel_tol)
+        if result is not None:
+            return result
     if exact is not None and is_prose(answer):
         return WRONG
-    wanted, offered = split_parts(gold), split_parts(answer)
-    if wanted is not None and offered is not None:
-        return _compare_parts(wanted, offered, rel_tol)
-    if _RELATION.search(gold) or (_RELATION.search(answer) and offered is None):
-        return Ask(((gold, answer),))
-    if (wanted is None) != (offered is None):
-        # One value against several: listing every candidate, or half of the solutions, is not an answer.
-        return WRONG
-    gold, percent, unit = split_unit(gold)
-    answer, percent_given, unit_given = split_unit(answer)
-    if not same_unit(unit, unit_given):
-        return WRONG
-    if not answer or "%" in answer:
-        return UNPARSABLE
-    if percent != percent_given:
-        gold, answer = (_hundredth(text) if sign else text for text, sign in ((gold, percent), (answer, percent_given)))
-    return Ask(((gold, answer),))
-
-
-def _hundredth(text: str) -> str:
-    return rf"\frac{{{text}}}{{100}}"
+    return _compare_parts_or_ask(gold, answer, rel_tol)
 
 
 def _compare_quantities(gold: Quantity, answer: Quantity, rel_tol: float | None) -> Verdict:
@@ -123,77 +92,146 @@ def _compare_quantities(gold: Quantity, answer: Quantity, rel_tol: float | None)
         values.append(answer.value * 100)
     elif answer.percent and not gold.percent and abs(gold.value) < 1:
         values = [answer.value / 100]
-    return RIGHT if any(_equal(gold.value, value, rel_tol) for value in values) else WRONG
+    if rel_tol is None:
+        return RIGHT if gold.value in values else WRONG
+    return RIGHT if any(abs(value - gold.value) <= rel_tol * abs(gold.value) for value in values) else WRONG
 
 
-def _equal(gold: Fraction, value: Fraction, rel_tol: float | None) -> bool:
-    return gold == value if rel_tol is None else abs(value - gold) <= Fraction(rel_tol) * abs(gold)
+def _compare_rounded(gold: str, answer: str, exact: Quantity | None, rel_tol: float | None) -> Result:
+    """The exact side must be the gold, the other one its rounding."""
+    sides = split_rounding(answer)
+    if sides is None:
+        return UNPARSABLE
+    stated = compare(gold, sides[0], rel_tol)
+    if exact is not None or stated in (WRONG, UNPARSABLE):
+        value = exact.value if exact is not None and rel_tol is None else None
+        return UNPARSABLE if value is None or not fits(value, sides[1]) else stated
+    read = rounded_value(sides[1])
+    if read is None:
+        return UNPARSABLE
+    label = split_label(gold)
+    near = Ask((), near=((label[1] if label else gold, str(read[0]), str(read[1])),))
+    return all_of([stated, near])
 
 
-def _compare_text(gold: str, answer: str) -> Verdict | None:
-    """Golds that are words, letters, times, ratios or numerals of another base, compared as text; None for the rest."""
-    choice = _CHOICE.fullmatch(gold)
-    if choice:
-        given = _CHOICE.fullmatch(answer)
-        return RIGHT if given and given[1] == choice[1] else WRONG
-    base = _BASE.fullmatch(gold)
+def _compare_choices(gold: str, answer: str, rel_tol: float | None) -> Result | None:
+    """A letter against a letter; where both give the option's text, the texts as well; the gold's text by itself."""
+    wanted, given = parse_choice(gold), parse_choice(answer)
+    if wanted is None:
+        return compare(gold, given.text, rel_tol) if given and given.text else None
+    if given is None:
+        return compare(wanted.text, answer, rel_tol) if wanted.text else WRONG
+    if given.letter != wanted.letter:
+        return WRONG
+    return compare(wanted.text, given.text, rel_tol) if wanted.text and given.text else RIGHT
+
+
+def _compare_notations(gold: str, answer: str, rel_tol: float | None) -> Result | None:
+    """Numerals of another base, ratios and times; 10_2 and 10:2 are not 10."""
+    base, given_base = parse_base(gold), parse_base(answer)
     if base:
-        bare = answer.replace(" ", "")
-        given = _BASE.fullmatch(bare)
-        return RIGHT if (given.groups() == base.groups() if given else bare == base[1]) else WRONG
-    if not is_prose(gold):
+        return RIGHT if (base == given_base if given_base else answer.replace(" ", "") == base[0]) else WRONG
+    if given_base:
+        return WRONG
+    terms = split_ratio(gold)
+    if terms is None:
+        return WRONG if re.fullmatch(r"[\d.]+(?::[\d.]+)+", answer) else None
+    if is_clock(gold):
+        return RIGHT if same_words(gold, answer) else WRONG
+    given = split_ratio(answer)
+    if given is None:
+        given = [answer, "1"] if len(terms) == 2 else []
+    if len(given) != len(terms):
+        return WRONG
+    return (
+        RIGHT
+        if proportional(terms, given)
+        else all_of([compare(g, a, rel_tol) for g, a in zip(terms, given, strict=True)])
+    )
+
+
+def _compare_words(gold: str, answer: str, rel_tol: float | None) -> Verdict | None:
+    """Golds that are words, as text. Two letters may be a product, where the answer writes one: xy and y·x."""
+    if parse_quantity(gold, gold=True) is not None or not is_prose(gold):
         return None
-    plain, given_plain = words(gold), words(answer)
-    letters = _ONLY_TEXT.sub(r"\1", gold).strip()
-    if _LETTERS.fullmatch(letters):
-        return RIGHT if sorted(plain.split(",")) == sorted(given_plain.split(",")) else WRONG
-    return RIGHT if plain == given_plain else WRONG
+    if is_run(gold) and len(gold) == 2 and gold.islower() and _PRODUCT.search(answer):
+        return None
+    return RIGHT if same_words(gold, answer) else WRONG
 
 
-def is_prose(gold: str) -> bool:
-    """Whether a canonical gold is read as words (or a time or ratio) and never as mathematics."""
-    if _ONLY_TEXT.fullmatch(gold) or _CLOCK.match(gold):
-        return True
-    return bool(_PROSE.fullmatch(gold) and _WORD.search(gold)) and not _FUNCTIONS.search(gold) and "=" not in gold
-
-
-def _compare_equations(gold: str, answer: str, rel_tol: float | None) -> Verdict | Ask | None:
+def _compare_labels(gold: str, answer: str, rel_tol: float | None) -> Result | None:
     """``x = 5`` stands for 5 where the other side gives no name; of ``3 = 5`` every side must be the gold."""
-    if "," in gold or "," in answer:
+    if "=" not in gold + answer or "," in gold or ("," in answer and not answer.endswith((")", "]", "}"))):
         return None
-    gold_name, answer_name = NAMED.match(gold), NAMED.match(answer)
-    if gold_name and answer_name:
-        same = key(gold_name[0]).replace(" ", "") == key(answer_name[0]).replace(" ", "")
-        return compare(gold[gold_name.end() :], answer[answer_name.end() :], rel_tol) if same else None
-    if gold_name and not _RELATION.search(answer):
-        return compare(gold[gold_name.end() :], answer, rel_tol)
+    wanted, given = split_label(gold), split_label(answer)
+    if wanted and given:
+        return compare(wanted[1], given[1], rel_tol) if key(wanted[0]) == key(given[0]) else None
+    if wanted and not _RELATION.search(answer):
+        return compare(wanted[1], answer, rel_tol)
     if _RELATION.search(gold):
         return None
-    if answer_name:
-        return compare(gold, answer[answer_name.end() :], rel_tol)
+    if given:
+        return compare(gold, given[1], rel_tol)
     sides = answer.split("=")
     if len(sides) < 2 or _RELATION.search("".join(sides)):
         return None
-    if len(sides) > MAX_PARTS:
+    return all_of([compare(gold, side.strip(), rel_tol) for side in sides]) if len(sides) <= MAX_PARTS else UNPARSABLE
+
+
+def _compare_regions(gold: str, answer: str, rel_tol: float | None) -> Result | None:
+    """Sets of real numbers, where one side is told so that it can be nothing else."""
+    if not (is_told(gold) or is_told(answer)):
+        return None
+    wanted, given = parse_region(gold), parse_region(answer)
+    if wanted is None or given is None:
+        return None
+    if wanted.name and given.name and wanted.name != given.name:
+        return WRONG
+    if wanted.rational and given.rational:
+        return RIGHT if _ends(wanted) == _ends(given) else WRONG
+    left = list(given.pieces)
+    results: list[Result] = []
+    for piece in wanted.pieces:
+        match = next((other for other in left if same_interval(piece, other)), None)
+        if match is None:
+            return WRONG
+        left.remove(match)
+        results += [compare(piece.low, match.low, rel_tol), compare(piece.high, match.high, rel_tol)]
+    return WRONG if left else all_of(results)
+
+
+def _compare_parts_or_ask(gold: str, answer: str, rel_tol: float | None) -> Result:
+    gold, answer = _SINGLETON.sub(r"\1", _MEMBER.sub("", gold)), _SINGLETON.sub(r"\1", _MEMBER.sub("", answer))
+    wanted, offered = split_parts(gold), split_parts(answer)
+    if wanted is not None and offered is not None:
+        return _compare_parts(wanted, offered, rel_tol)
+    if _RELATION.search(gold) or (_RELATION.search(answer) and offered is None):
+        return _ask(gold, answer)
+    if (wanted is None) != (offered is None):
+        # One value against several: listing every candidate, or half of the solutions, is not an answer.
+        return WRONG
+    gold, percent, unit = split_unit(gold)
+    answer, percent_given, unit_given = split_unit(answer)
+    if not same_unit(unit, unit_given):
+        return WRONG
+    if not answer or "%" in answer:
         return UNPARSABLE
-    return _all([compare(gold, side.strip(), rel_tol) for side in sides])
+    if percent != percent_given:
+        gold, answer = (_hundredth(text) if sign else text for text, sign in ((gold, percent), (answer, percent_given)))
+    return _ask(gold, answer)
 
 
-def _all(results: list[Verdict | Ask]) -> Verdict | Ask:
-    """Right if all are; otherwise the first that is not, before asking anything."""
-    pairs: list[tuple[str, str]] = []
-    for result in results:
-        if isinstance(result, Verdict):
-            if result is not RIGHT:
-                return result
-        elif result.unordered:
-            return UNPARSABLE  # a list in a list with unclear elements: nobody's answer
-        else:
-            pairs += result.pairs
-    return Ask(tuple(pairs)) if pairs else RIGHT
+def _ask(gold: str, answer: str) -> Result:
+    if _APART.search(answer):
+        return WRONG
+    return Ask(((gold, answer),)) if is_mathematics(answer, gold) else UNPARSABLE
 
 
-def _compare_parts(gold: Parts, answer: Parts, rel_tol: float | None) -> Verdict | Ask:
+def _hundredth(text: str) -> str:
+    return rf"\frac{{{text}}}{{100}}"
+
+
+def _compare_parts(gold: Parts, answer: Parts, rel_tol: float | None) -> Result:
     if len(gold.elements) != len(answer.elements):
         return WRONG
     if gold.ordered and answer.ordered and gold.frame != answer.frame:
@@ -203,13 +241,13 @@ def _compare_parts(gold: Parts, answer: Parts, rel_tol: float | None) -> Verdict
         frames = {gold.frame, answer.frame}
         if len(frames) > 1 and frames != {"list", "()"}:
             return WRONG
-        return _all([compare(g, a, rel_tol) for g, a in zip(gold.elements, answer.elements, strict=True)])
+        return all_of([compare(g, a, rel_tol) for g, a in zip(gold.elements, answer.elements, strict=True)])
     if (gold.frame == "union") != (answer.frame == "union") or len(gold.elements) > MAX_PARTS:
         return WRONG
     return _match(gold.elements, answer.elements, rel_tol)
 
 
-def _match(golds: tuple[str, ...], answers: tuple[str, ...], rel_tol: float | None) -> Verdict | Ask:
+def _match(golds: tuple[str, ...], answers: tuple[str, ...], rel_tol: float | None) -> Result:
     """Whether the answers are the golds in some order; asks only about the elements that no rule can pair."""
     left = list(answers)
     unclear: list[str] = []
@@ -222,3 +260,12 @@ def _match(golds: tuple[str, ...], answers: tuple[str, ...], rel_tol: float | No
         else:
             unclear.append(gold)
     return Ask(tuple(zip(unclear, left, strict=True)), unordered=True) if unclear else RIGHT
+
+
+def _ends(region: Region) -> list[tuple[object, ...]]:
+    return [(_number(p.low), p.low_in, _number(p.high), p.high_in) for p in region.pieces]
+
+
+def _number(end: str) -> object:
+    quantity = parse_quantity(end)
+    return end if quantity is None else quantity.value

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import product
 
 from backtrack_mrt.grading.canonical import canonical, closes_at_end, split_top
+from backtrack_mrt.grading.labels import NAMED
 
-NAMED = re.compile(
-    r"(?:\\[A-Za-z]+ ?|(?:\\text\{)?[A-Za-z][A-Za-z ]*\}?)(?:_(?:\{\w+\}|\w))?'?(?:\([A-Za-z0-9,]*\))? ?"
-    r"(?<![<>!])=(?!=) ?"
-)
+MAX_PARTS = 16  # elements of a list or matrix that are compared one by one
 _MATRIX = re.compile(r"\\begin\{[pbB]?matrix\}(.*)\\end\{[pbB]?matrix\}", re.DOTALL)
 
 
@@ -34,8 +33,8 @@ def split_parts(text: str) -> Parts | None:
         return Parts("union", False, tuple(part.strip() for part in text.split("\\cup")))
     if text.startswith("\\{") and text.endswith("\\}") and "\\}" not in text[:-2]:
         return Parts("set", False, _expand(split_top(text[2:-2], ",;")))
-    elements = split_top(text, ",;")
-    if len(elements) > 1 or (text.count("\\pm") == 1 and not closes_at_end(text)):
+    elements = _split_list(text)
+    if len(elements) > 1 or (_CHOSEN.search(text) and not closes_at_end(text)):
         names = {match[0] if (match := NAMED.match(element)) else "" for element in elements}
         if len(names) == 1:  # "x = 1, x = 2" are two values, "x = 1, y = 2" keep their names
             elements = [element.removeprefix(names.copy().pop()) for element in elements]
@@ -46,12 +45,36 @@ def split_parts(text: str) -> Parts | None:
     return None
 
 
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_SPLIT = re.compile(r"(\\(?:pm|mp))(?![A-Za-z]) ?")
+_CHOSEN = re.compile(r"\\(pm|mp)(?![A-Za-z]) ?")
+
+
+def _split_list(text: str) -> list[str]:
+    """The elements of a plain list. "1,234, 5,678" has two: where some commas have a space, those without are of
+    thousands, if they can be."""
+    if ", " in text:
+        wide = [part.strip() for part in re.split(r", |; ?", text)]
+        if any("," in part for part in wide) and all("," not in part or _THOUSANDS.fullmatch(part) for part in wide):
+            return wide
+    return split_top(text, ",;")
+
+
 def _expand(elements: list[str]) -> tuple[str, ...]:
-    r"""``a \pm b`` written out as two elements."""
+    r"""``a \pm b`` written out as two elements, ``\pm a \pm b`` as four; a ``\mp`` goes against its ``\pm``."""
     full: list[str] = []
     for element in elements:
-        if element.count("\\pm") == 1:
-            full += [re.sub(r"\\pm *", sign, element).removeprefix("+") for sign in "+-"]
-        else:
+        signs = _CHOSEN.findall(element)
+        if not 0 < len(signs) <= 3:
             full.append(element)
+            continue
+        free = 1 if "mp" in signs else len(signs)
+        for choice in product("+-", repeat=free):
+            chosen = iter(choice if free > 1 else [_turned(choice[0], sign == "mp") for sign in signs])
+            pieces = [piece if place % 2 == 0 else next(chosen) for place, piece in enumerate(_SPLIT.split(element))]
+            full.append("".join(pieces).removeprefix("+"))
     return tuple(full)
+
+
+def _turned(sign: str, turn: bool) -> str:
+    return {"+": "-", "-": "+"}[sign] if turn else sign

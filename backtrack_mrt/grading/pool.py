@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.grading.judge import Ask
+from backtrack_mrt.grading.question import Ask
 from backtrack_mrt.grading.verdict import Verdict
 
 START_LIMIT_S = 60.0  # importing math-verify takes 0.4 s on an idle machine and much longer on a cold or busy one
@@ -66,7 +66,7 @@ class Worker:
             golds, answers = zip(*question.pairs, strict=True)
             request: dict[str, object] = {"match": [golds, answers]}
         else:
-            request = {"pairs": question.pairs}
+            request = {"pairs": question.pairs, "near": question.near}
         line = json.dumps({**request, "rel_tol": rel_tol}).encode() + b"\n"
         if self._process is not None and self._owner != os.getpid():
             self.close()

@@ -12,7 +12,7 @@ from typing import Any
 import math_verify.grader
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, E, Eq, Expr, Float, I, MatrixBase, Rational, simplify  # type: ignore[import-untyped]
+from sympy import Basic, E, Eq, Expr, Float, I, MatrixBase, Rational, Symbol, simplify  # type: ignore[import-untyped]
 
 # Units are compared before the text comes here, and math-verify's list of units holds single letters (t, h, o, c).
 _LATEX = LatexExtractionConfig(
@@ -34,6 +34,9 @@ def grade(request: dict[str, Any]) -> str:
         verdict = _compare(gold, answer, rel_tol)
         if verdict != "right":
             return verdict
+    for gold, value, margin in request.get("near", ()):
+        if not _near(gold, Rational(value), Rational(margin)):
+            return "wrong"
     return "right"
 
 
@@ -103,6 +106,15 @@ def _close(gold: Any, answer: Any, rel_tol: float) -> bool:
     if not (reference.is_real and value.is_real and reference.is_finite and value.is_finite):
         return False
     return bool(abs(value - reference) <= rel_tol * abs(reference))
+
+
+def _near(gold: str, value: Any, margin: Any) -> bool:
+    """Whether a decimal is the gold's value, off by less than the margin."""
+    parsed = _parse(gold)
+    if not isinstance(parsed, Expr) or parsed.free_symbols - {Symbol("e"), Symbol("i")}:
+        return False
+    reference = parsed.evalf(_DIGITS)
+    return bool(reference.is_real and reference.is_finite and abs(reference - value) < margin)
 
 
 def _equal_complex(gold: Any, answer: Any) -> bool:

@@ -109,7 +109,7 @@ def test_not_equal(grader: Grader, gold: str, answer: str) -> None:
         (r"2\sqrt{2}", r"\sqrt{8}", RIGHT), (r"2\sqrt{2}", "2.83", WRONG),
         (r"\sqrt{2}", r"\sqrt{2}+10^{-20}", WRONG),
         ("x^2+2x+1", "(x+1)^2", RIGHT), ("0.5x", r"\frac{x}{2}", RIGHT), ("-1", r"e^{i\pi}", RIGHT),
-        ("abc", "cab", RIGHT), ("5", "2+3=5", RIGHT), ("5", "2+4=5", WRONG), ("3+4i", "4i+3", RIGHT),
+        ("2ab", "2ba", RIGHT), ("5", "2+3=5", RIGHT), ("5", "2+4=5", WRONG), ("3+4i", "4i+3", RIGHT),
         ("y=2x+3", "2x-y=-3", RIGHT), ("y=2x+3", "y=2x+4", WRONG),
         ("x^2+1=0", "x^2+2=0", WRONG), ("x^2+1=0", "x=x+1", WRONG), ("x=5", "y=5", WRONG),
         ("x>3", "3<x", RIGHT),

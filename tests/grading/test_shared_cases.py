@@ -17,6 +17,8 @@ from backtrack_mrt.grading import Grader, Verdict, check_gold
 SHARED = Path(__file__).parents[3] / "shared"
 CASES = SHARED / "grader" / "cases.jsonl"
 DATA = SHARED / "data"
+# Labelled before words were told from mathematics: abc and cab are two texts now, as cat and act are.
+OUTDATED = {"m072"}
 WITHOUT_ANSWER = {"asdiv/1313"}  # its answer is "-"
 ATTEMPTS = "gsm8k_model_attempts"
 
@@ -46,8 +48,23 @@ def test_labelled_cases(grader: Grader) -> None:
         for case, result in zip(cases, graded, strict=True)
         if case["expect"] != "no_crash" and case["expect"] != (result["verdict"] == Verdict.RIGHT)
     ]
-    assert not wrongly
+    assert {case[0] for case in wrongly} <= OUTDATED
     assert time.monotonic() - start < 2 * len(cases)
+
+
+@pytest.mark.parametrize("name", ["hard_cases.jsonl", "guard_cases.jsonl"])
+def test_cases_of_public_reports(grader: Grader, name: str) -> None:
+    file = CASES.with_name(name)
+    if not file.exists():
+        pytest.skip(f"the labelled cases are not here (../shared/grader/{name})")
+    cases = _rows(file)
+    graded = grade_rows((Row(case["gold"], case["answer"], case["form"]) for case in cases), grader)
+    wrongly = [
+        (case["id"], case["gold"], case["answer"], result["verdict"])
+        for case, result in zip(cases, graded, strict=True)
+        if case["expect"] != (result["verdict"] == Verdict.RIGHT)
+    ]
+    assert not wrongly
 
 
 @needs_data
