@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.command_line import command
-from support.documents import DOCUMENTS, ROOT, commands_of, files_in, text_of
+from support.documents import DOCUMENTS, ROOT, blocks, commands_of, files_in, text_of
 
 import backtrack_mrt
 from backtrack_mrt.cli.command import names, parser_of
@@ -76,6 +76,12 @@ def test_commands_are_understood(here: Path, line: str) -> None:
     args = parser.parse(rest)
     if parser.takes_settings:
         load_config(args.settings)
+
+
+@pytest.mark.parametrize("text", [block for name in NAMES for block in blocks(name, "yaml")])
+def test_settings_are_understood(here: Path, text: str) -> None:
+    Path("shown.yaml").write_text(text)
+    load_config(["--config", "tiny.yaml", "shown.yaml"])
 
 
 @pytest.mark.parametrize("line", [line for line, arguments in OURS.items() if "--dry-run" in arguments])
