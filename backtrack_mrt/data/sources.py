@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.hub import rely_on_cache_if_unreachable
 
 Row = tuple[str, Any]  # where it stands (file:line), its columns: a mapping, if the row is as it should be
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<subset>[\w.-]+))?(?::(?P<split>.+))?")
 
 
@@ -74,14 +75,12 @@ def _file_rows(path: Path, field: str) -> Iterator[Row]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield f"{path}:{number}", _json(line, f"line {number}")
+    for number, line in jsonl.numbered(path):
+        yield f"{path}:{number}", _json(line, f"line {number}")
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    rows = _json(path.read_text(encoding="utf-8-sig"), "the file")
+    rows = _json(path.read_bytes(), "the file")
     if not isinstance(rows, list):
         raise ValueError("not a list of rows")
     for index, row in enumerate(rows):
@@ -139,13 +138,11 @@ def _hub_rows(match: re.Match[str], place: str, field: str, spec: str) -> Iterat
             index += 1
 
 
-def _json(text: str, where: str) -> Any:
+def _json(text: bytes, where: str) -> Any:
     try:
-        read = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not valid JSON: {error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise ValueError(f"{where} is nested too deep") from error
+        read = jsonl.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is {error}") from error
     if _SURROGATE.search(text):
         try:
             json.dumps(read, ensure_ascii=False).encode()

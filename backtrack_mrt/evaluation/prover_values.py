@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prover import MetaProver
+from backtrack_mrt.runs import jsonl
 from backtrack_mrt.types import Problem, Trajectory, TurnSpec
+
+
+class _Rated(TypedDict):
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
+    id: str
+    v0: Annotated[float, Field(ge=0)]
+    rated_by: str
+
+
+_ROWS = TypeAdapter(_Rated)
 
 
 def first_values(
@@ -43,34 +56,29 @@ def rate(
     done = {row["id"] for row in rows}
     left = [problem for problem in problems if problem.id not in done]
     on_rows(len(problems) - len(left))
-    with path.open("a", encoding="utf-8") as file:
-        for start in range(0, len(left), chunk):
-            some = left[start : start + chunk]
-            for problem, v0 in zip(some, values(some), strict=True):
-                columns = {key: value for key, value in asdict(problem).items() if value is not None}
-                rows.append(columns | {"v0": v0, "rated_by": rated_by})
-                file.write(json.dumps(rows[-1], ensure_ascii=False) + "\n")
-            file.flush()
-            on_rows(len(some))
+    path.touch()
+    for start in range(0, len(left), chunk):
+        some = left[start : start + chunk]
+        found = [
+            {key: value for key, value in asdict(problem).items() if value is not None}
+            | {"v0": v0, "rated_by": rated_by}
+            for problem, v0 in zip(some, values(some), strict=True)
+        ]
+        jsonl.append(path, found)
+        rows += found
+        on_rows(len(some))
     return [row["v0"] for row in rows]
 
 
-def _rated(path: Path, rated_by: str) -> list[dict[str, Any]]:
+def _rated(path: Path, rated_by: str) -> list[Any]:
     """The rows of the file, none if there is no file. A last line that was cut short is taken off."""
     if not path.exists():
         return []
-    try:
-        text = path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        rows = [json.loads(line) for line in whole.decode().split("\n")[:-1]]
-        raters = {row["rated_by"] for row in rows if row["id"] and float(row["v0"]) >= 0}
-        if text and not raters:
-            raise ValueError("it holds none")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = f"exists and is not a file of rated problems ({type(error).__name__}: {error})"
-        raise UserError("--out", str(path), reason, "Name another file.") from error
-    if others := raters - {rated_by}:
-        raise UserError("--out", str(path), f"was rated by {others.pop()}, not {rated_by}", "Name another file.")
-    if whole != text:
-        path.write_bytes(whole)
+    made, remedy = _ROWS.validate_python, "Name another file."
+    rows = list(jsonl.read(path, made, what="a rated problem", field="--out", remedy=remedy, torn=True))
+    if path.stat().st_size and not rows:
+        raise UserError("--out", str(path), "exists and holds no rated problem", remedy)
+    if others := {row["rated_by"] for row in rows} - {rated_by}:
+        raise UserError("--out", str(path), f"was rated by {others.pop()}, not {rated_by}", remedy)
+    jsonl.cut_torn(path)
     return rows

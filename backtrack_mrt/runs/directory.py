@@ -22,16 +22,19 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one
 
 from backtrack_mrt.config import Config, Existing
 from backtrack_mrt.config_files import load
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.lock import LOCK, locked
 from backtrack_mrt.runs.processes import is_main, main_only, tell
@@ -57,6 +60,22 @@ OWN = (
     "figures",
     "tensorboard",
 )
+
+
+class _Metrics(TypedDict):
+    __pydantic_config__ = ConfigDict(strict=True, extra="allow")  # type: ignore[misc]
+    step: int
+
+
+class _Evaluation(_Metrics):
+    name: str
+    ledger: dict[str, int]
+
+
+_LINES: dict[str, TypeAdapter[Any]] = {
+    "metrics.jsonl": TypeAdapter(_Metrics),
+    "evaluations.jsonl": TypeAdapter(_Evaluation),
+}
 
 
 class Follower(Protocol):
@@ -133,14 +152,13 @@ class RunDir:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl."""
         line = {"step": step} | {name: plain_json(value) for name, value in metrics.items()}
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        jsonl.append(self.metrics_path, [line])
         for follower in self.followers:
             follower.log(step, line)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a last line torn by a crash is left out."""
-        return _lines(self.metrics_path)
+        return _rows(self.metrics_path)
 
     @property
     def steps(self) -> int:
@@ -154,7 +172,7 @@ class RunDir:
         earlier, line = self.evaluations(), {"step": step, "name": name} | plain_json(results)
         if any((other["step"], other["name"]) == (step, name) for other in earlier):
             return
-        _write_lines(self.evaluations_path, [*earlier, line])
+        jsonl.write(self.evaluations_path, [*earlier, line])
         estimates = {key: found for key, found in line.items() if isinstance(found, dict) and "mean" in found}
         means = {f"eval/{key}": found["mean"] for key, found in estimates.items()}
         for follower in self.followers:
@@ -162,7 +180,7 @@ class RunDir:
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The lines of evaluations.jsonl."""
-        return _lines(self.evaluations_path)
+        return _rows(self.evaluations_path)
 
     @main_only
     def save_trajectories(self, step: int, scored: Sequence[Scored]) -> None:
@@ -195,9 +213,9 @@ class RunDir:
     @main_only
     def rewind(self, step: int) -> None:
         """Forget what came after `step`: a resumed run does those steps again."""
-        _write_lines(self.metrics_path, [line for line in self.metrics() if line["step"] <= step])
+        jsonl.write(self.metrics_path, [line for line in self.metrics() if line["step"] <= step])
         kept = [line for line in self.evaluations() if line["step"] <= step and line["name"] != "trained"]
-        _write_lines(self.evaluations_path, kept)
+        jsonl.write(self.evaluations_path, kept)
         for pattern in ("step_*.jsonl", "evaluation_step_*.jsonl"):
             for path in self.trajectories.glob(pattern):
                 if int(path.stem.rpartition("_")[2]) > step:
@@ -247,16 +265,12 @@ class RunDir:
         return UserError("--output-dir", str(self.path), reason, remedy)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl or evaluations.jsonl; none if there is no such file."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
-
-
-def _write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    with replacing(path) as file:
-        file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+    made, remedy = _LINES[path.name].validate_python, "Delete this line: the others can be read without it."
+    return list(jsonl.read(path, made, what="what a run logs", field=path.name, remedy=remedy, torn=True))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

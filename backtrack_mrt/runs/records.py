@@ -22,20 +22,19 @@ the trajectory is finished, and its answer is the last one given. Such trajector
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one
 
-from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading.extract import extract_boxed
-from backtrack_mrt.runs.durable import replacing
+from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.processes import main_only
 from backtrack_mrt.types import (
     Completion,
@@ -53,53 +52,81 @@ from backtrack_mrt.types import (
 )
 
 MOST_TOKENS = 10_000_000  # of a turn of which only their number is known
-# What a line that is no trajectory raises.
-_NONE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
+
+_STRICT = ConfigDict(strict=True)
+_Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+_Numbers = list[float | None]
+
+
+class ProblemRow(TypedDict, total=False):
+    """A problem as a row of a file."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    id: Required[Any]
+    question: Required[str]
+    answer: Required[Any]
+    source: str | None
+    rel_tol: float | None
+    canary: bool | None
+
+
+class _ParsedRow(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    answer: str | None
+    steps: list[str] | None
+    step: _Count | None
+    verdict: bool | None
+
+
+class _TurnRow(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    phase: str | None
+    max_new_tokens: _Count
+    fields: dict[str, str] | None
+    text: str | None
+    answer: Any
+    parsed: _ParsedRow | None
+    violation: str | None
+    right: bool | None
+    instruction_ids: list[int] | None
+    token_ids: list[int]
+    tokens: _Count
+    logprobs: _Numbers | None
+    finish: Annotated[Finish, Field(strict=False)]
+
+
+class _Row(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    problem: Required[ProblemRow]
+    prompt_ids: list[int] | None
+    turns: Required[list[_TurnRow]]
+    stop: Annotated[StopReason, Field(strict=False)] | None
+    answer: str | None
+    outcome: float | None
+    verdict: str | None
+    given: _Count
+    values: _Numbers | None
+    weights: _Numbers | None
+
+
+_ROWS = TypeAdapter(_Row)
 
 
 @main_only
 def write_trajectories(path: Path, scored: Iterable[Scored]) -> None:
     """Write one line per trajectory; an older file of that name is replaced."""
-    with replacing(path) as file:
-        file.writelines(map(_line, scored))
+    jsonl.write(path, map(as_record, scored))
 
 
 def append_trajectories(path: Path, scored: Iterable[Scored]) -> None:
     """Write one line per trajectory behind those that the file holds; it need not be there yet."""
-    with path.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            file.write(b"" if file.read() == b"\n" else b"\n")
-        file.writelines(_line(member).encode() for member in scored)
+    jsonl.append(path, map(as_record, scored))
 
 
 def read_trajectories(path: str | Path) -> list[Scored]:
     """The trajectories of a file. Raises UserError if it cannot be read, naming the line that is not one."""
-    scored = []
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    scored.append(from_record(json.loads(line)))
-                except _NONE as error:
-                    reason = f"line {number} is not a trajectory: {_told(error)}"
-                    raise UserError("trajectories", str(path), reason, "docs/formats.md has the form.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("trajectories", str(path), f"cannot be read: {error}", "Give a JSONL file in UTF-8.") from error
-    return scored
-
-
-def _line(scored: Scored) -> str:
-    line = json.dumps(as_record(scored), ensure_ascii=False, allow_nan=False)
-    # A lone surrogate has no UTF-8; written out, as `\ud800`, it is the JSON escape of itself.
-    return line.encode("utf-8", "backslashreplace").decode() + "\n"
+    remedy = "docs/formats.md has the form."
+    return list(jsonl.read(Path(path), from_record, what="a trajectory", field="trajectories", remedy=remedy))
 
 
 def as_record(scored: Scored) -> dict[str, Any]:
@@ -119,25 +146,36 @@ def as_record(scored: Scored) -> dict[str, Any]:
     }
 
 
-def from_record(record: dict[str, Any]) -> Scored:
-    """The inverse of `as_record`; also of another program's record. Raises ValueError, KeyError or TypeError."""
-    problem = record["problem"]
-    turns = tuple(_turn(turn, first=j == 0) for j, turn in enumerate(record["turns"]))
-    given = [turn.parsed.answer for turn in turns if turn.parsed is not None and turn.parsed.answer is not None]
-    stop = record.get("stop", StopReason.FINISHED)
-    named = str(problem["id"]), _text(problem["question"]), str(problem["answer"]), _text(problem.get("source") or "")
-    rel_tol = problem.get("rel_tol")
+def from_record(record: Mapping[str, Any]) -> Scored:
+    """The inverse of `as_record`; also of another program's record. Raises ValueError."""
+    row = _ROWS.validate_python(record)
+    turns = tuple(_turn(turn, first=j == 0) for j, turn in enumerate(row["turns"]))
+    if (given := row.get("given", 0)) > len(turns):
+        raise ValueError(f"given = {given}: there are {len(turns)} turns")
+    answers = [turn.parsed.answer for turn in turns if turn.parsed is not None and turn.parsed.answer is not None]
     trajectory = Trajectory(
-        problem=Problem(*named, None if rel_tol is None else float(rel_tol), bool(problem.get("canary"))),
-        prompt_ids=_ids(record.get("prompt_ids") or ()),
+        problem=problem_of(row["problem"]),
+        prompt_ids=tuple(row.get("prompt_ids") or ()),
         turns=turns,
-        stop=None if stop is None else StopReason(stop),
-        answer=_optional_text(record.get("answer", given[-1] if given else None)),
-        outcome=_or_nan(record.get("outcome")),
-        verdict=_optional_text(record.get("verdict")),
-        given=_count(record.get("given", 0), most=len(turns)),
+        stop=row.get("stop", StopReason.FINISHED),
+        answer=row.get("answer", answers[-1] if answers else None),
+        outcome=_or_nan(row.get("outcome")),
+        verdict=row.get("verdict"),
+        given=given,
     )
-    return Scored(trajectory, _array(record.get("values")), _array(record.get("weights")))
+    return Scored(trajectory, _array(row.get("values")), _array(row.get("weights")))
+
+
+def problem_of(row: ProblemRow) -> Problem:
+    """The problem of a row."""
+    return Problem(
+        str(row["id"]),
+        row["question"],
+        str(row["answer"]),
+        row.get("source") or "",
+        row.get("rel_tol"),
+        bool(row.get("canary")),
+    )
 
 
 def _turn_record(turn: Turn) -> dict[str, Any]:
@@ -156,83 +194,40 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _turn(record: dict[str, Any], first: bool) -> Turn:
-    token_ids = _ids(record["token_ids"]) if "token_ids" in record else _unknown(_count(record["tokens"]))
-    text = _text(record.get("text") or "")
-    logprobs = record.get("logprobs")
+def _turn(row: _TurnRow, first: bool) -> Turn:
+    if "token_ids" not in row and "tokens" not in row:
+        raise ValueError("'tokens' is missing in a turn")
+    token_ids = tuple(row["token_ids"]) if "token_ids" in row else _unknown(row["tokens"])
+    logprobs = row.get("logprobs")
     return Turn(
         spec=TurnSpec(
-            _text(record.get("phase") or (Phase.ATTEMPT if first else Phase.REVISE)),
-            _count(record.get("max_new_tokens", len(token_ids))),
-            {_text(name): _text(field) for name, field in (record.get("fields") or {}).items()},
+            row.get("phase") or (Phase.ATTEMPT if first else Phase.REVISE),
+            row.get("max_new_tokens", len(token_ids)),
+            row.get("fields") or {},
         ),
-        text=text,
-        parsed=_parsed(record, text),
-        instruction_ids=_ids(record.get("instruction_ids") or ()),
+        text=row.get("text") or "",
+        parsed=_parsed(row),
+        instruction_ids=tuple(row.get("instruction_ids") or ()),
         completion=Completion(
             token_ids=token_ids,
             logprobs=(math.nan,) * len(token_ids) if logprobs is None else tuple(map(_or_nan, logprobs)),
-            finish=Finish(record.get("finish", Finish.STOP)),
+            finish=row.get("finish", Finish.STOP),
         ),
-        violation=_optional_text(record.get("violation")),
-        right=_optional_bool(record.get("right")),
+        violation=row.get("violation"),
+        right=row.get("right"),
     )
 
 
-def _parsed(record: dict[str, Any], text: str) -> Parsed | None:
-    if "parsed" in record:
-        parsed = record["parsed"]
-        if parsed is None:
+def _parsed(row: _TurnRow) -> Parsed | None:
+    if "parsed" in row:
+        if (parsed := row["parsed"]) is None:
             return None
-        step, steps = parsed.get("step"), parsed.get("steps") or ()
-        return Parsed(
-            answer=_optional_text(parsed.get("answer")),
-            steps=tuple(_text(written) for written in steps),
-            step=None if step is None else _count(step),
-            verdict=_optional_bool(parsed.get("verdict")),
-        )
-    if "answer" not in record and "text" not in record:
-        raise KeyError("text")
-    answer = record.get("answer", extract_boxed(text))
-    return None if record.get("violation") else Parsed(answer=None if answer is None else str(answer))
-
-
-def _told(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else repr(error)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{_short(value)} is not a text")
-    return value
-
-
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _optional_bool(value: Any) -> bool | None:
-    if value is not None and not isinstance(value, bool):
-        raise ValueError(f"{_short(value)} is neither true nor false")
-    return value
-
-
-def _ids(values: Any) -> TokenIds:
-    ids = tuple(values)
-    if not all(type(token) is int for token in ids):
-        raise ValueError(f"{_short(ids)} are not token ids")
-    return ids
-
-
-def _count(value: Any, most: int = MOST_TOKENS) -> int:
-    if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"{_short(value)} is not a number from 0 to {most}")
-    return value
-
-
-def _short(value: Any) -> str:
-    said = repr(value)
-    return said if len(said) <= 60 else f"{said[:60]}…"
+        steps = tuple(parsed.get("steps") or ())
+        return Parsed(parsed.get("answer"), steps, parsed.get("step"), parsed.get("verdict"))
+    if "answer" not in row and "text" not in row:
+        raise ValueError("'text' is missing in a turn")
+    answer = row.get("answer", extract_boxed(row.get("text") or ""))
+    return None if row.get("violation") else Parsed(answer=None if answer is None else str(answer))
 
 
 @lru_cache(maxsize=1024)

@@ -25,6 +25,7 @@ from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import resolve
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
+from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.training.train import training_order
 from backtrack_mrt.training.warm_start import WarmStart
@@ -99,7 +100,7 @@ def _draw(config: Config, branches: int, starts: Sequence[Start], kept: Path, yi
     """Draw what is missing in `yields`, and append it to it and to the file `kept`, some problems at a time."""
     warm = _warm_start(assemble(config), branches)
     chunk = max(config.engine.max_rows // max(warm.attempts, branches), 1)
-    with progress(len(starts), "stitch") as bar, kept.open("a", encoding="utf-8") as file:
+    with progress(len(starts), "stitch") as bar:
         bar.update(len(yields))
         for at in range(len(yields), len(starts), chunk):
             part = starts[at : at + chunk]
@@ -111,8 +112,7 @@ def _draw(config: Config, branches: int, starts: Sequence[Start], kept: Path, yi
                 tally = tallies.get(problem.id, {"right": 0, "wrong": 0, "broken": len(attempts)})
                 row = {"problem": asdict(problem), **tally, "pieces": asdict(pieces.get(problem.id, Pieces()))}
                 yields.append(row)
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
+            jsonl.append(kept, yields[at:])
             bar.update(len(part))
 
 
@@ -132,9 +132,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     """The whole lines of the file; what an interrupted call left of another one is cut off."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    path.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
-    return [json.loads(line) for line in lines[:-1]]
+    jsonl.cut_torn(path)
+    return list(jsonl.read(path, dict, what="a problem's yield", field="--out", remedy="Delete the file."))
 
 
 def _write(folder: Path, config: Config, yields: Sequence[dict[str, Any]]) -> dict[str, int]:

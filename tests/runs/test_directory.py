@@ -165,6 +165,22 @@ def test_rewind_forgets_later_steps_and_torn_lines(config):
     assert [path.name for path in sorted(run.trajectories.iterdir())] == ["step_000001.jsonl", "step_000002.jsonl"]
 
 
+@pytest.mark.parametrize("damaged", ['{"step": 2, "rew', "", "\0" * 40, '{"v": 1}', '{"step": "2"}', "[2]", "\xff"])
+def test_a_damaged_line_inside_is_named(config, damaged):
+    """What a bad disk leaves in the middle of a file; a blank line costs nothing."""
+    run = RunDir.create(config)
+    run.log(1, {"reward": 1})
+    with run.metrics_path.open("a", encoding="latin-1") as file:
+        file.write(damaged + "\n")
+    run.log(3, {"reward": 3})
+    if not damaged:
+        assert [line["step"] for line in run.metrics()] == [1, 3]
+        return
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2': .*Delete this line") as refusal:
+        run.rewind(1)
+    assert "\n" not in str(refusal.value)
+
+
 def test_a_trajectory_not_graded_yet(tmp_path):
     whole = scored_trajectory()
     bare = Scored(replace(whole.trajectory, stop=None, outcome=math.nan, verdict=None, answer=None))
@@ -195,7 +211,7 @@ def test_any_trajectory_comes_back(ids, parsed, text, finish, values):
 def test_a_file_that_holds_no_trajectories(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"problem": {}}\n')
-    with pytest.raises(UserError, match="line 1 is not a trajectory"):
+    with pytest.raises(UserError, match=r"t\.jsonl:1': not a trajectory"):
         read_trajectories(path)
 
 

@@ -89,29 +89,41 @@ def test_a_given_outcome_is_kept(tmp_path: Path) -> None:
         ({"turns": []}, "'problem' is missing"),
         ({"problem": PROBLEM, "turns": [{"text": "x"}]}, "'tokens' is missing"),
         ({"problem": PROBLEM, "turns": [{"tokens": 3}]}, "'text' is missing"),
-        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": -1}]}, "-1 is not a number from 0"),
-        ({"problem": PROBLEM, "turns": [{"text": 7, "tokens": 3}]}, "7 is not a text"),
-        ({"problem": PROBLEM, "turns": [{"text": "x", "token_ids": [1, "2"]}]}, "are not token ids"),
-        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": 3, "right": "yes"}]}, "neither true nor false"),
-        ({"problem": PROBLEM | {"question": ["x"]}, "turns": []}, "is not a text"),
-        ({"problem": PROBLEM, "turns": [], "outcome": 10**400}, "OverflowError"),
-        ({"problem": PROBLEM, "turns": [], "given": 1}, "1 is not a number from 0 to 0"),
+        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": -1}]}, "turns[0].tokens = -1: input should be gre"),
+        (
+            {"problem": PROBLEM, "turns": [{"text": 7, "tokens": 3}]},
+            "turns[0].text = 7: input should be a",
+        ),
+        (
+            {"problem": PROBLEM, "turns": [{"text": "x", "token_ids": [1, "2"]}]},
+            "token_ids[1] = '2': input",
+        ),
+        ({"problem": PROBLEM, "turns": [{"text": "x", "token_ids": [True]}]}, "token_ids[0] = True: input should be a"),
+        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": 3, "right": "yes"}]}, "valid boolean"),
+        (
+            {"problem": PROBLEM | {"question": ["x"]}, "turns": []},
+            "problem.question = ['x']: input",
+        ),
+        ({"problem": PROBLEM, "turns": [], "outcome": 10**400}, "valid number"),
+        ({"problem": PROBLEM, "turns": [], "outcome": math.nan}, "NaN is not JSON: write null"),
+        ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": 1, "fields": {"a\nb": 1}}]}, r"fields['a\nb'] = 1"),
+        ({"problem": PROBLEM, "turns": [], "given": 1}, "given = 1: there are 0 turns"),
         ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": 3}], "values": [0.5]}, "one value more"),
         ({"problem": PROBLEM, "turns": [], "stop": "tired"}, "tired"),
-        ({"problem": {"id": 1}, "turns": []}, "'question' is missing"),
-        ([1, 2], "line 2"),
-        (None, "line 2"),
+        ({"problem": {"id": 1}, "turns": []}, "'problem.question' is missing"),
+        ([1, 2], "valid dictionary"),
+        (None, "valid dictionary"),
     ],
 )
 def test_a_line_that_is_no_trajectory_is_named(tmp_path: Path, record: Any, reason: str) -> None:
-    with pytest.raises(UserError, match="line 2 is not a trajectory") as refusal:
+    with pytest.raises(UserError, match=r"t\.jsonl:2': not a trajectory: ") as refusal:
         read_trajectories(write(tmp_path / "t.jsonl", FOREIGN, record))
     assert reason in str(refusal.value)
 
 
 def test_deep_nesting_is_no_trajectory(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text("[" * 100_000, encoding="utf-8")
-    with pytest.raises(UserError, match="line 1 is not a trajectory"):
+    with pytest.raises(UserError, match=r"t\.jsonl:1': not a trajectory: nested too deep"):
         read_trajectories(tmp_path / "t.jsonl")
 
 
@@ -137,7 +149,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_trajectories(tmp_path / "none.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b"\xe4\n")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"latin\.jsonl:1': .*not valid UTF-8"):
         read_trajectories(tmp_path / "latin.jsonl")
     with pytest.raises(UserError, match="empty"):
         read_graded(write(tmp_path / "empty.jsonl"))

@@ -6,13 +6,20 @@ One JSON object per line: ``{"problem": {"id", "question", "answer", "source"}, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NotRequired, Required
+
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one
 
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs import jsonl
+from backtrack_mrt.runs.records import ProblemRow, problem_of
 from backtrack_mrt.types import Problem
+
+_STRICT = ConfigDict(strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +41,49 @@ class Demonstration:
     turns: tuple[tuple[Span, ...], ...]
 
 
+class _SpanRow(TypedDict, total=False):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    text: Required[str]
+    learn: bool
+
+
+class _TurnRow(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    phase: NotRequired[str]
+    spans: list[_SpanRow]
+
+
+class _Row(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    problem: ProblemRow
+    turns: list[_TurnRow]
+
+
+_ROWS = TypeAdapter(_Row)
+
+
 def read_demonstrations(path: Path) -> Iterable[Demonstration]:
     """Demonstrations of a JSONL file. Raises UserError naming file and line."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            lines = list(file)  # not splitlines(): a question may hold U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("data.traces", str(path), f"cannot be read: {error}", "Name a JSONL file in UTF-8.") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            turns = tuple(tuple(Span(s["text"], bool(s.get("learn", True))) for s in t["spans"]) for t in row["turns"])
-            yield Demonstration(Problem(**row["problem"]), turns)
-        except (ValueError, TypeError, KeyError) as error:
-            reason = f"not a demonstration ({type(error).__name__}: {error})"
-            raise UserError(f"{path}:{number}", line[:80], reason, "Give a problem, and turns of spans.") from error
+    remedy = "Give a problem, and turns of spans."
+    return jsonl.read(path, _demonstration, what="a demonstration", field="data.traces", remedy=remedy)
+
+
+def _demonstration(row: Any) -> Demonstration:
+    read = _ROWS.validate_python(row)
+    turns = (tuple(Span(span["text"], span.get("learn", True)) for span in turn["spans"]) for turn in read["turns"])
+    return Demonstration(problem_of(read["problem"]), tuple(turns))
 
 
 def write_demonstrations(path: Path, demonstrations: Iterable[tuple[Problem, DemoTurns]]) -> None:
     """A file for `read_demonstrations`. Raises UserError if it cannot be written."""
+    rows = (
+        {
+            "problem": asdict(problem),
+            "turns": [{"phase": phase, "spans": [asdict(span) for span in spans]} for phase, spans in turns],
+        }
+        for problem, turns in demonstrations
+    )
     try:
-        with path.open("w", encoding="utf-8") as file:
-            for problem, turns in demonstrations:
-                row = {
-                    "problem": asdict(problem),
-                    "turns": [{"phase": phase, "spans": [asdict(span) for span in spans]} for phase, spans in turns],
-                }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        jsonl.write(path, rows)
     except OSError as error:
         raise UserError("--out", str(path), f"cannot be written: {error.strerror}", "Name another file.") from error

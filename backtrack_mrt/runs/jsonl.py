@@ -1,0 +1,108 @@
+"""JSON lines: one JSON value per line, in UTF-8. Every file of them is read and written here.
+
+What a crash left of a last line, without its end, is *torn*: who reads what a run appends leaves it out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs.durable import replacing
+
+T = TypeVar("T")
+
+
+def line(row: Any) -> str:
+    """A value as a line. Raises ValueError for a number that is not finite."""
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate has no UTF-8; written out, as `\ud800`, it is the JSON escape of itself.
+    return text.encode("utf-8", "backslashreplace").decode() + "\n"
+
+
+def write(path: Path, rows: Iterable[Any]) -> None:
+    """Write a whole file, in place of an older one. Raises RunError for a full disk; the older one is there then."""
+    with replacing(path) as file:
+        file.writelines(map(line, rows))
+
+
+def append(path: Path, rows: Iterable[Any]) -> None:
+    """Write behind the lines that the file holds; it need not be there yet."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            file.write(b"" if file.read() == b"\n" else b"\n")
+        file.writelines(line(row).encode() for row in rows)
+
+
+def cut_torn(path: Path) -> None:
+    """Take a torn last line off the file, so that others can be appended."""
+    with path.open("r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def numbered(path: Path, *, torn: bool = False) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, and their numbers from 1. torn: leave out a torn last line."""
+    with path.open("rb") as file:  # not splitlines(): a text may hold U+2028
+        for number, line in enumerate(file, 1):
+            if torn and not line.endswith(b"\n"):
+                return
+            if not line.isspace():
+                yield number, line
+
+
+def parse(text: bytes) -> Any:
+    """The JSON value of UTF-8 text. Raises ValueError saying why it is none, also for NaN, which JSON does not have,
+    for too deep nesting and for a number of too many digits."""
+    try:
+        return _DECODER.decode(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not valid UTF-8: {error.reason}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def read(
+    path: Path, made: Callable[[Any], T], *, what: str, field: str, remedy: str, torn: bool = False
+) -> Iterator[T]:
+    """What `made` makes of the value of each line. Raises UserError for `field`, if the file cannot be read, or
+    naming ``file:line``, if that is not `what`: where `made` raises ValueError (as pydantic does)."""
+    try:
+        for number, text in numbered(path, torn=torn):
+            try:
+                yield made(parse(text))
+            except ValueError as error:
+                reason = told(error) if isinstance(error, ValidationError) else str(error)
+                raise UserError(field, f"{path}:{number}", f"not {what}: {reason}", remedy) from error
+    except OSError as error:
+        raise UserError(field, str(path), f"cannot be read: {error.strerror}", "Give a JSONL file.") from error
+
+
+def told(error: ValidationError) -> str:
+    """The first mistake that pydantic found: where in the row, what stands there, what should."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    parts = [f".{part}" if str(part).isidentifier() else f"[{part!r}]" for part in first["loc"]]
+    place = "".join(parts).removeprefix(".")
+    if first["type"] == "missing":
+        return f"{place!r} is missing"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{place} = {_short(repr(first['input']))}: {said[0].lower()}{said[1:]}" if place else said
+
+
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON: write null")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refused)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}…"
