@@ -6,11 +6,12 @@ import argparse
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from backtrack_mrt.cli.command import PROGRAM, Parser
 from backtrack_mrt.config import Config
 from backtrack_mrt.config_files import Layer, Merged
 from backtrack_mrt.config_schema import Words, entries_of, members, section_of
@@ -18,13 +19,6 @@ from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.training.roofline import DEVICES, HERE
 
 KINDS = {bool: "{true,false}", int: "INTEGER", float: "NUMBER", type(None): "null"}  # in the help; others are TEXT
-
-
-class Parser(argparse.ArgumentParser):
-    """Tells a mistake as a UserError."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError("command line", message.split(":")[0], message.partition(": ")[2] or message, "See --help.")
 
 
 def run_parser(**settings: Any) -> Parser:
@@ -47,7 +41,7 @@ def run_parser(**settings: Any) -> Parser:
 
 def read_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, Layer]:
     """The run's options, and the flags as a layer. Raises UserError for options that are not understood."""
-    parser = run_parser()
+    parser = run_parser(prog=f"{PROGRAM} train")
     stray, own, typed = list[str](), list[str](), dict[str, list[list[str]]]()
     words = stray  # where a word that is no flag goes: to the flag before it
     for argument in arguments:
@@ -89,8 +83,9 @@ def read_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, Layer]:
     return options, Layer(values, said, tuple(mistakes))
 
 
-def help_text(merged: Merged, **settings: Any) -> str:
-    """The run's options and all fields, with the values that they have in `merged` for defaults."""
+def settings_parser(merged: Merged, **settings: Any) -> Parser:
+    """The run's options and all fields, to be shown: the help tells the values that they have in `merged` as defaults.
+    The arguments themselves are read by `read_line`."""
     usage = "%(prog)s [--algo NAME] [--env NAME] [--config FILE ...] [--SECTION.FIELD VALUE ...]"
     parser = run_parser(usage=usage, **settings)
     owners = {section: f" ({owner})" for section, owner in merged.check.owners.items()}
@@ -115,7 +110,7 @@ def help_text(merged: Merged, **settings: Any) -> str:
             add(section, value, below, about)
 
     add(merged.schema, merged.values, "", "")
-    return parser.format_help()
+    return parser
 
 
 def _default(value: Any) -> str:

@@ -25,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     if name == "--version":
         print(f"{PROGRAM} {__version__}")
         return None
+    if name == "--print-completion":
+        from backtrack_mrt.cli.completion import script
+
+        print(script(rest[0] if rest else ""))
+        return None
     command = find(name)
     return command.run(parser_of(name).parse(rest))
 
@@ -45,6 +50,8 @@ def overview() -> str:
             "options:",
             f"  {'--help':<{width}}  this list; behind a command, its help",
             f"  {'--version':<{width}}  the version",
+            "  --print-completion SHELL",
+            f"  {'':<{width}}  completion for a shell: `source <({PROGRAM} --print-completion bash)`",
             "",
             f"To begin: {PROGRAM} train --algo mrt-rl",
         ]

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from backtrack_mrt import plugins
-from backtrack_mrt.cli.flags import help_text, read_line
+from backtrack_mrt.cli.flags import read_line, settings_parser
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.config_files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, read_layer, resolve, shipped_configs
 from backtrack_mrt.errors import Mistakes, UserError
@@ -24,7 +24,8 @@ def load_config(
     training: see `resolve`; False for a command that does not train."""
     options, layers = _layers(argv)
     if options.help:
-        print(help_text(Merged(layers), prog=prog, description=description, epilog=_epilog()), end="")
+        parser = settings_parser(Merged(layers), prog=prog, description=description, epilog=_epilog())
+        print(parser.format_help(), end="")
         sys.exit(0)
     return RunRequest(
         resolve(layers, training),

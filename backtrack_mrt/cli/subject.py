@@ -5,9 +5,13 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from backtrack_mrt.cli.command import PROGRAM
+from backtrack_mrt.cli.flags import run_parser
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
+
+ONLY_TRAIN = set(run_parser()._option_string_actions) - {"--config", "--help", "-h"}
 
 
 def run_of(what: Path | None) -> Path | None:
@@ -20,6 +24,9 @@ def config_of(args: Namespace, with_model: bool = True, *, training: bool = Fals
 
     with_model: whether the model is wanted at all. training: whether the training set is, see `resolve`. Raises
     UserError, also for a run that has no trained model yet."""
+    for flag in args.settings:
+        if flag.partition("=")[0].replace("_", "-") in ONLY_TRAIN:
+            raise UserError(flag, None, f"only `{PROGRAM} train` has it", "Leave it out.")
     run = run_of(args.what)
     saved = ["--config", str(run / "config.yaml")] if run else []
     model = ["--model.name_or_path", str(run / "model" if run else args.what)] if with_model and args.what else []

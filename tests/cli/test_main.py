@@ -92,6 +92,8 @@ for line in [[], *([name, "--help"] for name in {names()!r})]:
         ("report --traces", "--traces"),
         ("evaluate tiny --evaluation.sample 3", "Did you mean 'evaluation.samples'"),
         ("train --algo mrtrl", "Did you mean 'mrt-rl'"),
+        ("evaluate tiny --resume", "only `backtrack-mrt train` has it"),
+        ("play --dry_run=h100", "only `backtrack-mrt train` has it"),
         ("checks", "--demonstrations --attempts"),
     ],
 )
@@ -101,6 +103,45 @@ def test_a_mistake_is_one_line(line: str, told: str, tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered", "not_offered"),
+    [
+        (["ev"], {"evaluate"}, {"export"}),
+        (["evaluate", "--t"], {"--traces", "--training.steps"}, {"--data.eval"}),
+        (["train", "--algo", ""], {"mrt-rl", "star"}, {"backtrack"}),
+        (["train", "--engine.type", ""], {"hf", "vllm"}, {"mrt-rl"}),
+        (["grade", "--su"], {"--summary"}, {"--seed"}),
+    ],
+)
+def test_completion_in_bash(completion: Path, typed: list[str], offered: set[str], not_offered: set[str]) -> None:
+    words = " ".join(map(shlex.quote, ["backtrack-mrt", *typed]))
+    code = rf"""
+source {completion}
+COMP_WORDS=({words}) COMP_CWORD={len(typed)}
+function=$(complete -p backtrack-mrt | sed 's/.*-F \([^ ]*\).*/\1/')
+$function
+printf '%s\n' "${{COMPREPLY[@]}}"
+"""
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    told = set(done.stdout.split())
+    assert told >= offered
+    assert not told & not_offered
+
+
+@pytest.fixture(scope="module")
+def completion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("shell") / "completion.bash"
+    file.write_text(command("--print-completion", "bash").stdout)
+    return file
+
+
+def test_completion_of_other_shells() -> None:
+    assert command("--print-completion", "zsh").stdout.startswith("#compdef backtrack-mrt")
+    for line in (["--print-completion"], ["--print-completion", "bsh"]):
+        refused = command(*line)
+        assert (refused.returncode, "bash" in refused.stderr) == (2, True)
 
 
 def test_the_old_name_is_an_alias() -> None:
@@ -116,7 +157,7 @@ def test_exit_codes_of_the_process(tmp_path: Path) -> None:
     assert "Traceback" not in mistake.stderr
 
 
-@pytest.mark.parametrize("line", [["--help"], ["grade", "-"]])
+@pytest.mark.parametrize("line", [["--help"], ["train", "--help"], ["grade", "-"]])
 def test_a_reader_who_goes_away(line: list[str]) -> None:
     """Nothing is said of it: neither by the program nor by Python when it ends."""
     reading, writing = os.pipe()
