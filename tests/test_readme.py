@@ -32,6 +32,7 @@ PROMPTS = {
     "choose": dict(
         re.findall(r"^\| `(\w+)\.md` \| `(.+)` \|$", section("docs/protocols.md", "A whole one"), re.MULTILINE)
     ),
+    "until_sure": COMMON | {"attempt": "Solve.", "again": "Sure?"},
     "paragraphs": COMMON | {"think": "Solve."},
 }
 PROBLEM = Problem("p", "1 + 1", "2")
@@ -71,7 +72,7 @@ def test_second_look_can_be_played(here: Path) -> None:
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_they_pass_the_check(here: Path, name: str) -> None:
-    checked = command("check-env", f"./{name}.py", "--prompts", f"./{name}", "--reply", "Draft 2")
+    checked = command("check-env", f"./{name}.py", "--prompts", f"./{name}", "--reply", "Draft 2", "--reply", "Sure.")
     assert checked.returncode == 0, checked.stderr
     assert f"phases played: {', '.join(sorted({*PROMPTS[name]} - {*COMMON}))};" in checked.stdout
 
@@ -90,6 +91,21 @@ def test_choose_can_be_played(here: Path) -> None:
     assert env.step("Draft 3")[4]["violation"] == "no_choice"
     assert env.protocol.with_answers(1).max_answers == 2
     assert env.protocol.prolonged(2).max_answers == 5
+
+
+def test_until_sure_can_be_played(here: Path) -> None:
+    env = env_of("until_sure")
+    env.reset()
+    assert env.step("\\boxed{3}")[0] == "Sure?"
+    env.step("\\boxed{2}")
+    assert env.step("Sure.")[1:3] == (1.0, True)
+    doubted = EpisodeEnv(
+        env.protocol.persistent(1).with_answers(2), [PROBLEM], load_prompts("until-sure", "./until_sure")
+    )
+    doubted.reset()
+    doubted.step("\\boxed{3}")
+    assert doubted.step("Sure.")[0] == "Sure?"
+    assert doubted.step("\\boxed{2}")[4]["stop"] == "turn_limit"
 
 
 def test_paragraphs_are_cut(here: Path) -> None:
