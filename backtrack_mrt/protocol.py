@@ -7,8 +7,8 @@ Gymnasium environment and the batched rollout both step `Episode`, so they canno
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,12 +36,22 @@ class ProtocolViolation(Exception):
         super().__init__(detail)
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many `hits` `of` what was counted, such as right choices of all choices. Shares are pooled over trajectories:
+    Σ hits / Σ of."""
+
+    hits: float
+    of: float
+
+
 class EpisodeProtocol(BaseModel, ABC):
     """A multi-turn protocol. Instances are frozen and stateless: the same turns always lead to the same next turn."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     summary: ClassVar[str] = ""
+    phases: ClassVar[Mapping[str, str]] = {}  # what turns of a phase are for, in a few words, for readers of a report
     token_budget: int = Field(1024, gt=0, description="sampled tokens per trajectory, all turns together")
 
     @abstractmethod
@@ -68,17 +78,17 @@ class EpisodeProtocol(BaseModel, ABC):
 
     @property
     def max_answers(self) -> int:
-        """An upper bound of the answers a trajectory gives: the attempt and the revisions. By default every turn may
-        give one."""
+        """An upper bound of the answers a trajectory gives. By default every turn may give one."""
         return self.max_turns
 
     def with_answers(self, answers: int) -> Self:
-        """The same protocol, stopping after `answers` answers (at least 1). A protocol without revisions is returned as
-        it is."""
+        """The same protocol, stopping after `answers` answers (at least 1). A protocol that gives one answer is
+        returned as it is."""
         return self
 
     def prolonged(self, factor: float) -> Self:
-        """The same protocol with `factor` times the revisions and the token budget, to evaluate beyond training."""
+        """The same protocol with `factor` times the answers after the first and the token budget, to evaluate beyond
+        training."""
         longer = self.with_answers(1 + round(factor * (self.max_answers - 1)))
         return longer.model_copy(update={"token_budget": round(factor * self.token_budget)})
 
@@ -92,6 +102,16 @@ class EpisodeProtocol(BaseModel, ABC):
         """Where to cut a completion into several turns, as increasing offsets into `text`, for protocols in which the
         model writes one free stream. By default nowhere: a completion is a turn."""
         return ()
+
+    def metrics(self, trajectory: Trajectory) -> Mapping[str, float | Share]:
+        """Numbers of its own about a graded trajectory, by snake_case names. Every evaluation reports their means over
+        the trajectories that have them, with intervals, under the protocol's names."""
+        return {}
+
+    def moves(self, trajectory: Trajectory) -> Mapping[str, Sequence[range]]:
+        """Turns that are taken together as one move, by the move's name. Every evaluation reports what moves do to the
+        meta-prover's value: V after the last turn − V before the first."""
+        return {}
 
 
 def standing_steps(turns: Sequence[Turn]) -> tuple[str, ...]:

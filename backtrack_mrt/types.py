@@ -21,12 +21,10 @@ FloatArray = NDArray[np.float64]
 
 
 class Phase(StrEnum):
-    """What a turn is for. A protocol may use names of its own: phases are compared as strings."""
+    """What a turn is for: the names that mean the same in every protocol. Others are the protocol's own; phases are
+    compared as strings."""
 
-    ATTEMPT = "attempt"
-    DETECT = "detect"
-    BACKTRACK = "backtrack"
-    REVISE = "revise"
+    ATTEMPT = "attempt"  # the first solution
     FORCE = "force"  # the meta-prover's: answer now
 
 
@@ -34,7 +32,7 @@ class StopReason(StrEnum):
     """Why a trajectory ended."""
 
     FINISHED = "finished"  # the protocol came to its end
-    TURN_LIMIT = "turn_limit"  # no further revision is allowed
+    TURN_LIMIT = "turn_limit"  # the model would go on, but no further turn is allowed
     BUDGET = "budget"  # the token budget or the model's context is used up (Gymnasium: truncated)
     VIOLATION = "violation"  # a turn broke the protocol
 

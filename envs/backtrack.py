@@ -28,25 +28,40 @@ grammar ends the trajectory with outcome 0, under one of these names:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from itertools import pairwise
 from typing import ClassVar, Self
 
 from pydantic import Field
 
 from backtrack_mrt.grading.extract import extract_boxed
-from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, standing_steps
-from backtrack_mrt.types import Parsed, Phase, Problem, StopReason, Turn, TurnSpec
+from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, standing_steps
+from backtrack_mrt.types import Parsed, Phase, Problem, StopReason, Trajectory, Turn, TurnSpec
 
 _STEP = re.compile(r"^## Step ([0-9]{1,3}):", re.ASCII | re.MULTILINE)
 _VERDICT = re.compile(r"^(?:(No error)|Error in step ([0-9]{1,3}))\.?[ \t]*$", re.ASCII | re.MULTILINE)
 _TARGET = re.compile(r"^Backtrack to step ([0-9]{1,3})\.?[ \t]*$", re.ASCII | re.MULTILINE)
 
 
+class BacktrackPhase(StrEnum):
+    """What a turn is for."""
+
+    ATTEMPT = Phase.ATTEMPT.value
+    DETECT = "detect"
+    BACKTRACK = "backtrack"
+    REVISE = "revise"
+
+
 class Backtrack(EpisodeProtocol):
     """Attempt, detect the error, backtrack to a step, revise; until "no error" or the revision limit."""
 
     summary: ClassVar[str] = "attempt → detect → backtrack → revise (MRT's backtracking search)"
+    phases: ClassVar[Mapping[str, str]] = {
+        BacktrackPhase.DETECT: "the model checks its own steps",
+        BacktrackPhase.BACKTRACK: "the model discards steps",
+        BacktrackPhase.REVISE: "the model goes on from the steps that are left",
+    }
     max_revisions: int = Field(3, ge=0, description="revisions allowed after the attempt")
     attempt_tokens: int = Field(512, gt=0, description="longest attempt or revision, in tokens")
     detect_tokens: int = Field(256, gt=0, description="longest check, in tokens")
@@ -69,37 +84,58 @@ class Backtrack(EpisodeProtocol):
 
     def next_turn(self, problem: Problem, turns: Sequence[Turn]) -> TurnSpec | StopReason:
         if not turns:
-            return TurnSpec(Phase.ATTEMPT, self.attempt_tokens)
+            return TurnSpec(BacktrackPhase.ATTEMPT, self.attempt_tokens)
         last = turns[-1]
         assert last.parsed is not None  # only accepted turns are shown to the protocol
-        if last.spec.phase == Phase.DETECT:
+        if last.spec.phase == BacktrackPhase.DETECT:
             if last.parsed.verdict:
                 satisfied = sum(bool(turn.parsed and turn.parsed.verdict) for turn in turns)
                 return (
-                    TurnSpec(Phase.DETECT, self.detect_tokens)
+                    TurnSpec(BacktrackPhase.DETECT, self.detect_tokens)
                     if satisfied <= self.forced_checks
                     else StopReason.FINISHED
                 )
-            return TurnSpec(Phase.BACKTRACK, self.backtrack_tokens)
-        if last.spec.phase == Phase.BACKTRACK:
+            return TurnSpec(BacktrackPhase.BACKTRACK, self.backtrack_tokens)
+        if last.spec.phase == BacktrackPhase.BACKTRACK:
             target = last.parsed.step or 0
-            return TurnSpec(Phase.REVISE, self.attempt_tokens, {"target": str(target), "next": str(target + 1)})
-        if sum(turn.spec.phase == Phase.REVISE for turn in turns) >= self.max_revisions:
+            return TurnSpec(
+                BacktrackPhase.REVISE, self.attempt_tokens, {"target": str(target), "next": str(target + 1)}
+            )
+        if sum(turn.spec.phase == BacktrackPhase.REVISE for turn in turns) >= self.max_revisions:
             return StopReason.TURN_LIMIT
-        return TurnSpec(Phase.DETECT, self.detect_tokens)
+        return TurnSpec(BacktrackPhase.DETECT, self.detect_tokens)
 
     def parse(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
         standing = len(standing_steps(turns))
-        if phase == Phase.DETECT:
+        if phase == BacktrackPhase.DETECT:
             return _parse_verdict(text, standing)
-        if phase == Phase.BACKTRACK:
+        if phase == BacktrackPhase.BACKTRACK:
             return Parsed(step=_in_range(_only(_TARGET, text, "target")[1], 0, standing - 1, "target"))
         return _parse_solution(text, first_step=standing + 1)
+
+    def metrics(self, trajectory: Trajectory) -> dict[str, float | Share]:
+        """Backtracks per trajectory; of those behind a graded answer, how many withdrew a right one."""
+        withdrawn, standing = list[bool](), None
+        for turn in trajectory.turns:
+            if turn.spec.phase == BacktrackPhase.BACKTRACK:
+                if standing is not None:
+                    withdrawn.append(standing)
+            elif turn.right is not None:
+                standing = turn.right
+        starts = len(self.moves(trajectory)["backtrack"])
+        return {"backtracks": starts, "backtracks_though_right": Share(sum(withdrawn), len(withdrawn))}
+
+    def moves(self, trajectory: Trajectory) -> dict[str, Sequence[range]]:
+        """Every backtrack and the revision after it, taken together. A backtrack that ended the trajectory stands
+        alone."""
+        turns = trajectory.turns
+        starts = [j for j, turn in enumerate(turns) if turn.spec.phase == BacktrackPhase.BACKTRACK]
+        return {"backtrack": [range(j, min(j + 2, len(turns))) for j in starts]}
 
     def final_answer(self, turns: Sequence[Turn]) -> str | None:
         """The box of the last attempt or revision; a backtrack withdraws it."""
         for turn in reversed(turns):
-            if turn.spec.phase == Phase.BACKTRACK and turn.parsed is not None:
+            if turn.spec.phase == BacktrackPhase.BACKTRACK and turn.parsed is not None:
                 return None
             if turn.parsed is not None and turn.parsed.answer is not None:
                 return turn.parsed.answer

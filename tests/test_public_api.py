@@ -25,7 +25,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "Group": "problem members",
     "Sampling": "temperature=1.0 top_p=1.0 stop_ids=frozenset()",
     "StopReason": "finished turn_limit budget violation",
-    "Phase": "attempt detect backtrack revise force",
+    "Phase": "attempt force",
     "EpisodeProtocol": "* token_budget=1024",
     "ProtocolViolation": "name detail",
     "standing_steps": "turns",
@@ -52,6 +52,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
 }
 NEEDS_TORCH = {"assemble", "ScriptedEngine"}
 PROTOCOL = "max_turns max_answers next_turn parse parse_piece final_answer cuts with_answers prolonged persistent"
+REPORTED = "summary phases metrics moves"
 ALGORITHM = "turn_weights weigh collection objection summary loss needs_values"
 
 
@@ -82,7 +83,7 @@ def test_the_signatures_are_these(name: str) -> None:
 
 
 def test_the_hooks_of_plug_ins_are_these() -> None:
-    assert all(hasattr(bt.EpisodeProtocol, name) for name in PROTOCOL.split())
+    assert all(hasattr(bt.EpisodeProtocol, name) for name in f"{PROTOCOL} {REPORTED}".split())
     assert all(hasattr(bt.Algorithm, name) for name in ALGORITHM.split())
 
 

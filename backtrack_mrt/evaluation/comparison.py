@@ -27,8 +27,7 @@ COMPARED = {  # what is put side by side: where it is in summary.json, by its na
     "regret": ("trained", "normalised_regret"),
     "wrong → right": ("trained", "wrong_to_right"),
     "right → wrong": ("trained", "right_to_wrong"),
-    "right step": ("trained", "backtrack_right_share"),
-    "backtracks": ("trained", "backtracks"),
+    "right step": ("trained", "right_step"),
 }
 SHARED = ("env", "prompts", "protocol", "model", "data", "prover", "evaluation")  # must be equal to be compared
 
@@ -66,6 +65,18 @@ class Comparison:
         """The label of the first algorithm."""
         return next(iter(self.runs))
 
+    @property
+    def compared(self) -> dict[str, tuple[str | int, ...]]:
+        """What is put side by side: `COMPARED`, and the protocol's own metrics, as far as there are numbers."""
+        summaries = [run.summary["trained"] for members in self.runs.values() for run in members]
+        own = [name for name in summaries[0]["protocol"] if all(name in summary["protocol"] for summary in summaries)]
+        places = COMPARED | {name.replace("_", " "): ("trained", "protocol", name) for name in own}
+        return {
+            name: place
+            for name, place in places.items()
+            if name != "right step" or any(summary["right_step"]["mean"] is not None for summary in summaries)
+        }
+
     def estimate(self, label: str, value: Callable[[Run], float]) -> Estimate:
         """Mean of a number over the seeds of an algorithm."""
         return over_seeds([value(run) for run in self.runs[label]])
@@ -97,7 +108,7 @@ class Comparison:
 
     def _numbers(self, label: str) -> Iterator[tuple[str, Any]]:
         yield "runs", [run.path.name for run in self.runs[label]]
-        numbers: dict[str, Callable[[Run], float]] = {name: at(*place) for name, place in COMPARED.items()}
+        numbers: dict[str, Callable[[Run], float]] = {name: at(*place) for name, place in self.compared.items()}
         numbers |= {"gain over the base": gain, "token efficiency over the base": efficiency}
         for name, value in numbers.items():
             yield (
@@ -115,11 +126,19 @@ class Comparison:
 
     def rows(self) -> list[list[str]]:
         """The table: one row per algorithm, the base first."""
-        header = ["algorithm", *COMPARED, "gain", f"gain − {self.reference}'s", "sampled tokens", "prover tokens", "s"]
-        base = [_cell(self.estimate(self.reference, at("base", *place[1:]))) for place in COMPARED.values()]
+        header = [
+            "algorithm",
+            *self.compared,
+            "gain",
+            f"gain − {self.reference}'s",
+            "sampled tokens",
+            "prover tokens",
+            "s",
+        ]
+        base = [_cell(self.estimate(self.reference, at("base", *place[1:]))) for place in self.compared.values()]
         rows = [header, ["base", *base, "", "", "", "", ""]]
         for label, members in self.runs.items():
-            numbers = [_cell(self.estimate(label, at(*place))) for place in COMPARED.values()]
+            numbers = [_cell(self.estimate(label, at(*place))) for place in self.compared.values()]
             gains = [_cell(self.estimate(label, gain), "+"), _cell(self.difference(label, gain), "+")]
             ledgers = [run.summary["tokens"]["training"] for run in members]
             costs = [f"{np.mean([ledger[kind] for ledger in ledgers]):,.0f}" for kind in ("sampled", "prover")]

@@ -63,7 +63,9 @@ def effects(comparison: Comparison, warm_start: Mapping[str, Sequence[float]]) -
             pairs = zip(warm_start[lower], warm_start[higher], strict=True)
             estimate = over_seeds([ours - theirs for ours, theirs in pairs])
             found.append(Effect("5 warm-start loss", f"SFT loss of {lower} − {higher} data", estimate, False))
-    found.append(against_control("6 progress", "mean progress of a backtrack", "trained", "backtrack_progress"))
+    found.append(
+        against_control("6 progress", "mean progress of a backtrack", "trained", "moves", "backtrack", "progress")
+    )
     return found
 
 

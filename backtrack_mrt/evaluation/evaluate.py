@@ -88,7 +88,7 @@ def measure(
         ledgers.append(ledger)
     extras = Extras(forced_rounds, linearised, by_turn)
     forced = forced_tokens(collector.dialogue, scored)
-    summary = summarise(scored, limits, first_wrong_step, wanted.budgets, forced, extras)
+    summary = summarise(scored, limits, first_wrong_step, prolonged, wanted.budgets, forced, extras)
     return summary, sum(ledgers, TokenLedger())
 
 

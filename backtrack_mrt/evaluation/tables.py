@@ -9,11 +9,11 @@ from backtrack_mrt.evaluation.result import rows
 from backtrack_mrt.evaluation.rivals import Rivalry
 
 
-def tables(summary: Summary, revisions: int, title: str) -> list[Table]:
-    """The most important numbers, then curves and further rollouts as far as they were measured; `revisions` is the
+def tables(summary: Summary, answers: int, title: str) -> list[Table]:
+    """The most important numbers, then curves and further rollouts as far as they were measured; `answers` is the
     trained limit."""
     numbers = _table(f"{title}: n = {summary.accuracy.n}, 95 % intervals", "", "")
-    for name, estimate in rows(summary, revisions):
+    for name, estimate in rows(summary, answers):
         if estimate.n:
             numbers.add_row(name, str(estimate))
     curve, extras = summary.curve, summary.extras

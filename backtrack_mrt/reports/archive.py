@@ -13,7 +13,7 @@ import base64
 import gzip
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -42,8 +42,8 @@ COLUMNS = (
 @dataclass(frozen=True)
 class Source:
     """Trajectories of one policy at one time. `name` is what links call it; `words` gives the text of a token id, None
-    where the tokenizer is not known. Policies are put side by side seed by seed. `total` is how many there are in the
-    file, if not all are here."""
+    where the tokenizer is not known; `phases` says what the protocol's are for. Policies are put side by side seed by
+    seed. `total` is how many there are in the file, if not all are here."""
 
     name: str
     label: str
@@ -51,11 +51,14 @@ class Source:
     words: Callable[[int], str] | None = None
     seed: int | None = None
     total: int = 0
+    phases: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def views(self) -> list[TraceView]:
         """How they read; a trace is called by its source and its line in the file."""
-        return [view(f"{self.name}:{line}", self.label, scored) for line, scored in enumerate(self.scored, 1)]
+        return [
+            view(f"{self.name}:{line}", self.label, scored, self.phases) for line, scored in enumerate(self.scored, 1)
+        ]
 
 
 @dataclass

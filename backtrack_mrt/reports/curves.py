@@ -42,7 +42,7 @@ ONE = (  # of one run; a family's lines are told apart by their names
     Curve(
         "progress_by_turn",
         "Progress per turn",
-        "Mean change of V by the number of the turn, from 0: attempt, check, backtrack, revision, check, …",
+        "Mean change of V by the number of the turn, from 0.",
         "progress",
         "progress/turn_",
     ),
@@ -89,7 +89,7 @@ SEVERAL = (  # of several runs, a line each
 )
 
 HELD_OUT = (  # name in summary.json, title, caption, axis
-    ("accuracy", "Held-out accuracy", "At the revisions that were trained, 95 % intervals over problems.", "accuracy"),
+    ("accuracy", "Held-out accuracy", "At the limits that were trained, 95 % intervals over problems.", "accuracy"),
     ("tokens", "Held-out length", "Sampled tokens per trajectory, 95 % intervals over problems.", "tokens"),
     ("normalised_regret", "Held-out regret", "At the trained budget, 95 % intervals over problems.", "regret"),
 )

@@ -30,7 +30,7 @@ def any_run(path: Path) -> Run:
     if not run.config_path.is_file():
         raise UserError("RUN", str(path), "it holds no run (no config.yaml)", "Give directories of runs.")
     config, history = load(str(run.config_path)), run.metrics()
-    summary: dict[str, Any] = {"algo": config.algo_label, "trained_revisions": config.protocol.max_answers - 1}
+    summary: dict[str, Any] = {"algo": config.algo_label, "trained_answers": config.protocol.max_answers}
     summary |= {line["name"]: line for line in run.evaluations() if line["name"] in ("base", "trained")}
     training = {
         kind: sum(row.get(f"tokens/step_{kind}") or 0 for row in history) for kind in ("sampled", "env", "prover")
@@ -44,7 +44,7 @@ def policies(runs: Mapping[str, Sequence[Run]]) -> list[Policy]:
     first = next(iter(runs.values()))
     sides = [("base", "base", first), *((label, "trained", members) for label, members in runs.items())]
     return [
-        Policy(label, [_summary(run, name) for run in members], members[0].summary["trained_revisions"])
+        Policy(label, [_summary(run, name) for run in members], members[0].summary["trained_answers"])
         for label, name, members in sides
         if all(name in run.summary for run in members)
     ]
@@ -76,7 +76,8 @@ def sources(runs: Sequence[Run]) -> list[Source]:
                     told += " held out"
                 label = f"{whose}, {told}" if several else told
             identity = f"{run.path.name}/{file.stem}" if several else file.stem
-            source = Source(visible(identity), label, read_trajectories(file), words, run.config.seed)
+            scored, phases = read_trajectories(file), run.config.protocol.phases
+            source = Source(visible(identity), label, scored, words, run.config.seed, phases=phases)
             (steps if step else evaluations).append(source)
     return evaluations + steps
 

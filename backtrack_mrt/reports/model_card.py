@@ -20,6 +20,7 @@ from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.data.catalogue import resolve
 from backtrack_mrt.data.loading import GENERATED, ProblemSets
 from backtrack_mrt.data.sources import HUB, is_file
+from backtrack_mrt.evaluation.metrics.turns import answers
 from backtrack_mrt.evaluation.result import Result, rows
 from backtrack_mrt.policy.files import TINY, is_adapter, lineage
 from backtrack_mrt.runs.directory import RunDir
@@ -27,7 +28,7 @@ from backtrack_mrt.runs.durable import CARD
 from backtrack_mrt.runs.processes import main_only
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.runs.trace import render_trace, visible
-from backtrack_mrt.types import Phase, Scored, TokenLedger
+from backtrack_mrt.types import Scored, TokenLedger
 
 SETTINGS = ("algo", "algorithm", "env", "prompts", "protocol", "training", "prover", "seed")  # of config.yaml
 PACKAGES = ("backtrack-mrt", "torch", "transformers", "trl", "peft")
@@ -100,7 +101,7 @@ def model_card(
     if example := _example(run) if result else None:
         trace = render_trace(example.trajectory, example.values)
         parts.insert(
-            3, f"A held-out problem, one that it solved with a revision if there is any:\n\n{_verbatim(trace)}"
+            3, f"A held-out problem, one that it solved in more than one answer if there is any:\n\n{_verbatim(trace)}"
         )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
 
@@ -139,9 +140,7 @@ def hub_datasets(config: Config) -> list[str]:
 def _results(config: Config, problems: ProblemSets, result: Result | None) -> str:
     if result is None:
         return "Not evaluated."
-    pairs = zip(
-        rows(result.base, result.trained_revisions), rows(result.trained, result.trained_revisions), strict=True
-    )
+    pairs = zip(rows(result.base, result.trained_answers), rows(result.trained, result.trained_answers), strict=True)
     table = ["| | base | trained | change |", "|---|---:|---:|---:|"]
     for (name, base), (_, trained) in pairs:
         if base.n and trained.n:
@@ -183,10 +182,10 @@ def _limits(config: Config, problems: ProblemSets, result: Result | None) -> str
 
 
 def _example(run: RunDir) -> Scored | None:
-    """The shortest right trajectory with a revision, if there is one."""
+    """The shortest right trajectory with more than one answer, if there is one."""
     scored = read_trajectories(run.trajectories / "evaluation_trained.jsonl")
     right = [s for s in scored if s.trajectory.outcome == 1.0]
-    revised = [s for s in right if any(turn.spec.phase == Phase.REVISE for turn in s.trajectory.turns)]
+    revised = [s for s in right if len(answers(s.trajectory)) > 1]
     return min(revised or right or scored, key=lambda s: s.trajectory.sampled_tokens, default=None)
 
 

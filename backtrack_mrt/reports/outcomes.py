@@ -17,12 +17,12 @@ from backtrack_mrt.reports.charts import Chart, Series
 
 @dataclass(frozen=True)
 class Policy:
-    """What was evaluated: the base, or what an algorithm made of it. `summaries` by seed; `revisions` is the limit that
+    """What was evaluated: the base, or what an algorithm made of it. `summaries` by seed; `answers` is the limit that
     was trained with."""
 
     label: str
     summaries: Sequence[Summary]
-    revisions: int
+    answers: int
 
 
 def summary_of(data: Mapping[str, Any]) -> Summary:
@@ -45,7 +45,7 @@ def pooled(estimates: Sequence[Estimate]) -> Estimate:
 def outcome_table(policies: Sequence[Policy]) -> list[list[str]]:
     """A header, then a row per number; behind two policies also the change, paired by seed where there are several."""
     found = [["held-out problems", *(policy.label for policy in policies), *(["change"] if len(policies) == 2 else [])]]
-    numbers = [[dict(rows(summary, policy.revisions)) for summary in policy.summaries] for policy in policies]
+    numbers = [[dict(rows(summary, policy.answers)) for summary in policy.summaries] for policy in policies]
     for name in numbers[0][0]:
         by_policy = [[summary[name] for summary in summaries if name in summary] for summaries in numbers]
         if not all(estimates and estimates[0].n for estimates in by_policy):
@@ -69,7 +69,7 @@ def outcome_charts(policies: Sequence[Policy]) -> list[Chart]:
         acc_at_turn(policies),
         changed_answers(policies),
         regret(policies),
-        progress(policies),
+        *progress(policies),
     ]
     return [chart for chart in charts if any(np.isfinite(series.y).any() for series in chart.series)]
 
@@ -109,12 +109,12 @@ def regret(policies: Sequence[Policy]) -> Chart:
 def acc_at_turn(policies: Sequence[Policy]) -> Chart:
     return Chart(
         "acc_at_turn",
-        "Accuracy by revisions allowed (Acc@turn)",
-        "How often the answer that stands is right, if the model may revise so many times. Dotted: as trained.",
-        "revisions allowed",
+        "Accuracy by answers allowed (Acc@turn)",
+        "How often the answer that stands is right, if the model may give so many. Dotted: as trained.",
+        "answers allowed",
         "accuracy",
-        _series(policies, lambda s: s.acc_at_turn, lambda s: list(range(len(s.acc_at_turn)))),
-        mark=policies[0].revisions,
+        _series(policies, lambda s: s.acc_at_turn, lambda s: list(range(1, len(s.acc_at_turn) + 1))),
+        mark=policies[0].answers,
         bounds=(0, 1),
     )
 
@@ -134,7 +134,7 @@ def changed_answers(policies: Sequence[Policy]) -> Chart:
         series.append(Series(label, x, numbers[:, 0], limits[:, 0], limits[:, 1], colour))
     return Chart(
         "changed_answers",
-        "What revising did",
+        "What later answers did",
         "Share of the trajectories whose first answer was wrong and whose final one is right (up), and the other way "
         "round (down).",
         "",
@@ -144,19 +144,23 @@ def changed_answers(policies: Sequence[Policy]) -> Chart:
     )
 
 
-def progress(policies: Sequence[Policy]) -> Chart:
+def progress(policies: Sequence[Policy]) -> list[Chart]:
+    """One for each kind of move that the protocol names."""
     edges = np.array(policies[0].summaries[0].progress_edges)
     middle = (edges[:-1] + edges[1:]) / 2
-    return Chart(
-        "progress",
-        "Progress of the backtracks",
-        "How much a backtrack and its revision changed the chance of success, from before the one to after the other.",
-        "progress, change of V",
-        "share of the backtracks",
-        _series(policies, lambda s: s.progress_histogram, lambda s: middle.tolist()),
-        symmetric_log=0.01,
-        bounds=(0, 1),
-    )
+    return [
+        Chart(
+            f"progress_{name}",
+            f"Progress: {name.replace('_', ' ')}",
+            "How much a move of this name changed the chance of success, from before its first turn to after its last.",
+            "progress, change of V",
+            "share of the moves",
+            _series(policies, lambda s, name=name: s.moves[name].histogram, lambda s: middle.tolist()),  # type: ignore[misc]
+            symmetric_log=0.01,
+            bounds=(0, 1),
+        )
+        for name in policies[0].summaries[0].moves
+    ]
 
 
 def _series(

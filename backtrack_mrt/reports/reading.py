@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,16 +11,13 @@ from backtrack_mrt.evaluation.metrics.regret import normalised_regret
 from backtrack_mrt.evaluation.metrics.turns import tokens_at_turns
 from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason, Trajectory, Turn
 
-PHASES = {  # what a phase does, for readers who meet it for the first time
+PHASES: dict[str, str] = {  # what a phase does; protocols say it of their own ones (`EpisodeProtocol.phases`)
     Phase.ATTEMPT: "the model's first solution",
-    Phase.DETECT: "the model checks its own steps",
-    Phase.BACKTRACK: "the model discards steps",
-    Phase.REVISE: "the model goes on from the steps that are left",
     Phase.FORCE: "the model is made to answer now",
 }
 STOPS = {
     StopReason.FINISHED: "the model was done",
-    StopReason.TURN_LIMIT: "no further revision was allowed",
+    StopReason.TURN_LIMIT: "no further turn was allowed",
     StopReason.BUDGET: "the token budget was used up",
     StopReason.VIOLATION: "a turn broke the protocol",
     None: "still under way",
@@ -113,8 +110,8 @@ def known(scored: Scored) -> FloatArray | None:
     return scored.values if scored.values is not None and np.isfinite(scored.values).all() else None
 
 
-def view(name: str, source: str, scored: Scored) -> TraceView:
-    """How `scored` reads; `source` says whose it is."""
+def view(name: str, source: str, scored: Scored, phases: Mapping[str, str]) -> TraceView:
+    """How `scored` reads; `source` says whose it is, `phases` what the protocol's own are for."""
     values, turns = known(scored), scored.trajectory.turns
     weights = [None] * len(turns) if scored.weights is None else np.nan_to_num(scored.weights).round(4).tolist()
     limits = [None] * (len(turns) + 1) if values is None else values.tolist()
@@ -122,7 +119,7 @@ def view(name: str, source: str, scored: Scored) -> TraceView:
         TurnView(
             number=j + 1,
             phase=str(turn.spec.phase),
-            meaning=PHASES.get(Phase(turn.spec.phase), "") if turn.spec.phase in set(Phase) else "",
+            meaning=(PHASES | dict(phases)).get(turn.spec.phase, ""),
             claim=claim(turn),
             pieces=pieces,
             tokens=len(turn.completion.token_ids),

@@ -16,7 +16,7 @@
 
 Of trajectories that other programs write only `problem` {id, question, answer} and `turns` are needed, and of a turn
 `answer` or `text` (its last box is then the answer) and `tokens`, their number, or `token_ids`. What is missing is
-filled in: ids that are not known are -1, log-probabilities NaN; the first turn is an attempt, later ones are revisions;
+filled in: ids that are not known are -1, log-probabilities NaN; a phase is "turn";
 the trajectory is finished, and its answer is the last one given. Such trajectories can be analysed, not trained on.
 """
 
@@ -41,7 +41,6 @@ from backtrack_mrt.types import (
     Finish,
     FloatArray,
     Parsed,
-    Phase,
     Problem,
     Scored,
     StopReason,
@@ -51,6 +50,7 @@ from backtrack_mrt.types import (
     TurnSpec,
 )
 
+UNNAMED = "turn"  # the phase of a turn that has none
 MOST_TOKENS = 10_000_000  # of a turn of which only their number is known
 
 _STRICT = ConfigDict(strict=True)
@@ -149,7 +149,7 @@ def as_record(scored: Scored) -> dict[str, Any]:
 def from_record(record: Mapping[str, Any]) -> Scored:
     """The inverse of `as_record`; also of another program's record. Raises ValueError."""
     row = _ROWS.validate_python(record)
-    turns = tuple(_turn(turn, first=j == 0) for j, turn in enumerate(row["turns"]))
+    turns = tuple(map(_turn, row["turns"]))
     if (given := row.get("given", 0)) > len(turns):
         raise ValueError(f"given = {given}: there are {len(turns)} turns")
     answers = [turn.parsed.answer for turn in turns if turn.parsed is not None and turn.parsed.answer is not None]
@@ -194,14 +194,14 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _turn(row: _TurnRow, first: bool) -> Turn:
+def _turn(row: _TurnRow) -> Turn:
     if "token_ids" not in row and "tokens" not in row:
         raise ValueError("'tokens' is missing in a turn")
     token_ids = tuple(row["token_ids"]) if "token_ids" in row else _unknown(row["tokens"])
     logprobs = row.get("logprobs")
     return Turn(
         spec=TurnSpec(
-            row.get("phase") or (Phase.ATTEMPT if first else Phase.REVISE),
+            row.get("phase") or UNNAMED,
             row.get("max_new_tokens", len(token_ids)),
             row.get("fields") or {},
         ),

@@ -86,7 +86,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
         with clock.part("evaluate_trained"):
             trained = held_out.evaluate("trained", step=run.steps)
     ledgers = {"training": training, "evaluation": held_out.ledger}
-    result = Result(config.algo_label, config.protocol.max_answers - 1, base, trained, clock.seconds, ledgers)
+    result = Result(config.algo_label, config.protocol.max_answers, base, trained, clock.seconds, ledgers)
     run.save_summary(result.as_json())
     write_cards(run, config, problems, training, result)
     rebuild(run.path)

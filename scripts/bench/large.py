@@ -24,7 +24,7 @@ from step import metrics_of_steps
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.signs import generate
-from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.hf.engine import HFEngine
@@ -36,7 +36,7 @@ from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.training import roofline
 from backtrack_mrt.training.plan import GIB, plan
 from backtrack_mrt.training.roofline import Clock
-from backtrack_mrt.types import Completion, Finish, Parsed, Phase, Problem, Request, Sampling, Turn
+from backtrack_mrt.types import Completion, Finish, Parsed, Problem, Request, Sampling, Turn
 
 STEPS = 2  # the first one warms up
 
@@ -45,9 +45,9 @@ class Obliging(Backtrack):
     """Takes every text for what was asked: an answer, an error, the beginning."""
 
     def parse(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
-        if phase == Phase.DETECT:
+        if phase == BacktrackPhase.DETECT:
             return Parsed(verdict=False, step=1)
-        return Parsed(step=0) if phase == Phase.BACKTRACK else Parsed(answer="1")
+        return Parsed(step=0) if phase == BacktrackPhase.BACKTRACK else Parsed(answer="1")
 
 
 class FullTurns(HFEngine):

@@ -31,13 +31,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, Demonstrator, DemoTurn, demonstrate
 from backtrack_mrt.data.signs import generate, parse_problem, signed_terms
-from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.rollout import rollout, trajectory_seeds
-from backtrack_mrt.types import Phase, Sampling, Trajectory
+from backtrack_mrt.types import Sampling, Trajectory
 
 OUT = Path(__file__).parents[2] / "backtrack_mrt" / "policy" / "tiny"
 PERIODS = (2, 3, 5, 7, 12, 24, 72)  # of the waves that tell numbers apart
@@ -72,7 +72,13 @@ SKILLS = Stage(
     demonstrator=Demonstrator(first=0.4, retry=0.45, other=0.35, exact=0.7, early=0.2, repeat=0.1, near=8.0),
     mixture=((1, 2, 0.2), (3, 6, 0.8)),
     long_share=0.75,
-    weights={Phase.ATTEMPT: 0.4, Phase.REVISE: 0.4, Phase.DETECT: 2.0, Phase.BACKTRACK: 1.0, FORCED_ANSWER: 0.4},
+    weights={
+        BacktrackPhase.ATTEMPT: 0.4,
+        BacktrackPhase.REVISE: 0.4,
+        BacktrackPhase.DETECT: 2.0,
+        BacktrackPhase.BACKTRACK: 1.0,
+        FORCED_ANSWER: 0.4,
+    },
 )
 OWN_ERRORS = Stage(
     name="own errors",
@@ -82,7 +88,7 @@ OWN_ERRORS = Stage(
     demonstrator=Demonstrator(slip=0.22, retry=0.42, exact=0.48, early=0.12, repeat=0.20),
     mixture=((3, 5, 1.0),),
     long_share=0.9,
-    weights={**dict.fromkeys((*Phase, FORCED_ANSWER), 1.0), Phase.DETECT: 2.0},
+    weights={**dict.fromkeys((*BacktrackPhase, FORCED_ANSWER), 1.0), BacktrackPhase.DETECT: 2.0},
     attempts=14_000,
 )
 KEPT_RIGHT = 0.25  # share of the right attempts that are kept: the wrong ones are what there is to learn from

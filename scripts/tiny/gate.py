@@ -17,14 +17,14 @@ import numpy as np
 
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.data.signs import SPLITS, first_wrong_step, generate, is_right, misses
-from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.evaluation.evaluate import evaluate
 from backtrack_mrt.evaluation.metrics.budgets import majority_at_tokens
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, bootstrap
-from backtrack_mrt.evaluation.metrics.turns import backtracks, outcomes_by_answer, tokens_by_answer
+from backtrack_mrt.evaluation.metrics.turns import outcomes_by_answer, returns, tokens_by_answer
 from backtrack_mrt.protocol import standing_steps
 from backtrack_mrt.rollouts.assembly import assemble
-from backtrack_mrt.types import Phase, Problem, Scored, StopReason, Trajectory, Turn, TurnSpec
+from backtrack_mrt.types import Problem, Scored, StopReason, Trajectory, Turn, TurnSpec
 
 LIMITS = (0, 1, 2, 3, 6)  # revisions allowed
 TRAINED = 3
@@ -43,7 +43,7 @@ def verdicts(trajectory: Trajectory) -> list[tuple[float, float]]:
     """Per check: whether right or wrong was told right, and whether the first wrong step was named."""
     found = []
     for j, turn in enumerate(trajectory.turns):
-        if turn.spec.phase == Phase.DETECT and turn.parsed is not None:
+        if turn.spec.phase == BacktrackPhase.DETECT and turn.parsed is not None:
             steps = standing_steps(trajectory.turns[:j])
             wrong = first_wrong_step(trajectory.problem, steps) or 0
             clean = wrong > len(steps)
@@ -56,7 +56,7 @@ def retries(trajectory: Trajectory) -> list[tuple[float, float]]:
     """Per revision that rewrites the first wrong step: whether it repeats it, and whether it puts it right."""
     found = []
     for j, turn in enumerate(trajectory.turns):
-        if turn.spec.phase != Phase.REVISE or turn.parsed is None:
+        if turn.spec.phase != BacktrackPhase.REVISE or turn.parsed is None:
             continue
         before, after = standing_steps(trajectory.turns[: j - 1]), standing_steps(trajectory.turns[: j + 1])
         wrong = first_wrong_step(trajectory.problem, before) or 0
@@ -131,7 +131,7 @@ def main() -> None:
     checks = [verdicts(t) for t in trajectories]
     show("check: right or wrong", [[told for told, _ in row] for row in checks])
     show("check: names the first wrong step", [[named for _, named in row] for row in checks])
-    kinds = [backtracks(t, first_wrong_step) for t in trajectories]
+    kinds = [returns(t, first_wrong_step) for t in trajectories]
     for kind in ("exact", "early", "late", "needless"):
         show(f"backtracks: {kind}", [[float(k == kind) for k in row] for row in kinds])
     again = [retries(t) for t in trajectories]

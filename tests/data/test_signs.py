@@ -28,7 +28,7 @@ from backtrack_mrt.data.signs import (
     signed_sum,
     split_of,
 )
-from backtrack_mrt.types import Phase
+from backtrack_mrt.envs.backtrack import BacktrackPhase
 
 TINY = Path(str(files("backtrack_mrt.policy.tiny")))
 STEP = re.compile(r"## Step (\d+):((?: [+-]\d)+)(?: = -?\d+;)?")
@@ -95,8 +95,8 @@ def test_the_checker_reads_the_question_and_survives_any_answer() -> None:
 
 
 def test_demonstrations_keep_the_grammar() -> None:
-    limits = {Phase.ATTEMPT: {None}, Phase.DETECT: {Phase.ATTEMPT, Phase.REVISE}}
-    limits |= {Phase.BACKTRACK: {Phase.DETECT}, Phase.REVISE: {Phase.BACKTRACK}}
+    limits = {BacktrackPhase.ATTEMPT: {None}, BacktrackPhase.DETECT: {BacktrackPhase.ATTEMPT, BacktrackPhase.REVISE}}
+    limits |= {BacktrackPhase.BACKTRACK: {BacktrackPhase.DETECT}, BacktrackPhase.REVISE: {BacktrackPhase.BACKTRACK}}
     forced_after = set()
     for gold, turns in demonstrations(400):
         before, target, steps = None, 0, 0
@@ -106,22 +106,22 @@ def test_demonstrations_keep_the_grammar() -> None:
                 assert turn.text == f"\\boxed{{{gold}}}"
                 forced_after.add(before)
                 continue
-            assert before in limits[Phase(turn.phase)]
-            assert turn.instruction.endswith(INSTRUCTIONS[Phase(turn.phase)])
+            assert before in limits[BacktrackPhase(turn.phase)]
+            assert turn.instruction.endswith(INSTRUCTIONS[BacktrackPhase(turn.phase)])
             before = turn.phase
-            if turn.phase in (Phase.ATTEMPT, Phase.REVISE):
+            if turn.phase in (BacktrackPhase.ATTEMPT, BacktrackPhase.REVISE):
                 *lines, box = turn.text.split("\n")
                 numbers = [int(STEP.fullmatch(line)[1]) for line in lines]  # type: ignore[index]
                 assert numbers == list(range(target + 1, gold.count(",") + 2))
                 assert re.fullmatch(r"\\boxed\{[+-]+(,[+-]+)*\}", box)
                 steps = numbers[-1]
-            elif turn.phase == Phase.DETECT:
+            elif turn.phase == BacktrackPhase.DETECT:
                 verdict = turn.text.split("\n")[-1]
                 assert verdict == "No error" or 1 <= int(verdict.removeprefix("Error in step ")) <= steps
             else:
                 target = int(turn.text.removeprefix("Backtrack to step "))
                 assert 0 <= target < steps
-    assert forced_after == {None, *Phase} - {Phase.FORCE}
+    assert forced_after == {None, *BacktrackPhase}
 
 
 def test_injected_errors_are_never_learnt_and_all_else_is() -> None:
@@ -133,7 +133,7 @@ def test_injected_errors_are_never_learnt_and_all_else_is() -> None:
                 step = int(found[1]) if (found := re.search(r"## Step (\d+):", span.text)) else step
                 terms = "" if "boxed" in span.text or "=" in span.text else span.text  # a total is no term
                 signs = "".join(re.findall(r" ([+-])\d", terms)) if step else ""
-                if signs and turn.phase != Phase.DETECT:
+                if signs and turn.phase != BacktrackPhase.DETECT:
                     assert span.learn == (signs == answer[step - 1])
                 else:
                     assert span.learn or turn.phase == FORCED_ANSWER
@@ -141,7 +141,7 @@ def test_injected_errors_are_never_learnt_and_all_else_is() -> None:
 
 def test_a_demonstration_ends_right_or_out_of_revisions() -> None:
     for gold, turns in demonstrations(300, forced=0.0):
-        assert turns[-1].phase == Phase.DETECT
+        assert turns[-1].phase == BacktrackPhase.DETECT
         if turns[-1].text.endswith("No error"):
             assert f"\\boxed{{{gold}}}" in turns[-2].text
     careful = {"exact": 1.0, "early": 0.0, "repeat": 0.0, "retry": 0.0, "other": 0.0, "forced": 0.0}

@@ -13,13 +13,13 @@ from support.command_line import command
 from backtrack_mrt.data.demonstrations.equations import evaluate, number, one_operation, parse_step, wrong_solution
 from backtrack_mrt.data.demonstrations.files import read_demonstrations, write_demonstrations
 from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved
-from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.chat import ByteChat, ChatFormat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.replay import tokenise
-from backtrack_mrt.types import Phase, StopReason
+from backtrack_mrt.types import StopReason
 
 CLIPS = {
     "id": "clips",
@@ -157,10 +157,16 @@ def test_the_protocol_accepts_every_demonstration(
         assert trajectory.stop is StopReason.FINISHED
         assert trajectory.answer == demonstration.problem.answer
         if right:
-            assert phases == [Phase.ATTEMPT, Phase.DETECT]
+            assert phases == [BacktrackPhase.ATTEMPT, BacktrackPhase.DETECT]
             assert all(f for f, j in zip(tokenised.learn, trajectory.turn_index(), strict=True) if j >= 0)
             continue
-        assert phases == [Phase.ATTEMPT, Phase.DETECT, Phase.BACKTRACK, Phase.REVISE, Phase.DETECT]
+        assert phases == [
+            BacktrackPhase.ATTEMPT,
+            BacktrackPhase.DETECT,
+            BacktrackPhase.BACKTRACK,
+            BacktrackPhase.REVISE,
+            BacktrackPhase.DETECT,
+        ]
         attempt, detect, backtrack, *_ = trajectory.turns
         assert attempt.parsed is not None
         assert detect.parsed is not None

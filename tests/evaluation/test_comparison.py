@@ -47,7 +47,7 @@ def test_every_algorithm_is_in_one_table(comparison: Comparison, folder: Path) -
     assert all(f"| {algo}" in text for algo in ("base", "mrt-rl", *ALL))
     data = json.loads((folder / "comparison.json").read_text())
     assert set(data["algorithms"]) == set(comparison.runs)
-    for name in ("accuracy", "regret", "acc_at_turn", "progress", "changed_answers", "training_length"):
+    for name in ("accuracy", "regret", "acc_at_turn", "progress_backtrack", "changed_answers", "training_length"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000
     page = (folder / "report.html").read_text()
     assert all(f'<th scope="col">{label}</th>' in page for label in comparison.runs)
@@ -125,8 +125,10 @@ def finished(path: Path, algo: str, seed: int, accuracy: float, sampled: int = 1
         estimate = {"mean": mean, "low": mean, "high": mean, "n": 100}
         curve = {"budgets": [0, 10, 20], "accuracy": [estimate | {"mean": k * mean / 2} for k in range(3)]}
         curve["tokens"] = [estimate | {"mean": k * 10} for k in range(3)]
-        names = ("accuracy", "accuracy_prolonged", "tokens", "normalised_regret", "backtracks", "backtrack_right_share")
-        return dict.fromkeys((*names, "wrong_to_right", "right_to_wrong", "backtrack_progress"), estimate) | {
+        names = ("accuracy", "accuracy_prolonged", "tokens", "normalised_regret", "right_step")
+        return dict.fromkeys((*names, "wrong_to_right", "right_to_wrong"), estimate) | {
+            "protocol": {"backtracks": estimate},
+            "moves": {"backtrack": {"progress": estimate}},
             "regret": {"128": estimate, "1024": estimate | {"mean": 1 - mean}},
             "acc_at_turn": [estimate],
             "curve": curve,
@@ -134,7 +136,7 @@ def finished(path: Path, algo: str, seed: int, accuracy: float, sampled: int = 1
 
     ledger = {"sampled": sampled, "env": 10, "prover": 5, "total": sampled + 15}
     summary = {"base": side(0.5), "trained": side(accuracy), "tokens": {"training": ledger}, "seconds": {"train": 1.0}}
-    run.save_summary({"algo": algo, "trained_revisions": 3} | summary)
+    run.save_summary({"algo": algo, "trained_answers": 4} | summary)
     return path
 
 

@@ -11,10 +11,10 @@ from support.turn_strategies import PROBLEM, after, attempt
 
 import backtrack_mrt.envs.backtrack
 import backtrack_mrt.envs.single
-from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.envs.single import Single
 from backtrack_mrt.protocol import Episode, ProtocolViolation, graded, standing_steps
-from backtrack_mrt.types import Completion, Finish, Parsed, Phase, StopReason, Trajectory
+from backtrack_mrt.types import Completion, Finish, Parsed, StopReason, Trajectory
 
 REVISION = "## Step 2: y\n\\boxed{2}"
 VIOLATIONS = {  # name → (turns before, the turn that breaks the protocol)
@@ -102,23 +102,23 @@ def test_every_violation_is_documented_and_every_documented_one_exists():
 @pytest.mark.parametrize(
     ("phase", "text"),
     [
-        (Phase.ATTEMPT, "##  Step 1: x \\boxed{4}"),
-        (Phase.ATTEMPT, " ## Step 1: x \\boxed{4}"),
-        (Phase.ATTEMPT, "## Step １: x \\boxed{4}"),
-        (Phase.ATTEMPT, "## Step 0001: x \\boxed{4}"),
-        (Phase.DETECT, "no error"),
-        (Phase.DETECT, " No error"),
-        (Phase.DETECT, "No error\r"),
-        (Phase.DETECT, "x\u2028No error"),
-        (Phase.DETECT, "Error in step ٢"),
-        (Phase.DETECT, "Error in step 0001"),
-        (Phase.BACKTRACK, "Backtrack to step -1"),
-        (Phase.BACKTRACK, "Backtrack to step 1_0"),
-        (Phase.BACKTRACK, "Backtrack to step " + "1" * 5000),
+        (BacktrackPhase.ATTEMPT, "##  Step 1: x \\boxed{4}"),
+        (BacktrackPhase.ATTEMPT, " ## Step 1: x \\boxed{4}"),
+        (BacktrackPhase.ATTEMPT, "## Step １: x \\boxed{4}"),
+        (BacktrackPhase.ATTEMPT, "## Step 0001: x \\boxed{4}"),
+        (BacktrackPhase.DETECT, "no error"),
+        (BacktrackPhase.DETECT, " No error"),
+        (BacktrackPhase.DETECT, "No error\r"),
+        (BacktrackPhase.DETECT, "x\u2028No error"),
+        (BacktrackPhase.DETECT, "Error in step ٢"),
+        (BacktrackPhase.DETECT, "Error in step 0001"),
+        (BacktrackPhase.BACKTRACK, "Backtrack to step -1"),
+        (BacktrackPhase.BACKTRACK, "Backtrack to step 1_0"),
+        (BacktrackPhase.BACKTRACK, "Backtrack to step " + "1" * 5000),
     ],
 )
 def test_what_is_not_the_marker_byte_for_byte_is_no_marker(phase, text):
-    turns = episode(attempt(2), "Error in step 1").turns[: 0 if phase == Phase.ATTEMPT else 1]
+    turns = episode(attempt(2), "Error in step 1").turns[: 0 if phase == BacktrackPhase.ATTEMPT else 1]
     with pytest.raises(ProtocolViolation) as caught:
         Backtrack().parse(phase, text, turns)
     assert caught.value.name.startswith("missing")
@@ -134,7 +134,7 @@ def test_what_is_not_the_marker_byte_for_byte_is_no_marker(phase, text):
     ],
 )
 def test_the_last_balanced_box_is_the_answer(text, answer):
-    assert Backtrack().parse(Phase.ATTEMPT, text, []).answer == answer
+    assert Backtrack().parse(BacktrackPhase.ATTEMPT, text, []).answer == answer
 
 
 def test_the_budget_cuts_the_last_turn_and_keeps_the_answer_that_stands():
@@ -173,9 +173,9 @@ def test_the_callers_mistakes_are_errors():
 
 
 def test_single_wants_a_box_only():
-    assert Single().parse(Phase.ATTEMPT, "It is \\boxed{4}.", []) == Parsed(answer="4")
+    assert Single().parse(BacktrackPhase.ATTEMPT, "It is \\boxed{4}.", []) == Parsed(answer="4")
     with pytest.raises(ProtocolViolation, match="no balanced"):
-        Single().parse(Phase.ATTEMPT, "It is \\boxed{4", [])
+        Single().parse(BacktrackPhase.ATTEMPT, "It is \\boxed{4", [])
 
 
 def test_protocols_are_frozen_and_strict():

@@ -18,23 +18,23 @@ from support.turn_strategies import PROBLEM, SPECIAL_TEXT, after, attempt, garba
 
 import backtrack_mrt.envs.backtrack
 from backtrack_mrt.env import EpisodeEnv
-from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.envs.open_ended import OpenEnded
 from backtrack_mrt.envs.retry import Retry
 from backtrack_mrt.envs.single import Single
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, ProtocolViolation, standing_steps
 from backtrack_mrt.rollouts.chat import ByteChat, ChatFormat
 from backtrack_mrt.rollouts.prompts import load_prompts
-from backtrack_mrt.types import Completion, Finish, Parsed, Phase, Problem, StopReason, Trajectory
+from backtrack_mrt.types import Completion, Finish, Parsed, Problem, StopReason, Trajectory
 
 DOCUMENTED = set(re.findall(r"^    ([a-z_]+)  ", backtrack_mrt.envs.backtrack.__doc__, re.MULTILINE))
 CHATS = [ByteChat(), *(ChatFormat(byte_tokenizer(template, SPECIAL[template])) for template in (CHATML, LLAMA_3, BARE))]
-PHASES = [Phase.ATTEMPT, Phase.DETECT, Phase.BACKTRACK, Phase.REVISE]
+PHASES = [BacktrackPhase.ATTEMPT, BacktrackPhase.DETECT, BacktrackPhase.BACKTRACK, BacktrackPhase.REVISE]
 BEFORE = {  # turns before a phase, with three steps written and, for a revision, one kept
-    Phase.ATTEMPT: [],
-    Phase.DETECT: [attempt(3)],
-    Phase.BACKTRACK: [attempt(3), "Error in step 2"],
-    Phase.REVISE: [attempt(3), "Error in step 2", "Backtrack to step 1"],
+    BacktrackPhase.ATTEMPT: [],
+    BacktrackPhase.DETECT: [attempt(3)],
+    BacktrackPhase.BACKTRACK: [attempt(3), "Error in step 2"],
+    BacktrackPhase.REVISE: [attempt(3), "Error in step 2", "Backtrack to step 1"],
 }
 TURNS = {phase: after(Episode(Backtrack(), Trajectory(PROBLEM, ())), *texts).turns for phase, texts in BEFORE.items()}
 
@@ -53,9 +53,9 @@ def test_the_parser_is_total_and_deterministic(phase, text):
     assert parsed == outcome(phase, text)
     if isinstance(parsed, str):
         assert parsed in DOCUMENTED
-    elif phase == Phase.BACKTRACK:
+    elif phase == BacktrackPhase.BACKTRACK:
         assert parsed.step in range(3)
-    elif phase == Phase.DETECT:
+    elif phase == BacktrackPhase.DETECT:
         assert (parsed.verdict, parsed.step) in [(True, None), (False, 1), (False, 2), (False, 3)]
     else:
         assert parsed.answer is not None
@@ -68,7 +68,7 @@ def test_what_is_written_in_the_grammar_is_read_back(data, phase):
     assert outcome(phase, text) == claims
 
 
-@given(st.data(), st.sampled_from([Phase.ATTEMPT, Phase.REVISE]), garbage)
+@given(st.data(), st.sampled_from([BacktrackPhase.ATTEMPT, BacktrackPhase.REVISE]), garbage)
 def test_spans_are_ordered_and_disjoint(data, phase, suffix):
     standing = len(standing_steps(TURNS[phase]))
     text = data.draw(st.one_of(garbage, well_formed(phase, standing).map(itemgetter(0)))) + suffix

@@ -23,9 +23,9 @@ from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.algos.mrt_star import MrtStar
 from backtrack_mrt.algos.rise import Rise
 from backtrack_mrt.algos.star import Star
-from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
-from backtrack_mrt.types import Completion, Finish, Group, Phase, Problem, Scored, StopReason, Trajectory
+from backtrack_mrt.types import Completion, Finish, Group, Problem, Scored, StopReason, Trajectory
 
 PROBLEM = Problem("p", "What is 2 + 2?", "4")
 RIGHT, WRONG = "## Step 1: x\n\\boxed{4}", "## Step 1: x\n\\boxed{5}"
@@ -52,7 +52,7 @@ def valued(trajectory: Trajectory) -> Scored:
             v = 0.0
         elif turn.right is not None:
             v = 0.9 if turn.right else 0.1
-        elif turn.spec.phase == Phase.BACKTRACK:
+        elif turn.spec.phase == BacktrackPhase.BACKTRACK:
             v = 0.4
         elif turn.parsed is not None and turn.parsed.verdict is False:
             v = 0.6 if v > 0.5 else 0.2

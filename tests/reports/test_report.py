@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from support.report_subjects import broken, fixed, hostile, run_folder, spoiled
 
+from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.reports.archive import Source, shared_out
@@ -64,7 +65,7 @@ def unpacked(page: str, name: str) -> Any:
 
 
 def test_a_trace_says_what_happened() -> None:
-    trace = view("run:1", "trained", fixed())
+    trace = view("run:1", "trained", fixed(), Backtrack.phases)
     assert trace.headline.startswith("Corrected itself")
     assert [t.claim for t in trace.turns] == [
         "answers 3",
@@ -75,6 +76,7 @@ def test_a_trace_says_what_happened() -> None:
     assert trace.turns[0].pieces == [Piece("## Step 1: one", 1), Piece("## Step 2: three\n\\boxed{3}", 2, 3)]
     assert trace.turns[3].pieces == [Piece("## Step 2: 2", 2)]
     html = render_trace(trace)
+    assert "the model discards steps" in html
     assert html.count("<del ") == 1
     assert "progress ▲ +0.50" in html
     assert "progress ▼ −0.30" in html
@@ -84,7 +86,7 @@ def test_a_trace_says_what_happened() -> None:
 
 @pytest.mark.parametrize(("scored", "kind"), [(fixed(), "fixed"), (spoiled(), "spoiled"), (broken(), "violation")])
 def test_every_trace_is_of_a_kind(scored: Scored, kind: str) -> None:
-    assert view("run:1", "trained", scored).kind == kind
+    assert view("run:1", "trained", scored, {}).kind == kind
 
 
 def test_progress_in_classes() -> None:
@@ -125,7 +127,7 @@ def test_nothing_may_be_loaded_and_only_our_script_may_run(tmp_path: Path) -> No
 
 
 def test_a_long_turn_is_folded(tmp_path: Path) -> None:
-    html = render_trace(view("run:1", "trained", hostile()))
+    html = render_trace(view("run:1", "trained", hostile(), {}))
     assert "more characters</summary>" in html
     assert html.count("x" * 1000) > 50
 
@@ -204,7 +206,7 @@ def test_the_report_of_a_run(tmp_path: Path) -> None:
     for heading in ("Results", "Over training", "Best and worst traces", "26 traces", "What was run"):
         assert heading in text
     assert re.search(
-        r"final accuracy, 1 revisions \(as trained\)</th><td>0\.000 \[[0-9., ]*\]</td><td>0\.500 \[[0-9., ]*\]</td>",
+        r"final accuracy \(as trained\)</th><td>0\.000 \[[0-9., ]*\]</td><td>0\.500 \[[0-9., ]*\]</td>",
         text,
     )
     assert "algo: mrt-rl" in text

@@ -19,7 +19,7 @@ from backtrack_mrt.runs.records import (
     write_trajectories,
 )
 from backtrack_mrt.runs.trace import render_trace
-from backtrack_mrt.types import Phase, StopReason
+from backtrack_mrt.types import StopReason
 
 PROBLEM = {"id": "7", "question": "What is 1 + 1?", "answer": "2"}
 FOREIGN = {
@@ -44,8 +44,8 @@ def test_problem_and_turns_are_enough() -> None:
     assert math.isnan(trajectory.outcome)
     assert trajectory.sampled_tokens == 15
     assert first.parsed is not None
-    assert (first.spec.phase, first.parsed.answer, set(first.completion.token_ids)) == (Phase.ATTEMPT, "3", {-1})
-    assert (second.spec.phase, second.completion.token_ids) == (Phase.REVISE, (5, 6, 7))
+    assert (first.spec.phase, first.parsed.answer, set(first.completion.token_ids)) == ("turn", "3", {-1})
+    assert (second.spec.phase, second.completion.token_ids) == ("turn", (5, 6, 7))
     assert all(math.isnan(value) for value in first.completion.logprobs)
 
 

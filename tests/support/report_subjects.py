@@ -89,10 +89,10 @@ def run_folder(path: Path, algo: str, trained: bool = True) -> Path:
     if trained:
         sides["trained"] = [make(n) for n in range(6) for make in (fixed, spoiled)]
     limits = Limits(answers=2, most_answers=3, turns=4, budget=8, most_tokens=16)
-    summary: dict[str, Any] = {"algo": algo, "trained_revisions": 1}
+    summary: dict[str, Any] = {"algo": algo, "trained_answers": 2}
     for name, scored in sides.items():
         write_trajectories(run.trajectories / f"evaluation_{name}.jsonl", scored)
-        summary[name] = asdict(summarise(scored, limits))
+        summary[name] = asdict(summarise(scored, limits, protocol=config.protocol))
     for step in (1, 2):
         run.save_trajectories(step, [replace(fixed(step), weights=np.array([0.5, 0.0, -0.25, 1.0]))])
         tokens = {"tokens/sampled": 8, "tokens/step_sampled": 64}

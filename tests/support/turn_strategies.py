@@ -6,8 +6,9 @@ import re
 
 from hypothesis import strategies as st
 
+from backtrack_mrt.envs.backtrack import BacktrackPhase
 from backtrack_mrt.protocol import Episode
-from backtrack_mrt.types import Completion, Finish, Parsed, Phase, Problem
+from backtrack_mrt.types import Completion, Finish, Parsed, Problem
 
 PROBLEM = Problem("p", "What is 1 + 1?", "2")
 SPECIAL_TEXT = [
@@ -103,9 +104,9 @@ def backtracks(draw, standing: int) -> tuple[str, Parsed]:
 
 def well_formed(phase: str, standing: int) -> st.SearchStrategy[tuple[str, Parsed]]:
     """A turn that the protocol must accept in `phase` while `standing` steps stand, and what it claims."""
-    if phase == Phase.DETECT:
+    if phase == BacktrackPhase.DETECT:
         return checks(standing)
-    return backtracks(standing) if phase == Phase.BACKTRACK else solutions(standing + 1)
+    return backtracks(standing) if phase == BacktrackPhase.BACKTRACK else solutions(standing + 1)
 
 
 def after(episode: Episode, *texts: str) -> Episode:

@@ -13,13 +13,13 @@ import torch
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.data.loading import load_problems
-from backtrack_mrt.envs.backtrack import Backtrack
+from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.training.train import train
-from backtrack_mrt.types import Parsed, Phase, Problem, Sampling, Scored, StopReason, Turn
+from backtrack_mrt.types import Parsed, Problem, Sampling, Scored, StopReason, Turn
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "models" / "smollm2-135m-instruct"
@@ -36,9 +36,9 @@ class Permissive(Backtrack):
     """Takes whatever is written, so that an untaught model comes through all four phases."""
 
     def parse(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
-        if phase == Phase.DETECT:
+        if phase == BacktrackPhase.DETECT:
             return Parsed(verdict=False, step=1)
-        return Parsed(step=0) if phase == Phase.BACKTRACK else Parsed(answer="1", steps=(text,))
+        return Parsed(step=0) if phase == BacktrackPhase.BACKTRACK else Parsed(answer="1", steps=(text,))
 
 
 def request(*flags: str) -> RunRequest:
@@ -95,7 +95,12 @@ def test_the_chat_segments_make_the_template_s_text(parts: Assembly, problems: l
 def test_a_rollout_goes_through_all_phases(scored: list[Scored]) -> None:
     for member in scored:
         phases = [turn.spec.phase for turn in member.trajectory.turns]
-        assert phases == [Phase.ATTEMPT, Phase.DETECT, Phase.BACKTRACK, Phase.REVISE]
+        assert phases == [
+            BacktrackPhase.ATTEMPT,
+            BacktrackPhase.DETECT,
+            BacktrackPhase.BACKTRACK,
+            BacktrackPhase.REVISE,
+        ]
         assert member.trajectory.stop is StopReason.TURN_LIMIT
         assert math.isfinite(member.trajectory.outcome)
 

@@ -57,17 +57,19 @@ def run(args: Namespace) -> None:
 
         ours = read_graded(args.traces)
         theirs = read_graded(args.against) if args.against else []
-        if run is None and "--config" not in args.settings:
+        told = {setting.partition("=")[0] for setting in args.settings}
+        if run is None and "--config" not in told:
             limits = Limits.found([*ours, *theirs])
+        protocol = config.protocol if run or told & {"--config", "--env"} else None
         found = {"traces": [str(path) for path in (args.traces, args.against) if path]}
-        summary = summarise(ours, limits, first_wrong_step, config.evaluation.budgets)
+        summary = summarise(ours, limits, first_wrong_step, protocol, config.evaluation.budgets)
         if args.against:
             against = rivalry(ours, theirs, limits)
             found["against"] = asdict(against)
             Console().print(rivalry_table(against))
     else:
         summary = evaluate(config, args.save)
-    for table in tables(summary, limits.answers - 1, str(args.traces or args.what)):
+    for table in tables(summary, limits.answers, str(args.traces or args.what)):
         Console().print(table)
     text = json.dumps(plain_json(found | {"summary": asdict(summary)}), indent=2, ensure_ascii=False, allow_nan=False)
     out.write_text(text + "\n", encoding="utf-8")

@@ -23,13 +23,14 @@ from dataclasses import dataclass
 
 from backtrack_mrt.data.demonstrations.files import Span
 from backtrack_mrt.data.signs import Block, parse_problem, sign_patterns, signed_sum
-from backtrack_mrt.types import Phase, Problem
+from backtrack_mrt.envs.backtrack import BacktrackPhase
+from backtrack_mrt.types import Problem
 
 INSTRUCTIONS = {
-    Phase.ATTEMPT: "\nSolve.",
-    Phase.DETECT: "Check.",
-    Phase.BACKTRACK: "Backtrack.",
-    Phase.REVISE: "Revise.",
+    BacktrackPhase.ATTEMPT: "\nSolve.",
+    BacktrackPhase.DETECT: "Check.",
+    BacktrackPhase.BACKTRACK: "Backtrack.",
+    BacktrackPhase.REVISE: "Revise.",
 }
 FORCED_ANSWER = "answer"
 NO_ERROR = "No error"
@@ -95,7 +96,7 @@ class _Trace:
         else:
             drawn = [(signs, signs == block.signs) for signs, block in zip(attempt, self.blocks, strict=True)]
         drawn = [(self.draw(k, 1.0)[0], True) if self.rng.random() < self.p.slip else d for k, d in enumerate(drawn)]
-        self.write(Phase.ATTEMPT, 0, drawn)
+        self.write(BacktrackPhase.ATTEMPT, 0, drawn)
         for _ in range(limit):
             if self.force_answer():
                 return self.turns
@@ -111,7 +112,9 @@ class _Trace:
 
     def add(self, phase: str, *spans: Span) -> None:
         opening = self.problem.question if not self.turns else ""
-        instruction = INSTRUCTIONS[Phase(phase)] if phase != FORCED_ANSWER else "\nAnswer." if opening else "Answer."
+        instruction = (
+            INSTRUCTIONS[BacktrackPhase(phase)] if phase != FORCED_ANSWER else "\nAnswer." if opening else "Answer."
+        )
         self.turns.append(DemoTurn(phase, opening + instruction, spans))
 
     def force_answer(self) -> bool:
@@ -120,7 +123,7 @@ class _Trace:
         self.add(FORCED_ANSWER, Span(r"\boxed{", learn=False), Span(self.problem.answer + "}"))
         return True
 
-    def write(self, phase: Phase, start: int, drawn: list[tuple[str, bool]]) -> None:
+    def write(self, phase: BacktrackPhase, start: int, drawn: list[tuple[str, bool]]) -> None:
         """Steps for the blocks from `start` on and the box. Totals and the box follow from the signs: always learnt."""
         spans = []
         for k, (signs, learn) in enumerate(drawn, start):
@@ -139,9 +142,9 @@ class _Trace:
             text += f" {miss};"
             if miss:
                 self.rejected[k].add(signs)
-                self.add(Phase.DETECT, Span(f"{text}\nError in step {k + 1}"))
+                self.add(BacktrackPhase.DETECT, Span(f"{text}\nError in step {k + 1}"))
                 return k
-        self.add(Phase.DETECT, Span(f"{text}\n{NO_ERROR}"))
+        self.add(BacktrackPhase.DETECT, Span(f"{text}\n{NO_ERROR}"))
         return None
 
     def backtrack(self, wrong: int) -> int:
@@ -152,7 +155,7 @@ class _Trace:
             target = self.rng.randrange(wrong)
         elif draw > self.p.early + self.p.exact and later:
             target = self.rng.choice(later)
-        self.add(Phase.BACKTRACK, Span(f"Backtrack to step {target}"))
+        self.add(BacktrackPhase.BACKTRACK, Span(f"Backtrack to step {target}"))
         return target
 
     def revise(self, wrong: int, target: int) -> None:
@@ -163,7 +166,7 @@ class _Trace:
                 drawn.append((self.patterns[k], True))
             else:
                 drawn.append(self.draw(k, self.p.retry if k == wrong else self.p.other))
-        self.write(Phase.REVISE, target, drawn)
+        self.write(BacktrackPhase.REVISE, target, drawn)
 
     def draw(self, k: int, share: float) -> tuple[str, bool]:
         """The right pattern of block k, learnt, or with probability `share` a new wrong one, not learnt."""

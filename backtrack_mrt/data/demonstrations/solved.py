@@ -17,8 +17,9 @@ from backtrack_mrt.data.demonstrations.equations import Step, number, one_operat
 from backtrack_mrt.data.demonstrations.files import DemoTurns, Span
 from backtrack_mrt.data.problems import ANSWER_COLUMNS, QUESTION_COLUMNS
 from backtrack_mrt.data.sources import column
+from backtrack_mrt.envs.backtrack import BacktrackPhase
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.types import Phase, Problem
+from backtrack_mrt.types import Problem
 
 _SOLUTION = "solution"
 _RESULT = "\n#### "  # GSM8K on the hub: solution and result in one column
@@ -75,7 +76,10 @@ def demonstrate(solved: Solved, rng: random.Random, right: float) -> DemoTurns:
             shown = wrong_solution(steps, wrong, rng)
             if shown is not None:
                 return _revised(solved, wrong, shown)
-    return [(Phase.ATTEMPT, (Span(_solution(steps, 0, solved.problem.answer)),)), (Phase.DETECT, _all_right(steps))]
+    return [
+        (BacktrackPhase.ATTEMPT, (Span(_solution(steps, 0, solved.problem.answer)),)),
+        (BacktrackPhase.DETECT, _all_right(steps)),
+    ]
 
 
 def _written(solution: str, gold: str) -> tuple[Step, ...]:
@@ -100,11 +104,11 @@ def _revised(solved: Solved, wrong: int, shown: Sequence[Step]) -> DemoTurns:
     fault = f"{good.equation}, not {bad.value}" if bad.left == good.left else f"{good.equation}, not {bad.left}"
     checks = [*_checks(steps[:wrong]), f"Step {wrong + 1}: {fault}."]
     return [
-        (Phase.ATTEMPT, (Span(attempt[:learnt]), Span(attempt[learnt:], learn=False))),
-        (Phase.DETECT, (Span("\n".join([*checks, f"Error in step {wrong + 1}"])),)),
-        (Phase.BACKTRACK, (Span(f"Backtrack to step {wrong}"),)),
-        (Phase.REVISE, (Span(_solution(steps[wrong:], wrong, answer)),)),
-        (Phase.DETECT, _all_right(steps)),
+        (BacktrackPhase.ATTEMPT, (Span(attempt[:learnt]), Span(attempt[learnt:], learn=False))),
+        (BacktrackPhase.DETECT, (Span("\n".join([*checks, f"Error in step {wrong + 1}"])),)),
+        (BacktrackPhase.BACKTRACK, (Span(f"Backtrack to step {wrong}"),)),
+        (BacktrackPhase.REVISE, (Span(_solution(steps[wrong:], wrong, answer)),)),
+        (BacktrackPhase.DETECT, _all_right(steps)),
     ]
 
 

@@ -18,7 +18,8 @@ from types import MappingProxyType
 import numpy as np
 
 from backtrack_mrt.data.demonstrations.files import DemoTurns, Span
-from backtrack_mrt.types import FloatArray, Group, Parsed, Phase, Trajectory
+from backtrack_mrt.envs.backtrack import BacktrackPhase
+from backtrack_mrt.types import FloatArray, Group, Parsed, Trajectory
 
 PROTOCOLS: Mapping[str, str] = MappingProxyType(  # of each form
     {"backtrack": "backtrack", "correct": "backtrack", "rise": "retry", "star": "single"}
@@ -46,21 +47,21 @@ def demonstrations(pieces: Pieces) -> dict[str, DemoTurns]:
     problems, so that their losses can be compared."""
     made: dict[str, DemoTurns] = {}
     if pieces.right is not None:
-        made["correct"] = _turns((Phase.ATTEMPT, pieces.right), (Phase.DETECT, pieces.right_check))
+        made["correct"] = _turns((BacktrackPhase.ATTEMPT, pieces.right), (BacktrackPhase.DETECT, pieces.right_check))
     if pieces.wrong is None or pieces.right is None or pieces.check is None or pieces.revision is None:
         return made
-    wrong = (Phase.ATTEMPT, (Span(pieces.wrong, learn=False),))
+    wrong = (BacktrackPhase.ATTEMPT, (Span(pieces.wrong, learn=False),))
     made["backtrack"] = [
         wrong,
         *_turns(
-            (Phase.DETECT, pieces.check),
-            (Phase.BACKTRACK, backtrack_text(pieces.target)),
-            (Phase.REVISE, pieces.revision),
-            (Phase.DETECT, pieces.closing),
+            (BacktrackPhase.DETECT, pieces.check),
+            (BacktrackPhase.BACKTRACK, backtrack_text(pieces.target)),
+            (BacktrackPhase.REVISE, pieces.revision),
+            (BacktrackPhase.DETECT, pieces.closing),
         ),
     ]
     made["rise"] = [wrong, *_turns(("retry", pieces.right))]
-    made["star"] = _turns((Phase.ATTEMPT, pieces.right))
+    made["star"] = _turns((BacktrackPhase.ATTEMPT, pieces.right))
     return made
 
 

@@ -9,27 +9,24 @@ import numpy as np
 
 from backtrack_mrt.evaluation.metrics.budgets import accuracy_at_budgets
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, ratio_estimates
+from backtrack_mrt.evaluation.metrics.own import PROGRESS_EDGES, Move, progress_of_moves, protocol_metrics
 from backtrack_mrt.evaluation.metrics.regret import ForcedTokens, cumulative_regret, regrets_of
 from backtrack_mrt.evaluation.metrics.turns import (
     FirstWrongStep,
     answers,
-    backtracks,
     outcomes_by_answer,
+    returns,
     tokens_at_turns,
     tokens_by_answer,
-    withdrawals,
 )
 from backtrack_mrt.evaluation.metrics.values import (
-    PROGRESS_EDGES,
-    backtrack_progress,
     held,
-    progress_counts,
     values_at_tokens,
     values_at_turns,
 )
 from backtrack_mrt.evaluation.metrics.voting import ballots, voting_curves
 from backtrack_mrt.protocol import EpisodeProtocol
-from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason
+from backtrack_mrt.types import FloatArray, Scored, StopReason
 
 BUDGETS = (0.25, 0.5, 1.0, 2.0)  # of the trained token budget
 GRID = 33  # budgets of a curve, 0 among them
@@ -92,8 +89,8 @@ class Extras:
 
 @dataclass(frozen=True)
 class Summary:
-    """Held-out results of one policy. The trained limit is the protocol's number of revisions in training; prolonged
-    numbers are at `evaluation.extra_revisions` times that."""
+    """Held-out results of one policy. The trained limit is the protocol's number of answers in training; prolonged
+    numbers are of rollouts under `EpisodeProtocol.prolonged`."""
 
     accuracy: Estimate  # at the trained limit
     accuracy_prolonged: Estimate
@@ -113,12 +110,10 @@ class Summary:
     value_at_turn: list[Estimate]  # V_0 … at the trained limit, the last value held
     tokens_at_turn: list[Estimate]  # sampled tokens there
     curve: Curve
-    backtracks: Estimate  # backtrack turns per trajectory, prolonged
-    backtrack_right_share: Estimate  # of the backtracks whose right step is known, those that returned to it
-    backtrack_though_right: Estimate  # of the backtracks, those that withdrew a right answer
-    backtrack_progress: Estimate  # V after the revision − V before the backtrack
-    progress_histogram: list[Estimate]  # share of the backtracks by that progress, between `progress_edges`
-    progress_edges: list[float]
+    protocol: dict[str, Estimate]  # the protocol's own metrics, prolonged
+    moves: dict[str, Move]  # progress of its moves, by their names
+    progress_edges: list[float]  # of their histograms
+    right_step: Estimate  # of the turns that go back to a step where the right one is known, those that go back to it
     clean_turns: Estimate  # share of turns without a violation
     violations: dict[str, Estimate]  # share of the trajectories, prolonged
     stops: dict[str, Estimate]
@@ -129,12 +124,14 @@ def summarise(
     scored: Sequence[Scored],
     limits: Limits,
     first_wrong_step: FirstWrongStep = lambda problem, steps: None,
+    protocol: EpisodeProtocol | None = None,
     budgets: Sequence[float] = BUDGETS,
     forced_tokens: ForcedTokens = lambda trajectory: 0,
     extras: Extras | None = None,
 ) -> Summary:
-    """All numbers about at least one graded trajectory, with 95 % bootstrap intervals over problems. `budgets` are
-    multiples of the trained one; `forced_tokens` of a trajectory's forced answers count in "mrt-official"."""
+    """All numbers about at least one graded trajectory, with 95 % bootstrap intervals over problems; with `protocol`
+    also its own. `budgets` are multiples of the trained one; `forced_tokens` of a trajectory's forced answers count in
+    "mrt-official"."""
     index, trajectories = ProblemIndex(scored), [s.trajectory for s in scored]
     trained = limits.answers - 1
     right_NK = np.array([outcomes_by_answer(t, limits.most_answers) for t in trajectories])
@@ -142,8 +139,7 @@ def summarise(
     first, final = right_NK[:, 0], right_NK[:, trained]
     accuracy, tokens = index.means(right_NK), index.means(tokens_NK)
     at = [multiple * limits.budget for multiple in budgets]
-    kinds = [backtracks(t, first_wrong_step) for t in trajectories]
-    counts_NB = progress_counts(scored)
+    kinds = [returns(t, first_wrong_step) for t in trajectories]
     spent = [tokens_at_turns(t) for t in trajectories]
     passed, voted = voting_curves(ballots(scored, limits.answers))
 
@@ -153,11 +149,9 @@ def summarise(
     def by_budget(regrets_NC: FloatArray) -> dict[str, Estimate]:
         return dict(zip((f"{budget:g}" for budget in at), index.means(regrets_NC), strict=True))
 
-    progress = [backtrack_progress(s) for s in scored]
     regret_NC = regrets_of(scored, [limits.budget, *at])
     official_NC = regrets_of(scored, at, "mrt-official", forced_tokens)
     cumulative = [np.nan if s.values is None else cumulative_regret(s.values, limits.turns) for s in scored]
-    histogram = index.ratios(counts_NB, np.repeat(counts_NB.sum(1, keepdims=True), counts_NB.shape[1], axis=1))
     return Summary(
         accuracy=accuracy[trained],
         accuracy_prolonged=accuracy[-1],
@@ -177,12 +171,10 @@ def summarise(
         value_at_turn=index.means(values_at_turns(scored, limits.turns)),
         tokens_at_turn=index.means(np.array([held(row, limits.turns + 1) for row in spent])),
         curve=curve_of(scored, index, limits.most_tokens),
-        backtracks=index.mean([sum(turn.spec.phase == Phase.BACKTRACK for turn in t.turns) for t in trajectories]),
-        backtrack_right_share=share([row.count("exact") for row in kinds], [len(row) for row in kinds]),
-        backtrack_though_right=share(*_sums([withdrawals(t) for t in trajectories])),
-        backtrack_progress=share(*_sums(progress)),
-        progress_histogram=histogram,
+        protocol={} if protocol is None else protocol_metrics(protocol, trajectories, index),
+        moves={} if protocol is None else progress_of_moves(protocol, scored, index),
         progress_edges=PROGRESS_EDGES.tolist(),
+        right_step=share([row.count("exact") for row in kinds], [len(row) for row in kinds]),
         clean_turns=share(*_sums([[turn.violation is None for turn in t.turns] for t in trajectories])),
         violations=_shares(index, [{turn.violation for turn in t.turns} - {None} for t in trajectories]),
         stops=_shares(index, [{str(t.stop)} if t.stop else set() for t in trajectories], [str(r) for r in StopReason]),

@@ -1,4 +1,4 @@
-"""What the turns of one trajectory say: answers, tokens, outcomes at lower limits, backtracks."""
+"""What the turns of one trajectory say: answers, tokens, outcomes at lower limits, returns to a step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import accumulate
 import numpy as np
 
 from backtrack_mrt.protocol import standing_steps
-from backtrack_mrt.types import FloatArray, Phase, Problem, Trajectory
+from backtrack_mrt.types import FloatArray, Problem, Trajectory
 
 FirstWrongStep = Callable[[Problem, Sequence[str]], int | None]
 
@@ -20,7 +20,7 @@ def tokens_at_turns(trajectory: Trajectory) -> FloatArray:
 
 
 def answers(trajectory: Trajectory) -> list[tuple[int, str]]:
-    """The answers given, attempt and revisions, each with the index of its turn."""
+    """The answers given, each with the index of its turn."""
     given = [(j, turn.parsed.answer) for j, turn in enumerate(trajectory.turns) if turn.parsed is not None]
     return [(j, answer) for j, answer in given if answer is not None]
 
@@ -55,12 +55,12 @@ def tokens_by_answer(trajectory: Trajectory, most: int) -> FloatArray:
     return tokens
 
 
-def backtracks(trajectory: Trajectory, first_wrong_step: FirstWrongStep) -> list[str]:
-    """Each backtrack turn as "exact" (returned to just before the first wrong step), "early", "late", or "needless"
-    (nothing was wrong). Turns whose steps cannot be checked are left out."""
+def returns(trajectory: Trajectory, first_wrong_step: FirstWrongStep) -> list[str]:
+    """Each turn that goes back to a step as "exact" (to just before the first wrong step), "early", "late", or
+    "needless" (nothing was wrong). Turns whose steps cannot be checked are left out."""
     kinds = []
     for j, turn in enumerate(trajectory.turns):
-        if turn.spec.phase != Phase.BACKTRACK or turn.parsed is None or turn.parsed.step is None:
+        if turn.parsed is None or turn.parsed.verdict is not None or turn.parsed.step is None:
             continue
         steps = standing_steps(trajectory.turns[:j])
         wrong = first_wrong_step(trajectory.problem, steps)
@@ -71,16 +71,3 @@ def backtracks(trajectory: Trajectory, first_wrong_step: FirstWrongStep) -> list
             "needless" if wrong > len(steps) else "exact" if distance == 0 else "early" if distance < 0 else "late"
         )
     return kinds
-
-
-def withdrawals(trajectory: Trajectory) -> list[bool]:
-    """For each backtrack, whether the answer that it withdrew was right. Those without a graded answer before them are
-    left out."""
-    withdrawn, standing = [], None
-    for turn in trajectory.turns:
-        if turn.spec.phase == Phase.BACKTRACK:
-            if standing is not None:
-                withdrawn.append(standing)
-        elif turn.right is not None:
-            standing = turn.right
-    return withdrawn

@@ -1,4 +1,4 @@
-"""The meta-prover's values over a trajectory: curves, and progress of the backtracks."""
+"""The meta-prover's values over a trajectory, as curves."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Literal
 import numpy as np
 
 from backtrack_mrt.evaluation.metrics.turns import tokens_at_turns
-from backtrack_mrt.types import FloatArray, Phase, Scored
+from backtrack_mrt.types import FloatArray, Scored
 
 Convention = Literal["sampled", "mrt-official"]
-
-PROGRESS_EDGES = np.linspace(-1.0, 1.0, 22)  # 21 bins; the middle one is centred on 0
 
 
 def value_curve(
@@ -47,19 +45,3 @@ def values_at_tokens(scored: Sequence[Scored], tokens: FloatArray) -> FloatArray
     """V interpolated at numbers of sampled tokens (C,), the last value held, shape (N, C); NaN without values."""
     nothing = np.full(len(tokens), np.nan)
     return np.array([nothing if s.values is None else np.interp(tokens, *value_curve(s)) for s in scored])
-
-
-def backtrack_progress(scored: Scored) -> list[float]:
-    """Progress of every backtrack and the revision after it, taken together: V after the revision − V before the
-    backtrack. A backtrack that ended the trajectory stands alone."""
-    if scored.values is None:
-        return []
-    turns, values = scored.trajectory.turns, scored.values
-    starts = [j for j, turn in enumerate(turns) if turn.spec.phase == Phase.BACKTRACK]
-    return [float(values[min(j + 2, len(turns))] - values[j]) for j in starts]
-
-
-def progress_counts(scored: Sequence[Scored]) -> FloatArray:
-    """Backtracks of every trajectory by their progress, shape (N, 21)."""
-    rounded = [np.clip(np.round(backtrack_progress(s), 9), -1.0, 1.0) for s in scored]
-    return np.array([np.histogram(row, PROGRESS_EDGES)[0] for row in rounded], dtype=np.float64)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from support.hand_worked import ATTEMPT, CORRECTED, turn
 
+from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.evaluation.metrics.summary import Limits, Summary, summarise
 from backtrack_mrt.runs.directory import plain_json
-from backtrack_mrt.types import Parsed, Phase, Problem, Scored, StopReason
+from backtrack_mrt.types import Parsed, Problem, Scored, StopReason
 
 VALUES = np.array([0.1, 0.2, 0.2, 0.4, 0.8, 0.9])
 LIMITS = Limits(answers=2, most_answers=3, turns=5, budget=20, most_tokens=32)
@@ -22,7 +23,7 @@ def summary() -> Summary:
     """Six problems; of each a trajectory that corrects itself, and one that breaks the protocol after a right answer
     of 10 tokens with a turn of 4."""
     right = replace(ATTEMPT, parsed=Parsed(answer="2", steps=("a",)), right=True)
-    bad = turn(Phase.DETECT, 4, None, "missing_verdict")
+    bad = turn(BacktrackPhase.DETECT, 4, None, "missing_verdict")
     broken = replace(
         CORRECTED, turns=(right, bad), stop=StopReason.VIOLATION, answer=None, outcome=0.0, verdict="unparsable"
     )
@@ -31,7 +32,7 @@ def summary() -> Summary:
         problem = Problem(f"p{i}", "q", "2")
         scored += [Scored(replace(CORRECTED, problem=problem), VALUES)]
         scored += [Scored(replace(broken, problem=problem), np.array([0.1, 0.5, 0.0]))]
-    return summarise(scored, LIMITS, lambda problem, steps: 2)
+    return summarise(scored, LIMITS, lambda problem, steps: 2, Backtrack())
 
 
 def test_accuracy_and_changes(summary: Summary) -> None:
@@ -49,11 +50,10 @@ def test_votes(summary: Summary) -> None:
 
 
 def test_backtracks_and_order(summary: Summary) -> None:
-    assert summary.backtracks.mean == 0.5
-    assert summary.backtrack_right_share.mean == 1
-    assert summary.backtrack_though_right.mean == 0
-    assert summary.backtrack_progress.mean == pytest.approx(0.6)
-    assert sum(e.mean for e in summary.progress_histogram) == 1
+    assert {name: e.mean for name, e in summary.protocol.items()} == {"backtracks": 0.5, "backtracks_though_right": 0}
+    assert summary.right_step.mean == 1
+    assert summary.moves["backtrack"].progress.mean == pytest.approx(0.6)
+    assert sum(e.mean for e in summary.moves["backtrack"].histogram) == 1
     assert summary.clean_turns.mean == 6 / 7
     assert summary.violations["missing_verdict"].mean == 0.5
     assert {name: e.mean for name, e in summary.stops.items()} == {

@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.hand_worked import ATTEMPT, CORRECTED, turn
 
+from backtrack_mrt.envs.backtrack import BacktrackPhase
 from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex, bootstrap, per_problem, ratio_estimates
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
 from backtrack_mrt.evaluation.metrics.regret import normalised_regret
 from backtrack_mrt.evaluation.metrics.turns import (
     answers,
-    backtracks,
     outcomes_by_answer,
+    returns,
     tokens_at_turns,
     tokens_by_answer,
 )
 from backtrack_mrt.types import (
-    Phase,
     Problem,
     Scored,
     StopReason,
@@ -55,7 +55,7 @@ def test_answers_and_outcomes_at_every_limit() -> None:
 def test_a_violation_counts_from_the_limit_that_allows_it() -> None:
     broken = replace(
         CORRECTED,
-        turns=(replace(ATTEMPT, right=True), turn(Phase.DETECT, 4, None, "missing_verdict")),
+        turns=(replace(ATTEMPT, right=True), turn(BacktrackPhase.DETECT, 4, None, "missing_verdict")),
         stop=StopReason.VIOLATION,
         answer=None,
         outcome=0.0,
@@ -71,9 +71,9 @@ def test_kinds_of_backtracks(first_wrong: int, kind: str) -> None:
         seen.append(steps)
         return first_wrong
 
-    assert backtracks(CORRECTED, first_wrong_step) == [kind]
+    assert returns(CORRECTED, first_wrong_step) == [kind]
     assert seen == [("a", "b", "c")]
-    assert backtracks(CORRECTED, lambda problem, steps: None) == []
+    assert returns(CORRECTED, lambda problem, steps: None) == []
 
 
 def test_rollout_metrics_by_hand() -> None:

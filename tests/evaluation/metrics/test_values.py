@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-import pytest
-from support.hand_worked import ATTEMPT, CORRECTED, ERROR_2, TO_1
+from support.hand_worked import CORRECTED
 
 from backtrack_mrt.evaluation.metrics.values import (
-    PROGRESS_EDGES,
-    backtrack_progress,
-    progress_counts,
     value_curve,
     values_at_tokens,
     values_at_turns,
@@ -34,22 +28,3 @@ def test_the_conventions_differ_in_tokens_and_start() -> None:
 def test_value_curves_hold_the_last_value() -> None:
     np.testing.assert_allclose(values_at_turns([SCORED], 7), [[*VALUES, 0.9, 0.9]])
     np.testing.assert_allclose(values_at_tokens([SCORED], np.array([0, 5, 10, 19, 30])), [[0.1, 0.15, 0.2, 0.6, 0.9]])
-
-
-def test_a_backtrack_and_its_revision_are_taken_together() -> None:
-    assert backtrack_progress(SCORED) == [pytest.approx(0.8 - 0.2)]
-    cut = replace(CORRECTED, turns=(ATTEMPT, ERROR_2, TO_1))
-    assert backtrack_progress(Scored(cut, VALUES[:4])) == [pytest.approx(0.2)]
-    assert backtrack_progress(Scored(CORRECTED)) == []
-
-
-def test_the_histogram_has_fixed_bins_and_one_for_no_progress() -> None:
-    still = Scored(CORRECTED, np.full(6, 0.3))
-    best = Scored(CORRECTED, np.array([0, 0, 0, 0, 1, 1.0]))
-    counts = progress_counts([SCORED, still, best])
-    assert len(PROGRESS_EDGES) == 22
-    assert counts.sum(1).tolist() == [1, 1, 1]
-    assert counts[1, 10] == 1
-    assert counts[2, -1] == 1
-    place = int(np.argmax(counts[0]))
-    assert PROGRESS_EDGES[place] <= 0.6 < PROGRESS_EDGES[place + 1]
