@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.resources import files
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,15 @@ def _found(name: str) -> Path:
     if shipped in shipped_configs():
         return Path(str(files("backtrack_mrt.configs") / shipped))
     raise UserError("--config", name, "no such file, and no shipped config", did_you_mean(name, shipped_configs()))
+
+
+def as_yaml(values: Mapping[str, Any]) -> str:
+    """A config's plain data as the text of a file, which `read_layer` reads as the same data."""
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output, yaml.width = False, False, 120
+    text = StringIO()
+    yaml.dump(values, text)
+    return text.getvalue()
 
 
 class YamlReader:

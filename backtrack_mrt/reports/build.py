@@ -9,9 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
+from backtrack_mrt.config_files import as_yaml
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.rivals import read_graded
 from backtrack_mrt.reports import rendering
@@ -181,7 +181,7 @@ def _setup(runs: Sequence[Run]) -> list[tuple[list[list[str]], str]]:
 
 
 def _config(run: Run) -> str:
-    return yaml.safe_dump(run.config.resolved(), sort_keys=False, allow_unicode=True)
+    return as_yaml(run.config.resolved())
 
 
 def _version(package: str) -> str:

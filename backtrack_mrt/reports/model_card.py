@@ -13,10 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
 from backtrack_mrt.config import Config, ModelSection
+from backtrack_mrt.config_files import as_yaml
 from backtrack_mrt.data.catalogue import resolve
 from backtrack_mrt.data.loading import GENERATED, ProblemSets
 from backtrack_mrt.data.sources import HUB, is_file
@@ -163,7 +163,7 @@ def _training(config: Config, problems: ProblemSets, training: TokenLedger, resu
     told: dict[str, Any] = {name: resolved[name] for name in SETTINGS}
     if not config.model.full_finetuning:
         told["lora"] = resolved["model"]["lora"]
-    settings = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
+    settings = as_yaml(told)
     return (
         f"On {on}. Held out: {len(problems.eval)} problems of {_sets(config.data.eval)}; their questions and near "
         f"copies of them were left out of training.\n\n{chr(10).join(table)}\n\nSettings:\n\n{_verbatim(settings)}"

@@ -27,12 +27,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one
 
 from backtrack_mrt.config import Config, Existing
-from backtrack_mrt.config_files import load
+from backtrack_mrt.config_files import as_yaml, load, read_layer
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.durable import replacing
@@ -140,7 +139,7 @@ class RunDir:
             for source in config.sources.values():
                 source.write(self.path)
             with replacing(self.config_path) as file:
-                yaml.safe_dump(config.resolved(), file, sort_keys=False, allow_unicode=True)
+                file.write(as_yaml(config.resolved()))
         except OSError as error:
             raise self._refusal(f"cannot be written: {error.strerror}", "Choose another --output-dir.") from error
 
@@ -228,10 +227,9 @@ class RunDir:
 
     def _is_run(self) -> bool:
         try:
-            saved = yaml.safe_load(self.config_path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return {"algo", "env", "training"} <= read_layer(str(self.config_path)).values.keys()
+        except UserError:
             return False
-        return isinstance(saved, dict) and {"algo", "env", "training"} <= set(saved)
 
     def _check_same(self, config: Config, accept_changes: bool) -> None:
         if not self._is_run():

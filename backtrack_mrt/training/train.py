@@ -13,10 +13,11 @@ import numpy as np
 
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.config import Config, RunRequest
+from backtrack_mrt.config_schema import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.demonstrations.loading import load_demonstrations
 from backtrack_mrt.data.loading import load_problem_sets
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.evaluation.result import Result
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
@@ -54,6 +55,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
     """Run `request` and leave everything in its run directory. `base_evaluation`: the base's held-out trajectories of
     another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
     any model loads where that is possible."""
+    Mistakes(broken_rules(request.config)).tell()  # of a config that was made by hand
     _check_processes(request.config)
     run = RunDir.check(request.config, request.existing, accept_changes=request.accept_changes)
     with interrupts.deferred(), run.locked():

@@ -15,9 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from backtrack_mrt.config import Config
+from backtrack_mrt.config_files import as_yaml
 from backtrack_mrt.data.demonstrations.attempts import Attempt, read_attempts
 from backtrack_mrt.data.demonstrations.files import write_demonstrations
 from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS, Pieces, attempts, demonstrations
@@ -146,7 +145,7 @@ def _write(folder: Path, config: Config, yields: Sequence[dict[str, Any]]) -> di
         counts[form] = len(rows)
     for source in config.sources.values():
         source.write(folder)
-    settings = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True)
+    settings = as_yaml(config.resolved())
     (folder / "config.yaml").write_text(settings, encoding="utf-8")
     return counts
 

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backtrack_mrt.algos.grpo import Grpo
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import Config
-from backtrack_mrt.config_files import load, shipped_configs
+from backtrack_mrt.config_files import as_yaml, load, read_layer, shipped_configs
 from backtrack_mrt.config_schema import field_paths
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.single import Single
@@ -217,6 +219,138 @@ def test_bad_input_is_told_in_one_line(case, tmp_path, monkeypatch):
     for part in parts:
         assert part in message
     assert {path.name for path in tmp_path.iterdir()} <= {"bad.yaml"}
+
+
+def mistakes(text: str, *flags: str, path: Path, **settings) -> list[str]:
+    with pytest.raises(UserError) as error:
+        load_config(["--config", write(path / "bad.yaml", text), *flags], **settings)
+    return [str(mistake).replace(f"{path}/", "") for mistake in error.value.mistakes]
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    text = """
+trianing: {group_size: 2}
+training: {steps: ten, micro_batch_size: 7}
+seed: 1
+seed: -1
+data: {eval_size: null, eval: [signs/test]}
+algorithms: {grpo: {alpha: 1}, nope: {}}
+protocols: {single: {token_budget: 0}}
+"""
+    flags = ("--algorithm.alpha", "x", "--engine.server", "http://a", "--report-to", "a", "--overwite", "--seeds", "1")
+    told = mistakes(text, *flags, path=tmp_path)
+    fields = [line.partition(" = ")[0] for line in told]
+    assert fields == [
+        "bad.yaml, line 5",  # written twice
+        "--overwite",
+        "algorithms.grpo.alpha (bad.yaml, line 7)",
+        "algorithms.nope (bad.yaml, line 7)",
+        "protocols.single.token_budget (bad.yaml, line 8)",
+        "trianing (bad.yaml, line 2)",
+        "--algorithm.alpha (command line)",
+        "training.steps (bad.yaml, line 3)",
+        "--report_to (command line)",
+        "data.eval_size (bad.yaml, line 6)",
+        "--engine.server (command line)",
+    ]
+
+
+def test_a_rule_that_needs_a_wrong_field_is_silent(tmp_path):
+    (told,) = mistakes("training: {group_size: many, micro_batch_size: 7}", path=tmp_path)
+    assert "training.group_size" in told
+    (told,) = mistakes("training: {micro_batch_siz: 8, problems_per_step: 3}", path=tmp_path)
+    assert "Did you mean 'training.micro_batch_size'" in told
+    told = mistakes("training: {group_size: many, problems_per_step: 9000}", path=tmp_path)
+    assert ["training.group_size" in told[0], "data.train_size" in told[1]] == [True, True]
+
+
+def test_the_flag_is_blamed_and_not_the_file_that_it_overrides(tmp_path):
+    (told,) = mistakes("algo: grpo\nseed: 3", "--algo", "mrtrl", path=tmp_path)
+    assert told.startswith("--algo (command line) = 'mrtrl'")
+    (told,) = mistakes("algo: mrtrl", "--seed", "3", path=tmp_path)
+    assert told.startswith("algo (bad.yaml, line 1) = 'mrtrl'")
+
+
+def test_a_command_that_does_not_train_needs_no_training_set(tmp_path):
+    text = "data: {train_size: null}\ntraining: {micro_batch_size: 7}\nprover: {estimator: none}"
+    path = write(tmp_path / "c.yaml", text)
+    assert load_config(["--config", path], training=False).config.data.train_size is None
+    assert len(mistakes(text, path=tmp_path)) == 3
+
+
+def test_null_goes_for_sections_and_optional_fields(tmp_path):
+    shape = "model: {architecture: {hidden_size: 8}}\nengine: {max_rows: 3}\ntraining: {steps: 3}"
+    path = write(tmp_path / "c.yaml", shape)
+    empty = write(tmp_path / "d.yaml", "training:\n  # steps: 9\n")
+    flags = ["--model.architecture", "null", "--engine", "null", "--data.v0", "null"]
+    config = load_config(["--config", path, empty, *flags]).config
+    assert config.model.architecture is None
+    assert config.engine.max_rows == 256  # its defaults again
+    assert config.training.steps == 3  # a section left empty in a file changes nothing
+
+
+HOSTILE = {
+    "aliases": "a: &a [1, 1, 1, 1]\n"
+    + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+    "an alias of itself": "seed: &a {b: *a}",
+    "deep nesting": "seed: " + "[" * 50_000,
+    "many digits": "seed: " + "9" * 100_000,
+    "size": "#" * 2_000_000,
+    "a Python object": "seed: !!python/object/apply:os.getcwd x",
+    "a date that is none": "seed: 2020-99-99",
+    "a control character": "seed: \0",
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_yaml_is_refused_in_one_line(case, tmp_path):
+    (told,) = mistakes(HOSTILE[case].replace("a: &a [", "a0: &a0 ["), path=tmp_path)
+    assert "bad.yaml" in told
+    assert len(told.splitlines()) == 1
+    assert len(told) < 600
+
+
+@given(text=st.text(st.sampled_from("0123456789eE+-._: xyn'[{"), min_size=1), number=st.floats(1e-9, 1e9))
+def test_what_is_saved_comes_back(text, number, tmp_path_factory):
+    values = {"model": {"revision": text}, "training": {"learning_rate": number}}
+    path = write(tmp_path_factory.mktemp("saved") / "c.yaml", as_yaml(values))
+    assert read_layer(path).values == values
+
+
+def test_numbers_are_read_as_numbers(tmp_path):
+    layer = read_layer(write(tmp_path / "c.yaml", "a: 1e-3\nb: 1_000\nc: 010\nd: yes\n"))
+    assert layer.values == {"a": 0.001, "b": 1000, "c": 10, "d": "yes"}
+
+
+def test_help_shows_what_is_in_effect(capsys, tmp_path):
+    path = write(tmp_path / "c.yaml", "training: {lr_schedule: linear}\nalgorithms: {grpo: {scale_outcome: true}}")
+    with pytest.raises(SystemExit):
+        load_config(["--config", "tiny.yaml", path, "--algo", "grpo", "--training.kl", "0.25", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "updates of the policy (default: 40)",
+        "all turns together (default: 256)",
+        "after the warm-up (default: linear)",
+        "β of the KL to the reference (default: 0.25)",
+        "--algorithm.scale_outcome {true,false}",
+        "standard deviation (default: true)",
+        "{tensorboard,wandb,trackio}",
+        "--data.sets.NAME.path",
+        "training options: Updates of the policy.",
+    ):
+        assert part in shown
+    for word in (
+        "undefined",
+        "ifdef",
+        "Undefined",
+        "PydanticUndefined",
+        "None",
+        "True",
+        "Literal",
+        "dict[",
+        "==SUPPRESS",
+    ):
+        assert word not in shown
 
 
 def test_the_process_ends_with_2_and_never_loads_torch(tmp_path):
