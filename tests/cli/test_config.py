@@ -290,8 +290,7 @@ def test_null_goes_for_sections_and_optional_fields(tmp_path):
 
 
 HOSTILE = {
-    "aliases": "a: &a [1, 1, 1, 1]\n"
-    + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+    "aliases": "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{f'*a{i - 1}, ' * 9}]\n" for i in range(1, 12)),
     "an alias of itself": "seed: &a {b: *a}",
     "deep nesting": "seed: " + "[" * 50_000,
     "many digits": "seed: " + "9" * 100_000,
@@ -304,7 +303,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_yaml_is_refused_in_one_line(case, tmp_path):
-    (told,) = mistakes(HOSTILE[case].replace("a: &a [", "a0: &a0 ["), path=tmp_path)
+    (told,) = mistakes(HOSTILE[case], path=tmp_path)
     assert "bad.yaml" in told
     assert len(told.splitlines()) == 1
     assert len(told) < 600
@@ -339,17 +338,7 @@ def test_help_shows_what_is_in_effect(capsys, tmp_path):
         "training options: Updates of the policy.",
     ):
         assert part in shown
-    for word in (
-        "undefined",
-        "ifdef",
-        "Undefined",
-        "PydanticUndefined",
-        "None",
-        "True",
-        "Literal",
-        "dict[",
-        "==SUPPRESS",
-    ):
+    for word in ("undefined", "ifdef", "Undefined", "None", "True", "Literal", "dict[", "SUPPRESS"):
         assert word not in shown
 
 
