@@ -25,6 +25,7 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.protocol import EpisodeProtocol
 
 Existing = Literal["refuse", "resume", "overwrite"]  # what to do with a run that is there already
+BUDGET_STEPS = 4  # with a budget of sampled tokens training ends after so many times the configured steps at the latest
 
 
 class Section(BaseModel):
@@ -181,6 +182,11 @@ class TrainingSection(Section):
     saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")
     save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")
     keep_checkpoints: int = Field(2, ge=1, description="how many checkpoints stay, the newest ones")
+
+    @property
+    def most_steps(self) -> int:
+        """Updates after which training ends, whatever is left of a budget of sampled tokens."""
+        return self.steps * (1 if self.sampled_tokens is None else BUDGET_STEPS)
 
     @property
     def rows(self) -> int:

@@ -115,15 +115,20 @@ class EpisodeProtocol(BaseModel, ABC):
 
 
 def standing_steps(turns: Sequence[Turn]) -> tuple[str, ...]:
-    """The steps of the solution that stands: a turn that names a target discards the steps after it, a turn that
-    writes steps appends them."""
-    steps: tuple[str, ...] = ()
-    for turn in turns:
+    """The steps that stand after the turns, in order."""
+    return tuple(text for _, _, text in standing(turns))
+
+
+def standing(turns: Sequence[Turn]) -> list[tuple[int, int, str]]:
+    """The steps of the solution that stands, each with its turn and its place among that turn's steps (both from 0): a
+    turn that names a target discards the steps after it, a turn that writes steps appends them."""
+    steps: list[tuple[int, int, str]] = []
+    for j, turn in enumerate(turns):
         if turn.parsed is None:
             continue
         if turn.parsed.verdict is None and turn.parsed.step is not None:
             steps = steps[: turn.parsed.step]
-        steps += turn.parsed.steps
+        steps += [(j, place, text) for place, text in enumerate(turn.parsed.steps)]
     return steps
 
 

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from backtrack_mrt.reports.reading import TraceView, view
-from backtrack_mrt.reports.visible import visible
+from backtrack_mrt.runs.trace import visible
 from backtrack_mrt.types import Scored
 
 PACK = 50  # traces that are decoded together

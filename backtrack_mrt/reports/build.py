@@ -21,10 +21,10 @@ from backtrack_mrt.reports.curves import training_charts
 from backtrack_mrt.reports.gathering import any_run, policies, sources
 from backtrack_mrt.reports.outcomes import outcome_charts, outcome_table
 from backtrack_mrt.reports.reading import TraceView
-from backtrack_mrt.reports.visible import visible
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.finished import Run
 from backtrack_mrt.runs.processes import main_only
+from backtrack_mrt.runs.trace import visible
 
 REPORT, FIGURES = "report.html", "figures"
 MOST_TRACES = 10_000  # in one file

@@ -12,11 +12,11 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.reports.archive import Source
 from backtrack_mrt.reports.outcomes import Policy, summary_of
-from backtrack_mrt.reports.visible import visible
 from backtrack_mrt.reports.words import words_of
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run
 from backtrack_mrt.runs.records import read_trajectories
+from backtrack_mrt.runs.trace import visible
 
 STEP = re.compile(r"step_0*(\d+)")
 

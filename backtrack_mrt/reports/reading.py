@@ -9,6 +9,8 @@ import numpy as np
 
 from backtrack_mrt.evaluation.metrics.regret import normalised_regret
 from backtrack_mrt.evaluation.metrics.turns import tokens_at_turns
+from backtrack_mrt.protocol import standing
+from backtrack_mrt.runs.trace import claim
 from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason, Trajectory, Turn
 
 PHASES: dict[str, str] = {  # what a phase does; protocols say it of their own ones (`EpisodeProtocol.phases`)
@@ -143,22 +145,6 @@ def strength(progress: float | None) -> int:
     return int(np.sign(progress)) * int(np.searchsorted(STRENGTHS, abs(progress), side="right"))
 
 
-def claim(turn: Turn) -> str:
-    """What a turn says about the solution, in words."""
-    if turn.violation is not None:
-        return f"broke the protocol: {turn.violation}"
-    if turn.parsed is None:
-        return "cut off by the budget"
-    told = []
-    if turn.parsed.verdict is not None:
-        told.append("sees no error" if turn.parsed.verdict else f"sees an error in step {turn.parsed.step}")
-    elif turn.parsed.step is not None:
-        told.append(f"goes back to step {turn.parsed.step}" if turn.parsed.step else "goes back to the beginning")
-    if turn.parsed.answer is not None:
-        told.append(f"answers {turn.parsed.answer}")
-    return ", ".join(told)
-
-
 def verdict(trajectory: Trajectory) -> tuple[str, str]:
     """How it went: a name to filter by, and a sentence."""
     grades = [turn.right for turn in trajectory.turns if turn.right is not None]
@@ -181,20 +167,13 @@ def verdict(trajectory: Trajectory) -> tuple[str, str]:
 
 
 def pieces_by_turn(turns: Sequence[Turn]) -> list[list[Piece]]:
-    """Every turn's text cut into its steps and what stands between them, with what later turns discarded. The rule of
-    `protocol.standing_steps`: a turn that names a target discards the steps after it."""
-    standing: list[tuple[int, int]] = []  # turn and place of each step that stands
-    discarded: dict[tuple[int, int], int] = {}
+    """Every turn's text cut into its steps and what stands between them, with what later turns discarded."""
+    discarded: dict[tuple[int, int], int] = {}  # by turn and place of the step
     numbers: dict[tuple[int, int], int] = {}
-    for j, turn in enumerate(turns):
-        if turn.parsed is None:
-            continue
-        if turn.parsed.verdict is None and turn.parsed.step is not None:
-            discarded |= dict.fromkeys(standing[turn.parsed.step :], j + 1)
-            standing = standing[: turn.parsed.step]
-        for place in range(len(turn.parsed.steps)):
-            standing.append((j, place))
-            numbers[j, place] = len(standing)
+    for j in range(len(turns)):
+        stands = [(turn, place) for turn, place, _ in standing(turns[: j + 1])]
+        discarded |= dict.fromkeys(numbers.keys() - discarded.keys() - set(stands), j + 1)
+        numbers |= {step: number for number, step in enumerate(stands, 1)}
     found = []
     for j, turn in enumerate(turns):
         pieces, end = [], 0

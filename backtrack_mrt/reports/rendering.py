@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from backtrack_mrt.reports.reading import TraceView
-from backtrack_mrt.reports.visible import visible
+from backtrack_mrt.runs.trace import visible
 
 FOLDED = 1500  # characters of a piece of text that are shown before the rest is folded away
 WIDTH, HEIGHT = 640, 120  # of a trace's value curve

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from backtrack_mrt.types import FloatArray, Parsed, Problem, StopReason, Trajectory, Turn
+from backtrack_mrt.types import FloatArray, Problem, StopReason, Trajectory, Turn
 
 
 def render_trace(trajectory: Trajectory, values: FloatArray | None = None) -> str:
@@ -31,26 +31,23 @@ def turn_block(trajectory: Trajectory, j: int, values: FloatArray | None = None)
     if values is not None:
         before, after = values[j], values[j + 1]
         progress = f" · V {before:.2f} → {after:.2f} ({after - before:+.2f})"
-    head = f"Turn {j + 1} · {inline(turn.spec.phase)} · {len(turn.completion.token_ids)} tokens · {_claim(turn)}"
+    head = f"Turn {j + 1} · {inline(turn.spec.phase)} · {len(turn.completion.token_ids)} tokens · {inline(claim(turn))}"
     return f"{head}{progress}\n{_quoted(turn.text)}"
 
 
-def _claim(turn: Turn) -> str:
+def claim(turn: Turn) -> str:
+    """What a turn says about the solution, in words."""
     if turn.violation is not None:
-        return f"violation: {inline(turn.violation)}"
+        return f"violation: {turn.violation}"
     if turn.parsed is None:
         return "cut off by the budget"
-    return _describe(turn.parsed)
-
-
-def _describe(parsed: Parsed) -> str:
-    claims = []
+    claims, parsed = [], turn.parsed
     if parsed.verdict is not None:
         claims.append("no error" if parsed.verdict else f"error in step {parsed.step}")
     elif parsed.step is not None:
         claims.append(f"back to step {parsed.step}" if parsed.step else "back to the beginning")
     if parsed.answer is not None:
-        claims.append(f"answer {inline(parsed.answer)}")
+        claims.append(f"answer {parsed.answer}")
     return " · ".join(claims) or "accepted"
 
 
@@ -75,5 +72,18 @@ def inline(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Text that cannot steer a terminal: what is not printable is escaped."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    """Text that steers neither a terminal nor a page: what is not seen, or turns the direction of writing, is shown by
+    its name, which a reader can look up: ⟨U+202E⟩."""
+    return text.translate(_SHOWN)
+
+
+class _Shown(dict[int, str]):
+    """What stands for each character, found when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        self[code] = character if character.isprintable() or character in "\n\t" else f"⟨U+{code:04X}⟩"
+        return self[code]
+
+
+_SHOWN = _Shown()

@@ -14,7 +14,6 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.directory import RunDir
 
-BUDGET_STEPS = 4  # with a budget of sampled tokens training ends after so many times the configured steps at the latest
 OnStep = Callable[[int, Mapping[str, float]], None]  # (steps done, metrics)
 BetweenSteps = Callable[[int], float]  # updates done → seconds spent
 
@@ -51,7 +50,7 @@ def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
         "output_dir": str(run.checkpoints),
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": rows // (micro_batch * processes.count()),
-        "max_steps": training.steps * (1 if training.sampled_tokens is None else BUDGET_STEPS),
+        "max_steps": training.most_steps,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.lr_schedule,
         "warmup_steps": round(training.warmup_ratio * training.steps),

@@ -6,10 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count, islice
 from pathlib import Path
-
-import numpy as np
 
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.config import Config, RunRequest
@@ -17,6 +14,7 @@ from backtrack_mrt.config_schema import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.demonstrations.loading import load_demonstrations
 from backtrack_mrt.data.loading import load_problem_sets
+from backtrack_mrt.data.order import endless, training_order
 from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.evaluation.result import Result
 from backtrack_mrt.reports.build import rebuild
@@ -31,7 +29,7 @@ from backtrack_mrt.training.held_out import HeldOut
 from backtrack_mrt.training.rl import PolicyTrainer
 from backtrack_mrt.training.safety import resumed
 from backtrack_mrt.training.self_training import self_train
-from backtrack_mrt.training.settings import BUDGET_STEPS, BetweenSteps
+from backtrack_mrt.training.settings import BetweenSteps
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.types import Group, Problem, Scored, TokenLedger
 
@@ -173,16 +171,3 @@ def fit_demonstrations(
         )
         trainer.fit(resumed(run, trainer.checkpoints, resume))
     return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
-
-
-def endless(problems: Sequence[Problem], seed: int) -> Iterator[Problem]:
-    """The problems again and again, each pass in an order of its own. Fixed by the seed, so that a resumed run and
-    every algorithm see the same."""
-    for start in count(step=len(problems)):
-        yield from (problems[i] for i in np.random.default_rng((seed, start)).permutation(len(problems)))
-
-
-def training_order(problems: Sequence[Problem], config: Config) -> list[Problem]:
-    """The problems of every step, one after the other."""
-    steps = config.training.steps * (1 if config.training.sampled_tokens is None else BUDGET_STEPS)
-    return list(islice(endless(problems, config.seed), steps * config.training.problems_per_step))

@@ -21,12 +21,12 @@ from backtrack_mrt.data.demonstrations.attempts import Attempt, read_attempts
 from backtrack_mrt.data.demonstrations.files import write_demonstrations
 from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS, Pieces, attempts, demonstrations
 from backtrack_mrt.data.loading import load_problem_sets
+from backtrack_mrt.data.order import training_order
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import resolve
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.progress import progress
-from backtrack_mrt.training.train import training_order
 from backtrack_mrt.training.warm_start import WarmStart
 from backtrack_mrt.types import Group, Problem
 

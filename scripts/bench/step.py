@@ -30,10 +30,10 @@ def main() -> None:
         config = load_config([*sys.argv[1:], *flags], description=__doc__).config
 
         from backtrack_mrt.data.loading import load_problem_sets
+        from backtrack_mrt.data.order import training_order
         from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
         from backtrack_mrt.rollouts.collector import Collected, Collector
         from backtrack_mrt.rollouts.rollout import trajectory_seeds
-        from backtrack_mrt.training.train import training_order
 
         calls = count()
 

@@ -211,7 +211,7 @@ def test_control_characters_cannot_steer_the_terminal():
     env = backtrack_env(render_mode="ansi")
     play(env, "## Step 1: \x1b[2J\x07\u202e\n\\boxed{1}")
     assert "\x1b" not in env.render()
-    assert "\\x1b[2J\\x07\\u202e" in env.render()
+    assert "⟨U+001B⟩[2J⟨U+0007⟩⟨U+202E⟩" in env.render()
 
 
 class FakeProver:

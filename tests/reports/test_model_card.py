@@ -124,7 +124,7 @@ def test_what_it_quotes_cannot_mark_it_up(trained: tuple[RunDir, Config, Result]
         ("a`b", "``a`b``"),
         ("`a", "`` `a ``"),
         ("a|b\nc", "`a\\|b c`"),
-        ("\u202e", "`\\u202e`"),
+        ("\u202e", "`⟨U+202E⟩`"),
         ("", "`  `"),
     ],
 )

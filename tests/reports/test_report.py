@@ -26,9 +26,9 @@ from backtrack_mrt.reports.charts import Chart, Series
 from backtrack_mrt.reports.curves import training_charts
 from backtrack_mrt.reports.reading import Piece, claim, strength, view
 from backtrack_mrt.reports.rendering import render_trace, signed
-from backtrack_mrt.reports.visible import visible
 from backtrack_mrt.runs.finished import read_run
 from backtrack_mrt.runs.records import as_record
+from backtrack_mrt.runs.trace import visible
 from backtrack_mrt.types import Scored
 
 
@@ -68,10 +68,10 @@ def test_a_trace_says_what_happened() -> None:
     trace = view("run:1", "trained", fixed(), Backtrack.phases)
     assert trace.headline.startswith("Corrected itself")
     assert [t.claim for t in trace.turns] == [
-        "answers 3",
-        "sees an error in step 2",
-        "goes back to step 1",
-        "answers 2",
+        "answer 3",
+        "error in step 2",
+        "back to step 1",
+        "answer 2",
     ]
     assert trace.turns[0].pieces == [Piece("## Step 1: one", 1), Piece("## Step 2: three\n\\boxed{3}", 2, 3)]
     assert trace.turns[3].pieces == [Piece("## Step 2: 2", 2)]
@@ -95,7 +95,7 @@ def test_progress_in_classes() -> None:
 
 
 def test_a_violation_is_told() -> None:
-    assert claim(broken().trajectory.turns[0]) == "broke the protocol: missing_step"
+    assert claim(broken().trajectory.turns[0]) == "violation: missing_step"
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
