@@ -20,7 +20,7 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.env import EpisodeEnv, make
 from backtrack_mrt.plugins import load
-from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.protocol import EpisodeProtocol, Share
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import Completion, Finish, Group, Problem, Scored
@@ -84,7 +84,8 @@ def test_choose_can_be_played(here: Path) -> None:
     assert env.step("\\boxed{3}")[0] == 'Which draft? Answer "Draft N".'
     _, reward, ended, _, info = env.step("Draft 1.")
     assert (reward, ended, info["answer"]) == (1.0, True, "2")
-    assert env.protocol.metrics(env.trajectory) == {"drafts_differ": 1.0}  # type: ignore[attr-defined]
+    assert env.protocol.metrics(env.trajectory) == {"drafts_differ": 1.0, "right_draft_chosen": Share(1.0, 1.0)}
+    assert env.protocol.moves(env.trajectory) == {"choice": [range(2, 3)]}
     env.reset()
     env.step("\\boxed{2}")
     env.step("\\boxed{3}")
