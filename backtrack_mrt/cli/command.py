@@ -83,6 +83,13 @@ class Parser(argparse.ArgumentParser):
         return own, settings
 
 
+def count(text: str) -> int:
+    """The type of an argument that is a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"not a whole number of at least 1: {text!r}")
+    return int(text)
+
+
 class Command(Protocol):
     """A module of `cli/commands/`."""
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from backtrack_mrt.cli.game import Game, shown_tokens
+from backtrack_mrt.cli.places import check_file
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.runs.records import append_trajectories, read_trajectories
@@ -46,13 +47,14 @@ class Command:
 class Session:
     """Problems played one after the other.
 
-    begin: makes the game of a problem. chat: whose tokens are shown. watch: Enter lets the model take the turn; without
-    a terminal it takes all. save: where trajectories are appended when they are left. ids: show every token's.
+    problems: those to choose from, asked for when they are wanted. begin: makes the game of a problem. chat: whose
+    tokens are shown. watch: Enter lets the model take the turn; without a terminal it takes all. save: where
+    trajectories are appended when they are left. ids: show every token's.
     """
 
     def __init__(
         self,
-        problems: Sequence[Problem],
+        problems: Callable[[], Sequence[Problem]],
         begin: Callable[[Problem], Game],
         chat: ChatFormat,
         *,
@@ -188,11 +190,12 @@ class Session:
         self._ask()
 
     def _next(self, wanted: str) -> None:
-        ids = [problem.id for problem in self.problems]
         now = self.game.trajectory.problem.id
-        after = (ids.index(now) + 1) % len(ids) if now in ids else 0
         try:
-            problem = choose(self.problems, wanted) if wanted else self.problems[after]
+            problems = self.problems()
+            ids = [problem.id for problem in problems]
+            after = (ids.index(now) + 1) % len(ids) if now in ids else 0
+            problem = choose(problems, wanted) if wanted else problems[after]
         except UserError as error:
             self._say(visible(str(error)))
             return
@@ -254,5 +257,4 @@ def check_appendable(path: Path, field: str) -> None:
     """Raises UserError for a file that trajectories cannot be appended to."""
     if path.exists():
         read_trajectories(path)
-    elif not path.parent.is_dir():
-        raise UserError(field, str(path), "its directory does not exist", "Make it, or name another file.")
+    check_file(field, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -86,7 +87,7 @@ for line in [[], *([name, "--help"] for name in {names()!r})]:
         ("--vresion", "there is no such command"),
         ("show", "FILE.jsonl"),
         ("show x.jsonl --phse revise", "Did you mean '--phase'"),
-        ("show x.jsonl --n many", "--n = 'many': invalid int value"),
+        ("show x.jsonl --n many", "--n = 'many': not a whole number of at least 1"),
         ("show x.jsonl y.jsonl", "y.jsonl"),
         ("export tiny --out x --dtype int4", "--dtype"),
         ("report --traces", "--traces"),
@@ -142,6 +143,43 @@ def test_completion_of_other_shells() -> None:
     for line in (["--print-completion"], ["--print-completion", "bsh"]):
         refused = command(*line)
         assert (refused.returncode, "bash" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "report --traces t.jsonl --out no/such.html",
+        "report --traces t.jsonl --out .",
+        "report RUN RUN --out file/inside",
+        "compare RUN RUN --out file/inside",
+        "evaluate --traces t.jsonl --out file/inside",
+        "evaluate tiny --save file/inside",
+        "rate --out file/inside.jsonl",
+        "export tiny --out file/inside",
+        "play --save no/such.jsonl",
+        "train --output-dir file/inside",
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(line: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "t.jsonl").write_text('{"problem": {"id": "a", "question": "?", "answer": "2"}, "turns": []}\n')
+    told = command(*line.split(), cwd=tmp_path)
+    assert told.returncode == 2
+    assert "--out" in told.stderr or "--save" in told.stderr or "--output-dir" in told.stderr
+    assert told.stderr.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "t.jsonl"}
+
+
+COMMAND = re.compile(r"`?backtrack-mrt ([a-z][a-z-]+)\b(?! command)")
+
+
+@pytest.mark.parametrize("folder", ["backtrack_mrt", "configs", "envs", "prompts", "scripts", ".ci", ".github"])
+def test_what_the_code_names_exists(folder: str) -> None:
+    texts = (".py", ".md", ".yaml", ".yml", ".html")
+    for path in (path for path in (ROOT / folder).rglob("*") if path.suffix in texts):
+        text = path.read_text(encoding="utf-8")
+        assert set(COMMAND.findall(text)) <= set(names()), path
+        assert [script for script in re.findall(r"\bscripts/[\w/]+\.py", text) if not (ROOT / script).is_file()] == []
 
 
 def test_the_old_name_is_an_alias() -> None:

@@ -144,6 +144,13 @@ def piped(text: str | bytes, *flags: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([sys.executable, *PLAY, *flags], input=said, capture_output=True, timeout=WAIT, check=False)
 
 
+def test_a_question_of_one_s_own_needs_no_problem_set() -> None:
+    told = piped(":new\n", *OWN, "--no-model", "--data.eval", "gone.jsonl")
+    assert told.returncode == 0, told.stderr.decode()
+    assert "data.eval" in told.stdout.decode()
+    assert "no such file" in told.stdout.decode()
+
+
 def test_turns_from_a_pipe(tmp_path: Path) -> None:
     file = tmp_path / "piped.jsonl"
     told = piped("## Step 1: x\n\\\n\\boxed{++}\n\n:tokens\nNo error", *OWN, "--no-model", "--save", str(file))

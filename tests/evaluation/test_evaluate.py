@@ -89,7 +89,7 @@ def test_trajectories_of_another_program(tmp_path: Path) -> None:
         (["tiny", "--against", "x.jsonl"], "nothing to hold against it"),
         (["--traces", "none.jsonl"], "cannot be read"),
         (["no-such-model"], "no such directory"),
-        (["tiny", "--evaluation.budget", "1"], "unknown flag"),
+        (["tiny", "--evaluation.budget", "1"], "Did you mean 'evaluation.budgets'"),
         (["tiny", "--evaluation.budgets", "-1"], "greater than 0"),
         (["tiny", "--out", "no/such/folder.json"], "does not exist"),
     ],

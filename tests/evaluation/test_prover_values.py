@@ -77,7 +77,7 @@ def test_it_rates_with_the_model_of_the_config(tmp_path):
     [
         ([], "--out"),
         (["--out", "rated.csv"], "Name a .jsonl file"),
-        (["--out", "no/such/rated.jsonl"], "no place for the rated problems"),
+        (["--out", "no/such/rated.jsonl"], "its directory does not exist"),
         (["--out", "r.jsonl", "--algo", "grpo", "--prover.estimator", "none"], "prover.estimator = 'none'"),
         (["--out", "r.jsonl", "--data.v0", "1"], "at least 2 items"),
     ],

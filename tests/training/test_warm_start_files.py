@@ -111,7 +111,7 @@ def test_rows_that_are_no_attempts(tmp_path: Path, row: dict[str, object], reaso
 def test_the_command_refuses_what_cannot_be_stitched(tmp_path: Path) -> None:
     for flags, message in (
         (["--env", "retry"], "env = 'retry'"),
-        (["--branches", "0"], "--branches = 0"),
+        (["--branches", "0"], "--branches = '0'"),
         (["--algo", "grpo", "--prover.estimator", "none"], "values choose the step"),
     ):
         failed = command("warm-start", "--out", tmp_path / "warm", *flags)

@@ -10,7 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.command import Parser, count
 from backtrack_mrt.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,16 +23,14 @@ EXAMPLES = """\
 
 def arguments(parser: Parser) -> None:
     parser.add_argument("places", type=Path, nargs="+", metavar="RUN|FILE.jsonl", help="runs or files of trajectories")
-    parser.add_argument("--show", type=int, default=10, help="findings of each kind to print (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="grading processes (default: %(default)s)")
+    parser.add_argument("--show", type=count, default=10, help="findings of each kind to print (default: %(default)s)")
+    parser.add_argument("--workers", type=count, default=2, help="grading processes (default: %(default)s)")
 
 
 def run(args: Namespace) -> int:
     from backtrack_mrt.evaluation.audit import audit
     from backtrack_mrt.runs.records import read_trajectories
 
-    if args.workers < 1:
-        raise UserError("--workers", args.workers, "not a number of processes", "Use at least 1.")
     scored = [member for place in args.places for path in files(place) for member in read_trajectories(path)]
     found = audit(scored, args.workers)
     report(found, args.show)

@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.places import check_folder
 
 EXAMPLES = """\
   backtrack-mrt compare runs/A runs/B                       # the table
@@ -28,6 +29,8 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.reports.build import report_comparison
     from backtrack_mrt.runs.finished import read_run
 
+    if args.out:
+        check_folder("--out", args.out)
     comparison = Comparison([read_run(path) for path in args.runs])
     Console().print(comparison.table())
     if args.out:

@@ -13,7 +13,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.command import Parser, count
 from backtrack_mrt.data.demonstrations.files import write_demonstrations
 from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved
 from backtrack_mrt.data.duplicates import SHARE, Overlap, words
@@ -36,8 +36,8 @@ def arguments(parser: Parser) -> None:
         help="problems to evaluate on: none like them is demonstrated",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
-    parser.add_argument("--n", type=int, default=256, help="demonstrations, one per problem (default: %(default)s)")
-    parser.add_argument("--max-steps", type=int, default=4, help="most steps of a solution (default: %(default)s)")
+    parser.add_argument("--n", type=count, default=256, help="demonstrations, one per problem (default: %(default)s)")
+    parser.add_argument("--max-steps", type=count, default=4, help="most steps of a solution (default: %(default)s)")
     parser.add_argument("--right", type=float, default=0.3, help="share of right attempts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which errors, and the order (default: %(default)s)")
 
@@ -45,8 +45,6 @@ def arguments(parser: Parser) -> None:
 def run(args: Namespace) -> None:
     if not 0 <= args.right <= 1:
         raise UserError("--right", args.right, "not a share", "Use a number from 0 to 1, such as 0.3.")
-    if args.n < 1:
-        raise UserError("--n", args.n, "not a number of demonstrations", "Use 1 or more.")
     sets = [read_solved(spec) for spec in args.solved]
     every = sum(len(usable) + unusable for usable, unusable in sets)
     short = [solved for usable, _ in sets for solved in usable if len(solved.steps) <= args.max_steps]

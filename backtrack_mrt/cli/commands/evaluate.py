@@ -14,6 +14,7 @@ from typing import Any
 
 from backtrack_mrt.cli.calls import evaluate
 from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.places import check_file, check_folder
 from backtrack_mrt.cli.subject import config_of, run_of
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.summary import Limits
@@ -41,8 +42,7 @@ def run(args: Namespace) -> None:
     config = config_of(args, with_model=args.traces is None)
     run = run_of(args.what)
     out = args.out or (run or Path()) / "evaluation.json"
-    if not out.parent.is_dir():
-        raise UserError("--out", str(out), "its directory does not exist", "Make it, or name another file.")
+    check_file("--out", out)
     from rich.console import Console
 
     from backtrack_mrt.evaluation.tables import rivalry_table, tables
@@ -87,3 +87,5 @@ def _check(args: Namespace) -> None:
     if args.save and (args.traces or args.save.exists()):
         reason = "exists already" if args.save.exists() else "no model is evaluated with --traces"
         raise UserError("--save", str(args.save), reason, "Name a new directory, or leave --save out.")
+    if args.save:
+        check_folder("--save", args.save)

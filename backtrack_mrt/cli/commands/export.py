@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.places import check_folder
 from backtrack_mrt.cli.subject import run_of
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.config_files import read_layer
@@ -80,6 +81,7 @@ def _check_out(out: Path, overwrite: bool, sources: list[Path]) -> None:
         inner, outer = source.expanduser().resolve(), out.resolve()
         if source.is_dir() and (inner == outer or outer in inner.parents or inner in outer.parents):
             raise UserError("--out", str(out), f"the model is read from {source}", "Name another folder.")
+    check_folder("--out", out)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
@@ -43,10 +44,10 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.grading import Grader
     from backtrack_mrt.policy.files import resolve
 
-    problems, _ = load_held_out(config.data)
+    problems = cache(lambda: load_held_out(config.data)[0])  # with a question of one's own perhaps never read
     first = own_problem(args.question, args.answer)
     resolve(config.model)
-    first = first or choose(problems, args.problem)
+    first = first or choose(problems(), args.problem)
     if args.save:
         check_appendable(args.save, "--save")
     from backtrack_mrt.policy.models import load_tokenizer

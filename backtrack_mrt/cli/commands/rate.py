@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.places import check_file
 from backtrack_mrt.cli.subject import config_of
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
@@ -27,8 +28,9 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     config = config_of(args, training=True)  # its problems
-    if args.out.suffix != ".jsonl" or not args.out.parent.is_dir():
+    if args.out.suffix != ".jsonl":
         raise UserError("--out", str(args.out), "no place for the rated problems", "Name a .jsonl file.")
+    check_file("--out", args.out)
     if config.prover.estimator == "none":
         raise UserError("prover.estimator", "none", "V_0 needs an estimator", "Set it to likelihood or monte_carlo.")
     from backtrack_mrt.data.loading import load_problem_sets

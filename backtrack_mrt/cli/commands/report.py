@@ -9,6 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.places import check_file, check_folder
 from backtrack_mrt.errors import UserError
 
 EXAMPLES = """\
@@ -36,11 +37,14 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.runs.finished import read_run
 
     if args.traces:
-        written = report_traces(args.traces, args.out or Path("traces.html"))
+        page = args.out or Path("traces.html")
+        check_file("--out", page)
+        written = report_traces(args.traces, page)
     elif len(args.runs) == 1:
         written = report_run(args.runs[0])
     else:
         folder = args.out or Path("comparison")
+        check_folder("--out", folder)
         folder.mkdir(parents=True, exist_ok=True)
         written = report_comparison(Comparison([read_run(path) for path in args.runs]), folder)
     print(f"report: {written}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.command import Parser, count
 from backtrack_mrt.cli.subject import config_of
 from backtrack_mrt.errors import UserError
 
@@ -27,7 +27,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="data set to write")
     parser.add_argument("--attempts", metavar="SET", help="labelled attempts to start from, in place of own ones")
     parser.add_argument(
-        "--branches", type=int, default=4, help="checks and continuations drawn at a time (default: %(default)s)"
+        "--branches", type=count, default=4, help="checks and continuations drawn at a time (default: %(default)s)"
     )
 
 
@@ -37,8 +37,6 @@ def run(args: Namespace) -> None:
         raise UserError("env", config.env, "stitching starts from backtracking rollouts", "Leave it at backtrack.")
     if config.prover.estimator == "none":
         raise UserError("prover.estimator", "none", "values choose the step to return to", "Set it to likelihood.")
-    if args.branches < 1:
-        raise UserError("--branches", args.branches, "not a number of rollouts", "Use 1 or more.")
 
     from backtrack_mrt.training.warm_start_files import write_warm_start  # late: a mistake must not wait for torch
 
