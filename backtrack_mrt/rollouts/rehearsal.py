@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, standing_steps
+from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, graded, standing_steps
 from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import Prompts
@@ -30,6 +30,7 @@ PROBLEM = Problem("rehearsal", "What is 1 + 1?", "2")
 WALKS = 60
 SECONDS = 5.0  # that one call of the protocol may take
 MOST_TURNS = 1_000
+NAME = "[a-z][a-z0-9_]*"
 HOSTILE = (  # what a model may write as well; parse may refuse it, and nothing else
     *("", " \n\t", "\x00\x1b[2J\u2028", "<<question>>", "\\boxed{", "}" * 99, "\\boxed{" * 2_000),
     *(
@@ -109,6 +110,18 @@ class _Player:
             self.seen.stops[spec] += 1
             self.seen.phases.update(turn.spec.phase for turn in turns)
             self.seen.longest = max(self.seen.longest, len(turns))
+            self._measured(turns, spec)
+
+    def _measured(self, turns: Sequence[Turn], stop: StopReason) -> None:
+        """The protocol's own numbers about a trajectory that has ended, right or wrong."""
+        answer = self._call("final_answer", tuple(turns))
+        ended = graded(Trajectory(PROBLEM, (), tuple(turns), stop, answer), lambda a: "right" if a == "2" else "wrong")
+        for name, value in self._call("metrics", ended).items():
+            if not re.fullmatch(NAME, name) or not isinstance(value, int | float | Share):
+                raise self._wrong("metrics", {name: value}, "it is not a snake_case name with a number or a Share")
+        for name, moves in self._call("moves", ended).items():
+            if not all(isinstance(move, range) and set(move) <= set(range(len(turns))) for move in moves):
+                raise self._wrong("moves", {name: moves}, f"these are not ranges of the {len(turns)} turns")
 
     def _asked(self, turns: Sequence[Turn], real: bool) -> TurnSpec | StopReason:
         """What comes next. After claims that were made up, whatever goes wrong is the end."""
@@ -160,7 +173,7 @@ class _Player:
             try:
                 parsed = self._call(name, spec.phase, piece, before)
             except ProtocolViolation as violation:
-                if not re.fullmatch("[a-z][a-z0-9_]*", violation.name):
+                if not re.fullmatch(NAME, violation.name):
                     raise self._wrong(name, violation.name, "the violation's name is no snake_case word") from violation
                 self.seen.violations[violation.name] += 1
                 return []

@@ -72,6 +72,8 @@ def test_a_right_one_passes(tmp_path: Path) -> None:
     assert "phases played: again, attempt; at most 2 turns of 2" in told
 
 
+METRICS = "    def metrics(self, trajectory):\n        return {{'right_first': {}}}\n\n    def parse"
+MOVES = "    def moves(self, trajectory):\n        return {'again': [range(1, 3)]}\n\n    def parse"
 MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "a misspelt placeholder": ({"again": "Time <<nubmer>>."}, ["again.md", "'nubmer'", "Did you mean 'number'"]),
     "a misspelt common one": ({"question": "<<qestion>> <<instruction>>"}, ["question.md", "<<question>>"]),
@@ -92,6 +94,9 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "no room": ({"old": ", 64,", "new": ", 0,"}, ["Twice.next_turn", "at least 1 token"]),
     "a bound of none": ({"old": "return 2", "new": "return 0"}, ["Twice.max_turns", "at least 1"]),
     "a violation's name": ({"old": "missing_answer", "new": "No answer!"}, ["'No answer!'", "snake_case"]),
+    "metrics that raise": ({"old": "    def parse", "new": METRICS.format("1 / 0")}, ["Twice.metrics", "ZeroDivision"]),
+    "metrics of no number": ({"old": "    def parse", "new": METRICS.format("'x'")}, ["Twice.metrics", "'x'"]),
+    "moves of no turns": ({"old": "    def parse", "new": MOVES}, ["Twice.moves", "not ranges of the 2 turns"]),
     "an error at import": ({"old": "class Twice", "new": "1 / 0\nclass Twice"}, ["env", "ZeroDivisionError"]),
     "a method that is missing": ({"old": "def parse", "new": "def prase"}, ["does not define parse"]),
 }
