@@ -173,6 +173,7 @@ class RunDir:
             return
         jsonl.write(self.evaluations_path, [*earlier, line])
         estimates = {key: found for key, found in line.items() if isinstance(found, dict) and "mean" in found}
+        estimates |= {f"protocol/{key}": found for key, found in line.get("protocol", {}).items()}
         means = {f"eval/{key}": found["mean"] for key, found in estimates.items()}
         for follower in self.followers:
             follower.log(step, means)

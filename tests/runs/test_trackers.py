@@ -81,12 +81,13 @@ def test_tensorboard_has_the_names_and_numbers_of_the_run(tmp_path: Path, algo: 
     }
     for line in RunDir(tmp_path).evaluations():
         estimates = {name: found for name, found in line.items() if isinstance(found, dict) and "mean" in found}
+        estimates |= {f"protocol/{name}": found for name, found in line["protocol"].items()}
         expected |= {
             (f"eval/{name}", line["step"]): found["mean"]
             for name, found in estimates.items()
             if found["mean"] is not None
         }
-    assert ("eval/accuracy", 0) in expected
+    assert {("eval/accuracy", 0), ("eval/protocol/backtracks", 0)} <= set(expected)
     shown = {(name, event.step): event.value for name in found.Tags()["scalars"] for event in found.Scalars(name)}
     assert shown == pytest.approx(expected, rel=1e-5)
     texts = [name for name in found.Tags()["tensors"] if "traces" in name]
