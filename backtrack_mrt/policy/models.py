@@ -106,7 +106,7 @@ def load_merged(section: ModelSection) -> Any:
             )
             for module in model.modules() if packing else ():
                 # bitsandbytes repacks weights for good at the first inference on some CPUs; no gradient passes then.
-                module.support_avx512bf16_for_cpu = False
+                module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
             return model
         from peft import PeftModel
 

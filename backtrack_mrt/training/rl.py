@@ -18,7 +18,8 @@ import torch
 import trl.trainer.utils as trl_utils
 from datasets import Dataset
 from transformers import TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
@@ -28,15 +29,9 @@ from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.processes import gathered
-from backtrack_mrt.training.mismatch import sampled_logprobs, truncated_importance
 from backtrack_mrt.training.safety import SafeTrainer
-from backtrack_mrt.training.settings import BetweenSteps, OnStep, shared_settings
-from backtrack_mrt.types import Problem, Scored, TokenLedger
-
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental; the version is pinned
-# TRL's LM head scores the completions' positions alone where it has Triton, elsewhere the prompts' and the padding as
-# well, for devices that compile one kernel per shape. A CPU does not: there it is a third of a SmolLM2 update.
-trl_utils._use_triton = lambda device: device.type in ("cpu", "cuda")
+from backtrack_mrt.training.settings import Setup, shared_settings
+from backtrack_mrt.types import Problem, Scored, TokenLedger, Trajectory
 
 
 def by_length(batches: list[dict[str, Any]], per_update: int) -> list[dict[str, Any]]:
@@ -65,7 +60,7 @@ def by_length(batches: list[dict[str, Any]], per_update: int) -> list[dict[str, 
     return bucketed
 
 
-class _StopAtBudget(TrainerCallback):  # type: ignore[misc]
+class _StopAtBudget(TrainerCallback):
     """Ends training when the run's sampled tokens are used up: at the step whose end is nearest to that."""
 
     def __init__(self, trainer: PolicyTrainer, budget: int) -> None:
@@ -77,7 +72,7 @@ class _StopAtBudget(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = control.should_save = True
 
 
-class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
+class PolicyTrainer(SafeTrainer, GRPOTrainer):
     """GRPO with one weight per turn.
 
     problems: what to train on, in the order of training; problem k of update u is row u·problems_per_step + k.
@@ -86,37 +81,28 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
     _buffered_inputs: Any  # the parent's: the micro-batches of the latest rollouts
 
     def __init__(
-        self,
-        *,
-        model: Any,
-        tokenizer: Any,
-        problems: Sequence[Problem],
-        algorithm: Algorithm,
-        collector: Collector,
-        config: Config,
-        run: RunDir,
-        on_step: OnStep,
-        between_steps: BetweenSteps,
+        self, setup: Setup, *, problems: Sequence[Problem], algorithm: Algorithm, collector: Collector
     ) -> None:
-        self.problems, self.algorithm, self.collector, self.run_config = problems, algorithm, collector, config
-        self.run = run
+        _prepare_trl()
+        config, budget = setup.config, setup.config.training.sampled_tokens
+        self.problems, self.algorithm, self.collector = problems, algorithm, collector
         self.ledgers: list[TokenLedger] = []  # of the rollouts of each step, by all processes
         self._asked: list[Problem] = []
         self._scored: list[Scored] = []  # the latest rollouts: of this process, and of all
         self._everyone: list[Scored] = []
         self._bucketed: list[dict[str, Any]] | None = None
         super().__init__(
-            model=model,
-            processing_class=tokenizer,
-            args=grpo_config(config, run),
+            setup,
+            title=f"train {config.algo_label}",
+            total=budget or config.training.steps,
+            counted="tokens/step_sampled" if budget else None,
+            args=grpo_config(config, setup.run),
             train_dataset=Dataset.from_dict({"prompt": [p.question for p in problems], "row": range(len(problems))}),
             reward_funcs=outcome_reward,
             rollout_func=self._rollout,
-            on_step=on_step,
-            between_steps=between_steps,
         )
-        if config.training.sampled_tokens is not None:
-            self.add_callback(_StopAtBudget(self, config.training.sampled_tokens))
+        if budget is not None:
+            self.add_callback(_StopAtBudget(self, budget))
 
     def fit(self, checkpoint: Checkpoint | None = None) -> None:
         """Train to the end, from a checkpoint on if there is one."""
@@ -152,7 +138,9 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
             shapes = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left))}
             return shapes[training.lr_schedule]
 
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        optimizer = optimizer or self.optimizer
+        assert optimizer is not None
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return self.lr_scheduler
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -176,7 +164,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
             )
             if not self.collector.engine.exact:
                 self._correct(self._bucketed)
-            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+            inputs = self._buffered_inputs[self._step % len(self._buffered_inputs)]
         self.note(inputs)
         return inputs
 
@@ -221,7 +209,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
             self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
         self.seconds.update(collected.seconds)
         trajectories = [scored.trajectory for scored in self._scored]
-        filler = [self.processing_class.eos_token_id]  # TRL needs at least one token per row; masked
+        filler = [self.setup.tokenizer.eos_token_id]  # TRL needs at least one token per row; masked
         return {
             "prompt_ids": [list(t.prompt_ids) for t in trajectories],
             "completion_ids": [list(t.token_ids[len(t.prompt_ids) :]) or filler for t in trajectories],
@@ -233,7 +221,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
     def _weigh(self) -> list[Scored]:
         """This process's rows, weighed. A group may span processes, so the weights are made of everyone's rows; the
         first of these are saved with theirs."""
-        groups = groups_of(self._everyone, self.num_generations)
+        groups = groups_of(self._everyone, self.run_config.training.group_size)
         weights = [row for group in groups for row in self.algorithm.weigh(group)]
         weighed = [replace(scored, weights=row) for scored, row in zip(self._everyone, weights, strict=True)]
         saved = self.run_config.training.saved_rollouts
@@ -241,6 +229,25 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):  # type: ignore[misc]
             self.run.save_trajectories(self.state.global_step + 1, weighed[:saved])
         first = self.accelerator.process_index * len(self._scored)
         return weighed[first : first + len(self._scored)]
+
+
+def sampled_logprobs(trajectory: Trajectory) -> list[float]:
+    """The engine's logprob of every token after the prompt, 0 on the environment's."""
+    logprobs: list[float] = []
+    for turn in trajectory.turns:
+        logprobs += [0.0] * len(turn.instruction_ids)
+        logprobs += turn.completion.logprobs
+    return logprobs
+
+
+def truncated_importance(
+    trainer_BT: torch.Tensor, engine_BT: torch.Tensor, sampled_BT: torch.Tensor, cap: float
+) -> torch.Tensor:
+    """Weight min(π_trainer / π_engine, cap) of every sampled token from the logprobs of both, shape (B, T); 1 on the
+    others and where the engine gave no number. One weight per token (TIS): a product over a long trajectory would be
+    all noise."""
+    gap_BT = torch.where(sampled_BT.bool(), trainer_BT - engine_BT, 0.0).nan_to_num(nan=0.0)
+    return gap_BT.exp().clamp(max=cap)
 
 
 def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: Any) -> list[float]:
@@ -262,3 +269,11 @@ def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
         shuffle_dataset=False,  # the problems come in the order of training: a resumed run needs no sampler state
         max_completion_length=None,
     )
+
+
+def _prepare_trl() -> None:
+    """`rollout_func` is marked experimental; the version is pinned. TRL's LM head scores the completions' positions
+    alone where it has Triton, elsewhere the prompts' and the padding as well, for devices that compile one kernel per
+    shape. A CPU does not: there it is a third of a SmolLM2 update."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    trl_utils._use_triton = lambda device: device.type in ("cpu", "cuda")  # type: ignore[attr-defined]

@@ -9,20 +9,20 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import PrinterCallback
+from transformers import PrinterCallback, Trainer, TrainerState
 
-from backtrack_mrt.config import Config
 from backtrack_mrt.errors import Interrupted, RunError
 from backtrack_mrt.runs import interrupts, processes
-from backtrack_mrt.runs.checkpoints import Checkpoint, Checkpoints
-from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.memory import told_when_out_of_memory
-from backtrack_mrt.training.settings import BetweenSteps, OnStep, RunLog
+from backtrack_mrt.runs.progress import progress
+from backtrack_mrt.training.settings import RunLog, Setup
 
 MOST_SKIPPED = 3  # steps in a row; then the training ends
 KEPT_BATCHES = 10  # of skipped steps, the newest
@@ -30,40 +30,48 @@ KEPT_BATCHES = 10  # of skipped steps, the newest
 _BYTES_PER_PARAMETER = 4 + 2 * 4  # the parameter and AdamW's two moments, in float32 at most
 
 
-class SafeTrainer:
+class SafeTrainer(Trainer):
     """Mixed into TRL's trainers, whose methods of the same names it extends.
 
-    run_config, run: the run's. first_step: updates that the run did before this training. record: what is saved with
-    its checkpoints. between_steps: called after every update of this training but the last, where it can be
-    interrupted.
+    title: of the progress bar. total: what there is to do, in updates, or in what the metric `counted` counts.
+    first_step: updates that the run did before this training. record: what is saved with its checkpoints. Between two
+    updates it can be interrupted.
     seconds: of the step under way, by part.
     """
 
-    run_config: Config
-    run: RunDir
-    first_step: int = 0
-    record: Mapping[str, Any] = {}
-
     model: Any
-    state: Any
+    state: TrainerState
 
-    def __init__(self, *, on_step: OnStep, between_steps: BetweenSteps, **settings: Any) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        *,
+        title: str,
+        total: int,
+        counted: str | None = None,
+        first_step: int = 0,
+        record: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.setup, self.run, self.run_config = setup, setup.run, setup.config
+        self.first_step, self.record = first_step, record or {}
+        self._shown = partial(progress, total, title, counted=counted)
         self._batches: list[Mapping[str, Any]] = []  # the micro-batches of the update under way
         self._losses_finite = True
         self._skipped = 0  # steps, in a row
         self._step_began = 0, torch.get_rng_state()  # tokens seen, and random numbers: TRL shuffles the rows of a step
         self._output_dir: Path | None = None  # of the checkpoint under way
         self.seconds: dict[str, float] = {}
-        self.between_steps = between_steps
-        callbacks = [RunLog(self.run, on_step, self.seconds, self.first_step)]
-        super().__init__(callbacks=callbacks, **settings)  # type: ignore[call-arg]  # TRL's trainer comes after
+        self._log = RunLog(self.run, self.seconds, first_step)
+        super().__init__(model=setup.model, processing_class=setup.tokenizer, callbacks=[self._log], **settings)
 
     def fit(self, checkpoint: Checkpoint | None = None) -> None:
         """Train to the end, from a checkpoint on if there is one. Whoever interrupts it finds the last whole step
         saved."""
-        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+        self.remove_callback(PrinterCallback)
         try:
-            self.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)  # type: ignore[attr-defined]
+            with self._shown() as self._log.bar:
+                self.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except Interrupted:
             self.state.num_input_tokens_seen, random_state = self._step_began
             torch.set_rng_state(random_state)
@@ -76,11 +84,6 @@ class SafeTrainer:
         """Updates of the run so far."""
         return self.first_step + int(self.state.global_step)
 
-    @property
-    def checkpoints(self) -> Checkpoints:
-        """The run's."""
-        return Checkpoints(self.run.checkpoints, self.run_config.training.keep_checkpoints)
-
     def note(self, batch: Mapping[str, Any]) -> None:
         """Remember a micro-batch until its update is done. The trainers call this before they compute its loss."""
         self._batches.append(batch)
@@ -91,19 +94,19 @@ class SafeTrainer:
         if not self._batches:
             self._step_began = self.state.num_input_tokens_seen, torch.get_rng_state()
             interrupts.common_safe_point()
-            if self.state.global_step and (spent := self.between_steps(self.steps_done)):
+            if self.state.global_step and (spent := self.setup.between_steps(self.steps_done)):
                 self.seconds["evaluate"] = spent
         interrupts.safe_point()
         settings_to_lower = ("training.micro_batch_size", "the protocol's token limits", "model.lora.r")
         with told_when_out_of_memory(self._doing, settings_to_lower):
-            loss: torch.Tensor = super().training_step(*args, **settings)  # type: ignore[misc]
+            loss: torch.Tensor = super().training_step(*args, **settings)
         finite = torch.isfinite(loss)
         self._losses_finite &= bool(finite)
         return torch.where(finite, loss, 0.0)
 
     def _get_grad_norm(self, *args: Any, **settings: Any) -> float | None:
         """After the last micro-batch, before the optimizer's step: here the step can still be left out."""
-        norm: float | None = super()._get_grad_norm(*args, **settings)  # type: ignore[misc]
+        norm: float | None = super()._get_grad_norm(*args, **settings)  # type: ignore[no-untyped-call]
         finite = self._losses_finite and (norm is None or math.isfinite(norm))
         if all(processes.gathered([finite])):
             self._skipped = 0
@@ -147,27 +150,27 @@ class SafeTrainer:
             logs["skipped"] = float(self._skipped > 0)
             if self._skipped:
                 logs["loss"] = math.nan
-        super().log(logs, *args, **settings)  # type: ignore[misc]
+        super().log(logs, *args, **settings)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The trainer's checkpoint, whole or not at all. Every process adds the state of its random numbers."""
         step, trained = self.steps_done, [p for p in self.model.parameters() if p.requires_grad]
         if not all(bool(p.isfinite().all()) for p in trained):
             raise RunError(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
-        if not self.checkpoints.saved(step):
+        if not self.setup.checkpoints.saved(step):
             needed = _BYTES_PER_PARAMETER * sum(p.numel() for p in trained)
-            self.checkpoints.save(step, self._write_checkpoint, self.record, needed)
+            self.setup.checkpoints.save(step, self._write_checkpoint, self.record, needed)
 
     def _write_checkpoint(self, folder: Path) -> None:
         processes.wait()  # the main process has made the folder
         self._output_dir = folder
-        super()._save_checkpoint(self.model, None)  # type: ignore[misc]
+        super()._save_checkpoint(self.model, None)
         self._output_dir = None
         processes.wait()
         _unpack(folder / f"checkpoint-{self.state.global_step}")
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(self._output_dir or super()._get_output_dir(trial))  # type: ignore[misc]
+        return str(self._output_dir or super()._get_output_dir(trial))
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL would write one beside the checkpoints."""
@@ -180,14 +183,6 @@ class SafeTrainer:
             if name.endswith("_ids") and isinstance(value, torch.Tensor):
                 rows, tokens = value.size(0), tokens + value.size(1)
         return f"updating on {rows} rows of {tokens} tokens"
-
-
-def resumed(run: RunDir, checkpoints: Checkpoints, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from (None: from the start); what the run logged after it is forgotten."""
-    checkpoint = checkpoints.newest() if resume else None
-    run.rewind(checkpoint.step if checkpoint else 0)
-    processes.wait()
-    return checkpoint
 
 
 @processes.main_only

@@ -23,13 +23,11 @@ from backtrack_mrt.rollouts.assembly import Assembly
 from backtrack_mrt.rollouts.collector import groups_by_problem
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs import durable
-from backtrack_mrt.runs.checkpoints import Checkpoints
-from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.interrupts import safe_point
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
-from backtrack_mrt.training.safety import resumed
-from backtrack_mrt.training.settings import BetweenSteps
+from backtrack_mrt.training.settings import Setup
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, Row, weighted_row
 from backtrack_mrt.types import Problem, Scored, TokenLedger
 
@@ -50,15 +48,14 @@ class Done:
 
 
 def self_train(
-    parts: Assembly, problems: Iterator[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
+    parts: Assembly, setup: Setup, problems: Iterator[Problem], checkpoint: Checkpoint | None
 ) -> TokenLedger:
     """All iterations of the config's algorithm on the endless `problems`. Returns the tokens spent. A resumed run goes
     on inside an iteration, with the next batch to collect or the next update. Raises UserError if an iteration keeps no
     trajectory."""
-    config, algorithm = parts.config, parts.config.algorithm
+    config, algorithm, run = parts.config, parts.config.algorithm, setup.run
     assert isinstance(algorithm, SelfTraining)
     base = trainable_state(parts.model)
-    checkpoint = resumed(run, Checkpoints(run.checkpoints, config.training.keep_checkpoints), resume)
     done = Done.of(checkpoint.record["done"]) if checkpoint else Done()
     collections.deque(islice(problems, done.problems), maxlen=0)  # those are used up
     for iteration in range(done.iterations + 1, algorithm.iterations + 1):
@@ -74,21 +71,15 @@ def self_train(
             raise UserError("algo", config.algo, reason, "Warm-start the model, or take easier or more problems.")
         if algorithm.from_base:
             parts.model.load_state_dict(base, strict=False)
-        updates = math.ceil(algorithm.epochs * len(rows) / config.training.problems_per_step)
-        with progress(updates, f"fit {config.algo_label}, iteration {iteration}") as bar:
-            trainer = CrossEntropyTrainer(
-                model=parts.model,
-                tokenizer=parts.tokenizer,
-                rows=rows,
-                config=config,
-                run=run,
-                on_step=bar.update,
-                between_steps=between_steps,
-                epochs=algorithm.epochs,
-                first_step=done.updates,
-                record={"done": asdict(done)},
-            )
-            trainer.fit(checkpoint)
+        trainer = CrossEntropyTrainer(
+            setup,
+            rows=rows,
+            epochs=algorithm.epochs,
+            title=f"fit {config.algo_label}, iteration {iteration}",
+            first_step=done.updates,
+            record={"done": asdict(done)},
+        )
+        trainer.fit(checkpoint)
         checkpoint = None
         done = Done(iteration, done.updates + trainer.state.global_step, done.problems + share.problems, share.tokens)
     return done.tokens

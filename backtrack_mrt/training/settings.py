@@ -1,10 +1,11 @@
-"""What both trainers share: settings, and the log of the run."""
+"""What both trainers share: what they are made with, their settings, the log of the run."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,33 +13,60 @@ from transformers import TrainerCallback
 
 from backtrack_mrt.config import Config
 from backtrack_mrt.runs import processes
+from backtrack_mrt.runs.checkpoints import Checkpoint, Checkpoints
 from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.progress import Update
 
-OnStep = Callable[[int, Mapping[str, float]], None]  # (steps done, metrics)
 BetweenSteps = Callable[[int], float]  # updates done → seconds spent
 
 
-class RunLog(TrainerCallback):  # type: ignore[misc]
-    """Writes every step's metrics to the run directory and moves the progress bar."""
+@dataclass(frozen=True)
+class Setup:
+    """What a trainer is made with, whatever it fits. between_steps: called after every update but the last."""
 
-    def __init__(self, run: RunDir, on_step: OnStep, seconds: dict[str, float], first_step: int = 0) -> None:
-        self.run, self.on_step, self.seconds, self.first_step = run, on_step, seconds, first_step
+    model: Any
+    tokenizer: Any
+    config: Config
+    run: RunDir
+    between_steps: BetweenSteps = lambda step: 0.0
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The run's."""
+        return Checkpoints(self.run.checkpoints, self.config.training.keep_checkpoints)
+
+    def checkpoint(self, resume: bool) -> Checkpoint | None:
+        """The one to go on from (None: from the start); what the run logged after it is forgotten."""
+        checkpoint = self.checkpoints.newest() if resume else None
+        self.run.rewind(checkpoint.step if checkpoint else 0)
+        processes.wait()
+        return checkpoint
+
+
+class RunLog(TrainerCallback):
+    """Writes every step's metrics to the run directory and moves the progress bar. `bar`: set while it is shown."""
+
+    bar: Update
+
+    def __init__(self, run: RunDir, seconds: dict[str, float], first_step: int = 0) -> None:
+        self.run, self.seconds, self.first_step = run, seconds, first_step
         self._start = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._start = time.perf_counter()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "grad_norm" not in logs:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+        if logs is None or "grad_norm" not in logs:
             return  # the closing log of the whole training has no step of its own
         times = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
         elapsed, evaluated = time.perf_counter() - self._start, self.seconds.pop("evaluate", 0.0)  # not of the step
         update = elapsed - evaluated - sum(self.seconds.values())
         times |= {"time/update": update, "time/step": elapsed - evaluated}
         self.seconds.clear()
-        self.run.log(self.first_step + state.global_step, logs | times)
+        found = {**logs, **times}
+        self.run.log(self.first_step + state.global_step, found)
         state.log_history.clear()  # it would grow in memory and in every checkpoint; the run's log has it all
-        self.on_step(1, logs | times | {"step": state.global_step})
+        self.bar.update(1, found | {"step": state.global_step})
 
 
 def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, TypedDict
@@ -9,12 +10,13 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from datasets import Dataset
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from backtrack_mrt.config import Config
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.safety import SafeTrainer
-from backtrack_mrt.training.settings import BetweenSteps, OnStep, shared_settings
+from backtrack_mrt.training.settings import Setup, shared_settings
 from backtrack_mrt.types import Scored
 
 IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
@@ -70,37 +72,32 @@ def in_order(rows: Sequence[Row], per_update: int, epochs: int | None, seed: int
     return [rows[i] for update in [*updates, waiting] for i in update]
 
 
-class CrossEntropyTrainer(SafeTrainer, SFTTrainer):  # type: ignore[misc]
+class CrossEntropyTrainer(SafeTrainer, SFTTrainer):
     """Weighted cross-entropy: Σ_t w_t · −log π(token_t) over the number of tokens with weight.
 
-    epochs: passes over the rows; None trains for the config's steps. first_step, record: see `SafeTrainer`.
+    epochs: passes over the rows; None trains for the config's steps. title, first_step, record: see `SafeTrainer`.
     """
 
     def __init__(
         self,
+        setup: Setup,
         *,
-        model: Any,
-        tokenizer: Any,
         rows: Sequence[Row],
-        config: Config,
-        run: RunDir,
-        on_step: OnStep,
-        between_steps: BetweenSteps,
         epochs: int | None = None,
+        title: str | None = None,
         first_step: int = 0,
         record: Mapping[str, Any] | None = None,
     ) -> None:
-        self.run, self.run_config, self.first_step, self.record = run, config, first_step, record or {}
+        config, per_update = setup.config, setup.config.rows_per_update
         super().__init__(
-            model=model,
-            processing_class=tokenizer,
-            args=cross_entropy_config(config, run, epochs),
-            train_dataset=Dataset.from_list(
-                [dict(row) for row in in_order(rows, config.rows_per_update, epochs, config.seed)]
-            ),
+            setup,
+            title=title or f"train {config.algo_label}",
+            total=config.training.steps if epochs is None else math.ceil(epochs * len(rows) / per_update),
+            first_step=first_step,
+            record=record,
+            args=cross_entropy_config(config, setup.run, epochs),
+            train_dataset=Dataset.from_list([dict(row) for row in in_order(rows, per_update, epochs, config.seed)]),
             data_collator=padded_rows,
-            on_step=on_step,
-            between_steps=between_steps,
         )
 
     def compute_loss(

@@ -23,14 +23,12 @@ from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.runs import interrupts, processes
 from backtrack_mrt.runs.directory import RunDir
-from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.trackers import Trackers
 from backtrack_mrt.training.held_out import HeldOut
 from backtrack_mrt.training.rl import PolicyTrainer
-from backtrack_mrt.training.safety import resumed
 from backtrack_mrt.training.self_training import self_train
-from backtrack_mrt.training.settings import BetweenSteps
-from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
+from backtrack_mrt.training.settings import BetweenSteps, Setup
+from backtrack_mrt.training.supervised import CrossEntropyTrainer, Row, weighted_row
 from backtrack_mrt.types import Group, Problem, Scored, TokenLedger
 
 
@@ -115,59 +113,28 @@ def fit(
     parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
 ) -> TokenLedger:
     """Train as the algorithm says. Returns the tokens spent, also before a resume."""
-    rolled_out = with_canaries(problems, parts.config.data.canaries, parts.config.data.seed)
-    if parts.config.algorithm.loss == "rl":
-        return fit_policy(parts, rolled_out, run, resume, between_steps)
-    if isinstance(parts.config.algorithm, SelfTraining):
-        return self_train(parts, endless(rolled_out, parts.config.seed), run, resume, between_steps)
-    return fit_demonstrations(parts, problems, run, resume, between_steps)
+    config, setup = parts.config, Setup(parts.model, parts.tokenizer, parts.config, run, between_steps)
+    rolled_out = with_canaries(problems, config.data.canaries, config.data.seed)
+    if config.algorithm.loss == "rl":
+        order, collector = training_order(rolled_out, config), parts.training_collector()
+        trainer = PolicyTrainer(setup, problems=order, algorithm=config.algorithm, collector=collector)
+        trainer.fit(setup.checkpoint(resume))
+        return trainer.ledger
+    if isinstance(config.algorithm, SelfTraining):
+        return self_train(parts, setup, endless(rolled_out, config.seed), setup.checkpoint(resume))
+    rows = demonstrated(parts, training_order(problems, config))
+    CrossEntropyTrainer(setup, rows=rows).fit(setup.checkpoint(resume))
+    return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
 
 
-def fit_policy(
-    parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
-) -> TokenLedger:
-    """Reinforcement learning on the problems."""
-    config, collector = parts.config, parts.training_collector()
-    budget = config.training.sampled_tokens
-    with progress(
-        budget or config.training.steps, f"train {config.algo_label}", counted="tokens/step_sampled" if budget else None
-    ) as bar:
-        trainer = PolicyTrainer(
-            model=parts.model,
-            tokenizer=parts.tokenizer,
-            problems=training_order(problems, config),
-            algorithm=config.algorithm,
-            collector=collector,
-            config=config,
-            run=run,
-            on_step=bar.update,
-            between_steps=between_steps,
-        )
-        trainer.fit(resumed(run, trainer.checkpoints, resume))
-    return trainer.ledger
-
-
-def fit_demonstrations(
-    parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
-) -> TokenLedger:
-    """Supervised fine-tuning on demonstrations of the problems (or of the files `data.traces`)."""
+def demonstrated(parts: Assembly, problems: Sequence[Problem]) -> list[Row]:
+    """Demonstrations of the problems, or of the files `data.traces`, as rows to fit."""
     config = parts.config
     protocol = config.protocol.prolonged(config.evaluation.extra_revisions)
     rows = []
-    for demonstration in load_demonstrations(config.data.traces, training_order(problems, config), config.seed):
+    for demonstration in load_demonstrations(config.data.traces, problems, config.seed):
         tokenised = tokenise(demonstration, protocol, parts.dialogue)
         scored = Scored(tokenised.trajectory)
         (weights,) = config.algorithm.turn_weights(Group(demonstration.problem, (scored,)))
         rows.append(weighted_row(replace(scored, weights=weights), tokenised.learn))
-    with progress(config.training.steps, f"train {config.algo_label}") as bar:
-        trainer = CrossEntropyTrainer(
-            model=parts.model,
-            tokenizer=parts.tokenizer,
-            rows=rows,
-            config=config,
-            run=run,
-            on_step=bar.update,
-            between_steps=between_steps,
-        )
-        trainer.fit(resumed(run, trainer.checkpoints, resume))
-    return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
+    return rows

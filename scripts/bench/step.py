@@ -68,19 +68,11 @@ def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Co
     from backtrack_mrt.algos.grpo import Grpo
     from backtrack_mrt.runs.directory import RunDir
     from backtrack_mrt.training.rl import PolicyTrainer
+    from backtrack_mrt.training.settings import Setup
 
     run = RunDir.create(parts.config, "overwrite")
-    PolicyTrainer(
-        model=parts.model,
-        tokenizer=parts.tokenizer,
-        problems=problems,
-        algorithm=Grpo(),  # the weights do not change the time
-        collector=collector,
-        config=parts.config,
-        run=run,
-        on_step=lambda *_, **__: None,
-        between_steps=lambda step: 0.0,
-    ).fit()
+    setup = Setup(parts.model, parts.tokenizer, parts.config, run)
+    PolicyTrainer(setup, problems=problems, algorithm=Grpo(), collector=collector).fit()
     return run.metrics()
 
 

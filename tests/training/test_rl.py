@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,10 +19,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import Config
 from backtrack_mrt.protocol import EpisodeProtocol
-from backtrack_mrt.rollouts.collector import Collected
+from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.runs.directory import RunDir
-from backtrack_mrt.training.mismatch import truncated_importance
-from backtrack_mrt.training.rl import PolicyTrainer, by_length
+from backtrack_mrt.training.rl import PolicyTrainer, by_length, truncated_importance
+from backtrack_mrt.training.settings import Setup
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.types import (
     Completion,
@@ -116,20 +116,17 @@ def make_config(tmp_path: Path, *flags: str) -> Config:
     ).config
 
 
-def trainer_parts(tmp_path: Path, *flags: str) -> dict[str, Any]:
-    """What both trainers are made of."""
+def make_setup(tmp_path: Path, *flags: str) -> Setup:
     config, tokenizer = make_config(tmp_path, *flags), byte_tokenizer(BARE, SPECIAL[BARE])
     tokenizer.pad_token = tokenizer.eos_token
-    run = RunDir.create(config, "overwrite")
-    parts = {"model": make_model(), "tokenizer": tokenizer, "config": config, "run": run}
-    return parts | {"on_step": lambda *_, **__: None, "between_steps": lambda step: 0.0}
+    return Setup(make_model(), tokenizer, config, RunDir.create(config, "overwrite"))
 
 
 def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> dict[str, torch.Tensor]:
     """The gradient of one update with the project's trainer."""
-    parts = trainer_parts(tmp_path, *flags)
-    algorithm = parts["config"].algorithm
-    trainer = PolicyTrainer(problems=collector.problems, algorithm=algorithm, collector=collector, **parts)  # type: ignore[arg-type]
+    setup = make_setup(tmp_path, *flags)
+    algorithm, played = setup.config.algorithm, cast(Collector, collector)
+    trainer = PolicyTrainer(setup, problems=collector.problems, algorithm=algorithm, collector=played)
     keep = KeepGradient()
     trainer.add_callback(keep)
     trainer.fit()
@@ -222,7 +219,7 @@ def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str) -> None:
     turn_weights = [rng.integers(0, 3, len(t.turns)).astype(float) for t in trajectories]
     rows = [weighted_row(Scored(t, weights=w)) for t, w in zip(trajectories, turn_weights, strict=True)]
     flags = ("--algo", "star", "--training.problems_per_step", "8", "--training.micro_batch_size", micro_batch)
-    trainer = CrossEntropyTrainer(rows=rows, epochs=1, **trainer_parts(tmp_path, *flags))
+    trainer = CrossEntropyTrainer(make_setup(tmp_path, *flags), rows=rows, epochs=1)
     keep = KeepGradient()
     trainer.add_callback(keep)
     trainer.fit()

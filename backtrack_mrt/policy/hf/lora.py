@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
@@ -81,7 +81,9 @@ class AdapterFolder:
     @property
     def rank(self) -> int:
         """The adapter's rank r."""
-        return int(self._model.peft_config[self._model.active_adapter].r)
+        config = self._model.peft_config[self._model.active_adapter]
+        assert isinstance(config, LoraConfig)
+        return config.r
 
     def write(self) -> tuple[str, int, Path]:
         """Its new name, number (from 1) and directory."""
