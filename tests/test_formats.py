@@ -15,7 +15,7 @@ from backtrack_mrt.data.demonstrations.files import read_demonstrations
 from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
 from backtrack_mrt.evaluation.metrics.summary import Summary
-from backtrack_mrt.evaluation.result import Result
+from backtrack_mrt.evaluation.tables import Result
 from backtrack_mrt.runs.directory import OWN
 from backtrack_mrt.runs.records import as_record, read_trajectories
 from backtrack_mrt.types import Problem, Scored

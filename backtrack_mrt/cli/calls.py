@@ -13,7 +13,7 @@ from backtrack_mrt.errors import UserError
 if TYPE_CHECKING:  # what runs a model is imported when it is called
     from backtrack_mrt.evaluation.comparison import Comparison
     from backtrack_mrt.evaluation.metrics.summary import Summary
-    from backtrack_mrt.evaluation.result import Result
+    from backtrack_mrt.evaluation.tables import Result
     from backtrack_mrt.runs.finished import Run
 
 

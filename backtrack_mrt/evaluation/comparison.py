@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
+from backtrack_mrt.evaluation.tables import as_markdown, as_table
 from backtrack_mrt.runs.directory import plain_json
 from backtrack_mrt.runs.finished import Run, mean_of
-from backtrack_mrt.types import FloatArray
 
 COMPARED = {  # what is put side by side: where it is in summary.json, by its name in the table
     "final accuracy": ("trained", "accuracy"),
@@ -148,7 +150,6 @@ class Comparison:
 
     def markdown(self) -> str:
         """comparison.md."""
-        header, *rows = self.rows()
         first = next(iter(self.runs.values()))[0]
         trained, prolonged = (first.summary["base"][k]["n"] for k in ("accuracy", "accuracy_prolonged"))
         lines = [
@@ -160,19 +161,26 @@ class Comparison:
             f"Sampled tokens in training differ by at most {100 * self.tokens_apart():.1f} %; the prover's are counted "
             "beside.",
             "",
-            *("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)),
         ]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines) + "\n" + as_markdown(self.rows())
 
     def table(self) -> Table:
-        """For the terminal."""
-        header, *rows = self.rows()
-        table = Table(title=f"seeds {', '.join(map(str, self.seeds))}; 95 % intervals over seeds")
-        for column in header:
-            table.add_column(column, justify="left" if column == "algorithm" else "right")
-        for row in rows:
-            table.add_row(*row)
-        return table
+        """For a terminal of 80 columns: what matters most, as mean ± half of the interval."""
+        places = [COMPARED[name] for name in ("final accuracy", "tokens", "regret")]
+        rows = [["algorithm", "accuracy", "difference", "tokens", "regret"]]
+
+        def add(name: str, label: str, side: str, difference: str = "") -> None:
+            accuracy, *others = [_cell(self.estimate(label, at(side, *place[1:])), short=True) for place in places]
+            rows.append([name, accuracy, difference, *others])
+
+        add("base", self.reference, "base")
+        for label in self.runs:
+            to_first = _cell(self.difference(label, gain), "+", short=True) if label != self.reference else ""
+            add(label, label, "trained", to_first)
+        several = "; ± 95 % over seeds" if len(self.seeds) > 1 else ""
+        caption = f"difference: gain in accuracy − that of {self.reference}"
+        title = f"seeds {', '.join(map(str, self.seeds))}{several}"
+        return as_table(rows, title, whole=True, box=SIMPLE_HEAD, caption=caption, pad_edge=False, show_edge=False)
 
     def write(self, folder: Path) -> None:
         """comparison.json and comparison.md."""
@@ -191,16 +199,8 @@ def efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:
         for summary in summaries
     ]
     level = share * min(accuracy.max() for accuracy, _ in curves)
-    theirs, ours = (_tokens_for(level, accuracy, tokens) for accuracy, tokens in curves)
-    return theirs / ours
-
-
-def _tokens_for(level: float, accuracy: FloatArray, tokens: FloatArray) -> float:
-    """Where the curve first reaches `level`, by linear interpolation."""
-    after = int(np.argmax(accuracy >= level))
-    if after == 0:
-        return float(tokens[0])
-    return float(np.interp(level, accuracy[after - 1 : after + 1], tokens[after - 1 : after + 1]))
+    theirs, ours = (tokens_to_reach(accuracy[None], tokens, np.array([level]))[0] for accuracy, tokens in curves)
+    return float(theirs / ours)
 
 
 def section_of(config: Config, section: str) -> Any:
@@ -229,9 +229,14 @@ def gain(run: Run) -> float:
     return run.mean("trained", "accuracy") - run.mean("base", "accuracy")
 
 
-def _cell(estimate: Estimate, sign: str = "") -> str:
+def _cell(estimate: Estimate, sign: str = "", short: bool = False) -> str:
+    """The number with its interval; short: with half of its width."""
     if np.isnan(estimate.mean):
         return "–"
     digits = 1 if abs(estimate.mean) >= 10 else 3
     number = f"{estimate.mean:{sign}.{digits}f}"
-    return number if np.isnan(estimate.low) else f"{number} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    if np.isnan(estimate.low):
+        return number
+    if short:
+        return f"{number} ± {estimate.high - estimate.mean:.{digits}f}"
+    return f"{number} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"

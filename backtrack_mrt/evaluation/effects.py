@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backtrack_mrt.evaluation.comparison import Comparison, at, efficiency, gain
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
+from backtrack_mrt.evaluation.tables import as_markdown
 from backtrack_mrt.runs.finished import Run, mean_of
 
 MRT, CONTROL, PENALTY = "mrt-rl", "grpo", "length-penalty"
@@ -71,8 +72,8 @@ def effects(comparison: Comparison, warm_start: Mapping[str, Sequence[float]]) -
 
 def table(found: Sequence[Effect]) -> str:
     """As Markdown."""
-    rows = [("effect", "measure", "claimed", "measured [95 %]", "verdict"), ("---",) * 5]
+    rows = [["effect", "measure", "claimed", "measured [95 %]", "verdict"]]
     for effect in found:
         claimed = f"{'above' if effect.claimed_above else 'below'} {effect.null:g}"
-        rows.append((effect.name, effect.measure, claimed, str(effect.estimate), f"**{effect.verdict}**"))
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+        rows.append([effect.name, effect.measure, claimed, str(effect.estimate), f"**{effect.verdict}**"])
+    return as_markdown(rows)

@@ -57,7 +57,7 @@ def labelled(attempts: Iterable[Attempt], protocol: EpisodeProtocol, dialogue: D
     return [Case(trajectory.branch(1), right) for trajectory, right in given if trajectory is not None]
 
 
-def judge(cases: Sequence[Case], collector: Collector, temperature: float, seed: int) -> Mapping[str, Estimate]:
+def detection(cases: Sequence[Case], collector: Collector, temperature: float, seed: int) -> Mapping[str, Estimate]:
     """One check of each case, and one backtrack turn if it finds an error."""
     judgements = Judgements()
     for start in range(0, len(cases), collector.max_rows):

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 
 import numpy as np
 
 from backtrack_mrt.config import Config
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex
-from backtrack_mrt.evaluation.metrics.summary import Extras, Limits, Point, Summary, point, points_by_answer, summarise
+from backtrack_mrt.evaluation.metrics.summary import Cuts, Extras, Point, Summary, point, points_by_answer, summarise
 from backtrack_mrt.evaluation.metrics.turns import FirstWrongStep, tokens_at_turns
 from backtrack_mrt.evaluation.metrics.values import held
 from backtrack_mrt.evaluation.metrics.voting import ballots, majority
+from backtrack_mrt.grading import Grader
 from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
-from backtrack_mrt.rollouts.rollout import trajectory_seeds
+from backtrack_mrt.rollouts.rollout import grade, trajectory_seeds
 from backtrack_mrt.runs.processes import gathered, share
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
@@ -69,7 +72,7 @@ def measure(
             write_trajectories(path, found.scored)
         return found.scored
 
-    limits = Limits.of(trained, prolonged)
+    limits = Cuts.of(trained, prolonged)
     scored = rolled_out(collector.under(prolonged))
     plain = replace(collector, protocol=prolonged, prover=None)
     forced_rounds = {
@@ -130,3 +133,25 @@ def forced_majority(
     index = ProblemIndex(scored)
     tokens = [held(tokens_at_turns(t), turns + 1) for t in trajectories]
     return [Point(*both) for both in zip(index.means(right), index.means(tokens), strict=True)], spent
+
+
+def read_graded(path: Path) -> list[Scored]:
+    """The trajectories of a file, at least one, every answer graded. Grades that the file has are kept. Raises
+    UserError."""
+    scored = read_trajectories(path)
+    if not scored:
+        raise UserError("trajectories", str(path), "the file is empty", "Give a file with one trajectory per line.")
+    missing = [i for i, s in enumerate(scored) if _ungraded(s.trajectory)]
+    with Grader() as grader:
+        found = grade([scored[i].trajectory for i in missing], grader)
+    for i, trajectory in zip(missing, found, strict=True):
+        before = scored[i].trajectory
+        if not isnan(before.outcome):
+            trajectory = replace(trajectory, outcome=before.outcome, verdict=before.verdict)
+        scored[i] = replace(scored[i], trajectory=trajectory)
+    return scored
+
+
+def _ungraded(trajectory: Trajectory) -> bool:
+    given = [turn for turn in trajectory.turns if turn.parsed is not None and turn.parsed.answer is not None]
+    return isnan(trajectory.outcome) or any(turn.right is None for turn in given)

@@ -13,13 +13,14 @@ from markupsafe import Markup
 
 from backtrack_mrt.config_files import as_yaml
 from backtrack_mrt.evaluation.comparison import Comparison
-from backtrack_mrt.evaluation.rivals import read_graded
+from backtrack_mrt.evaluation.evaluate import read_graded
+from backtrack_mrt.evaluation.tables import outcome_table
 from backtrack_mrt.reports import rendering
 from backtrack_mrt.reports.archive import Source, archive, shared_out
 from backtrack_mrt.reports.charts import Chart
 from backtrack_mrt.reports.curves import training_charts
 from backtrack_mrt.reports.gathering import any_run, policies, sources
-from backtrack_mrt.reports.outcomes import outcome_charts, outcome_table
+from backtrack_mrt.reports.outcomes import outcome_charts
 from backtrack_mrt.reports.reading import TraceView
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.finished import Run

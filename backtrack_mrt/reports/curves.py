@@ -15,7 +15,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Curve:
+class TrainingCurve:
     """What a chart shows. `metric` is a name in metrics.jsonl, or a family of names that ends with a slash or an
     underscore, which gives a line each; `without` are members of the family that are left out. `counted`: rollouts in
     which it did not occur do not log it, which is 0."""
@@ -33,30 +33,30 @@ class Curve:
         return self.metric.endswith(("/", "_"))
 
 
-OUTCOME = Curve(
+OUTCOME = TrainingCurve(
     "outcome", "Reward", "Share of the training rollouts that end with a right answer.", "outcome", "outcome"
 )
 ONE = (  # of one run; a family's lines are told apart by their names
     OUTCOME,
-    Curve("loss", "Loss", "As the trainer reports it.", "loss", "loss"),
-    Curve(
+    TrainingCurve("loss", "Loss", "As the trainer reports it.", "loss", "loss"),
+    TrainingCurve(
         "progress_by_turn",
         "Progress per turn",
         "Mean change of V by the number of the turn, from 0.",
         "progress",
         "progress/turn_",
     ),
-    Curve(
+    TrainingCurve(
         "value_by_turn",
         "Value after each turn",
         "Mean V, the chance of success if it had to answer.",
         "V",
         "value/turn_",
     ),
-    Curve(
+    TrainingCurve(
         "length", "Length", "Tokens per trajectory.", "tokens", "tokens/", ("step_sampled", "step_env", "step_prover")
     ),
-    Curve(
+    TrainingCurve(
         "violations",
         "Violations",
         "Share of the trajectories that broke the protocol, by rule.",
@@ -64,11 +64,11 @@ ONE = (  # of one run; a family's lines are told apart by their names
         "violation/",
         counted=True,
     ),
-    Curve("stops", "Why trajectories ended", "Share of the trajectories.", "share", "stop/"),
-    Curve("verdicts", "Grader verdicts", "On the final answers.", "share", "grader/"),
-    Curve("time", "Time by part", "Wall time of a step.", "seconds", "time/", ("step",)),
-    Curve("entropy", "Entropy", "Of the sampling distribution, mean over the tokens.", "nats", "entropy"),
-    Curve(
+    TrainingCurve("stops", "Why trajectories ended", "Share of the trajectories.", "share", "stop/"),
+    TrainingCurve("verdicts", "Grader verdicts", "On the final answers.", "share", "grader/"),
+    TrainingCurve("time", "Time by part", "Wall time of a step.", "seconds", "time/", ("step",)),
+    TrainingCurve("entropy", "Entropy", "Of the sampling distribution, mean over the tokens.", "nats", "entropy"),
+    TrainingCurve(
         "logprob_gap",
         "Log-probability gap",
         "Between the engine that samples and the trainer, for the same tokens: 0 if they are the same program.",
@@ -78,8 +78,8 @@ ONE = (  # of one run; a family's lines are told apart by their names
 )
 SEVERAL = (  # of several runs, a line each
     OUTCOME,
-    Curve("length", "Length", "Sampled tokens per trajectory in training.", "tokens", "tokens/sampled"),
-    Curve(
+    TrainingCurve("length", "Length", "Sampled tokens per trajectory in training.", "tokens", "tokens/sampled"),
+    TrainingCurve(
         "loss",
         "Loss",
         "As the trainer reports it; losses of different algorithms are different things.",
@@ -141,7 +141,7 @@ def spent(run: Run) -> dict[int, float]:
     return {row["step"]: float(tokens) for row, tokens in zip(run.history, total, strict=True)}
 
 
-def _lines(curve: Curve, rows: Rows) -> list[Series]:
+def _lines(curve: TrainingCurve, rows: Rows) -> list[Series]:
     if not curve.family:
         return _line(curve.y_label, rows, curve.metric, 0)
     names = {name for row in rows for name in row if name.startswith(curve.metric)}

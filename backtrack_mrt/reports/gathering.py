@@ -10,8 +10,9 @@ from typing import Any
 from backtrack_mrt.config_files import load
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.summary import Summary
+from backtrack_mrt.evaluation.tables import Policy
 from backtrack_mrt.reports.archive import Source
-from backtrack_mrt.reports.outcomes import Policy, summary_of
+from backtrack_mrt.reports.outcomes import summary_of
 from backtrack_mrt.reports.words import words_of
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run

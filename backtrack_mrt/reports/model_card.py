@@ -21,7 +21,7 @@ from backtrack_mrt.data.catalogue import resolve
 from backtrack_mrt.data.loading import GENERATED, ProblemSets
 from backtrack_mrt.data.sources import HUB, is_file
 from backtrack_mrt.evaluation.metrics.turns import answers
-from backtrack_mrt.evaluation.result import Result, rows
+from backtrack_mrt.evaluation.tables import Result, as_markdown
 from backtrack_mrt.policy.files import TINY, is_adapter, lineage
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import CARD
@@ -140,15 +140,11 @@ def hub_datasets(config: Config) -> list[str]:
 def _results(config: Config, problems: ProblemSets, result: Result | None) -> str:
     if result is None:
         return "Not evaluated."
-    pairs = zip(rows(result.base, result.trained_answers), rows(result.trained, result.trained_answers), strict=True)
-    table = ["| | base | trained | change |", "|---|---:|---:|---:|"]
-    for (name, base), (_, trained) in pairs:
-        if base.n and trained.n:
-            table.append(f"| {name} | {base} | {trained} | {trained.mean - base.mean:+.3f} |")
     how = f"{config.evaluation.samples} per problem, temperature {config.evaluation.temperature:g}"
     return (
         f"{len(problems.eval)} held-out problems of {_sets(config.data.eval)}; trajectories: {how}. In brackets: 95 % "
-        "intervals, problems resampled. They say nothing about other seeds of training.\n\n" + "\n".join(table)
+        "intervals, problems resampled. They say nothing about other seeds of training.\n\n"
+        + as_markdown(result.rows()).strip()
     )
 
 
@@ -157,8 +153,8 @@ def _training(config: Config, problems: ProblemSets, training: TokenLedger, resu
     if config.algo == "sft" and config.data.traces:
         on = f"the demonstrations in {_sets(config.data.traces)}"
     ledgers = result.ledgers if result else {"training": training}
-    table = ["| tokens | sampled | inserted by the environment | of the meta-prover |", "|---|---:|---:|---:|"]
-    table += [f"| {part} | {t.sampled:,} | {t.env:,} | {t.prover:,} |" for part, t in ledgers.items()]
+    tokens = [["tokens", "sampled", "inserted by the environment", "of the meta-prover"]]
+    tokens += [[part, f"{t.sampled:,}", f"{t.env:,}", f"{t.prover:,}"] for part, t in ledgers.items()]
     resolved = config.resolved()
     told: dict[str, Any] = {name: resolved[name] for name in SETTINGS}
     if not config.model.full_finetuning:
@@ -166,7 +162,7 @@ def _training(config: Config, problems: ProblemSets, training: TokenLedger, resu
     settings = as_yaml(told)
     return (
         f"On {on}. Held out: {len(problems.eval)} problems of {_sets(config.data.eval)}; their questions and near "
-        f"copies of them were left out of training.\n\n{chr(10).join(table)}\n\nSettings:\n\n{_verbatim(settings)}"
+        f"copies of them were left out of training.\n\n{as_markdown(tokens)}\nSettings:\n\n{_verbatim(settings)}"
     )
 
 

@@ -1,28 +1,17 @@
-"""Held-out results of policies side by side: the table and the charts."""
+"""Held-out results of policies side by side in charts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
+from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.evaluation.metrics.summary import Summary
-from backtrack_mrt.evaluation.result import rows
+from backtrack_mrt.evaluation.tables import Policy, pooled
 from backtrack_mrt.reports.charts import Chart, Series
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What was evaluated: the base, or what an algorithm made of it. `summaries` by seed; `answers` is the limit that
-    was trained with."""
-
-    label: str
-    summaries: Sequence[Summary]
-    answers: int
 
 
 def summary_of(data: Mapping[str, Any]) -> Summary:
@@ -35,31 +24,6 @@ def _with_nan(data: Any) -> Any:
     if isinstance(data, Mapping):
         return {name: _with_nan(item) for name, item in data.items()}
     return [_with_nan(item) for item in data] if isinstance(data, list) else np.nan if data is None else data
-
-
-def pooled(estimates: Sequence[Estimate]) -> Estimate:
-    """Over seeds with Student's interval; a single seed keeps its own, the bootstrap's over problems."""
-    return estimates[0] if len(estimates) == 1 else over_seeds([estimate.mean for estimate in estimates])
-
-
-def outcome_table(policies: Sequence[Policy]) -> list[list[str]]:
-    """A header, then a row per number; behind two policies also the change, paired by seed where there are several."""
-    found = [["held-out problems", *(policy.label for policy in policies), *(["change"] if len(policies) == 2 else [])]]
-    numbers = [[dict(rows(summary, policy.answers)) for summary in policy.summaries] for policy in policies]
-    for name in numbers[0][0]:
-        by_policy = [[summary[name] for summary in summaries if name in summary] for summaries in numbers]
-        if not all(estimates and estimates[0].n for estimates in by_policy):
-            continue
-        change = [_change(*by_policy)] if len(policies) == 2 else []
-        found.append([name, *(str(pooled(estimates)) for estimates in by_policy), *change])
-    return found
-
-
-def _change(before: Sequence[Estimate], after: Sequence[Estimate]) -> str:
-    differences = [b.mean - a.mean for a, b in zip(before, after, strict=True)]
-    change = over_seeds(differences)
-    interval = f" [{change.low:+.3f}, {change.high:+.3f}]" if len(differences) > 1 else ""
-    return f"{change.mean:+.3f}{interval}"
 
 
 def outcome_charts(policies: Sequence[Policy]) -> list[Chart]:

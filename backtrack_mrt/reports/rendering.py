@@ -92,7 +92,7 @@ def folded(text: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Curve:
+class ValueCurve:
     """V over the tokens of a trace, in units of the drawing. `above` is the outline of the regret: the area over the
     curve. `turns` are (middle, width, y at its end) per turn."""
 
@@ -102,7 +102,7 @@ class Curve:
     start: tuple[float, float]
 
 
-def curve(trace: TraceView) -> Curve | None:
+def curve(trace: TraceView) -> ValueCurve | None:
     """None without values, or without tokens."""
     values = [trace.turns[0].before, *(turn.after for turn in trace.turns)] if trace.turns else []
     total = trace.trajectory.sampled_tokens
@@ -113,7 +113,7 @@ def curve(trace: TraceView) -> Curve | None:
         for x, y in zip(trace.spent, values, strict=True)
     ]
     middles = [((a[0] + b[0]) / 2, b[0] - a[0], b[1]) for a, b in pairwise(points)]
-    return Curve(_path(points), _path([(0, 0), *points, (WIDTH, 0)]), middles, points[0])
+    return ValueCurve(_path(points), _path([(0, 0), *points, (WIDTH, 0)]), middles, points[0])
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:

@@ -28,7 +28,7 @@ from backtrack_mrt.runs.interrupts import safe_point
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.training.settings import Setup
-from backtrack_mrt.training.supervised import CrossEntropyTrainer, Row, weighted_row
+from backtrack_mrt.training.supervised import CrossEntropyTrainer, Example, weighted_row
 from backtrack_mrt.types import Problem, Scored, TokenLedger
 
 
@@ -166,7 +166,7 @@ def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Scored]:
     ]
 
 
-def rows_to_fit(scored: Sequence[Scored]) -> list[Row]:
+def rows_to_fit(scored: Sequence[Scored]) -> list[Example]:
     """The trajectories that have weight, as rows to fit; weights divided by their mean over the rows' turns."""
     chosen = [(s, s.weights) for s in scored if s.weights is not None and s.weights.any()]
     heaviest = [weights.max() for _, weights in chosen]

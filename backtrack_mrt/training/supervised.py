@@ -22,22 +22,22 @@ from backtrack_mrt.types import Scored
 IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
 
 
-class Row(TypedDict):
+class Example(TypedDict):
     """A trajectory to fit: its ids and the weight of every token in the loss, both (T,); 0 where there is none."""
 
     input_ids: list[int]
     weights: list[float]
 
 
-def weighted_row(scored: Scored, learn: Sequence[bool] | None = None) -> Row:
+def weighted_row(scored: Scored, learn: Sequence[bool] | None = None) -> Example:
     """A trajectory whose turns have weights. learn: which tokens after the prompt may carry loss (all)."""
     trajectory, weights = scored.trajectory, scored.token_weights()
     if learn is not None:
         weights = weights * np.array(learn)
-    return Row(input_ids=list(trajectory.token_ids), weights=[0.0] * len(trajectory.prompt_ids) + weights.tolist())
+    return Example(input_ids=list(trajectory.token_ids), weights=[0.0] * len(trajectory.prompt_ids) + weights.tolist())
 
 
-def padded_rows(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+def padded_rows(rows: Sequence[Example]) -> dict[str, torch.Tensor]:
     """A batch (B, T), padded on the right. `labels` tell TRL which tokens count."""
     pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
     ids = pad([torch.tensor(row["input_ids"]) for row in rows])
@@ -51,7 +51,7 @@ def padded_rows(rows: Sequence[Row]) -> dict[str, torch.Tensor]:
     }
 
 
-def in_order(rows: Sequence[Row], per_update: int, epochs: int | None, seed: int) -> list[Row]:
+def in_order(rows: Sequence[Example], per_update: int, epochs: int | None, seed: int) -> list[Example]:
     """The rows of all updates, one after the other: as they come, or in `epochs` passes. In a pass every update has
     rows of like length, and the updates come in an order of their own. Rows that fill no update wait for the next pass.
 
@@ -82,7 +82,7 @@ class CrossEntropyTrainer(SafeTrainer, SFTTrainer):
         self,
         setup: Setup,
         *,
-        rows: Sequence[Row],
+        rows: Sequence[Example],
         epochs: int | None = None,
         title: str | None = None,
         first_step: int = 0,

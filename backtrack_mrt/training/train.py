@@ -16,7 +16,7 @@ from backtrack_mrt.data.demonstrations.loading import load_demonstrations
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.data.order import endless, training_order
 from backtrack_mrt.errors import Mistakes, UserError
-from backtrack_mrt.evaluation.result import Result
+from backtrack_mrt.evaluation.tables import Result
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
@@ -28,12 +28,12 @@ from backtrack_mrt.training.held_out import HeldOut
 from backtrack_mrt.training.rl import PolicyTrainer
 from backtrack_mrt.training.self_training import self_train
 from backtrack_mrt.training.settings import BetweenSteps, Setup
-from backtrack_mrt.training.supervised import CrossEntropyTrainer, Row, weighted_row
+from backtrack_mrt.training.supervised import CrossEntropyTrainer, Example, weighted_row
 from backtrack_mrt.types import Group, Problem, Scored, TokenLedger
 
 
 @dataclass
-class Clock:
+class Stopwatch:
     """Wall seconds by part of the run."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -59,7 +59,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
 
 
 def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Result:
-    config, clock = request.config, Clock()
+    config, clock = request.config, Stopwatch()
     trackers = Trackers(config)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
     for note in problems.notes:
@@ -122,12 +122,12 @@ def fit(
         return trainer.ledger
     if isinstance(config.algorithm, SelfTraining):
         return self_train(parts, setup, endless(rolled_out, config.seed), setup.checkpoint(resume))
-    rows = demonstrated(parts, training_order(problems, config))
+    rows = demonstration_rows(parts, training_order(problems, config))
     CrossEntropyTrainer(setup, rows=rows).fit(setup.checkpoint(resume))
     return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
 
 
-def demonstrated(parts: Assembly, problems: Sequence[Problem]) -> list[Row]:
+def demonstration_rows(parts: Assembly, problems: Sequence[Problem]) -> list[Example]:
     """Demonstrations of the problems, or of the files `data.traces`, as rows to fit."""
     config = parts.config
     protocol = config.protocol.prolonged(config.evaluation.extra_revisions)

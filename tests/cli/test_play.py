@@ -16,7 +16,7 @@ from support.command_line import command
 
 from backtrack_mrt.cli.game import Game, shown_tokens
 from backtrack_mrt.cli.request import load_config
-from backtrack_mrt.evaluation.rivals import read_graded
+from backtrack_mrt.evaluation.evaluate import read_graded
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.models import load_tokenizer
 from backtrack_mrt.rollouts.assembly import dialogue_with

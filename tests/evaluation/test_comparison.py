@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from backtrack_mrt.cli.request import comparison_requests, load_config
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.comparison import Comparison
+from backtrack_mrt.evaluation.comparison import Comparison, efficiency
 from backtrack_mrt.evaluation.effects import effects
 from backtrack_mrt.evaluation.metrics.estimates import over_seeds
 from backtrack_mrt.reports.build import report_comparison
@@ -150,6 +153,29 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     assert found.estimate("grpo", lambda run: run.mean("trained", "accuracy")).low < 0.5
     assert found.tokens_apart() == pytest.approx(0.03)
     assert "| grpo | 0.600 [0.352, 0.848]" in found.markdown()
+
+
+def test_the_terminal_s_table_fits_80_columns(tmp_path: Path) -> None:
+    """Nothing of a number is cut off, also with six algorithms and three seeds, and with a long label."""
+    algos = ["mrt-rl", "grpo", "length-penalty", "rise", "star", "mrt-star"]
+    pairs = [(algo, i, seed) for i, algo in enumerate(algos) for seed in (0, 1, 2)]
+    runs = [finished(tmp_path / f"{a}{seed}", a, seed, 0.5 + 0.03 * seed + 0.01 * i) for a, i, seed in pairs]
+    runs += [finished(tmp_path / f"w{s}", "mrt-rl", s, 0.6, algorithm__credit="return_to_go") for s in (0, 1, 2)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    found = Comparison([read_run(path) for path in runs])
+    console.print(found.table())
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for i, algo in enumerate(algos):
+        difference = rf"\{0.01 * i:+.3f} ± 0\.000" if i else ""
+        assert re.search(rf"\b{algo} +{0.53 + 0.01 * i:.3f} ± 0\.075 +{difference} ", text)
+
+
+def test_a_policy_that_is_never_right_has_no_efficiency(tmp_path: Path) -> None:
+    never = read_run(finished(tmp_path / "never", "mrt-rl", 0, 0.0))
+    assert math.isnan(efficiency(never))
+    assert efficiency(read_run(finished(tmp_path / "some", "mrt-rl", 0, 0.8))) == pytest.approx(0.8 / 0.5)
 
 
 def test_effects_are_read_off_the_runs(tmp_path: Path) -> None:

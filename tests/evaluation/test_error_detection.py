@@ -5,7 +5,7 @@ from __future__ import annotations
 from backtrack_mrt.data.demonstrations.attempts import Attempt
 from backtrack_mrt.data.demonstrations.files import Demonstration, Span
 from backtrack_mrt.envs.backtrack import Backtrack
-from backtrack_mrt.evaluation.error_detection import demonstrated, judge, labelled
+from backtrack_mrt.evaluation.error_detection import demonstrated, detection, labelled
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.rollouts.chat import ByteChat
@@ -30,7 +30,7 @@ def policy(*replies: str) -> Collector:
 
 
 def shares(collector: Collector, cases: list) -> dict[str, tuple[float, int]]:  # type: ignore[type-arg]
-    found = judge(cases, collector, 1.0, seed=0)
+    found = detection(cases, collector, 1.0, seed=0)
     return {name: (estimate.mean, estimate.n) for name, estimate in found.items()}
 
 

@@ -16,7 +16,7 @@ from support.short_runs import request
 from backtrack_mrt.cli.request import load_config
 from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.data.loading import ProblemSets
-from backtrack_mrt.evaluation.result import Result
+from backtrack_mrt.evaluation.tables import Result
 from backtrack_mrt.reports.model_card import code, hub_base, hub_datasets, model_card
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.rivals import read_graded
+from backtrack_mrt.evaluation.evaluate import read_graded
 from backtrack_mrt.runs.records import (
     append_trajectories,
     as_record,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backtrack_mrt.cli.request import load_config
-from backtrack_mrt.evaluation.metrics.summary import Limits, summarise
+from backtrack_mrt.evaluation.metrics.summary import Cuts, summarise
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.records import write_trajectories
 from backtrack_mrt.types import (
@@ -88,7 +88,7 @@ def run_folder(path: Path, algo: str, trained: bool = True) -> Path:
     sides = {"base": [make(n) for n in range(6) for make in (spoiled, broken)]}
     if trained:
         sides["trained"] = [make(n) for n in range(6) for make in (fixed, spoiled)]
-    limits = Limits(answers=2, most_answers=3, turns=4, budget=8, most_tokens=16)
+    limits = Cuts(answers=2, most_answers=3, turns=4, budget=8, most_tokens=16)
     summary: dict[str, Any] = {"algo": algo, "trained_answers": 2}
     for name, scored in sides.items():
         write_trajectories(run.trajectories / f"evaluation_{name}.jsonl", scored)

@@ -24,8 +24,8 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.data.loading import load_held_out
 
     problems, _ = load_held_out(config.data)
-    from backtrack_mrt.evaluation.calibration import calibrate
     from backtrack_mrt.evaluation.evaluate import evaluate
+    from backtrack_mrt.evaluation.prover_values import calibrate
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
     from backtrack_mrt.types import StopReason
 

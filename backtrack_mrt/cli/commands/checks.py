@@ -38,7 +38,7 @@ def run(args: Namespace) -> None:
     demonstrations = list(read_demonstrations(args.demonstrations)) if args.demonstrations else []
     attempts = read_attempts(args.attempts)[0] if args.attempts else []
 
-    from backtrack_mrt.evaluation.error_detection import demonstrated, judge, labelled
+    from backtrack_mrt.evaluation.error_detection import demonstrated, detection, labelled
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake must not wait for torch
 
     parts = assemble(config)
@@ -46,6 +46,6 @@ def run(args: Namespace) -> None:
     cases += labelled(attempts, config.protocol, parts.dialogue)
     drawn = random.Random(config.data.seed).sample(cases, min(len(cases), config.data.eval_size or len(cases)))
     collector = parts.collector(config.protocol, with_values=False)
-    found = judge(drawn, collector, config.evaluation.temperature, config.seed)
+    found = detection(drawn, collector, config.evaluation.temperature, config.seed)
     for name, estimate in found.items():
         print(f"{name:28} {estimate}  (n = {estimate.n})")

@@ -17,7 +17,7 @@ from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_file, check_folder
 from backtrack_mrt.cli.subject import config_of, run_of
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.metrics.summary import Limits
+from backtrack_mrt.evaluation.metrics.summary import Cuts
 
 EXAMPLES = """\
   backtrack-mrt evaluate runs/RUN --evaluation.samples 16
@@ -48,18 +48,19 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.evaluation.tables import rivalry_table, tables
     from backtrack_mrt.runs.directory import plain_json
 
-    limits = Limits.of(config.protocol, config.protocol.prolonged(config.evaluation.extra_revisions))
+    limits = Cuts.of(config.protocol, config.protocol.prolonged(config.evaluation.extra_revisions))
     found: dict[str, Any] = {"config": config.resolved()}
     if args.traces:
         from backtrack_mrt.data.signs import first_wrong_step
+        from backtrack_mrt.evaluation.evaluate import read_graded
         from backtrack_mrt.evaluation.metrics.summary import summarise
-        from backtrack_mrt.evaluation.rivals import read_graded, rivalry
+        from backtrack_mrt.evaluation.rivals import rivalry
 
         ours = read_graded(args.traces)
         theirs = read_graded(args.against) if args.against else []
         told = {setting.partition("=")[0] for setting in args.settings}
         if run is None and "--config" not in told:
-            limits = Limits.found([*ours, *theirs])
+            limits = Cuts.found([*ours, *theirs])
         protocol = config.protocol if run or told & {"--config", "--env"} else None
         found = {"traces": [str(path) for path in (args.traces, args.against) if path]}
         summary = summarise(ours, limits, first_wrong_step, protocol, config.evaluation.budgets)

@@ -33,7 +33,7 @@ GRID = 33  # budgets of a curve, 0 among them
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Cuts:
     """Where trajectories are cut: `answers`, `turns` and `budget` (sampled tokens) as trained, `most_answers` and
     `most_tokens` as sampled in evaluation."""
 
@@ -44,14 +44,14 @@ class Limits:
     most_tokens: int
 
     @classmethod
-    def of(cls, trained: EpisodeProtocol, prolonged: EpisodeProtocol) -> Limits:
+    def of(cls, trained: EpisodeProtocol, prolonged: EpisodeProtocol) -> Cuts:
         """Those of two protocols."""
         return cls(
             trained.max_answers, prolonged.max_answers, trained.max_turns, trained.token_budget, prolonged.token_budget
         )
 
     @classmethod
-    def found(cls, scored: Sequence[Scored]) -> Limits:
+    def found(cls, scored: Sequence[Scored]) -> Cuts:
         """Those that the trajectories reach: nothing is cut."""
         trajectories = [s.trajectory for s in scored]
         most = max(1, max(len(answers(t)) for t in trajectories))
@@ -60,7 +60,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Curve:
+class BudgetCurve:
     """Against budgets of sampled tokens per trajectory: accuracy if every trajectory is cut there (the last answer
     given counts), tokens that are sampled then, and the meta-prover's value (n = 0 without values)."""
 
@@ -109,7 +109,7 @@ class Summary:
     cumulative_regret: Estimate  # Σ (1 − V_j) over the turns of the trained limit
     value_at_turn: list[Estimate]  # V_0 … at the trained limit, the last value held
     tokens_at_turn: list[Estimate]  # sampled tokens there
-    curve: Curve
+    curve: BudgetCurve
     protocol: dict[str, Estimate]  # the protocol's own metrics, prolonged
     moves: dict[str, Move]  # progress of its moves, by their names
     progress_edges: list[float]  # of their histograms
@@ -122,7 +122,7 @@ class Summary:
 
 def summarise(
     scored: Sequence[Scored],
-    limits: Limits,
+    limits: Cuts,
     first_wrong_step: FirstWrongStep = lambda problem, steps: None,
     protocol: EpisodeProtocol | None = None,
     budgets: Sequence[float] = BUDGETS,
@@ -187,11 +187,11 @@ def budget_grid(most_tokens: int) -> FloatArray:
     return np.linspace(0, most_tokens, GRID)
 
 
-def curve_of(scored: Sequence[Scored], index: ProblemIndex, most_tokens: int) -> Curve:
+def curve_of(scored: Sequence[Scored], index: ProblemIndex, most_tokens: int) -> BudgetCurve:
     """Accuracy, tokens and value against the token budget."""
     grid = budget_grid(most_tokens)
     spent_NC = np.minimum(np.array([[s.trajectory.sampled_tokens] for s in scored]), grid)
-    return Curve(
+    return BudgetCurve(
         grid.tolist(),
         index.means(accuracy_at_budgets(scored, grid)),
         index.means(spent_NC),

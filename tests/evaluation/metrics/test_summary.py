@@ -10,12 +10,12 @@ import pytest
 from support.hand_worked import ATTEMPT, CORRECTED, turn
 
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
-from backtrack_mrt.evaluation.metrics.summary import Limits, Summary, summarise
+from backtrack_mrt.evaluation.metrics.summary import Cuts, Summary, summarise
 from backtrack_mrt.runs.directory import plain_json
 from backtrack_mrt.types import Parsed, Problem, Scored, StopReason
 
 VALUES = np.array([0.1, 0.2, 0.2, 0.4, 0.8, 0.9])
-LIMITS = Limits(answers=2, most_answers=3, turns=5, budget=20, most_tokens=32)
+LIMITS = Cuts(answers=2, most_answers=3, turns=5, budget=20, most_tokens=32)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_it_becomes_json(summary: Summary) -> None:
 
 
 def test_without_values_and_with_few_problems() -> None:
-    summary = summarise([Scored(CORRECTED)], Limits.found([Scored(CORRECTED)]))
+    summary = summarise([Scored(CORRECTED)], Cuts.found([Scored(CORRECTED)]))
     assert summary.accuracy.mean == 1
     assert "too few problems" in str(summary.accuracy)
     assert summary.normalised_regret.n == summary.regret["25"].n == summary.curve.value[3].n == 0
@@ -95,4 +95,4 @@ def test_without_values_and_with_few_problems() -> None:
 
 
 def test_limits_that_trajectories_reach() -> None:
-    assert Limits.found([Scored(CORRECTED)]) == Limits(2, 2, 5, 25, 25)
+    assert Cuts.found([Scored(CORRECTED)]) == Cuts(2, 2, 5, 25, 25)
