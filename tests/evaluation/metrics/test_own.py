@@ -16,7 +16,7 @@ from backtrack_mrt.errors import RunError
 from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex
 from backtrack_mrt.evaluation.metrics.own import PROGRESS_EDGES, progress_of_moves, protocol_metrics
 from backtrack_mrt.evaluation.metrics.summary import Cuts, summarise
-from backtrack_mrt.evaluation.tables import rows
+from backtrack_mrt.evaluation.tables import numbers
 from backtrack_mrt.protocol import EpisodeProtocol, Share
 from backtrack_mrt.types import Problem, Scored, Trajectory
 
@@ -57,7 +57,7 @@ def test_numbers_are_averaged_where_they_are_and_shares_pooled() -> None:
 def test_a_protocol_is_shown_its_own_numbers_and_no_backtracks() -> None:
     scored = of("abc")
     summary = summarise(scored, Cuts.found(scored), protocol=Counted())
-    told = " ".join(name for name, estimate in rows(summary, 2) if estimate.n)
+    told = " ".join(name for name, estimate in numbers(summary, 2) if estimate.n)
     assert "drafts differ" in told
     assert "backtrack" not in told
     assert "revision" not in told
@@ -67,7 +67,7 @@ def test_a_protocol_is_shown_its_own_numbers_and_no_backtracks() -> None:
 
 def test_one_answer_has_no_rows_of_later_ones() -> None:
     only = [Scored(replace(CORRECTED, turns=(replace(ATTEMPT, right=True),)))]
-    told = [name for name, _ in rows(summarise(only, Cuts.found(only)), 1)]
+    told = [name for name, _ in numbers(summarise(only, Cuts.found(only)), 1)]
     assert told[:2] == ["final accuracy (as trained)", "tokens per trajectory"]
 
 
