@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from backtrack_mrt.config import Config, Existing, RunRequest
 from backtrack_mrt.config_files import DEFAULT_CONFIG, Layer, load, read_layer, resolve
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs import environment
 
 if TYPE_CHECKING:  # what runs a model is imported when it is called
     from backtrack_mrt.evaluation.comparison import Comparison
@@ -27,6 +28,7 @@ def load_config(*files: str | Path, **settings: Any) -> Config:
 def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> Result:
     """Train and evaluate; everything is left in the run directory, `config.run_path`. `existing`: what to do with a
     run that is there already. `accept_changes`: resume it although its config differs. Raises UserError, RunError."""
+    environment.prepare()
     from backtrack_mrt.training.train import train as run
 
     return run(RunRequest(config, existing, accept_changes))
@@ -35,6 +37,7 @@ def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool
 def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summary:
     """Held-out results of a config's model, or of what the run in a directory trained; the trajectories go to the new
     directory `save`. Raises UserError."""
+    environment.prepare()
     from backtrack_mrt.data.loading import load_held_out
     from backtrack_mrt.data.signs import first_wrong_step
     from backtrack_mrt.policy.files import resolve as find_model

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from backtrack_mrt import __version__
 from backtrack_mrt.cli.command import PROGRAM, find, parser_of, summaries
 from backtrack_mrt.errors import run_main
+from backtrack_mrt.runs import environment
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run a command line (the process's own by default) and exit with its code."""
+    environment.prepare()
     run_main(lambda: main(arguments))
 
 

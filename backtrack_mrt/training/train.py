@@ -21,7 +21,7 @@ from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.replay import tokenise
-from backtrack_mrt.runs import interrupts, processes
+from backtrack_mrt.runs import environment, interrupts, processes
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.trackers import Trackers
 from backtrack_mrt.training.held_out import HeldOut
@@ -51,6 +51,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
     """Run `request` and leave everything in its run directory. `base_evaluation`: the base's held-out trajectories of
     another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
     any model loads where that is possible."""
+    environment.prepare()
     Mistakes(broken_rules(request.config)).tell()  # of a config that was made by hand
     _check_processes(request.config)
     run = RunDir.check(request.config, request.existing, accept_changes=request.accept_changes)

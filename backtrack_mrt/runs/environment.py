@@ -1,0 +1,26 @@
+"""How the program treats the machine that it runs on: it tells nobody that it runs, and leaves room for others.
+
+Libraries read these settings from the environment when they are imported, so `prepare` is called where a program
+starts, before torch is. What the user has set stays.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")  # any of them speaks for the user
+# Threads of OpenMP wait for each other many thousand times a second, by default in a busy loop. Beside other programs
+# the one that is waited for has no core then, and a step takes 70 times as long.
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # GNU's and Intel's
+
+
+def prepare() -> None:
+    """Switch off the reports of use that libraries send, and have waiting threads sleep. Does nothing the second
+    time."""
+    if not any(name in os.environ for name in _TELEMETRY):
+        os.environ[_TELEMETRY[0]] = "1"
+        if constants := sys.modules.get("huggingface_hub.constants"):
+            constants.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
+    if not {*_WAITING, "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ |= _WAITING

@@ -1,0 +1,83 @@
+"""A run looks up no name and calls nobody; threads that wait leave room; the user's own settings stay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.short_runs import SHORT
+
+from backtrack_mrt.runs import environment
+
+OFF = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "HF_HUB_OFFLINE", "CI")
+WATCHED = """
+import socket, sys
+asked = []
+def watch(event, args):
+    if event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.sendto") or (
+        event == "socket.connect" and args[0].family != socket.AF_UNIX
+    ):
+        asked.append(f"{event} {args[1:] if event == 'socket.connect' else args}")
+sys.addaudithook(watch)
+from backtrack_mrt.cli.main import run
+try:
+    run(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+assert not asked, asked
+"""
+
+
+@pytest.mark.slow
+def test_a_default_run_and_an_evaluation_look_up_no_name(tmp_path: Path) -> None:
+    """In a process of its own, as on a machine where nobody has switched anything off."""
+    surroundings = {name: value for name, value in os.environ.items() if name not in OFF}
+    surroundings["HF_HOME"] = str(tmp_path / "hub")
+    for line in (["train", "--output-dir", "run", *SHORT], ["evaluate", "run", "--data.eval_size", "8"]):
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED, *line], cwd=tmp_path, env=surroundings, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"HOME": "/home/someone"})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", False)
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_reports_of_use_are_switched_off_also_where_the_library_is_imported() -> None:
+    from huggingface_hub import constants
+
+    environment.prepare()
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert constants.HF_HUB_DISABLE_TELEMETRY
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_waiting_threads_sleep() -> None:
+    environment.prepare()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT", "DISABLE_TELEMETRY"])
+def test_what_the_user_has_set_stays(name: str) -> None:
+    os.environ[name] = "mine"
+    environment.prepare()
+    assert os.environ[name] == "mine"
+    other = "HF_HUB_DISABLE_TELEMETRY" if name == "DISABLE_TELEMETRY" else "OMP_WAIT_POLICY"
+    assert os.environ.get(other) in (None, "mine")
+
+
+def test_importing_changes_nothing() -> None:
+    code = """import os
+before = dict(os.environ)
+import backtrack_mrt.cli.main, backtrack_mrt.cli.calls, backtrack_mrt.runs.environment
+assert dict(os.environ) == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
