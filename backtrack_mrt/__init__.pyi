@@ -1,7 +1,7 @@
 # The public face: what `import backtrack_mrt as bt` offers, to type checkers and (through `__init__.py`) at run time.
 
 from .algos.base import Algorithm, SelfTraining, outcome_advantages, progress_to_go, turn_progress
-from .cli.calls import compare, evaluate, load_config, train
+from .cli.api import compare, evaluate, load_config, train
 from .config import Config
 from .env import make
 from .errors import RunError, UserError

@@ -245,7 +245,7 @@ class Config(Section):
         return plugins.label(self.env)
 
     @property
-    def sources(self) -> dict[str, plugins.Source]:
+    def sources(self) -> dict[str, plugins.PluginSource]:
         """The user's own files among the plug-ins, by the field that names them."""
         named = {"algo": self.algo, "env": self.env, "prompts": self.prompts}
         return {field: plugins.source_of(name, field) for field, name in named.items() if plugins.is_path(name)}

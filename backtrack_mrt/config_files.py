@@ -24,7 +24,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
-from backtrack_mrt.config_schema import Anew, Check, Words, broken_rules
+from backtrack_mrt.config_schema import Anew, Check, FlagWords, broken_rules
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
 from backtrack_mrt.protocol import EpisodeProtocol
 
@@ -155,7 +155,7 @@ class YamlReader:
         return self.yaml.constructor.construct_object(node)
 
 
-def load(path: str) -> Config:
+def read_config(path: str) -> Config:
     """The config saved in a YAML file. Raises UserError for whatever is wrong in it."""
     return resolve([read_layer(path)])
 
@@ -224,7 +224,7 @@ class Merged:
             owned = [(name, f"{section}s.{name}", values) for name, values in several.items()]
             if section in layer.values:
                 owner = layer.values.get(field)
-                owner = " ".join(owner.times[-1]) if isinstance(owner, Words) else owner
+                owner = " ".join(owner.times[-1]) if isinstance(owner, FlagWords) else owner
                 owned.append((owner if isinstance(owner, str) else chosen, section, layer.values[section]))
             for name, prefix, values in owned:
                 said = layer.below(prefix, section)
@@ -284,7 +284,7 @@ def _plugin(field: str, name: str, said: str) -> type[BaseModel]:
 def _same(name: Any, other: str) -> bool:
     """Whether two names, or two paths (a file and a run's copy of it), mean one plug-in."""
     kinds, labels = ({plugins.is_path(n) for n in (name, other)}, {plugins.label(n) for n in (name, other)})
-    return len(kinds) == 1 and len({plugins.canonical(label) for label in labels}) == 1
+    return len(kinds) == 1 and len({plugins.dashed(label) for label in labels}) == 1
 
 
 def _over(base: Any, over: Any) -> Any:

@@ -17,7 +17,7 @@ from backtrack_mrt.errors import Mistakes, UserError
 
 
 @dataclass(frozen=True)
-class Words:
+class FlagWords:
     """What was typed behind a flag, each time that it was given; what it means depends on the field."""
 
     times: tuple[tuple[str, ...], ...]
@@ -42,7 +42,7 @@ class Words:
         return repr(" ".join(self.times[-1]))
 
 
-NULL = Words((("null",),))
+NULL = FlagWords((("null",),))
 
 
 class Anew(dict[str, Any]):
@@ -107,7 +107,7 @@ class Check:
             for name, entry in named.items():
                 kept |= self._field(name, entry, entries, f"{path}.{name}")
             return {key: kept}
-        if isinstance(value, Words):
+        if isinstance(value, FlagWords):
             try:
                 return {key: value.meaning(annotation)}
             except ValueError as error:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Source:
+class PluginSource:
     """A plug-in's file, or a folder of prompts, as it was read: the contents by file name ("" for a single file)."""
 
     name: str
@@ -52,7 +52,7 @@ class Source:
             path.write_bytes(text)
 
 
-_SOURCES: dict[str, Source] = {}  # by absolute path, as last read: a run outlives changes of the user's file
+_SOURCES: dict[str, PluginSource] = {}  # by absolute path, as last read: a run outlives changes of the user's file
 
 
 def is_path(name: str) -> bool:
@@ -62,7 +62,7 @@ def is_path(name: str) -> bool:
 
 def label(name: str) -> str:
     """What a plug-in is called in titles and folder names: ``./my_protocol.py`` is ``my-protocol``."""
-    return canonical(Path(os.path.abspath(name)).name.removesuffix(".py")) if is_path(name) else name
+    return dashed(Path(os.path.abspath(name)).name.removesuffix(".py")) if is_path(name) else name
 
 
 def anchored(name: str, folder: Path) -> str:
@@ -70,14 +70,14 @@ def anchored(name: str, folder: Path) -> str:
     return os.path.abspath(folder / Path(name).expanduser()) if is_path(name) else name
 
 
-def read_source(path: str, field: str) -> Source:
+def read_source(path: str, field: str) -> PluginSource:
     """The file at `path`, or the Markdown files of the folder there. Raises UserError if it cannot be read."""
     here = Path(os.path.abspath(path))
     try:
         if here.is_dir():
-            source = Source(here.name, {file.name: file.read_bytes() for file in sorted(here.glob("*.md"))})
+            source = PluginSource(here.name, {file.name: file.read_bytes() for file in sorted(here.glob("*.md"))})
         else:
-            source = Source(here.name, {"": here.read_bytes()})
+            source = PluginSource(here.name, {"": here.read_bytes()})
     except OSError as error:
         reason = f"{here} cannot be read: {error.strerror}"
         raise UserError(field, path, reason, "A path holds from where you are; in a YAML file, from there.") from error
@@ -85,12 +85,12 @@ def read_source(path: str, field: str) -> Source:
     return source
 
 
-def source_of(path: str, field: str) -> Source:
+def source_of(path: str, field: str) -> PluginSource:
     """The file or folder at `path` as this process last read it."""
     return _SOURCES.get(os.path.abspath(path)) or read_source(path, field)
 
 
-def canonical(name: str) -> str:
+def dashed(name: str) -> str:
     """A plug-in's name: dashes and underscores are the same."""
     return name.replace("_", "-")
 
@@ -98,7 +98,7 @@ def canonical(name: str) -> str:
 def names(package: str) -> list[str]:
     """Names of all plug-ins of `package` (e.g. "backtrack_mrt.envs"): its modules, written with dashes, and the entry
     points of the group of the same name."""
-    return sorted(_modules(package) | {canonical(entry.name) for entry in entry_points(group=package)})
+    return sorted(_modules(package) | {dashed(entry.name) for entry in entry_points(group=package)})
 
 
 def load(package: str, name: str, base: type[T], field: str) -> type[T]:
@@ -115,8 +115,8 @@ def load(package: str, name: str, base: type[T], field: str) -> type[T]:
 
 
 def _by_name(package: str, name: str, base: type[T], field: str) -> type[T]:
-    wanted = canonical(name)
-    entries = [entry for entry in entry_points(group=package) if canonical(entry.name) == wanted]
+    wanted = dashed(name)
+    entries = [entry for entry in entry_points(group=package) if dashed(entry.name) == wanted]
     claims = [f"entry point {entry.value}" for entry in entries]
     if wanted in _modules(package):
         claims.append(f"module {package}.{wanted.replace('-', '_')}")
@@ -132,7 +132,7 @@ def _by_name(package: str, name: str, base: type[T], field: str) -> type[T]:
 
 def _modules(package: str) -> set[str]:
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    return {canonical(module.name) for module in found if module.name != "base" and not module.name.startswith("_")}
+    return {dashed(module.name) for module in found if module.name != "base" and not module.name.startswith("_")}
 
 
 def _from_entry(entry: EntryPoint, base: type[T], field: str, name: str) -> type[T]:
@@ -150,7 +150,7 @@ def _from_file(path: str, base: type[T], field: str) -> type[T]:
     return _only_class(module, path, base, field, path)
 
 
-def _executed(source: Source, path: str) -> ModuleType:
+def _executed(source: PluginSource, path: str) -> ModuleType:
     """The file's module. It is named by its contents: the run's copy of a file holds the same classes as the file."""
     name = f"backtrack_mrt_plugin_{source.digest}"
     if name in sys.modules:

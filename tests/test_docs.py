@@ -13,8 +13,8 @@ from support.command_line import command
 from support.documents import DOCUMENTS, ROOT, blocks, commands_of, files_in, text_of
 
 import backtrack_mrt
-from backtrack_mrt.cli.command import names, parser_of
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.command import command_names, parser_of
+from backtrack_mrt.cli.request import read_request
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAKEFILE = (ROOT / "Makefile").read_text().replace("$(VLLM)", ".venv-vllm")
@@ -59,7 +59,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_they_are_found() -> None:
     assert len(OURS) > 40
-    assert {arguments[0] for arguments in OURS.values()} >= {*names()}
+    assert {arguments[0] for arguments in OURS.values()} >= {*command_names()}
 
 
 @pytest.mark.parametrize("line", OURS)
@@ -74,13 +74,13 @@ def test_commands_are_understood(here: Path, line: str) -> None:
         return
     args = parser.parse(rest)
     if parser.takes_settings:
-        load_config(args.settings)
+        read_request(args.settings)
 
 
 @pytest.mark.parametrize("text", [block for name in NAMES for block in blocks(name, "yaml")])
 def test_settings_are_understood(here: Path, text: str) -> None:
     Path("shown.yaml").write_text(text)
-    load_config(["--config", "tiny.yaml", "shown.yaml"])
+    read_request(["--config", "tiny.yaml", "shown.yaml"])
 
 
 @pytest.mark.parametrize("line", [line for line, arguments in OURS.items() if "--dry-run" in arguments])
@@ -116,7 +116,7 @@ def test_it_can_be_read_in_one_sitting(name: str) -> None:
 
 
 def test_every_command_has_its_line() -> None:
-    assert set(names()) <= set(re.findall(r"^\| `([\w-]+)` \|", text_of("docs/commands.md"), re.MULTILINE))
+    assert set(command_names()) <= set(re.findall(r"^\| `([\w-]+)` \|", text_of("docs/commands.md"), re.MULTILINE))
 
 
 def test_hooks_and_workflow_run_what_ci_runs() -> None:

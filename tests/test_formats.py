@@ -15,7 +15,7 @@ from backtrack_mrt.data.demonstrations.files import read_demonstrations
 from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
 from backtrack_mrt.evaluation.metrics.summary import Summary
-from backtrack_mrt.evaluation.tables import Result
+from backtrack_mrt.evaluation.tables import RunResult
 from backtrack_mrt.runs.directory import OWN
 from backtrack_mrt.runs.records import as_record, read_trajectories
 from backtrack_mrt.types import Problem, Scored
@@ -68,7 +68,7 @@ def test_metrics_of_rollouts() -> None:
     assert logged <= {name.partition("turn_")[0] for name in told}
 
 
-@pytest.mark.parametrize("kind", [Estimate, Result, Summary])
+@pytest.mark.parametrize("kind", [Estimate, RunResult, Summary])
 def test_results(kind: type) -> None:
     inner = {"progress_edges", "budget", "ledgers"}  # beside the number that they belong to
     told = section(FORMATS, "summary.json") + section(EVALUATION, "What is reported")

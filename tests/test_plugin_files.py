@@ -12,9 +12,9 @@ from support.short_runs import SHORT
 
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
-from backtrack_mrt.cli.request import comparison_requests, load_config
+from backtrack_mrt.cli.request import comparison_requests, read_request
 from backtrack_mrt.config import Config, RunRequest
-from backtrack_mrt.config_files import load
+from backtrack_mrt.config_files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.reports.build import report_run
@@ -45,7 +45,7 @@ FLAGS = ("--env", "./my_protocol.py", "--prompts", "./words", "--algo", "my_cred
 
 
 def config_of(*flags: str) -> Config:
-    return load_config([*SHORT, *FLAGS, *flags]).config
+    return read_request([*SHORT, *FLAGS, *flags]).config
 
 
 def test_a_file_is_a_protocol_and_an_algorithm(own: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_same_contents_are_the_same_class_wherever_the_file_is(own: Path) ->
 def test_a_path_in_a_yaml_file_is_relative_to_that_file(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (own / "mine.yaml").write_text("env: my_protocol.py\nprompts: ./words\nprotocol: {attempt_tokens: 9}\n")
     monkeypatch.chdir(own.parent)
-    config = load_config(["--config", "tiny.yaml", f"{own.name}/mine.yaml"]).config
+    config = read_request(["--config", "tiny.yaml", f"{own.name}/mine.yaml"]).config
     assert config.protocol.model_dump()["attempt_tokens"] == 9
     assert load_prompts(config.env, config.prompts).texts["attempt"] == "Solve."
 
@@ -128,7 +128,7 @@ def test_a_path_without_a_file_is_told(own: Path, path: str, reason: str) -> Non
 )
 def test_prompts_that_are_not_there_are_told(own: Path, flags: tuple[str, ...], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        train(load_config([*SHORT, *FLAGS, *flags]))
+        train(read_request([*SHORT, *FLAGS, *flags]))
 
 
 def test_two_files_of_one_name_are_not_compared(own: Path) -> None:
@@ -139,7 +139,7 @@ def test_two_files_of_one_name_are_not_compared(own: Path) -> None:
 
 
 def test_a_run_keeps_its_plug_ins_when_it_is_moved(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = load_config([*SHORT, *FLAGS, "--output-dir", "out", "--training.steps", "1", "--data.eval_size", "4"])
+    request = read_request([*SHORT, *FLAGS, "--output-dir", "out", "--training.steps", "1", "--data.eval_size", "4"])
     train(request)
     saved = yaml.safe_load((own / "out" / "config.yaml").read_text())
     assert saved["env"].startswith("plugins/")
@@ -156,7 +156,7 @@ def test_a_run_keeps_its_plug_ins_when_it_is_moved(own: Path, monkeypatch: pytes
     assert type(found.config.protocol) is type(request.config.protocol)
     assert load_prompts(found.config.env, found.config.prompts).texts["attempt"] == "Solve."
     assert report_run(Path("moved")).exists()
-    again = load(str(moved / "config.yaml")).model_copy(update={"output_dir": str(moved)})
+    again = read_config(str(moved / "config.yaml")).model_copy(update={"output_dir": str(moved)})
     train(RunRequest(again, "resume"))
 
 
@@ -169,7 +169,7 @@ def test_resuming_with_a_changed_file_is_a_changed_config(own: Path) -> None:
     with pytest.raises(UserError, match=r"its config differs .*env: 'plugins/.*my_protocol\.py' →"):
         RunDir.check(changed, "resume")
     RunDir.create(changed, "resume", accept_changes=True)
-    assert load("out/config.yaml").resolved() == changed.resolved()
+    assert read_config("out/config.yaml").resolved() == changed.resolved()
 
 
 def test_a_changed_prompt_is_a_changed_config(own: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import backtrack_mrt as bt
 from backtrack_mrt import plugins
-from backtrack_mrt.cli.request import load_config as from_command_line
+from backtrack_mrt.cli.request import read_request
 
 FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "Problem": "id question answer source='' rel_tol=None canary=False",
@@ -132,8 +132,8 @@ def test_a_config_is_files_then_settings(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("training: {steps: 5, group_size: 4}\nseed: 3\n")
     config = bt.load_config("tiny.yaml", tmp_path / "mine.yaml", algo="grpo", training={"steps": 6})
     same = ["--config", "tiny.yaml", str(tmp_path / "mine.yaml"), "--algo", "grpo", "--training.steps", "6"]
-    assert config == from_command_line(same).config
-    assert bt.load_config() == from_command_line([]).config
+    assert config == read_request(same).config
+    assert bt.load_config() == read_request([]).config
     assert bt.load_config(env="retry", protocol={"max_retries": 1}).protocol.max_answers == 2
     with pytest.raises(bt.UserError, match=r"training\.step .*load_config.*Did you mean 'training\.steps'"):
         bt.load_config(training={"step": 6})

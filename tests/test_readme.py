@@ -17,7 +17,7 @@ from support.hand_worked import CORRECTED
 from support.short_runs import SHORT
 
 from backtrack_mrt.algos.base import Algorithm
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.env import EpisodeEnv, make
 from backtrack_mrt.plugins import load
 from backtrack_mrt.protocol import EpisodeProtocol, Share
@@ -122,7 +122,7 @@ def test_paragraphs_are_cut(here: Path) -> None:
 def test_they_train(here: Path, algo: str, protocol: str) -> None:
     flags = ["--algo", f"./{algo}.py", "--env", f"./{protocol}.py", "--prompts", f"./{protocol}", "--output-dir", "run"]
     size = ["--training.steps", "2", "--data.eval_size", "8", "--evaluation.extra_revisions", "1"]
-    train(load_config([*SHORT, *flags, *size]))
+    train(read_request([*SHORT, *flags, *size]))
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert protocol == "choose" or all(row["grad_norm"] > 0 for row in rows)  # nobody taught the model to choose

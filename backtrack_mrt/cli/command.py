@@ -44,14 +44,14 @@ class Parser(argparse.ArgumentParser):
         raise UserError("command line", names, problem, remedy)
 
     def take_settings(self, help: bool = True) -> None:
-        """Take the config's settings as further flags: they are kept in `args.settings`, for `load_config`.
+        """Take the config's settings as further flags: they are kept in `args.settings`, for `read_request`.
         help: False leaves --help to it."""
         self.takes_settings, self.helps = True, help
         if help:
             self.description = f"{self.description}\n\nFurther flags are settings: `{PROGRAM} train --help` lists them."
 
     def take_model(self) -> None:
-        """Take RUN or MODEL, and settings: see `backtrack_mrt.cli.subject`."""
+        """Take RUN or MODEL, and settings: see `backtrack_mrt.cli.run_or_model`."""
         self.add_argument(
             "what",
             nargs="?",
@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         return own, settings
 
 
-def count(text: str) -> int:
+def natural(text: str) -> int:
     """The type of an argument that is a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"not a whole number of at least 1: {text!r}")
@@ -102,17 +102,17 @@ class Command(Protocol):
 
 def summaries() -> dict[str, str]:
     """All commands with their summaries. None is imported."""
-    return {name: _docstring(name).partition("\n")[0] for name in names()}
+    return {name: _docstring(name).partition("\n")[0] for name in command_names()}
 
 
-def names() -> list[str]:
+def command_names() -> list[str]:
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__))
 
 
 def find(name: str) -> Command:
     """The command of that name. Raises UserError."""
-    if name not in names():
-        raise UserError("COMMAND", name, "there is no such command", did_you_mean(name, names()))
+    if name not in command_names():
+        raise UserError("COMMAND", name, "there is no such command", did_you_mean(name, command_names()))
     return cast(Command, importlib.import_module(f"{commands.__name__}.{name.replace('-', '_')}"))
 
 

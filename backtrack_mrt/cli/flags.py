@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from backtrack_mrt.cli.command import PROGRAM, Parser
 from backtrack_mrt.config import Config
 from backtrack_mrt.config_files import Layer, Merged
-from backtrack_mrt.config_schema import Words, entries_of, members, section_of
+from backtrack_mrt.config_schema import FlagWords, entries_of, members, section_of
 from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.training.roofline import DEVICES, HERE
 
@@ -65,7 +65,7 @@ def read_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, Layer]:
     values: dict[str, Any] = {}
     said: dict[str, str] = {}
     for path, times in typed.items():
-        spoken = Words(tuple(map(tuple, times)))
+        spoken = FlagWords(tuple(map(tuple, times)))
         meant = difflib.get_close_matches(f"--{path.replace('_', '-')}", parser._option_string_actions, n=1, cutoff=0.8)
         if meant and path not in Config.model_fields:
             mistakes.append(UserError(f"--{path}", spoken, "unknown flag", f"Did you mean {meant[0]!r}?"))

@@ -16,12 +16,12 @@ from backtrack_mrt.config_files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, r
 from backtrack_mrt.errors import Mistakes, UserError
 
 
-def load_config(
+def read_request(
     argv: Sequence[str], description: str = "", prog: str | None = None, *, training: bool = True
 ) -> RunRequest:
     """Read a command line. ``--help`` prints and exits. Raises UserError for all that is not understood.
 
-    training: see `resolve`; False for a command that does not train."""
+    training: see `config_files.resolve`; False for a command that does not train."""
     options, layers = _layers(argv)
     if options.help:
         parser = settings_parser(Merged(layers), prog=prog, description=description, epilog=_epilog())
@@ -40,14 +40,14 @@ def load_config(
 def comparison_requests(argv: Sequence[str]) -> list[RunRequest]:
     """The command line once for its own algorithm and once for each of ``--compare``. Flags of the algorithm are the
     first one's; the others have the settings of the YAML files. Raises UserError for an algorithm named twice."""
-    first = load_config(argv)
+    first = read_request(argv)
     *files, flags = _layers(argv)[1]
     flags = Layer({**flags.values, "algo": first.config.algo}, flags.said)  # and so its settings are that one's
     requests, mistakes = [first], Mistakes()
-    names = [plugins.canonical(plugins.label(name)) for name in (first.config.algo, *first.compare)]
+    names = [plugins.dashed(plugins.label(name)) for name in (first.config.algo, *first.compare)]
     for name in first.compare:
         with mistakes.collected():
-            if names.count(plugins.canonical(plugins.label(name))) > 1:
+            if names.count(plugins.dashed(plugins.label(name))) > 1:
                 raise UserError("--compare", name, "this algorithm is named twice", "Name each one once.")
             config = resolve([*files, flags, Layer({"algo": name}, {"algo": "--compare"})])
             requests.append(RunRequest(config, first.existing, first.accept_changes))

@@ -37,7 +37,7 @@ NEXT = ":new, :undo, :save FILE or :quit"
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class ColonCommand:
     """A line that begins with a colon."""
 
     name: str
@@ -106,7 +106,7 @@ class Session:
         how = "Enter for the model's turn, or type it" if self.watch else "an empty line ends it"
         self._hint(f"\n{visible(spec.phase)}: {left}; {how}; :help")
 
-    def _read(self) -> str | Command:
+    def _read(self) -> str | ColonCommand:
         """A turn or a command. Raises EOFError at the end of the input."""
         lines: list[str] = []
         while True:
@@ -118,13 +118,13 @@ class Session:
                 break
             if not lines and line.startswith(":") and not line.startswith("::"):
                 name, _, argument = line[1:].partition(" ")
-                return Command(name, argument.strip())
+                return ColonCommand(name, argument.strip())
             if line:
                 lines.append("" if line == "\\" else line)
             elif lines:
                 break
             elif self.watch:
-                return Command("model")
+                return ColonCommand("model")
         text = "\n".join(lines)
         return text[1:] if text.startswith("::") else text
 
@@ -136,25 +136,25 @@ class Session:
             raise EOFError
         return line.rstrip("\r\n")
 
-    def _act(self, said: str | Command) -> bool:
+    def _act(self, said: str | ColonCommand) -> bool:
         """Do what was said. Returns False to leave."""
         match said:
             case str(text):
                 self._type(text)
-            case Command("model", "" | "all" as how):
+            case ColonCommand("model", "" | "all" as how):
                 self._sample(to_the_end=how == "all")
-            case Command("undo", ""):
+            case ColonCommand("undo", ""):
                 self._say("" if self.game.undo() else "There is nothing to take back.")
                 self._ask()
-            case Command("tokens", "" | "ids" as how):
+            case ColonCommand("tokens", "" | "ids" as how):
                 self._say(shown_tokens(self.game.seen_ids, self.chat, bool(how) or self.ids), "cyan")
-            case Command("trace", ""):
+            case ColonCommand("trace", ""):
                 self._say(render_trace(self.game.trajectory, self.game.scored.values))
-            case Command("new", wanted):
+            case ColonCommand("new", wanted):
                 self._next(wanted)
-            case Command("save", name) if name:
+            case ColonCommand("save", name) if name:
                 self._write(Path(name).expanduser(), [self.game.scored])
-            case Command("quit", ""):
+            case ColonCommand("quit", ""):
                 return False
             case _:
                 self._say(HELP)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from backtrack_mrt.config import SetSection
-from backtrack_mrt.data.sources import HUB, Row, is_file, read_rows
+from backtrack_mrt.data.sources import HUB, RawRow, is_file, read_rows
 from backtrack_mrt.errors import UserError, did_you_mean
 
 _FIRST = re.compile("[/:=]")
@@ -65,7 +65,7 @@ CATALOGUE: dict[str, SetSection] = {
 }
 
 
-def resolve(spec: str, own: Mapping[str, SetSection], field: str) -> tuple[str, SetSection]:
+def find_set(spec: str, own: Mapping[str, SetSection], field: str) -> tuple[str, SetSection]:
     """The short name of the set that `spec` names, and its entry. `field` is what a UserError blames."""
     known = CATALOGUE | {name: _inheriting(name, entry) for name, entry in own.items()}
     name, moved, place = spec.partition("=")
@@ -85,9 +85,9 @@ def resolve(spec: str, own: Mapping[str, SetSection], field: str) -> tuple[str, 
     return hub["name"].rpartition("/")[2], ready.model_copy(update={"path": [spec]})
 
 
-def read_set(spec: str, field: str) -> tuple[str, list[Row]]:
+def read_set(spec: str, field: str) -> tuple[str, list[RawRow]]:
     """The short name and all rows of the set that `spec` names, for those who read columns of their own."""
-    name, entry = resolve(spec, {}, field)
+    name, entry = find_set(spec, {}, field)
     return name, [row for place in entry.path for row in read_rows(place, field, spec)]
 
 

@@ -23,7 +23,7 @@ _WORD = re.compile(
 Words = tuple[str, ...]
 
 
-def words(question: str) -> Words:
+def words_in(question: str) -> Words:
     """The question without case, spacing and punctuation."""
     return tuple(_WORD.findall(question.lower()))
 

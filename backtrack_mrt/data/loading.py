@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from backtrack_mrt.config import DataSection, SetSection
 from backtrack_mrt.data import signs
-from backtrack_mrt.data.catalogue import refuse_test_set, resolve
-from backtrack_mrt.data.duplicates import SHARE, Overlap, Words, words
-from backtrack_mrt.data.problems import Source, notes_on, read_problems, some, unrated
+from backtrack_mrt.data.catalogue import find_set, refuse_test_set
+from backtrack_mrt.data.duplicates import SHARE, Overlap, Words, words_in
+from backtrack_mrt.data.problems import SetSource, notes_on, read_problems, some, unrated
 from backtrack_mrt.data.sources import is_file
 from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.types import Problem
@@ -38,7 +38,7 @@ def load_problem_sets(data: DataSection, batch: int = 1) -> ProblemSets:
     v0 = (data.v0[0], data.v0[1]) if data.v0 else None
     trained = _Wanted("data.train", data.train, data.train_size, data.seed, data.bad_golds, data.sets, v0, True)
     pool = _shuffled(_pool(trained, told), data.seed)
-    drawn, passed = _select(pool, data.train_size, Overlap(words(problem.question) for problem in held_out))
+    drawn, passed = _select(pool, data.train_size, Overlap(words_in(problem.question) for problem in held_out))
     told += passed
     _check_size(drawn, trained, batch, [note for note in told if note.startswith(trained.field)])
     return ProblemSets(drawn, held_out, told)
@@ -73,7 +73,7 @@ def load_problems(
 
 def on_hub(spec: str, sets: Mapping[str, SetSection]) -> bool:
     """Whether a problem set is neither generated nor in files."""
-    return not spec.startswith(GENERATED) and not all(map(is_file, resolve(spec, sets, "data")[1].path))
+    return not spec.startswith(GENERATED) and not all(map(is_file, find_set(spec, sets, "data")[1].path))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _select(pool: Sequence[Problem], size: int | None, held_out: Overlap) -> tup
     for problem in pool:
         if len(chosen) == size:
             break
-        question = words(problem.question)
+        question = words_in(problem.question)
         if held_out.has(question):
             passed["data.eval asks the same"] += 1
         # Generated problems are built of one grammar: all of them look alike. They hold out by construction.
@@ -135,10 +135,10 @@ def _pool(wanted: _Wanted, told: list[str]) -> list[Problem]:
         if spec.startswith(GENERATED):
             pool += _generated(spec, wanted)
             continue
-        name, entry = resolve(spec, wanted.sets, field)
+        name, entry = find_set(spec, wanted.sets, field)
         if wanted.trained_on:
             refuse_test_set(spec, entry, field)
-        source = Source(field, spec, name, entry, wanted.bad_golds, wanted.v0)
+        source = SetSource(field, spec, name, entry, wanted.bad_golds, wanted.v0)
         found = read_problems(source)
         told += notes_on(source, found)
         pool += found.problems

@@ -25,7 +25,7 @@ SOLUTION = "solution"  # holds the answer, too, if there is no column of its own
 
 
 @dataclass(frozen=True)
-class Source:
+class SetSource:
     """A set to be read. `field` and `spec` say where it was asked for: what a UserError blames."""
 
     field: str
@@ -55,7 +55,7 @@ class Found:
     rated_out: int = 0  # rows outside the interval of `v0`
 
 
-def read_problems(source: Source) -> Found:
+def read_problems(source: SetSource) -> Found:
     """All problems of a set. Raises UserError for a set without the columns it needs, and for rows without a question
     or a gold answer that can be graded, if they are to be refused."""
     entry, found = source.entry, Found()
@@ -86,7 +86,7 @@ def read_problems(source: Source) -> Found:
     return found
 
 
-def notes_on(source: Source, found: Found) -> list[str]:
+def notes_on(source: SetSource, found: Found) -> list[str]:
     """What was left out of a set, for the user to read."""
     told = []
     if found.other:
@@ -110,7 +110,7 @@ def some(items: Sequence[str], most: int = 5) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _columns(first: Mapping[str, Any], source: Source) -> tuple[list[str], str]:
+def _columns(first: Mapping[str, Any], source: SetSource) -> tuple[list[str], str]:
     """The columns of the question and of the gold answer."""
     entry = source.entry
     if source.v0 is not None and "v0" not in first:
@@ -130,14 +130,14 @@ def _question(cells: Mapping[str, Any], columns: Sequence[str]) -> str | None:
     return texts[0] if len(texts) == 1 else " ".join(text.strip() for text in texts)
 
 
-def _rated_in(cells: Mapping[str, Any], where: str, source: Source) -> bool:
+def _rated_in(cells: Mapping[str, Any], where: str, source: SetSource) -> bool:
     if source.v0 is None:
         return True
     v0 = _number(cells, "v0", where, source)
     return v0 is not None and source.v0[0] <= v0 <= source.v0[1]
 
 
-def _number(cells: Mapping[str, Any], name: str, where: str, source: Source) -> float | None:
+def _number(cells: Mapping[str, Any], name: str, where: str, source: SetSource) -> float | None:
     value = cells.get(name)
     try:
         return None if value in (None, "") else float(value)

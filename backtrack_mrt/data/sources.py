@@ -15,7 +15,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.hub import rely_on_cache_if_unreachable
 
-Row = tuple[str, Any]  # where it stands (file:line), its columns: a mapping, if the row is as it should be
+RawRow = tuple[str, Any]  # where it stands (file:line), its columns: a mapping, if the row is as it should be
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 HUB = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:/(?P<subset>[\w.-]+))?(?::(?P<split>.+))?")
@@ -26,11 +26,11 @@ def is_file(spec: str) -> bool:
     return Path(spec).suffix in _READERS
 
 
-def read_rows(place: str, field: str, spec: str) -> Iterator[Row]:
+def read_rows(place: str, field: str, spec: str) -> Iterator[RawRow]:
     """The rows of a file, of several (``DIR/*/train-*.parquet``), or of a set on the hub: at least one. `field` and
     `spec` say where it was asked for: what a UserError blames, which is raised for a set that is missing, cannot be
     read, is empty, or has a first row without named columns."""
-    rows: Iterator[Row]
+    rows: Iterator[RawRow]
     if is_file(place):
         rows = (row for path in _files(place, field, spec) for row in _file_rows(path, field))
     elif match := HUB.fullmatch(place):
@@ -66,7 +66,7 @@ def _files(place: str, field: str, spec: str) -> list[Path]:
     return found
 
 
-def _file_rows(path: Path, field: str) -> Iterator[Row]:
+def _file_rows(path: Path, field: str) -> Iterator[RawRow]:
     try:
         yield from _READERS[path.suffix](path)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
@@ -74,12 +74,12 @@ def _file_rows(path: Path, field: str) -> Iterator[Row]:
         raise UserError(field, str(path), reason, f"Give a valid {path.suffix} file in UTF-8.") from error
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def _jsonl_rows(path: Path) -> Iterator[RawRow]:
     for number, line in jsonl.numbered(path):
         yield f"{path}:{number}", _json(line, f"line {number}")
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path) -> Iterator[RawRow]:
     rows = _json(path.read_bytes(), "the file")
     if not isinstance(rows, list):
         raise ValueError("not a list of rows")
@@ -87,14 +87,14 @@ def _json_rows(path: Path) -> Iterator[Row]:
         yield f"{path}[{index}]", row
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path) -> Iterator[RawRow]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
         for row in reader:
             yield f"{path}:{reader.line_num}", row
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[RawRow]:
     from pyarrow import parquet  # type: ignore[import-untyped]  # slow to import
 
     index = 0
@@ -105,7 +105,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 index += 1
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path], Iterator[RawRow]]] = {
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
@@ -113,7 +113,7 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _hub_rows(match: re.Match[str], place: str, field: str, spec: str) -> Iterator[Row]:
+def _hub_rows(match: re.Match[str], place: str, field: str, spec: str) -> Iterator[RawRow]:
     rely_on_cache_if_unreachable()
     from datasets import load_dataset  # seconds to import
 

@@ -13,7 +13,6 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
@@ -50,7 +49,7 @@ class Comparison:
         first = runs[0]
         for run in runs:
             for section in SHARED:
-                ours, theirs = (section_of(c, section) for c in (first.config, run.config))
+                ours, theirs = (c.resolved()[section] for c in (first.config, run.config))
                 if ours != theirs:
                     reason = f"its {section} differs from that of {first.path}: {differences(ours, theirs)}"
                     raise UserError("run", str(run.path), reason, "Compare runs that differ in the algorithm only.")
@@ -201,11 +200,6 @@ def efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:
     level = share * min(accuracy.max() for accuracy, _ in curves)
     theirs, ours = (tokens_to_reach(accuracy[None], tokens, np.array([level]))[0] for accuracy, tokens in curves)
     return float(theirs / ours)
-
-
-def section_of(config: Config, section: str) -> Any:
-    """A section as plain data."""
-    return config.resolved()[section]
 
 
 def differences(ours: Any, theirs: Any) -> str:

@@ -30,7 +30,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Result:
+class RunResult:
     """What a run found. `seconds` are wall times by part of the run, `ledgers` its tokens (training, evaluation)."""
 
     algo: str

@@ -16,7 +16,7 @@ FIELD = "model.name_or_path"
 _FETCH = "python scripts/fetch_smollm2.py"
 
 
-def resolve(section: ModelSection) -> str:
+def find_model(section: ModelSection) -> str:
     """A directory that holds the model, or an adapter of one, or a hub name whose config.json can be had.
 
     Raises UserError."""
@@ -29,7 +29,7 @@ def resolve(section: ModelSection) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if is_adapter(folder):
-            resolve(base_of(section))
+            find_model(base_of(section))
         elif not _has_model(folder):
             pickled = any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))
             kind = "only pickled weights (.bin), which are not read" if pickled else "no config.json with .safetensors"
@@ -52,7 +52,7 @@ def shape(section: ModelSection) -> dict[str, Any]:
     if is_adapter(folder):
         return shape(base_of(section))
     return (
-        _read(Path(resolve(section)) / "config.json", section)
+        _read(Path(find_model(section)) / "config.json", section)
         if folder.is_dir() or name == TINY
         else _read(hub_file(section, "config.json"), section)
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.policy.files import FIELD, TINY, base_of, first_line, is_adapter, refusal, resolve, shape
+from backtrack_mrt.policy.files import FIELD, TINY, base_of, find_model, first_line, is_adapter, refusal, shape
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ def load_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
 def load_tokenizer(section: ModelSection) -> Any:
     """The model's tokenizer, for an adapter without one its base's. What can be refused before the weights are read is
     refused here. Raises UserError."""
-    source = resolve(section)
+    source = find_model(section)
     _check_quantization(section, Path(source))
     _check_code(section)
     if is_adapter(Path(source)) and not (Path(source) / "tokenizer_config.json").is_file():
@@ -64,7 +64,7 @@ def random_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
     import torch
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve(ModelSection(name_or_path=TINY)))
+    tokenizer = AutoTokenizer.from_pretrained(find_model(ModelSection(name_or_path=TINY)))
     with _device():
         torch.manual_seed(seed)
         model = untrained(section)
@@ -92,7 +92,7 @@ def _prepared(model: Any, tokenizer: Any, section: ModelSection, seed: int) -> A
 def load_merged(section: ModelSection) -> Any:
     """The model itself. A directory with an adapter is the model that it was trained from (which may be such a
     directory too) with the adapter merged in. Raises UserError."""
-    source = resolve(section)
+    source = find_model(section)
     base = load_merged(base_of(section)) if is_adapter(Path(source)) else None
     import torch
     from transformers import AutoModelForCausalLM

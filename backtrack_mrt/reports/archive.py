@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from backtrack_mrt.reports.reading import TraceView, view
+from backtrack_mrt.reports.trace_view import TraceView, view
 from backtrack_mrt.runs.trace import visible
 from backtrack_mrt.types import Scored
 
@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Source:
+class TraceSource:
     """Trajectories of one policy at one time. `name` is what links call it; `words` gives the text of a token id, None
     where the tokenizer is not known; `phases` says what the protocol's are for. Policies are put side by side seed by
     seed. `total` is how many there are in the file, if not all are here."""
@@ -72,7 +72,7 @@ class Archive:
     count: int = 0
 
 
-def shared_out(sources: Sequence[Source], most: int) -> list[Source]:
+def shared_out(sources: Sequence[TraceSource], most: int) -> list[TraceSource]:
     """At most about `most` trajectories: the first lines of every source, as many of each. Evaluations have their
     problems in one order, so what is kept of them is of the same problems."""
     lengths = sorted(len(source.scored) for source in sources)
@@ -85,7 +85,7 @@ def shared_out(sources: Sequence[Source], most: int) -> list[Source]:
     return [replace(source, scored=source.scored[:share], total=len(source.scored)) for source in sources]
 
 
-def archive(sources: Sequence[Source], render: Callable[[TraceView], str]) -> Archive:
+def archive(sources: Sequence[TraceSource], render: Callable[[TraceView], str]) -> Archive:
     """Everything packed; `render` gives a trace's HTML."""
     problems: dict[str, int] = {}
     questions: list[list[str]] = []

@@ -16,12 +16,12 @@ from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.evaluate import read_graded
 from backtrack_mrt.evaluation.tables import outcome_table
 from backtrack_mrt.reports import rendering
-from backtrack_mrt.reports.archive import Source, archive, shared_out
+from backtrack_mrt.reports.archive import TraceSource, archive, shared_out
 from backtrack_mrt.reports.charts import Chart
 from backtrack_mrt.reports.curves import training_charts
-from backtrack_mrt.reports.gathering import any_run, policies, sources
+from backtrack_mrt.reports.inputs import any_run, policies, sources
 from backtrack_mrt.reports.outcomes import outcome_charts
-from backtrack_mrt.reports.reading import TraceView
+from backtrack_mrt.reports.trace_view import TraceView
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.finished import Run
 from backtrack_mrt.runs.processes import main_only
@@ -71,7 +71,7 @@ def report_traces(paths: Sequence[Path], out: Path) -> Path:
     that holds no trajectories."""
     stems = [path.stem for path in paths]
     labels = stems if len(set(stems)) == len(stems) else [f"{path.parent.name}/{path.stem}" for path in paths]
-    found = [Source(visible(label), label, read_graded(path)) for path, label in zip(paths, labels, strict=True)]
+    found = [TraceSource(visible(label), label, read_graded(path)) for path, label in zip(paths, labels, strict=True)]
     with replacing(out) as file:
         file.write(_page("Traces", [", ".join(path.name for path in paths)], {}, found, []))
     return out
@@ -88,7 +88,7 @@ def _results(runs: Mapping[str, Sequence[Run]], first: Mapping[str, Run]) -> dic
 
 
 def _write(
-    folder: Path, title: str, lines: list[str], content: dict[str, Any], found: list[Source], runs: Sequence[Run]
+    folder: Path, title: str, lines: list[str], content: dict[str, Any], found: list[TraceSource], runs: Sequence[Run]
 ) -> Path:
     (folder / FIGURES).mkdir(exist_ok=True)
     for chart in (*content["outcome_charts"], *content["training_charts"]):
@@ -98,7 +98,7 @@ def _write(
     return folder / REPORT
 
 
-def _page(title: str, lines: list[str], content: dict[str, Any], found: list[Source], runs: Sequence[Run]) -> str:
+def _page(title: str, lines: list[str], content: dict[str, Any], found: list[TraceSource], runs: Sequence[Run]) -> str:
     kept = shared_out(found, MOST_TRACES)
     content = {"outcomes": [], "outcome_charts": [], "training_charts": []} | content
     notable = _notable(kept)
@@ -116,7 +116,7 @@ def _page(title: str, lines: list[str], content: dict[str, Any], found: list[Sou
         notes=cut,
         sections=[(name, heading) for name, heading, there in sections if there],
         notable=notable,
-        archive=archive(kept, rendering.render_trace),
+        archive=archive(kept, rendering.trace_html),
         drawn=_drawn,
         setup=_setup(runs),
         config=[(f"config.yaml of {run.path.name}", _config(run)) for run in runs],
@@ -129,7 +129,7 @@ def _drawn(chart: Chart) -> Markup:
     return Markup(chart.svg())  # matplotlib's, which escapes the labels
 
 
-def _notable(found: Sequence[Source]) -> list[tuple[str, list[TraceView]]]:
+def _notable(found: Sequence[TraceSource]) -> list[tuple[str, list[TraceView]]]:
     """The traces to look at first, of the trained policies, or of the base as long as there is nothing else: those that
     corrected themselves and those that spoiled a right answer, most progress and least progress first; shorter ones
     first where that is equal."""

@@ -11,7 +11,7 @@ import numpy as np
 from backtrack_mrt.reports.charts import Chart, Series
 from backtrack_mrt.runs.finished import Run
 
-Rows = Sequence[Mapping[str, Any]]
+History = Sequence[Mapping[str, Any]]  # rows of metrics.jsonl or evaluations.jsonl
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def spent(run: Run) -> dict[int, float]:
     return {row["step"]: float(tokens) for row, tokens in zip(run.history, total, strict=True)}
 
 
-def _lines(curve: TrainingCurve, rows: Rows) -> list[Series]:
+def _lines(curve: TrainingCurve, rows: History) -> list[Series]:
     if not curve.family:
         return _line(curve.y_label, rows, curve.metric, 0)
     names = {name for row in rows for name in row if name.startswith(curve.metric)}
@@ -152,7 +152,7 @@ def _lines(curve: TrainingCurve, rows: Rows) -> list[Series]:
     return [line for found in lines for line in found if line.y.any()]  # what never happened is no line
 
 
-def _line(label: str, rows: Rows, metric: str, place: int, at: Mapping[int, float] | None = None) -> list[Series]:
+def _line(label: str, rows: History, metric: str, place: int, at: Mapping[int, float] | None = None) -> list[Series]:
     points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
     if not points:
         return []

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from backtrack_mrt.config import ModelSection
-from backtrack_mrt.policy.files import resolve
+from backtrack_mrt.policy.files import find_model
 from backtrack_mrt.reports.model_card import ADAPTER, STACKED, WHOLE, code, hub_base
 from backtrack_mrt.runs.durable import CARD
 
@@ -31,7 +31,7 @@ PATH = re.compile(r"(?<![\w/:.~$)\]-])(?:~?/[\w.@+~-]+){2,}/?")  # absolute, of 
 def exported_card(sources: Sequence[ModelSection], name: str) -> str:
     """The card of the exported model `name`. sources: the model, and below an adapter the model that it is merged into,
     and so on. The card beside the model is kept where there is one."""
-    own = Path(resolve(sources[0])) / CARD
+    own = Path(find_model(sources[0])) / CARD
     text = own.read_text(encoding="utf-8", errors="replace") if own.is_file() else UNKNOWN.format(name=code(name))
     if not text.startswith("---\n"):
         text = f"---\nlibrary_name: transformers\n---\n\n{text}"

@@ -17,11 +17,11 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.config_files import as_yaml
-from backtrack_mrt.data.catalogue import resolve
+from backtrack_mrt.data.catalogue import find_set
 from backtrack_mrt.data.loading import GENERATED, ProblemSets
 from backtrack_mrt.data.sources import HUB, is_file
 from backtrack_mrt.evaluation.metrics.turns import answers
-from backtrack_mrt.evaluation.tables import Result, as_markdown
+from backtrack_mrt.evaluation.tables import RunResult, as_markdown
 from backtrack_mrt.policy.files import TINY, is_adapter, lineage
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import CARD
@@ -58,7 +58,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 
 @main_only
 def write_cards(
-    run: RunDir, config: Config, problems: ProblemSets, training: TokenLedger, result: Result | None = None
+    run: RunDir, config: Config, problems: ProblemSets, training: TokenLedger, result: RunResult | None = None
 ) -> None:
     """Beside the trained model; without a result also beside its checkpoints, in place of what lies there."""
     checkpoints = [] if result else [path.parent for path in run.checkpoints.rglob(CARD)]
@@ -67,7 +67,7 @@ def write_cards(
 
 
 def model_card(
-    run: RunDir, config: Config, problems: ProblemSets, training: TokenLedger, result: Result | None = None
+    run: RunDir, config: Config, problems: ProblemSets, training: TokenLedger, result: RunResult | None = None
 ) -> ModelCard:
     """What was trained from what, on what, at what cost, with what result, and how to load it."""
     section = config.model
@@ -132,12 +132,12 @@ def hub_datasets(config: Config) -> list[str]:
     found = []
     for spec in config.data.train:
         if not spec.startswith(GENERATED):
-            places = resolve(spec, config.data.sets, "data.train")[1].path
+            places = find_set(spec, config.data.sets, "data.train")[1].path
             found += [match["name"] for place in places if not is_file(place) and (match := HUB.fullmatch(place))]
     return list(dict.fromkeys(found))
 
 
-def _results(config: Config, problems: ProblemSets, result: Result | None) -> str:
+def _results(config: Config, problems: ProblemSets, result: RunResult | None) -> str:
     if result is None:
         return "Not evaluated."
     how = f"{config.evaluation.samples} per problem, temperature {config.evaluation.temperature:g}"
@@ -148,7 +148,7 @@ def _results(config: Config, problems: ProblemSets, result: Result | None) -> st
     )
 
 
-def _training(config: Config, problems: ProblemSets, training: TokenLedger, result: Result | None) -> str:
+def _training(config: Config, problems: ProblemSets, training: TokenLedger, result: RunResult | None) -> str:
     on = f"{len(problems.train)} problems of {_sets(config.data.train)}"
     if config.algo == "sft" and config.data.traces:
         on = f"the demonstrations in {_sets(config.data.traces)}"
@@ -166,7 +166,7 @@ def _training(config: Config, problems: ProblemSets, training: TokenLedger, resu
     )
 
 
-def _limits(config: Config, problems: ProblemSets, result: Result | None) -> str:
+def _limits(config: Config, problems: ProblemSets, result: RunResult | None) -> str:
     measured = "was measured on nothing" if result is None else f"was measured on {_sets(config.data.eval)} alone"
     few = f", of which there were only {len(problems.eval)}" if result and len(problems.eval) < 500 else ""
     lines = [

@@ -33,7 +33,7 @@ def outcome_charts(policies: Sequence[Policy]) -> list[Chart]:
         acc_at_turn(policies),
         changed_answers(policies),
         regret(policies),
-        *progress(policies),
+        *move_progress(policies),
     ]
     return [chart for chart in charts if any(np.isfinite(series.y).any() for series in chart.series)]
 
@@ -108,7 +108,7 @@ def changed_answers(policies: Sequence[Policy]) -> Chart:
     )
 
 
-def progress(policies: Sequence[Policy]) -> list[Chart]:
+def move_progress(policies: Sequence[Policy]) -> list[Chart]:
     """One for each kind of move that the protocol names."""
     edges = np.array(policies[0].summaries[0].progress_edges)
     middle = (edges[:-1] + edges[1:]) / 2

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from backtrack_mrt.reports.reading import TraceView
+from backtrack_mrt.reports.trace_view import TraceView
 from backtrack_mrt.runs.trace import visible
 
 FOLDED = 1500  # characters of a piece of text that are shown before the rest is folded away
@@ -37,7 +37,7 @@ def templates() -> Environment:
     return environment
 
 
-def render_trace(trace: TraceView) -> str:
+def trace_html(trace: TraceView) -> str:
     """One trace as an HTML fragment."""
     macro: Any = _trace_macros().trace
     return str(macro(trace))

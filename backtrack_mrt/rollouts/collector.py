@@ -19,7 +19,7 @@ from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.rollout import force_answers, grade, rollout
-from backtrack_mrt.runs.memory import told_when_out_of_memory
+from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.types import FloatArray, Group, Problem, Sampling, Scored, TokenLedger, Trajectory
 
 

@@ -108,7 +108,7 @@ def _folder(protocol: str, chosen: str) -> Path:
 def _root(protocol: str) -> Path:
     """The directory of the protocol's styles."""
     for entry in entry_points(group=_PACKAGE):
-        if plugins.canonical(entry.name) == plugins.canonical(protocol):
+        if plugins.dashed(entry.name) == plugins.dashed(protocol):
             return Path(str(files(entry.value)))
     return Path(str(files(_PACKAGE))) / protocol.replace("-", "_")
 

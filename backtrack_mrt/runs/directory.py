@@ -31,7 +31,7 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one
 
 from backtrack_mrt.config import Config, Existing
-from backtrack_mrt.config_files import as_yaml, load, read_layer
+from backtrack_mrt.config_files import as_yaml, read_config, read_layer
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.durable import replacing
@@ -235,7 +235,7 @@ class RunDir:
     def _check_same(self, config: Config, accept_changes: bool) -> None:
         if not self._is_run():
             raise self._refusal("holds no run to resume", "Start it without --resume.")
-        saved, now = (_flat(c.resolved()) for c in (load(str(self.config_path)), config))
+        saved, now = (_flat(c.resolved()) for c in (read_config(str(self.config_path)), config))
         changed = [
             f"{name}: {saved.get(name)!r} → {now.get(name)!r}"
             for name in now | saved

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.config import Config
-from backtrack_mrt.config_files import load
+from backtrack_mrt.config_files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.directory import RunDir
 
@@ -56,4 +56,4 @@ def read_run(path: str | Path) -> Run:
     if not run.summary_path.exists():
         raise UserError("run", str(path), "it holds no finished run (no summary.json)", "Give directories of runs.")
     summary = json.loads(run.summary_path.read_text(encoding="utf-8"))
-    return Run(path, load(str(run.config_path)), summary, run.metrics(), run.evaluations())
+    return Run(path, read_config(str(run.config_path)), summary, run.metrics(), run.evaluations())

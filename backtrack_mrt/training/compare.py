@@ -12,14 +12,14 @@ from pathlib import Path
 
 from backtrack_mrt.config import Config, Existing, RunRequest
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.comparison import Comparison, differences, section_of
+from backtrack_mrt.evaluation.comparison import Comparison, differences
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run
 from backtrack_mrt.runs.processes import tell
 from backtrack_mrt.training.train import train
 
 
-def compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) -> Comparison:
+def train_and_compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) -> Comparison:
     """Train every request with every seed, evaluate and compare. Finished runs are taken as they are, unless they are
     to be overwritten; the base is evaluated once per seed."""
     runs = []
@@ -57,7 +57,7 @@ def _resumable(config: Config) -> bool:
 def _check_unchanged(run: Run, config: Config) -> None:
     """A finished run that is taken as it is must be the run that was asked for."""
     for section in config.resolved():
-        ours, theirs = (section_of(c, section) for c in (config, run.config))
+        ours, theirs = (c.resolved()[section] for c in (config, run.config))
         if section != "output_dir" and ours != theirs:
             reason = f"it was run with another {section}: {differences(ours, theirs)}"
             raise UserError("--output-dir", str(run.path), reason, "Delete that run, or choose another directory.")

@@ -30,7 +30,7 @@ from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.processes import gathered
 from backtrack_mrt.training.safety import SafeTrainer
-from backtrack_mrt.training.settings import Setup, shared_settings
+from backtrack_mrt.training.trainer_setup import Setup, shared_settings
 from backtrack_mrt.types import Problem, Scored, TokenLedger, Trajectory
 
 

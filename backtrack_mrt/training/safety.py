@@ -20,9 +20,9 @@ from transformers import PrinterCallback, Trainer, TrainerState
 from backtrack_mrt.errors import Interrupted, RunError
 from backtrack_mrt.runs import interrupts, processes
 from backtrack_mrt.runs.checkpoints import Checkpoint
-from backtrack_mrt.runs.memory import told_when_out_of_memory
+from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.runs.progress import progress
-from backtrack_mrt.training.settings import RunLog, Setup
+from backtrack_mrt.training.trainer_setup import RunLog, Setup
 
 MOST_SKIPPED = 3  # steps in a row; then the training ends
 KEPT_BATCHES = 10  # of skipped steps, the newest

@@ -27,8 +27,8 @@ from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.interrupts import safe_point
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
-from backtrack_mrt.training.settings import Setup
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, Example, weighted_row
+from backtrack_mrt.training.trainer_setup import Setup
 from backtrack_mrt.types import Problem, Scored, TokenLedger
 
 
@@ -86,7 +86,7 @@ def self_train(
 
 
 @dataclass
-class Share:
+class Gathered:
     """What an iteration collected so far: trajectories and the number of their problems; `tokens` are the run's."""
 
     tokens: TokenLedger
@@ -94,7 +94,7 @@ class Share:
     problems: int = 0
 
 
-def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, folder: Path, complete: bool) -> Share:
+def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, folder: Path, complete: bool) -> Gathered:
     """The next iteration's share: until its part of the run's sampled tokens is used up; without such a budget, as many
     trajectories as that part of the steps of reinforcement learning has.
 
@@ -109,7 +109,7 @@ def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, fold
     else:
         total = max(round(iteration / algorithm.iterations * budget) - before, 1)
     protocol = config.protocol_at((iteration - 1) / max(algorithm.iterations - 1, 1))
-    collector, share = parts.training_collector().under(protocol), Share(done.tokens)
+    collector, share = parts.training_collector().under(protocol), Gathered(done.tokens)
     with (
         collector.synced(iteration) as synced,
         progress(total, f"collect {config.algo_label}, iteration {iteration}") as bar,

@@ -16,7 +16,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from backtrack_mrt.config import Config
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.safety import SafeTrainer
-from backtrack_mrt.training.settings import Setup, shared_settings
+from backtrack_mrt.training.trainer_setup import Setup, shared_settings
 from backtrack_mrt.types import Scored
 
 IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy

@@ -16,7 +16,7 @@ from backtrack_mrt.data.demonstrations.loading import load_demonstrations
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.data.order import endless, training_order
 from backtrack_mrt.errors import Mistakes, UserError
-from backtrack_mrt.evaluation.tables import Result
+from backtrack_mrt.evaluation.tables import RunResult
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
@@ -27,8 +27,8 @@ from backtrack_mrt.runs.trackers import Trackers
 from backtrack_mrt.training.held_out import HeldOut
 from backtrack_mrt.training.rl import PolicyTrainer
 from backtrack_mrt.training.self_training import self_train
-from backtrack_mrt.training.settings import BetweenSteps, Setup
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, Example, weighted_row
+from backtrack_mrt.training.trainer_setup import BetweenSteps, Setup
 from backtrack_mrt.types import Group, Problem, Scored, TokenLedger
 
 
@@ -47,7 +47,7 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
+def train(request: RunRequest, base_evaluation: Path | None = None) -> RunResult:
     """Run `request` and leave everything in its run directory. `base_evaluation`: the base's held-out trajectories of
     another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
     any model loads where that is possible."""
@@ -59,7 +59,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> Result:
         return _train(request, run, base_evaluation)
 
 
-def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Result:
+def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> RunResult:
     config, clock = request.config, Stopwatch()
     trackers = Trackers(config)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
@@ -85,7 +85,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Re
         with clock.part("evaluate_trained"):
             trained = held_out.evaluate("trained", step=run.steps)
     ledgers = {"training": training, "evaluation": held_out.ledger}
-    result = Result(config.algo_label, config.protocol.max_answers, base, trained, clock.seconds, ledgers)
+    result = RunResult(config.algo_label, config.protocol.max_answers, base, trained, clock.seconds, ledgers)
     run.save_summary(result.as_json())
     write_cards(run, config, problems, training, result)
     rebuild(run.path)

@@ -23,7 +23,7 @@ from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS, Pieces, attem
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.data.order import training_order
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.policy.files import resolve
+from backtrack_mrt.policy.files import find_model
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.progress import progress
@@ -88,7 +88,7 @@ def _key(config: Config, branches: int, labelled: str | None) -> str:
     settings = config.resolved() | {"output_dir": None, "branches": branches, "labelled": labelled}
     settings["training"]["steps"] = None  # more of them go on with what is there
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    source = Path(resolve(config.model))
+    source = Path(find_model(config.model))
     for path in sorted(source.glob("*.safetensors")) if source.is_dir() else ():
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import run_main
 
 GUARDS = {
@@ -35,10 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40, help="updates; the first one warms up and is not counted")
     options, flags = parser.parse_known_args()
-    every = load_config(flags).config.training.save_every or options.steps
+    every = read_request(flags).config.training.save_every or options.steps
     with tempfile.TemporaryDirectory() as folder:
         fixed = ["--training.steps", str(options.steps), "--training.save_every", "1", "--data.eval_size", "2"]
-        request = load_config([*flags, *fixed, "--output-dir", str(Path(folder) / "run")])
+        request = read_request([*flags, *fixed, "--output-dir", str(Path(folder) / "run")])
         from trl import GRPOTrainer
 
         from backtrack_mrt.training.safety import SafeTrainer

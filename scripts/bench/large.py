@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from step import metrics_of_steps
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
@@ -94,7 +94,7 @@ def main() -> None:
             folder,
         ]
         fixed += ["--training.saved_rollouts", "0", "--training.learning_rate", "1e-12", "--training.warmup_ratio", "0"]
-        request = load_config([*flags, *fixed], description=__doc__)
+        request = read_request([*flags, *fixed], description=__doc__)
         for line in measured(request.config, options.tokens, request.dry_run or roofline.HERE):
             print(line)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.types import Problem
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         flags = ["--training.learning_rate", "1e-12", "--training.saved_rollouts", "0", "--output-dir", folder]
-        config = load_config([*sys.argv[1:], *flags], description=__doc__).config
+        config = read_request([*sys.argv[1:], *flags], description=__doc__).config
 
         from backtrack_mrt.data.loading import load_problem_sets
         from backtrack_mrt.data.order import training_order
@@ -68,7 +68,7 @@ def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Co
     from backtrack_mrt.algos.grpo import Grpo
     from backtrack_mrt.runs.directory import RunDir
     from backtrack_mrt.training.rl import PolicyTrainer
-    from backtrack_mrt.training.settings import Setup
+    from backtrack_mrt.training.trainer_setup import Setup
 
     run = RunDir.create(parts.config, "overwrite")
     setup = Setup(parts.model, parts.tokenizer, parts.config, run)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from backtrack_mrt.data.duplicates import RUN, SHARE, Overlap, words
+from backtrack_mrt.data.duplicates import RUN, SHARE, Overlap, words_in
 from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.grading import Grader, Verdict
@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[RUN], metavar="N", help="words in a run")
     parser.add_argument("--show", type=int, default=0, metavar="N", help="pairs to print")
     args = parser.parse_args()
-    problems = {words(problem.question): problem for problem in load_problems([args.train], None, 0, field="SET")}
-    others = {words(problem.question): problem for problem in load_problems(args.held_out, None, 0, field="SET")}
+    problems = {words_in(problem.question): problem for problem in load_problems([args.train], None, 0, field="SET")}
+    others = {words_in(problem.question): problem for problem in load_problems(args.held_out, None, 0, field="SET")}
     different = {question: problem for question, problem in problems.items() if question not in others}
     print(f"{len(problems)} in {len(others)} questions: {len(problems) - len(different)} the same")
     for length in args.lengths:

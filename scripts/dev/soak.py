@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.runs import durable
 from backtrack_mrt.runs.directory import RunDir
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="run directory")
     parser.add_argument("--every", type=int, default=20, help="steps between two looks")
     options, flags = parser.parse_known_args()
-    request = load_config(
+    request = read_request(
         [*SHORT, "--training.steps", str(options.steps), "--output-dir", str(options.out), "--overwrite", *flags]
     )
     from backtrack_mrt.training.train import train

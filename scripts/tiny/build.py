@@ -29,7 +29,7 @@ import torch
 from tokenizer import build_tokenizer, pieces
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, Demonstrator, DemoTurn, demonstrate
+from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, Demonstrator, DemoTurn, demonstrate_signs
 from backtrack_mrt.data.signs import generate, parse_problem, signed_terms
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.policy.hf.engine import HFEngine
@@ -162,7 +162,7 @@ def synthetic(stage: Stage, encode: Encoder, seed: int) -> Iterator[list[Trace]]
             draw += 1
             dials = {"min_blocks": low, "max_blocks": high, "long_share": stage.long_share}
             for problem in generate("base", int(POOL * share), seed * 1_000_000 + draw, **dials):
-                pool.append(encode(demonstrate(problem, rng, stage.demonstrator)))
+                pool.append(encode(demonstrate_signs(problem, rng, stage.demonstrator)))
         yield pool
 
 
@@ -185,7 +185,7 @@ def on_own_attempts(
             attempt = sign_patterns_of(trajectory)
             right = trajectory.answer == trajectory.problem.answer
             if attempt and (not right or rng.random() < KEPT_RIGHT):
-                traces.append(encode(demonstrate(trajectory.problem, rng, stage.demonstrator, attempt)))
+                traces.append(encode(demonstrate_signs(trajectory.problem, rng, stage.demonstrator, attempt)))
         engine.release()
     print(f"{stage.name}: {len(traces):,} traces from {len(problems):,} attempts", flush=True)
     while True:

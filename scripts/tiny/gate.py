@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import SPLITS, first_wrong_step, generate, is_right, misses
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.evaluation.evaluate import evaluate
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--restart-problems", type=int, default=512, help="problems of the comparison with restarts")
     args = parser.parse_args()
-    parts = assemble(load_config(["--model.name_or_path", args.model]).config)
+    parts = assemble(read_request(["--model.name_or_path", args.model]).config)
     problems = generate(args.split, args.n, args.seed)
     start = time.perf_counter()
     protocol = parts.config.protocol.prolonged(LIMITS[-1] / TRAINED)

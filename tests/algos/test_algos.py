@@ -15,7 +15,7 @@ from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.algos.mrt_star import MrtStar
 from backtrack_mrt.algos.rise import Rise
 from backtrack_mrt.algos.star import Star
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.training.self_training import rows_to_fit, weighed
 from backtrack_mrt.types import Completion, Finish, Group, Parsed, Problem, Scored, Trajectory, Turn, TurnSpec
@@ -173,5 +173,5 @@ def test_self_training_algorithms_are_told_apart() -> None:
 )
 def test_what_cannot_run_together_is_refused(flags: list[str], field: str, reason: str) -> None:
     with pytest.raises(UserError, match=reason) as error:
-        load_config(flags)
+        read_request(flags)
     assert error.value.field in (field, f"--{field} (command line)")

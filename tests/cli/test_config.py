@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from backtrack_mrt.algos.grpo import Grpo
 from backtrack_mrt.algos.mrt_rl import MrtRl
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
-from backtrack_mrt.config_files import as_yaml, load, read_layer, shipped_configs
+from backtrack_mrt.config_files import as_yaml, read_config, read_layer, shipped_configs
 from backtrack_mrt.config_schema import field_paths
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.single import Single
@@ -30,8 +30,8 @@ def write(path: Path, text: str) -> str:
 
 
 def test_no_config_is_the_embedded_default():
-    request = load_config([])
-    assert request == load_config(["--config", "tiny.yaml"])
+    request = read_request([])
+    assert request == read_request(["--config", "tiny.yaml"])
     assert request.config.model.name_or_path == "tiny"
     assert isinstance(request.config.algorithm, MrtRl)
     assert isinstance(request.config.protocol, Backtrack)
@@ -43,32 +43,32 @@ def test_files_merge_left_to_right_and_flags_override(tmp_path):
         tmp_path / "a.yaml", "training: {steps: 5, learning_rate: 1e-5}\nseed: 3\ndata: {train: [a.jsonl, b.jsonl]}"
     )
     second = write(tmp_path / "b.yaml", "training: {steps: 6}\ndata: {train: [c.jsonl]}\nengine:\n")
-    config = load_config(["--config", first, second, "--training.steps", "7", "--data.train_size", "null"]).config
+    config = read_request(["--config", first, second, "--training.steps", "7", "--data.train_size", "null"]).config
     assert (config.training.steps, config.training.learning_rate, config.seed) == (7, 1e-5, 3)
     assert config.data.train == ["c.jsonl"]  # lists are replaced
     assert config.data.train_size is None
     assert config.engine.type == "hf"  # a section left empty changes nothing
-    assert load_config(["--config", second, "--config", first]).config.training.steps == 5
+    assert read_request(["--config", second, "--config", first]).config.training.steps == 5
 
 
 def test_the_whole_command_line():
     line = """--algo mrt_rl --env backtrack --training.steps=10 --algorithm.alpha 2 --protocol.max-revisions 4
         --model.full_finetuning true --model.lora.targets q_proj v_proj --report-to tensorboard wandb
         --output_dir X --resume --dry-run"""
-    request = load_config(line.split())
+    request = read_request(line.split())
     config = request.config
-    default = load_config([]).config
+    default = read_request([]).config
     assert config.algorithm == default.algorithm.model_copy(update={"alpha": 2.0})
     assert config.protocol == default.protocol.model_copy(update={"max_revisions": 4})
     assert config.model.full_finetuning is True
     assert config.model.lora.targets == ["q_proj", "v_proj"]
-    assert load_config(["--model.lora.targets", "all-linear"]).config == load_config([]).config
+    assert read_request(["--model.lora.targets", "all-linear"]).config == read_request([]).config
     assert config.report_to == ["tensorboard", "wandb"]
-    assert load_config(["--report-to", "[]"]).config.report_to == []
+    assert read_request(["--report-to", "[]"]).config.report_to == []
     assert config.run_path == Path("X")
     assert (request.existing, request.dry_run) == ("resume", "here")
-    assert load_config(["--overwrite"]).existing == "overwrite"
-    assert load_config(["--dry-run", "h100"]).dry_run == "h100"
+    assert read_request(["--overwrite"]).existing == "overwrite"
+    assert read_request(["--dry-run", "h100"]).dry_run == "h100"
 
 
 ALGORITHMS = "algorithms: {mrt-rl: {alpha: 3.0}, grpo: {scale_outcome: true}}\n"
@@ -89,32 +89,32 @@ ALGORITHMS = "algorithms: {mrt-rl: {alpha: 3.0}, grpo: {scale_outcome: true}}\n"
 )
 def test_one_file_serves_every_algorithm(tmp_path, text, flags, expected):
     path = write(tmp_path / "c.yaml", text)
-    assert load_config(["--config", path, *flags]).config.algorithm == expected
+    assert read_request(["--config", path, *flags]).config.algorithm == expected
 
 
 def test_protocols_are_chosen_like_algorithms(tmp_path):
     path = write(
         tmp_path / "c.yaml", "env: backtrack\nprotocol: {max_revisions: 9}\nprotocols: {single: {token_budget: 7}}"
     )
-    assert load_config(["--config", path]).config.protocol == Backtrack(max_revisions=9)
-    assert load_config(["--config", path, "--env", "single"]).config.protocol == Single(token_budget=7)
+    assert read_request(["--config", path]).config.protocol == Backtrack(max_revisions=9)
+    assert read_request(["--config", path, "--env", "single"]).config.protocol == Single(token_budget=7)
 
 
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_loads_and_comes_back_from_its_run(name, tmp_path):
-    config = load_config(["--config", name]).config
-    assert load_config(["--config", f"configs/{name}"]).config == config  # from anywhere, by either name
+    config = read_request(["--config", name]).config
+    assert read_request(["--config", f"configs/{name}"]).config == config  # from anywhere, by either name
     saved = write(tmp_path / "saved.yaml", yaml.safe_dump(config.resolved()))
-    assert load(saved) == config
+    assert read_config(saved) == config
 
 
 def test_help_documents_every_field(capsys):
     for algo, env in (("mrt-rl", "backtrack"), ("grpo", "single")):
         with pytest.raises(SystemExit) as exit_:
-            load_config(["--algo", algo, "--env", env, "--help"], description="What it does.")
+            read_request(["--algo", algo, "--env", env, "--help"], description="What it does.")
         assert exit_.value.code == 0
         shown = capsys.readouterr().out
-        config = load_config(["--algo", algo, "--env", env]).config
+        config = read_request(["--algo", algo, "--env", env]).config
         for model in (Config, type(config.algorithm), type(config.protocol)):
             for path in field_paths(model):
                 field = path.rpartition(".")[2]
@@ -212,7 +212,7 @@ def test_bad_input_is_told_in_one_line(case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = ["--config", write(tmp_path / "bad.yaml", text)] if text else []
     with pytest.raises(UserError) as error:
-        load_config([*files, *flags])
+        read_request([*files, *flags])
     message = str(error.value)
     assert message.split("\n") == [str(mistake) for mistake in error.value.mistakes]
     assert len(error.value.mistakes) == (6 if case == "half an architecture" else 1)  # each is told
@@ -223,7 +223,7 @@ def test_bad_input_is_told_in_one_line(case, tmp_path, monkeypatch):
 
 def mistakes(text: str, *flags: str, path: Path, **settings) -> list[str]:
     with pytest.raises(UserError) as error:
-        load_config(["--config", write(path / "bad.yaml", text), *flags], **settings)
+        read_request(["--config", write(path / "bad.yaml", text), *flags], **settings)
     return [str(mistake).replace(f"{path}/", "") for mistake in error.value.mistakes]
 
 
@@ -274,7 +274,7 @@ def test_the_flag_is_blamed_and_not_the_file_that_it_overrides(tmp_path):
 def test_a_command_that_does_not_train_needs_no_training_set(tmp_path):
     text = "data: {train_size: null}\ntraining: {micro_batch_size: 7}\nprover: {estimator: none}"
     path = write(tmp_path / "c.yaml", text)
-    assert load_config(["--config", path], training=False).config.data.train_size is None
+    assert read_request(["--config", path], training=False).config.data.train_size is None
     assert len(mistakes(text, path=tmp_path)) == 3
 
 
@@ -283,7 +283,7 @@ def test_null_goes_for_sections_and_optional_fields(tmp_path):
     path = write(tmp_path / "c.yaml", shape)
     empty = write(tmp_path / "d.yaml", "training:\n  # steps: 9\n")
     flags = ["--model.architecture", "null", "--engine", "null", "--data.v0", "null"]
-    config = load_config(["--config", path, empty, *flags]).config
+    config = read_request(["--config", path, empty, *flags]).config
     assert config.model.architecture is None
     assert config.engine.max_rows == 256  # its defaults again
     assert config.training.steps == 3  # a section left empty in a file changes nothing
@@ -324,7 +324,7 @@ def test_numbers_are_read_as_numbers(tmp_path):
 def test_help_shows_what_is_in_effect(capsys, tmp_path):
     path = write(tmp_path / "c.yaml", "training: {lr_schedule: linear}\nalgorithms: {grpo: {scale_outcome: true}}")
     with pytest.raises(SystemExit):
-        load_config(["--config", "tiny.yaml", path, "--algo", "grpo", "--training.kl", "0.25", "--help"])
+        read_request(["--config", "tiny.yaml", path, "--algo", "grpo", "--training.kl", "0.25", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for part in (
         "updates of the policy (default: 40)",

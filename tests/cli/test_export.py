@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from support.command_line import command
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.policy.models import load_policy
 from backtrack_mrt.reports.exported_card import without_paths
@@ -54,7 +54,7 @@ def trained(base: str, out: Path, full: bool = False) -> torch.Tensor:
 
 def run_of(model: Path, base: str, full: bool) -> Path:
     """A run directory with that trained model."""
-    config = load_config(["--model.name_or_path", base, "--model.full_finetuning", str(full).lower()]).config
+    config = read_request(["--model.name_or_path", base, "--model.full_finetuning", str(full).lower()]).config
     (model.parent / "config.yaml").write_text(yaml.safe_dump(config.resolved()))
     return model.parent
 

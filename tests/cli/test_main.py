@@ -15,8 +15,8 @@ import pytest
 from support.command_line import command
 
 from backtrack_mrt import __version__
-from backtrack_mrt.cli.command import find, names, parser_of, summaries
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.command import command_names, find, parser_of, summaries
+from backtrack_mrt.cli.request import read_request
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "backtrack_mrt"]
@@ -41,7 +41,7 @@ def test_its_version() -> None:
     assert project["scripts"] == {"backtrack-mrt": "backtrack_mrt.cli.main:run"}
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", command_names())
 def test_the_help_of_a_command(name: str) -> None:
     told = command(name, "--help")
     assert (told.returncode, told.stderr) == (0, "")
@@ -50,7 +50,7 @@ def test_the_help_of_a_command(name: str) -> None:
     assert "examples:" in told.stdout
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", command_names())
 def test_its_examples_are_understood(name: str) -> None:
     lines = [line.strip() for line in find(name).EXAMPLES.splitlines()]
     assert any(line.startswith(f"backtrack-mrt {name}") for line in lines)
@@ -60,7 +60,7 @@ def test_its_examples_are_understood(name: str) -> None:
         assert typed[0] == "backtrack-mrt"
         args = parser_of(typed[1]).parse(typed[2:])
         if parser_of(typed[1]).takes_settings:
-            load_config(args.settings)
+            read_request(args.settings)
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -68,7 +68,7 @@ def test_help_loads_nothing_heavy() -> None:
     code = f"""
 import sys
 from backtrack_mrt.cli.main import main
-for line in [[], *([name, "--help"] for name in {names()!r})]:
+for line in [[], *([name, "--help"] for name in {command_names()!r})]:
     try:
         main(line)
     except SystemExit:
@@ -178,7 +178,7 @@ def test_what_the_code_names_exists(folder: str) -> None:
     texts = (".py", ".md", ".yaml", ".yml", ".html")
     for path in (path for path in (ROOT / folder).rglob("*") if path.suffix in texts):
         text = path.read_text(encoding="utf-8")
-        assert set(COMMAND.findall(text)) <= set(names()), path
+        assert set(COMMAND.findall(text)) <= set(command_names()), path
         assert [script for script in re.findall(r"\bscripts/[\w/]+\.py", text) if not (ROOT / script).is_file()] == []
 
 

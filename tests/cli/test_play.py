@@ -15,7 +15,7 @@ import pytest
 from support.command_line import command
 
 from backtrack_mrt.cli.game import Game, shown_tokens
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.evaluation.evaluate import read_graded
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.models import load_tokenizer
@@ -187,7 +187,7 @@ def test_a_mistake_ends_it_before_a_model_loads(flags: list[str], blamed: str) -
 @pytest.fixture
 def game() -> Iterator[Game]:
     """By hand, without a model."""
-    config = load_config([]).config
+    config = read_request([]).config
     dialogue = dialogue_with(load_tokenizer(config.model), load_prompts(config.env, config.prompts))
     with Grader(workers=1) as grader:
         yield Game(Problem("p", "1) 2 3 = 5;", "++"), config.protocol, dialogue, grader)

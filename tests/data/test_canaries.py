@@ -11,7 +11,7 @@ import pytest
 
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.canaries import SEEN, CanaryWatch, with_canaries
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.errors import UserError
@@ -103,7 +103,7 @@ def test_a_run_with_nothing_but_canaries_learns_nothing(algo: str, tmp_path: Pat
     small = ["--training.steps", "1", "--training.problems_per_step", "2", "--training.group_size", "2"]
     small += ["--data.train_size", "4", "--data.eval_size", "2", "--training.micro_batch_size", "2"]
     small += ["--data.canaries", "0.99", "--training.weight_decay", "0", "--output-dir", str(tmp_path / "run")]
-    request = load_config(["--algo", algo, *small])
+    request = read_request(["--algo", algo, *small])
     if algo == "star":
         with pytest.raises(UserError, match="kept none"):
             train(request)

@@ -15,7 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, INSTRUCTIONS, Demonstrator, DemoTurn, demonstrate
+from backtrack_mrt.data.demonstrations.signs import (
+    FORCED_ANSWER,
+    INSTRUCTIONS,
+    Demonstrator,
+    DemoTurn,
+    demonstrate_signs,
+)
 from backtrack_mrt.data.signs import (
     BLOCK_SIZES,
     SPLITS,
@@ -47,7 +53,7 @@ def tokenizer() -> PreTrainedTokenizerBase:
 def demonstrations(count: int, **settings: float) -> list[tuple[str, list[DemoTurn]]]:
     rng = random.Random(0)
     demonstrator = Demonstrator(**settings)
-    return [(p.answer, demonstrate(p, rng, demonstrator)) for p in generate("base", count, seed=3)]
+    return [(p.answer, demonstrate_signs(p, rng, demonstrator)) for p in generate("base", count, seed=3)]
 
 
 @pytest.mark.parametrize("size", BLOCK_SIZES)
@@ -191,7 +197,7 @@ def test_the_embedded_model_is_small_and_copies_what_is_secured(tokenizer: PreTr
     model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32).eval()
     assert model.config.vocab_size == len(tokenizer)
     problem = generate("validation", 1)[0]
-    attempt, check = demonstrate(problem, random.Random(0), Demonstrator(clean=1.0, forced=0.0))
+    attempt, check = demonstrate_signs(problem, random.Random(0), Demonstrator(clean=1.0, forced=0.0))
     solved = f"{attempt.instruction}{attempt.text}<eos>{check.instruction}{check.text}<eos>Answer.\\boxed{{"
     values = []
     for prefix in (problem.question + "\nAnswer.\\boxed{", solved):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.command_line import command
 
-from backtrack_mrt.data.demonstrations.equations import evaluate, number, one_operation, parse_step, wrong_solution
+from backtrack_mrt.data.demonstrations.equations import exact_value, number, one_operation, parse_step, wrong_solution
 from backtrack_mrt.data.demonstrations.files import read_demonstrations, write_demonstrations
-from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved
+from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate_solved, read_solved
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.chat import ByteChat, ChatFormat
@@ -87,7 +87,7 @@ def solved(tmp_path: Path) -> list[Solved]:
     ],
 )
 def test_expressions_are_worked_out_exactly(expression: str, value: Fraction | None) -> None:
-    assert evaluate(expression) == value
+    assert exact_value(expression) == value
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_error_is_followed_to_a_wrong_end(solved: list[Solved], wrong: int) -
         assert shown[wrong].equation != steps[wrong].equation
         assert number(shown[-1].value) != 5
         for later in shown[wrong + 1 :]:  # worked out rightly from the wrong number
-            assert evaluate(later.left) == number(later.value)
+            assert exact_value(later.left) == number(later.value)
         seen.add(shown[wrong].equation)
     assert len(seen) >= 4
 
@@ -146,7 +146,7 @@ def test_the_protocol_accepts_every_demonstration(
     solved: list[Solved], right: float, chat: ChatFormat, tmp_path: Path
 ) -> None:
     path, dialogue = tmp_path / "traces.jsonl", Dialogue(chat, load_prompts("backtrack", "instruct"))
-    made = [(one.problem, demonstrate(one, random.Random(seed), right)) for one in solved for seed in range(20)]
+    made = [(one.problem, demonstrate_solved(one, random.Random(seed), right)) for one in solved for seed in range(20)]
     write_demonstrations(path, made)
     read = list(read_demonstrations(path))
     assert len(read) == len(made)
@@ -243,7 +243,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_a_demonstration_must_fit_into_its_turn(solved: list[Solved], tmp_path: Path) -> None:
     dialogue = Dialogue(ByteChat(), load_prompts("backtrack", "instruct"))
     path = tmp_path / "traces.jsonl"
-    write_demonstrations(path, [(solved[0].problem, demonstrate(solved[0], random.Random(0), right=1))])
+    write_demonstrations(path, [(solved[0].problem, demonstrate_solved(solved[0], random.Random(0), right=1))])
     (demonstration,) = read_demonstrations(path)
     with pytest.raises(UserError, match=r"turn 1 \(attempt\).*leaves room for 20"):
         tokenise(demonstration, Backtrack(attempt_tokens=20), dialogue)

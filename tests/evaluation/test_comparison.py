@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from backtrack_mrt.cli.request import comparison_requests, load_config
+from backtrack_mrt.cli.request import comparison_requests, read_request
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.comparison import Comparison, efficiency
 from backtrack_mrt.evaluation.effects import effects
@@ -20,7 +20,7 @@ from backtrack_mrt.evaluation.metrics.estimates import over_seeds
 from backtrack_mrt.reports.build import report_comparison
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import read_run
-from backtrack_mrt.training.compare import compare
+from backtrack_mrt.training.compare import train_and_compare
 
 SHORT = [
     *("--training.steps", "4", "--training.problems_per_step", "4", "--training.group_size", "4"),
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def comparison(folder: Path) -> Comparison:
     """Every algorithm, made short. RISE samples several candidates, so its steps are coarse: give it few."""
     requests = comparison_requests([*SHORT, "--algo", "mrt-rl", "--compare", *ALL])
-    found = compare(requests, [0], folder)
+    found = train_and_compare(requests, [0], folder)
     found.write(folder)
     report_comparison(found, folder)
     return found
@@ -73,11 +73,11 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
         "backtrack_mrt.training.compare.train", lambda request, base_evaluation: trained.append(request)
     )
     requests = comparison_requests([*SHORT, "--algo", "mrt-rl", "--compare", *ALL])
-    assert list(compare(requests, [0], folder).runs) == list(comparison.runs)
+    assert list(train_and_compare(requests, [0], folder).runs) == list(comparison.runs)
     assert trained == []
     (folder / "grpo-seed0" / "summary.json").rename(folder / "grpo-seed0" / "hidden")
     with pytest.raises(UserError, match="holds no finished run"):
-        compare(requests, [0], folder)
+        train_and_compare(requests, [0], folder)
     (folder / "grpo-seed0" / "hidden").rename(folder / "grpo-seed0" / "summary.json")
     assert [request.config.algo for request in trained] == ["grpo"]
 
@@ -85,7 +85,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
 def test_a_finished_run_of_another_config_is_not_taken(comparison: Comparison, folder: Path) -> None:
     requests = comparison_requests([*SHORT, "--algo", "mrt-rl", "--algorithm.alpha", "3"])
     with pytest.raises(UserError, match=r"alpha: 3\.0 against 1\.0"):
-        compare(requests, [0], folder)
+        train_and_compare(requests, [0], folder)
 
 
 def test_flags_of_the_algorithm_belong_to_the_first() -> None:
@@ -121,7 +121,7 @@ def test_over_seeds_is_students_interval() -> None:
 def finished(path: Path, algo: str, seed: int, accuracy: float, sampled: int = 1000, **flags: str) -> Path:
     """A run directory as a finished run leaves it."""
     arguments = [part for name, value in flags.items() for part in (f"--{name.replace('__', '.')}", value)]
-    config = load_config(["--algo", algo, "--seed", str(seed), "--output-dir", str(path), *arguments]).config
+    config = read_request(["--algo", algo, "--seed", str(seed), "--output-dir", str(path), *arguments]).config
     run = RunDir.create(config)
 
     def side(mean: float) -> dict[str, Any]:

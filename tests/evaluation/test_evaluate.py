@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.command_line import command
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import first_wrong_step, generate
 from backtrack_mrt.evaluation.evaluate import measure
 from backtrack_mrt.evaluation.metrics.summary import Summary
@@ -28,7 +28,7 @@ def measured(kept: Path) -> tuple[Summary, TokenLedger]:
         *("--evaluation.samples", "2", "--evaluation.extra_rounds", "1"),
         *("--evaluation.linearised_revisions", "1.4", "--evaluation.window", "2", "--evaluation.forced_answers", "2"),
     ]
-    config = load_config(flags).config
+    config = read_request(flags).config
     collector = assemble(config).collector(config.protocol, with_values=True)
     return measure(config, collector, generate("validation", 5, seed=3), first_wrong_step, "tiny", kept)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backtrack_mrt.cli.commands.grade_rows import Row, grade_rows
+from backtrack_mrt.cli.commands.grade import GradeRow, grade_rows
 from backtrack_mrt.grading import Grader, Verdict, check_gold
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -41,7 +41,7 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 def test_labelled_cases(grader: Grader) -> None:
     cases = _rows(CASES)
     start = time.monotonic()
-    graded = list(grade_rows((Row(case["gold"], case["answer"], case["form"]) for case in cases), grader))
+    graded = list(grade_rows((GradeRow(case["gold"], case["answer"], case["form"]) for case in cases), grader))
     assert len(graded) == len(cases)
     wrongly = [
         (case["id"], case["gold"][:50], case["answer"][:50], result["verdict"])
@@ -58,7 +58,7 @@ def test_cases_of_public_reports(grader: Grader, name: str) -> None:
     if not file.exists():
         pytest.skip(f"the labelled cases are not here (../shared/grader/{name})")
     cases = _rows(file)
-    graded = grade_rows((Row(case["gold"], case["answer"], case["form"]) for case in cases), grader)
+    graded = grade_rows((GradeRow(case["gold"], case["answer"], case["form"]) for case in cases), grader)
     wrongly = [
         (case["id"], case["gold"], case["answer"], result["verdict"])
         for case, result in zip(cases, graded, strict=True)

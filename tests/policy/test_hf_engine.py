@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.hf.lora import MergedAdapter
-from backtrack_mrt.policy.hf.packed import PACK
+from backtrack_mrt.policy.hf.packed_forward import PACK
 from backtrack_mrt.types import Request, Sampling, TokenIds
 
 VOCABULARY = 40

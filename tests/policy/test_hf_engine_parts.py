@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtrack_mrt.policy.hf.kv_cache import Row, RowIndex, common_prefix
-from backtrack_mrt.policy.hf.packed import PACK, Branches, packs
+from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex, common_prefix
+from backtrack_mrt.policy.hf.packed_forward import PACK, Branches, packs
 from backtrack_mrt.policy.sampling import uniforms
 from backtrack_mrt.types import TokenIds
 
@@ -24,9 +24,9 @@ def test_common_prefix(a: TokenIds, b: TokenIds) -> None:
 @settings(max_examples=50)
 @given(st.lists(ids_strategy, max_size=6), ids_strategy.filter(bool))
 def test_index_finds_the_longest_match(rows: list[TokenIds], prefix: TokenIds) -> None:
-    index = RowIndex([Row(i, ids) for i, ids in enumerate(rows[::2])])
+    index = RowIndex([CacheRow(i, ids) for i, ids in enumerate(rows[::2])])
     for i, ids in enumerate(rows[1::2]):
-        index.add(Row(100 + i, ids))
+        index.add(CacheRow(100 + i, ids))
     common, holders = index.find(prefix)
     assert common == max((min(common_prefix(prefix, ids), len(prefix) - 1) for ids in rows), default=0)
     assert bool(holders) == bool(rows)

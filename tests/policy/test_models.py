@@ -12,11 +12,11 @@ from conftest import CHATML, RANDOM_LLAMA, SPECIAL, byte_tokenizer
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy import files as model_files
-from backtrack_mrt.policy.files import resolve, shape
+from backtrack_mrt.policy.files import find_model, shape
 from backtrack_mrt.policy.models import frozen_copy, load_policy
 from backtrack_mrt.rollouts.assembly import assemble
 
@@ -58,7 +58,7 @@ def test_a_run_s_adapter_is_a_model_to_start_from(folder, tmp_path):
         assert shape(section)["hidden_size"] == RANDOM_LLAMA["hidden_size"]
     (tmp_path / "warm" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "./gone"}))
     with pytest.raises(UserError, match=r"model\.name_or_path = '\./gone': no such directory"):
-        resolve(section)
+        find_model(section)
 
 
 def test_load_policy_in_full_and_its_frozen_copy(folder):
@@ -85,7 +85,7 @@ def test_unknown_modules_for_the_adapter(folder):
 
 def refused(name: str) -> str:
     with pytest.raises(UserError) as error:
-        resolve(ModelSection(name_or_path=name))
+        find_model(ModelSection(name_or_path=name))
     message = str(error.value)
     assert message.startswith("model.name_or_path = ")
     assert "\n" not in message
@@ -116,7 +116,7 @@ def test_models_that_the_hub_does_not_hand_out(monkeypatch, error, reason):
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
     with pytest.raises(UserError, match=rf"'meta-llama/X'.*{reason}.*hf auth login"):
-        resolve(ModelSection(name_or_path="meta-llama/X"))
+        find_model(ModelSection(name_or_path="meta-llama/X"))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_templates_are_looked_at_before_the_weights(folder, tmp_path, monkeypatc
     tokenizer.save_pretrained(tmp_path / "model")
     monkeypatch.setattr("backtrack_mrt.rollouts.assembly.load_model", lambda *_: pytest.fail("weights were loaded"))
     with pytest.raises(UserError, match=reason):
-        assemble(load_config(["--model.name_or_path", str(tmp_path / "model")]).config)
+        assemble(read_request(["--model.name_or_path", str(tmp_path / "model")]).config)
 
 
 def test_a_config_json_that_is_none(tmp_path):

@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from support.engine_subjects import FREE, NEEDS_VLLM, VOCABULARY, random_llama, requests
 from transformers import AutoModelForCausalLM
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.policy.engine import Engine, EngineStats
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.vllm.local import VLLMEngine
@@ -126,7 +126,7 @@ def test_a_step_of_mrt_rl(tmp_path: Path) -> None:
     """Rollout and values by vLLM, update by TRL, adapter to vLLM: two steps on the embedded model."""
     sizes = ["--training.problems_per_step", "4", "--training.group_size", "4", "--training.micro_batch_size", "8"]
     flags = ["--training.steps", "2", "--data.train_size", "8", "--data.eval_size", "8", "--training.save_every", "1"]
-    result = train(load_config(["--engine.type", "vllm", "--output-dir", str(tmp_path / "run"), *sizes, *flags]))
+    result = train(read_request(["--engine.type", "vllm", "--output-dir", str(tmp_path / "run"), *sizes, *flags]))
     assert result.trained.accuracy.n == 8
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2

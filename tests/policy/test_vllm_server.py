@@ -13,7 +13,7 @@ from peft import PeftModel
 from support.engine_subjects import FREE, random_llama, random_policy, requests
 from support.fake_vllm_server import FakeServer
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.vllm.server import Server, ServerEngine
@@ -99,7 +99,7 @@ def test_an_unreachable_server_costs_nothing(
         free.bind(("127.0.0.1", 0))
         url = url.format(port=free.getsockname()[1])
     flags = ["--engine.type", "vllm", "--engine.server", url, "--output-dir", str(tmp_path / "run")]
-    request = load_config([*flags, "--data.train_size", "32", "--data.eval_size", "4"])
+    request = read_request([*flags, "--data.train_size", "32", "--data.eval_size", "4"])
     with pytest.raises(SystemExit) as ended:
         run_main(lambda: bool(train(request)))
     assert ended.value.code == 2
@@ -111,7 +111,7 @@ def test_an_unreachable_server_costs_nothing(
 
 def test_what_cannot_run_here_is_told_before_a_model_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backtrack_mrt.rollouts.assembly.load_model", lambda *_: pytest.fail("a model was loaded"))
-    config = load_config(["--engine.type", "vllm"]).config
+    config = read_request(["--engine.type", "vllm"]).config
     monkeypatch.setattr("backtrack_mrt.rollouts.assembly.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"engine.type = 'vllm': vLLM is not installed.*backtrack-mrt\[vllm\]"):
         assemble(config)
@@ -120,4 +120,4 @@ def test_what_cannot_run_here_is_told_before_a_model_loads(tmp_path: Path, monke
     with pytest.raises(UserError, match=r"engine.type = 'vllm'.*2 processes.*engine.server"):
         assemble(config)
     with pytest.raises(UserError, match=r"engine.adapters.*no such directory"):
-        assemble(load_config(["--engine.type", "vllm", "--engine.adapters", str(tmp_path / "none")]).config)
+        assemble(read_request(["--engine.type", "vllm", "--engine.adapters", str(tmp_path / "none")]).config)

@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from support.short_runs import request
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.data.loading import ProblemSets
-from backtrack_mrt.evaluation.tables import Result
+from backtrack_mrt.evaluation.tables import RunResult
 from backtrack_mrt.reports.model_card import code, hub_base, hub_datasets, model_card
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
@@ -27,7 +27,7 @@ PROBLEMS = ProblemSets([Problem("a", "q", "1")] * 40, [Problem("b", "r", "2")] *
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Config, Result]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Config, RunResult]:
     folder = tmp_path_factory.mktemp("runs") / "a`b"
     asked = request(folder, "--training.save_every", "2")
     return RunDir(folder), asked.config, train(asked)
@@ -41,7 +41,7 @@ def executed(card: str, folder: Path) -> dict[str, Any]:
     return names
 
 
-def test_it_says_what_the_run_found(trained: tuple[RunDir, Config, Result]) -> None:
+def test_it_says_what_the_run_found(trained: tuple[RunDir, Config, RunResult]) -> None:
     run, _, result = trained
     card = ModelCard.load(run.model / "README.md")
     assert (card.data.library_name, card.data.base_model, card.data.datasets) == ("peft", None, None)
@@ -57,7 +57,7 @@ def test_it_says_what_the_run_found(trained: tuple[RunDir, Config, Result]) -> N
     assert "More Information Needed" not in card.content
 
 
-def test_its_code_loads_the_trained_model(trained: tuple[RunDir, Config, Result]) -> None:
+def test_its_code_loads_the_trained_model(trained: tuple[RunDir, Config, RunResult]) -> None:
     run, _, _ = trained
     loaded = executed((run.model / "README.md").read_text(encoding="utf-8"), run.model)
     saved = load_file(run.model / "adapter_model.safetensors")
@@ -68,7 +68,7 @@ def test_its_code_loads_the_trained_model(trained: tuple[RunDir, Config, Result]
     assert loaded["model"].generate(input_ids=ids, max_new_tokens=2).shape[1] > ids.shape[1]
 
 
-def test_checkpoints_have_one_without_results(trained: tuple[RunDir, Config, Result]) -> None:
+def test_checkpoints_have_one_without_results(trained: tuple[RunDir, Config, RunResult]) -> None:
     run, _, _ = trained
     cards = list(run.checkpoints.rglob("README.md"))
     assert any(card.parent.name == "step_000002" for card in cards)
@@ -78,7 +78,7 @@ def test_checkpoints_have_one_without_results(trained: tuple[RunDir, Config, Res
         assert "More Information Needed" not in text
 
 
-def test_an_adapter_on_an_adapter_loads_as_it_says(trained: tuple[RunDir, Config, Result], tmp_path: Path) -> None:
+def test_an_adapter_on_an_adapter_loads_as_it_says(trained: tuple[RunDir, Config, RunResult], tmp_path: Path) -> None:
     below, _, _ = trained
     train(request(tmp_path / "run", "--model.name_or_path", str(below.model)))
     folder = tmp_path / "run" / "model"
@@ -88,7 +88,7 @@ def test_an_adapter_on_an_adapter_loads_as_it_says(trained: tuple[RunDir, Config
 
 def test_whole_models_and_the_hub(tmp_path: Path) -> None:
     flags = ["--model.full_finetuning", "true", "--model.name_or_path", "OWNER/name-1.5B", "--algo", "grpo"]
-    config = load_config([*flags, "--data.train", "gsm8k", "OWNER/set/sub:test[:9]", "x.jsonl", "signs/train"]).config
+    config = read_request([*flags, "--data.train", "gsm8k", "OWNER/set/sub:test[:9]", "x.jsonl", "signs/train"]).config
     card = model_card(RunDir(tmp_path), config, PROBLEMS, TokenLedger(sampled=1234))
     assert (card.data.library_name, card.data.base_model) == ("transformers", "OWNER/name-1.5B")
     assert card.data.datasets == ["openai/gsm8k", "OWNER/set"]
@@ -100,7 +100,7 @@ def test_whole_models_and_the_hub(tmp_path: Path) -> None:
     assert hub_datasets(config.model_copy(update={"algo": "sft", "data": traces})) == []
 
 
-def test_what_it_quotes_cannot_mark_it_up(trained: tuple[RunDir, Config, Result], tmp_path: Path) -> None:
+def test_what_it_quotes_cannot_mark_it_up(trained: tuple[RunDir, Config, RunResult], tmp_path: Path) -> None:
     run, config, result = trained
     scored = read_trajectories(run.trajectories / "evaluation_trained.jsonl")
     hostile = "```\n# owned\n<script>alert(1)</script>\n\x1b[31m\u202e"

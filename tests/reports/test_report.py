@@ -20,12 +20,12 @@ from support.report_subjects import broken, fixed, hostile, run_folder, spoiled
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.comparison import Comparison
-from backtrack_mrt.reports.archive import Source, shared_out
+from backtrack_mrt.reports.archive import TraceSource, shared_out
 from backtrack_mrt.reports.build import rebuild, report_comparison, report_run, report_traces
 from backtrack_mrt.reports.charts import Chart, Series
 from backtrack_mrt.reports.curves import training_charts
-from backtrack_mrt.reports.reading import Piece, claim, strength, view
-from backtrack_mrt.reports.rendering import render_trace, signed
+from backtrack_mrt.reports.rendering import signed, trace_html
+from backtrack_mrt.reports.trace_view import Piece, claim, strength, view
 from backtrack_mrt.runs.finished import read_run
 from backtrack_mrt.runs.records import as_record
 from backtrack_mrt.runs.trace import visible
@@ -75,7 +75,7 @@ def test_a_trace_says_what_happened() -> None:
     ]
     assert trace.turns[0].pieces == [Piece("## Step 1: one", 1), Piece("## Step 2: three\n\\boxed{3}", 2, 3)]
     assert trace.turns[3].pieces == [Piece("## Step 2: 2", 2)]
-    html = render_trace(trace)
+    html = trace_html(trace)
     assert "the model discards steps" in html
     assert html.count("<del ") == 1
     assert "progress ▲ +0.50" in html
@@ -127,7 +127,7 @@ def test_nothing_may_be_loaded_and_only_our_script_may_run(tmp_path: Path) -> No
 
 
 def test_a_long_turn_is_folded(tmp_path: Path) -> None:
-    html = render_trace(view("run:1", "trained", hostile(), {}))
+    html = trace_html(view("run:1", "trained", hostile(), {}))
     assert "more characters</summary>" in html
     assert html.count("x" * 1000) > 50
 
@@ -194,7 +194,7 @@ def test_tokens_are_kept_for_their_own_view(tmp_path: Path) -> None:
 
 
 def test_many_traces_are_cut_alike() -> None:
-    found = [Source(name, name, [fixed()] * n) for name, n in (("a", 50), ("b", 2), ("c", 50))]
+    found = [TraceSource(name, name, [fixed()] * n) for name, n in (("a", 50), ("b", 2), ("c", 50))]
     assert [len(source.scored) for source in shared_out(found, 42)] == [20, 2, 20]
     assert [len(source.scored) for source in shared_out(found, 1000)] == [50, 2, 50]
     assert shared_out(found, 42)[0].total == 50

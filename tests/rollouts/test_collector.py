@@ -10,7 +10,7 @@ from unittest.mock import ANY
 import pytest
 
 from backtrack_mrt.algos.base import BestOfN, Collection, Play, Rationalized, TerminateOrContinue
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.scripted import ScriptedEngine
@@ -25,7 +25,7 @@ HARD = generate("validation", 8, seed=6, min_blocks=5, max_blocks=6)
 
 @pytest.fixture(scope="module")
 def parts() -> Assembly:
-    return assemble(load_config([]).config)
+    return assemble(read_request([]).config)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from support.turn_strategies import PROBLEM, attempt
 
 from backtrack_mrt import plugins
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.env import EpisodeEnv, ProgressReward
 from backtrack_mrt.envs.backtrack import Backtrack
@@ -36,7 +36,7 @@ BYTES = Sampling(stop_ids=CHAT.stop_ids)
 @cache
 def parts(env: str) -> Assembly:
     """The embedded model under a protocol, with the settings of the default config."""
-    config = load_config(["--env", env]).config
+    config = read_request(["--env", env]).config
     if env == "backtrack":
         return assemble(config)
     shared = parts("backtrack")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.config import Config, TrainingSection
-from backtrack_mrt.config_files import load
+from backtrack_mrt.config_files import read_config
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.directory import RunDir
@@ -66,7 +66,7 @@ def same(one: Scored, other: Scored) -> bool:
 
 def test_a_run_directory_from_start_to_end(config):
     run = RunDir.create(config)
-    assert load(str(run.config_path)) == config
+    assert read_config(str(run.config_path)) == config
     run.log(1, {"reward": 0.5, "loss": math.nan, "grad_norm": math.inf, "tokens": np.int64(7), "v": np.float32(0.25)})
     run.log(2, {"reward": 1})
     assert "NaN" not in run.metrics_path.read_text()

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from support.short_runs import request
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.directory import RunDir
@@ -25,7 +25,7 @@ from backtrack_mrt.types import Scored
 
 
 def config(run: Path, *names: str) -> Config:
-    return load_config(["--output-dir", str(run), "--report-to", *names]).config
+    return read_request(["--output-dir", str(run), "--report-to", *names]).config
 
 
 def scored(text: str, outcome: float) -> Scored:
@@ -153,5 +153,5 @@ def test_a_missing_package_is_told_before_anything_loads(tmp_path: Path, monkeyp
     monkeypatch.delitem(sys.modules, "wandb")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     with pytest.raises(UserError, match=r"report_to = 'wandb': its package is not installed\. pip install"):
-        train(load_config(["--output-dir", str(tmp_path / "run"), "--report-to", "wandb"]))
+        train(read_request(["--output-dir", str(tmp_path / "run"), "--report-to", "wandb"]))
     assert not (tmp_path / "run").exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.evaluation.metrics.summary import Cuts, summarise
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.records import write_trajectories
@@ -83,7 +83,7 @@ def hostile(number: int = 1) -> Scored:
 def run_folder(path: Path, algo: str, trained: bool = True) -> Path:
     """A run directory as a run leaves it, without training: the base evaluated, and the trained policy if `trained`."""
     sizes = ["--data.eval_size", "12", "--protocol.max_revisions", "1"]
-    config = load_config(["--algo", algo, "--seed", "0", "--output-dir", str(path), *sizes]).config
+    config = read_request(["--algo", algo, "--seed", "0", "--output-dir", str(path), *sizes]).config
     run = RunDir.create(config)
     sides = {"base": [make(n) for n in range(6) for make in (spoiled, broken)]}
     if trained:

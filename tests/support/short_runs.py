@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.runs.directory import RunDir
 
@@ -20,7 +20,7 @@ SHORT = [
 
 
 def request(folder: Path, *flags: str, algo: str = "mrt-rl") -> RunRequest:
-    return load_config(["--algo", algo, "--output-dir", str(folder), *SHORT, *flags])
+    return read_request(["--algo", algo, "--output-dir", str(folder), *SHORT, *flags])
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -34,7 +34,7 @@ def test_every_trajectory_has_the_tokens_asked_for(bench: Any, tmp_path: Path) -
     config.write_text(f"model: {{name_or_path: nowhere/none, dtype: bfloat16, architecture: {shape}}}")
     flags = ["--config", "tiny.yaml", str(config), "--training.steps", "2", "--training.problems_per_step", "2"]
     flags += ["--training.group_size", "2", "--training.micro_batch_size", "2", "--output-dir", str(tmp_path / "run")]
-    title, *parts, memory = bench.measured(load_config(flags).config, 160, "h100")
+    title, *parts, memory = bench.measured(read_request(flags).config, 160, "h100")
     length = int(re.search(r"4 trajectories of (\d+) tokens", title)[1])  # type: ignore[index]
     assert 150 <= length <= 175, "up to an instruction more or less"
     assert [line.split()[0] for line in parts] == ["rollout", "meta-prover", "update"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import backtrack_mrt.training.train as train_module
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
@@ -61,7 +61,7 @@ def test_nothing_is_learnt_and_nothing_breaks(
         return parts
 
     monkeypatch.setattr(train_module, "assemble", spoiled)
-    request = load_config(["--algo", algo, "--output-dir", str(tmp_path / "run"), *SHORT, *flags])
+    request = read_request(["--algo", algo, "--output-dir", str(tmp_path / "run"), *SHORT, *flags])
     if algo in ("star", "mrt-star", "rise"):
         with pytest.raises(UserError, match="kept none of its"):
             train(request)

@@ -8,14 +8,16 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtrack_mrt.training.supervised import Row, in_order
+from backtrack_mrt.training.supervised import Example, in_order
 
 lengths = st.lists(st.integers(1, 30), min_size=1, max_size=40)
 
 
-def rows_of(widths: list[int]) -> list[Row]:
+def rows_of(widths: list[int]) -> list[Example]:
     """Rows of these lengths, told apart by their first token."""
-    return [Row(input_ids=[number] + [0] * (width - 1), weights=[1.0] * width) for number, width in enumerate(widths)]
+    return [
+        Example(input_ids=[number] + [0] * (width - 1), weights=[1.0] * width) for number, width in enumerate(widths)
+    ]
 
 
 @given(lengths, st.integers(1, 8), st.integers(1, 4), st.integers(0, 9))

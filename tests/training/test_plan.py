@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config_files import shipped_configs
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.training.plan import GIB, Plan, plan
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def planned(*flags: str, on: str = "h100") -> Plan:
-    return plan(load_config(flags).config, DEVICES[on])
+    return plan(read_request(flags).config, DEVICES[on])
 
 
 @pytest.mark.parametrize("name", shipped_configs())

@@ -56,11 +56,11 @@ def test_alone_everything_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 RECORDING = """
 import sys, torch
 from backtrack_mrt.runs import processes
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.training.train import train
 from backtrack_mrt.training.rl import PolicyTrainer
 
-inner, request = PolicyTrainer._generate_and_score_completions, load_config(sys.argv[1:])
+inner, request = PolicyTrainer._generate_and_score_completions, read_request(sys.argv[1:])
 
 def recording(trainer, inputs):
     output = inner(trainer, inputs)

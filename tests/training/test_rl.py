@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.rl import PolicyTrainer, by_length, truncated_importance
-from backtrack_mrt.training.settings import Setup
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
+from backtrack_mrt.training.trainer_setup import Setup
 from backtrack_mrt.types import (
     Completion,
     Finish,
@@ -106,7 +106,7 @@ def make_model() -> LlamaForCausalLM:
 
 
 def make_config(tmp_path: Path, *flags: str) -> Config:
-    return load_config(
+    return read_request(
         [
             *("--output-dir", str(tmp_path / "run"), "--training.steps", "1", "--training.warmup_ratio", "0"),
             *("--training.problems_per_step", str(PROBLEMS), "--training.group_size", str(GROUP)),

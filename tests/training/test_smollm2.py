@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
@@ -44,7 +44,7 @@ class Permissive(Backtrack):
 def request(*flags: str) -> RunRequest:
     data = ["--data.train", str(MAWPS[0]), "--data.eval", str(MAWPS[1])]
     model = ["--model.name_or_path", str(MODEL), "--model.dtype", "float32"]  # to compare closely
-    return load_config(["--algo", "mrt-rl", "--config", "smollm2_135m.yaml", *data, *model, *flags])
+    return read_request(["--algo", "mrt-rl", "--config", "smollm2_135m.yaml", *data, *model, *flags])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.short_runs import request
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.env import EpisodeEnv, ProgressReward
@@ -26,7 +26,7 @@ from backtrack_mrt.types import Problem, StopReason
 
 @pytest.fixture(scope="module")
 def parts() -> Assembly:
-    return assemble(load_config([]).config)
+    return assemble(read_request([]).config)
 
 
 @pytest.mark.parametrize("algo", ["mrt-rl", "grpo"])
@@ -156,7 +156,7 @@ def test_the_budget_curriculum_grows_to_the_whole_budget(tmp_path: Path) -> None
 
 
 def test_protocol_at() -> None:
-    config = load_config(["--training.first_budget", "0.5"]).config
+    config = read_request(["--training.first_budget", "0.5"]).config
     assert [config.protocol_at(done).token_budget for done in (0, 0.5, 1, 2)] == [128, 192, 256, 256]
 
 

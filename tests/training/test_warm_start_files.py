@@ -9,7 +9,7 @@ import pytest
 from datasets import load_dataset
 from support.command_line import command
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.demonstrations.attempts import in_steps, read_attempts
 from backtrack_mrt.data.demonstrations.files import read_demonstrations
 from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS
@@ -28,7 +28,7 @@ def files(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("warm")
-    told = write_warm_start(load_config(FLAGS).config, folder, 2, None)
+    told = write_warm_start(read_request(FLAGS).config, folder, 2, None)
     assert told.startswith(f"{folder}: ")
     assert told.endswith("of 12 problems")
     return folder
@@ -49,18 +49,18 @@ def test_an_interrupted_call_is_gone_on_with(written: Path, tmp_path: Path, monk
     (tmp_path / "rollouts").mkdir()
     lines = kept.read_text().splitlines(keepends=True)
     (tmp_path / "rollouts" / kept.name).write_text("".join(lines[:5]) + lines[5][:20])  # not at a chunk's end
-    write_warm_start(load_config(FLAGS).config, tmp_path, 2, None)
+    write_warm_start(read_request(FLAGS).config, tmp_path, 2, None)
     assert files(tmp_path) == whole
 
     def no_model(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(warmstart_files, "assemble", no_model)
-    write_warm_start(load_config(FLAGS).config, tmp_path, 2, None)  # all is there
-    write_warm_start(load_config([*FLAGS, "--training.steps", "2"]).config, tmp_path, 2, None)
+    write_warm_start(read_request(FLAGS).config, tmp_path, 2, None)  # all is there
+    write_warm_start(read_request([*FLAGS, "--training.steps", "2"]).config, tmp_path, 2, None)
     assert "8 problems" in (tmp_path / "README.md").read_text()
     with pytest.raises(AssertionError, match="was loaded"):
-        write_warm_start(load_config([*FLAGS, "--seed", "1"]).config, tmp_path, 2, None)
+        write_warm_start(read_request([*FLAGS, "--seed", "1"]).config, tmp_path, 2, None)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backtrack_mrt.cli.command import Parser, count
+from backtrack_mrt.cli.command import Parser, natural
 from backtrack_mrt.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ EXAMPLES = """\
 
 def arguments(parser: Parser) -> None:
     parser.add_argument("places", type=Path, nargs="+", metavar="RUN|FILE.jsonl", help="runs or files of trajectories")
-    parser.add_argument("--show", type=count, default=10, help="findings of each kind to print (default: %(default)s)")
-    parser.add_argument("--workers", type=count, default=2, help="grading processes (default: %(default)s)")
+    parser.add_argument(
+        "--show", type=natural, default=10, help="findings of each kind to print (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=natural, default=2, help="grading processes (default: %(default)s)")
 
 
 def run(args: Namespace) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.subject import config_of
+from backtrack_mrt.cli.run_or_model import config_of
 
 EXAMPLES = """\
   backtrack-mrt calibrate --data.eval signs/validation --data.eval_size 96 --prover.samples 256

@@ -11,7 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.subject import config_of
+from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.errors import UserError
 
 EXAMPLES = """\

@@ -13,10 +13,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from backtrack_mrt.cli.command import Parser, count
+from backtrack_mrt.cli.command import Parser, natural
 from backtrack_mrt.data.demonstrations.files import write_demonstrations
-from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate, read_solved
-from backtrack_mrt.data.duplicates import SHARE, Overlap, words
+from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate_solved, read_solved
+from backtrack_mrt.data.duplicates import SHARE, Overlap, words_in
 from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.errors import UserError
 
@@ -36,8 +36,8 @@ def arguments(parser: Parser) -> None:
         help="problems to evaluate on: none like them is demonstrated",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
-    parser.add_argument("--n", type=count, default=256, help="demonstrations, one per problem (default: %(default)s)")
-    parser.add_argument("--max-steps", type=count, default=4, help="most steps of a solution (default: %(default)s)")
+    parser.add_argument("--n", type=natural, default=256, help="demonstrations, one per problem (default: %(default)s)")
+    parser.add_argument("--max-steps", type=natural, default=4, help="most steps of a solution (default: %(default)s)")
     parser.add_argument("--right", type=float, default=0.3, help="share of right attempts (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which errors, and the order (default: %(default)s)")
 
@@ -49,7 +49,7 @@ def run(args: Namespace) -> None:
     every = sum(len(usable) + unusable for usable, unusable in sets)
     short = [solved for usable, _ in sets for solved in usable if len(solved.steps) <= args.max_steps]
     asked = load_problems(args.held_out, None, args.seed, field="--held-out") if args.held_out else []
-    fitting = _once(short, Overlap(words(problem.question) for problem in asked))
+    fitting = _once(short, Overlap(words_in(problem.question) for problem in asked))
     if len(fitting) < args.n:
         reason = (
             f"only {len(fitting)} of {every} problems have a solution of one equation per step, at most "
@@ -59,7 +59,7 @@ def run(args: Namespace) -> None:
     chosen = sorted(fitting, key=lambda solved: solved.length)[: args.n]
     random.Random(f"order/{args.seed}").shuffle(chosen)
     made = (
-        (solved.problem, demonstrate(solved, random.Random(f"{args.seed}/{solved.problem.id}"), args.right))
+        (solved.problem, demonstrate_solved(solved, random.Random(f"{args.seed}/{solved.problem.id}"), args.right))
         for solved in chosen
     )
     write_demonstrations(args.out, made)
@@ -70,7 +70,7 @@ def _once(given: Sequence[Solved], held_out: Overlap) -> list[Solved]:
     """Each question once, and none that is like a held-out one."""
     kept = {}
     for solved in given:
-        question = words(solved.problem.question)
+        question = words_in(solved.problem.question)
         if held_out.nearest(question)[0] < SHARE and not held_out.has(question):
             kept[question] = solved
     return list(kept.values())

@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backtrack_mrt.cli.calls import evaluate
+from backtrack_mrt.cli.api import evaluate
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_file, check_folder
-from backtrack_mrt.cli.subject import config_of, run_of
+from backtrack_mrt.cli.run_or_model import config_of, run_of
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.summary import Cuts
 

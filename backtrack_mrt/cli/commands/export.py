@@ -12,7 +12,7 @@ from typing import Any
 
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_folder
-from backtrack_mrt.cli.subject import run_of
+from backtrack_mrt.cli.run_or_model import run_of
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.config_files import read_layer
 from backtrack_mrt.errors import UserError
@@ -57,18 +57,18 @@ def run(args: Namespace) -> None:
 
 def _section(what: Path, dtype: str | None) -> ModelSection:
     """The trained model of a run, or a model by name. Of a run's config only this section is read."""
-    from backtrack_mrt.policy.files import resolve, shape
+    from backtrack_mrt.policy.files import find_model, shape
 
     run = run_of(what)
     if run is None:
         section = ModelSection(name_or_path=str(what))
-        resolve(section)
+        find_model(section)
         said: dict[str, Any] = shape(section)
         found = said.get("dtype", said.get("torch_dtype"))
     elif (run / "model").is_dir():
         section = ModelSection(name_or_path=str(run / "model"))
         said = read_layer(str(run / "config.yaml")).values.get("model") or {}
-        resolve(section)
+        find_model(section)
         found = said.get("dtype")
     else:
         raise UserError("RUN", str(run), "it has no trained model yet", "Let it finish, with --resume.")

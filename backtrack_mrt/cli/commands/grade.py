@@ -48,7 +48,7 @@ def run(args: Namespace) -> None:
 
 
 @dataclass(frozen=True)
-class Row:
+class GradeRow:
     """One question to the grader: ``text`` is what stands in the box (form "answer") or a whole model turn."""
 
     gold: str
@@ -57,7 +57,7 @@ class Row:
     id: Any = None
 
 
-def parse_rows(lines: Iterable[str], source: str) -> Iterator[Row]:
+def parse_rows(lines: Iterable[str], source: str) -> Iterator[GradeRow]:
     """The rows of ``lines``, blank ones skipped; fields other than gold, answer, form and id are not looked at.
 
     Raises:
@@ -68,7 +68,7 @@ def parse_rows(lines: Iterable[str], source: str) -> Iterator[Row]:
             yield _parse_row(line, f"{source}, line {number}")
 
 
-def _parse_row(line: str, where: str) -> Row:
+def _parse_row(line: str, where: str) -> GradeRow:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -92,7 +92,7 @@ def _parse_row(line: str, where: str) -> Row:
     if form not in FORMS:
         remedy = did_you_mean(form, FORMS) if isinstance(form, str) else f"Use one of {', '.join(FORMS)}."
         raise UserError(f"{where}, form", _shortened(form), "not a known form", remedy)
-    return Row(gold, answer, form, row.get("id"))
+    return GradeRow(gold, answer, form, row.get("id"))
 
 
 def _shortened(value: object) -> object:
@@ -100,7 +100,7 @@ def _shortened(value: object) -> object:
     return f"{text[:60]}…" if len(text) > 60 else value
 
 
-def grade_rows(rows: Iterable[Row], grader: Grader, rel_tol: float | None = None) -> Iterator[dict[str, Any]]:
+def grade_rows(rows: Iterable[GradeRow], grader: Grader, rel_tol: float | None = None) -> Iterator[dict[str, Any]]:
     """For each row its ``id`` (if it has one), ``verdict`` and the wall ``seconds`` the grade took."""
     for row in rows:
         grade = grader.grade if row.form == "answer" else grader.grade_completion

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.subject import config_of
+from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Problem
 
@@ -42,11 +42,11 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.cli.terminal import Session, check_appendable, choose
     from backtrack_mrt.data.loading import load_held_out
     from backtrack_mrt.grading import Grader
-    from backtrack_mrt.policy.files import resolve
+    from backtrack_mrt.policy.files import find_model
 
     problems = cache(lambda: load_held_out(config.data)[0])  # with a question of one's own perhaps never read
     first = own_problem(args.question, args.answer)
-    resolve(config.model)
+    find_model(config.model)
     first = first or choose(problems(), args.problem)
     if args.save:
         check_appendable(args.save, "--save")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_file
-from backtrack_mrt.cli.subject import config_of
+from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 
@@ -34,9 +34,9 @@ def run(args: Namespace) -> None:
     if config.prover.estimator == "none":
         raise UserError("prover.estimator", "none", "V_0 needs an estimator", "Set it to likelihood or monte_carlo.")
     from backtrack_mrt.data.loading import load_problem_sets
-    from backtrack_mrt.policy.files import resolve
+    from backtrack_mrt.policy.files import find_model
 
-    resolve(config.model)
+    find_model(config.model)
     found = load_problem_sets(config.data.model_copy(update={"v0": None}))
     print("".join(f"{note}\n" for note in found.notes), end="")
     import numpy as np

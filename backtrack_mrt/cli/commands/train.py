@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.request import comparison_requests, load_config
+from backtrack_mrt.cli.request import comparison_requests, read_request
 from backtrack_mrt.config import Config, RunRequest
 from backtrack_mrt.runs import processes
 
@@ -29,7 +29,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     described = f"{__doc__}\nexamples:\n{EXAMPLES}"
-    request = load_config(args.settings, description=described, prog="backtrack-mrt train")
+    request = read_request(args.settings, description=described, prog="backtrack-mrt train")
     if request.dry_run:
         _plan(request.config, request.dry_run)
     elif request.compare or request.seeds:
@@ -63,9 +63,9 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
     algos = [request.config.algo_label for request in requests]
     folder = Path(first.config.output_dir or f"runs/{first.config.env_label}-{'-'.join(algos)}")
     from backtrack_mrt.reports.build import report_comparison
-    from backtrack_mrt.training.compare import compare
+    from backtrack_mrt.training.compare import train_and_compare
 
-    comparison = compare(requests, first.seeds or (first.config.seed,), folder)
+    comparison = train_and_compare(requests, first.seeds or (first.config.seed,), folder)
     if processes.is_main():
         comparison.write(folder)
         report_comparison(comparison, folder)

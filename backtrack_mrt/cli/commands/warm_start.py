@@ -11,8 +11,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from backtrack_mrt.cli.command import Parser, count
-from backtrack_mrt.cli.subject import config_of
+from backtrack_mrt.cli.command import Parser, natural
+from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.errors import UserError
 
 EXAMPLES = """\
@@ -27,7 +27,10 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="data set to write")
     parser.add_argument("--attempts", metavar="SET", help="labelled attempts to start from, in place of own ones")
     parser.add_argument(
-        "--branches", type=count, default=4, help="checks and continuations drawn at a time (default: %(default)s)"
+        "--branches",
+        type=natural,
+        default=4,
+        help="checks and continuations drawn at a time (default: %(default)s)",
     )
 
 

@@ -55,7 +55,7 @@ class Step:
 def parse_step(line: str) -> Step | None:
     """The line as a step; None unless it has exactly one equation, and that is right."""
     match = _EQUATION.search(line)
-    if match is None or line.count("=") != 1 or evaluate(match["left"]) != number(match["value"]):
+    if match is None or line.count("=") != 1 or exact_value(match["left"]) != number(match["value"]):
         return None
     return Step(line[: match.start()], match["left"], match["equals"], match["value"], line[match.end() :])
 
@@ -69,7 +69,7 @@ def one_operation(question: str, answer: str) -> Step | None:
     lefts += [f"{a} {sign} {b}" for a, b in combinations(given, 2) for sign in "+*"]
     if len(given) > 2:
         lefts.append(" + ".join(given))
-    found = {left for left in lefts if evaluate(left) == wanted}
+    found = {left for left in lefts if exact_value(left) == wanted}
     if wanted is None or len(found) != 1:
         return None
     return parse_step(f"{found.pop()} = {answer}")
@@ -80,7 +80,7 @@ def number(text: str) -> Fraction | None:
     return Fraction(text.replace(",", "")) if re.fullmatch(_NUMBER, text) else None
 
 
-def evaluate(expression: str) -> Fraction | None:
+def exact_value(expression: str) -> Fraction | None:
     """Exact value of an expression in + - * / (also x × ÷) and parentheses; None if it has none."""
     plain = re.sub(r"[$,\s]", "", expression).translate(str.maketrans("x×÷", "**/"))
     try:
@@ -111,7 +111,7 @@ def _mistakes(step: Step) -> Iterator[Step]:
             yield replace(step, value=written)
     for mark in _OPERATION.finditer(step.left):
         left = step.left[: mark.start(2)] + _MISTAKEN[mark[2]] + step.left[mark.end(2) :]
-        result = evaluate(left)
+        result = exact_value(left)
         if result is not None and result != right and (written := _written(result)) is not None:
             yield replace(step, left=left, value=written)
 
@@ -132,7 +132,7 @@ def _followed(steps: Sequence[Step], wrong: int, variant: Step) -> list[Step] | 
         before, left = _renumbered(step.before, changed), _renumbered(step.left, changed)
         value: str | None = step.value
         if left != step.left:
-            result = evaluate(left)
+            result = exact_value(left)
             value = None if result is None else _written(result)
         if value is None:
             return None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from backtrack_mrt.data.demonstrations.files import Demonstration, read_demonstrations
-from backtrack_mrt.data.demonstrations.signs import Demonstrator, demonstrate
+from backtrack_mrt.data.demonstrations.signs import Demonstrator, demonstrate_signs
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Problem
 
@@ -24,5 +24,5 @@ def load_demonstrations(paths: Sequence[str], problems: Sequence[Problem], seed:
             raise UserError(
                 "data.traces", [], f"there are no generated demonstrations of {problem.id}", "Name a JSONL file."
             )
-        turns = demonstrate(problem, random.Random(f"{seed}/{row}"), Demonstrator(forced=0.0))
+        turns = demonstrate_signs(problem, random.Random(f"{seed}/{row}"), Demonstrator(forced=0.0))
         yield Demonstration(problem, tuple(turn.spans for turn in turns))

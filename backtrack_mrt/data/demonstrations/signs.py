@@ -67,7 +67,7 @@ class Demonstrator:
     revisions: tuple[float, ...] = (0.3, 0.25, 0.2, 0.1, 0.07, 0.05, 0.03)  # share of traces allowed 1, 2, … revisions
 
 
-def demonstrate(
+def demonstrate_signs(
     problem: Problem, rng: random.Random, demonstrator: Demonstrator, attempt: Sequence[str] | None = None
 ) -> list[DemoTurn]:
     """One stochastic demonstration: attempt, then detect, backtrack, revise until right or out of revisions.

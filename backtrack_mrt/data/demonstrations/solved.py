@@ -67,7 +67,7 @@ def read_solved(spec: str) -> tuple[list[Solved], int]:
     return usable, len(rows) - len(usable)
 
 
-def demonstrate(solved: Solved, rng: random.Random, right: float) -> DemoTurns:
+def demonstrate_solved(solved: Solved, rng: random.Random, right: float) -> DemoTurns:
     """One demonstration: with probability `right` (or if no error can be put in) of a right attempt, else of a wrong
     one that is revised. The last turn is the verdict "no error"."""
     steps = solved.steps

@@ -9,7 +9,7 @@ import numpy as np
 
 from backtrack_mrt.evaluation.metrics.budgets import accuracy_at_budgets
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, ratio_estimates
-from backtrack_mrt.evaluation.metrics.own import PROGRESS_EDGES, Move, progress_of_moves, protocol_metrics
+from backtrack_mrt.evaluation.metrics.protocol_metrics import PROGRESS_EDGES, Move, progress_of_moves, protocol_metrics
 from backtrack_mrt.evaluation.metrics.regret import ForcedTokens, cumulative_regret, regrets_of
 from backtrack_mrt.evaluation.metrics.turns import (
     FirstWrongStep,

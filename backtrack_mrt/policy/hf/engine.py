@@ -16,7 +16,7 @@ from peft import PeftModel
 from torch import nn
 
 from backtrack_mrt.policy.engine import EngineStats, check_pairs, check_requests
-from backtrack_mrt.policy.hf.kv_cache import Row, RowIndex
+from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex
 from backtrack_mrt.policy.hf.lora import MergedAdapter
 from backtrack_mrt.policy.hf.runner import Branch, Pair, Runner
 from backtrack_mrt.policy.sampling import draw, uniforms
@@ -108,7 +108,7 @@ class HFEngine:
         """See `Engine.close`."""
         self.release()
 
-    def _complete(self, requests: Sequence[Request], rows: Sequence[Row], sampling: Sampling) -> list[Completion]:
+    def _complete(self, requests: Sequence[Request], rows: Sequence[CacheRow], sampling: Sampling) -> list[Completion]:
         """Prefill and decode requests that fit into one batch."""
         runner = self._runner
         prefixes = [request.prefix_ids for request in requests]
@@ -162,16 +162,16 @@ class HFEngine:
         source = dict(zip(holes, movers, strict=True))
         return [source.get(i, i) for i in range(left)]
 
-    def _assign(self, pairs: Sequence[Pair]) -> tuple[dict[Row, list[Branch]], dict[TokenIds, list[Branch]]]:
+    def _assign(self, pairs: Sequence[Pair]) -> tuple[dict[CacheRow, list[Branch]], dict[TokenIds, list[Branch]]]:
         """For each pair the cached row it branches off, or, where there is no good one, a history to be read first.
         `pairs` come longest prefix first, so that a history is planned before its own beginnings are asked for."""
         index = RowIndex(self._runner.cache.rows)
-        planned: dict[Row, list[Branch]] = {}
+        planned: dict[CacheRow, list[Branch]] = {}
         for pair in pairs:
             prefix = pair[0]
             common, holders = index.find(prefix)
             if not holders or len(prefix) - 1 - common > min(common, LONG_BRANCH):
-                holders, common = [Row(-1, prefix[:-1] or prefix)], len(prefix) - 1
+                holders, common = [CacheRow(-1, prefix[:-1] or prefix)], len(prefix) - 1
                 index.add(holders[0])
             planned.setdefault(holders[0], []).append((common, pair))
         cached = {row: branches for row, branches in planned.items() if row.index >= 0}

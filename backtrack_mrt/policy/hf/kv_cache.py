@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from transformers import Cache
 
-from backtrack_mrt.policy.hf.packed import Layout
+from backtrack_mrt.policy.hf.packed_forward import Layout
 from backtrack_mrt.types import TokenIds
 
 GRAIN = 64  # slots are allocated in multiples of this
@@ -22,7 +22,7 @@ NEAR = 16  # tokens read again rather than copying another row
 
 
 @dataclass(eq=False, slots=True)
-class Row:
+class CacheRow:
     """A cached history: `ids` are the tokens whose keys are held, `index` is the row's place in the buffers (it may
     move), `used` the call that used it last. `branch`: it began inside another row, as forced answers do; such rows
     make room for one another and never push out a trajectory."""
@@ -36,26 +36,26 @@ class Row:
 class RowIndex:
     """Finds the cached row that shares the longest beginning with given ids, by bisection."""
 
-    def __init__(self, rows: Iterable[Row]) -> None:
-        self._rows: dict[TokenIds, list[Row]] = {}
+    def __init__(self, rows: Iterable[CacheRow]) -> None:
+        self._rows: dict[TokenIds, list[CacheRow]] = {}
         for row in rows:
             self._rows.setdefault(row.ids, []).append(row)
         self._sorted = sorted(self._rows)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: CacheRow) -> None:
         if row.ids not in self._rows:
             insort(self._sorted, row.ids)
         self._rows.setdefault(row.ids, []).append(row)
 
-    def holders(self, ids: TokenIds) -> list[Row]:
+    def holders(self, ids: TokenIds) -> list[CacheRow]:
         """The rows that hold exactly these ids."""
         return self._rows.get(ids, [])
 
-    def find(self, prefix: TokenIds) -> tuple[int, list[Row]]:
+    def find(self, prefix: TokenIds) -> tuple[int, list[CacheRow]]:
         """How much of `prefix` is cached, short of its last token (whose logits are wanted), and the rows, all with the
         same ids, that hold it. In sorted order the best match is a neighbour."""
         at = bisect_left(self._sorted, prefix)
-        best, holders = 0, list[Row]()
+        best, holders = 0, list[CacheRow]()
         for ids in self._sorted[max(at - 1, 0) : at + 1]:
             common = min(common_prefix(prefix, ids), len(prefix) - 1)
             if common > best or not holders:
@@ -92,13 +92,13 @@ class RowCache(Cache):  # type: ignore[misc]
 
     def clear(self) -> None:
         """Forget all rows and free their memory."""
-        self.rows: list[Row] = []
+        self.rows: list[CacheRow] = []
         self.buffers: list[Tensor] = []
         self.layout: Layout | None = None  # of the pass that is running
         self._slots = 0
         self._limit = 0
         self._clock = 0
-        self._claimed: set[Row] = set()
+        self._claimed: set[CacheRow] = set()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -126,13 +126,13 @@ class RowCache(Cache):  # type: ignore[misc]
                 new[:, : old.shape[1], :, : old.shape[3]] = old
                 self.buffers[i] = new
 
-    def claim(self, prefixes: Sequence[TokenIds]) -> list[Row | None]:
+    def claim(self, prefixes: Sequence[TokenIds]) -> list[CacheRow | None]:
         """For each prefix the row that it continues, if there is one; every row goes to one prefix. Opens a call: the
         claimed rows are safe until the next one."""
         self._clock += 1
         self._limit = self._limit or max(self.max_rows, len(prefixes))
         index = RowIndex(self.rows)
-        claims: list[Row | None] = []
+        claims: list[CacheRow | None] = []
         for prefix in prefixes:
             common, _ = index.find(prefix)
             # A row that lacks a few tokens of the best match is still the better choice: no copy, no second row.
@@ -145,13 +145,13 @@ class RowCache(Cache):  # type: ignore[misc]
         self._claimed = {row for row in claims if row is not None}
         return claims
 
-    def place(self, prefixes: Sequence[TokenIds], claims: Sequence[Row | None]) -> list[Row]:
+    def place(self, prefixes: Sequence[TokenIds], claims: Sequence[CacheRow | None]) -> list[CacheRow]:
         """A row of its own for every prefix: the claimed one, or one that begins with a copy of the best match.
         `row.ids` is what it holds of the prefix; nothing for the repetitions of a prefix."""
         index = RowIndex(self.rows)
         taken = set(self._claimed)
-        copies: list[tuple[Row, Row, int]] = []
-        placed: list[Row] = []
+        copies: list[tuple[CacheRow, CacheRow, int]] = []
+        placed: list[CacheRow] = []
         seen: set[TokenIds] = set()
         for prefix, claim in zip(prefixes, claims, strict=True):
             row = claim
@@ -169,7 +169,7 @@ class RowCache(Cache):  # type: ignore[misc]
         self.copy(copies)
         return placed
 
-    def copy(self, copies: Sequence[tuple[Row, Row, int]]) -> None:
+    def copy(self, copies: Sequence[tuple[CacheRow, CacheRow, int]]) -> None:
         """Copy the first tokens' keys and values, for each (source, target, tokens). All are read before any is
         written."""
         for buffer in self.buffers:
@@ -177,7 +177,7 @@ class RowCache(Cache):  # type: ignore[misc]
             for keys, (_, target, tokens) in zip(held, copies, strict=True):
                 buffer[:, target.index, :, :tokens] = keys
 
-    def to_front(self, rows: Sequence[Row]) -> None:
+    def to_front(self, rows: Sequence[CacheRow]) -> None:
         """Exchange rows so that these occupy the places 0 … len(rows) − 1, in any order."""
         count = len(rows)
         wanted = {row.index for row in rows}
@@ -196,14 +196,14 @@ class RowCache(Cache):  # type: ignore[misc]
             self.rows[i], self.rows[j] = other, one
             one.index, other.index = j, i
 
-    def _vacate(self, branch: bool, taken: set[Row]) -> Row:
+    def _vacate(self, branch: bool, taken: set[CacheRow]) -> CacheRow:
         """A row to write to: a new one while there is room, else the one whose last use is longest ago."""
         same = [row for row in self.rows if row.branch == branch]
         free = [row for row in same if row not in taken]
         if free and len(same) >= (self.max_rows if branch else self._limit):
             row = min(free, key=lambda r: r.used)
         else:
-            row = Row(len(self.rows), branch=branch)
+            row = CacheRow(len(self.rows), branch=branch)
             self.rows.append(row)
         row.used = self._clock
         return row

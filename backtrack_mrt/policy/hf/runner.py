@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.engine import EngineStats
-from backtrack_mrt.policy.hf.kv_cache import Row, RowCache
+from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache
 from backtrack_mrt.policy.hf.lora import MergedAdapter
-from backtrack_mrt.policy.hf.packed import (
+from backtrack_mrt.policy.hf.packed_forward import (
     ATTENTION,
     Branches,
     IntArray,
@@ -64,7 +64,7 @@ class Runner:
                 for module in training:
                     module.training = True
 
-    def prefill(self, prefixes: Sequence[TokenIds], rows: Sequence[Row]) -> Tensor:
+    def prefill(self, prefixes: Sequence[TokenIds], rows: Sequence[CacheRow]) -> Tensor:
         """Read what the rows lack of their prefixes, a repeated prefix once; returns the next token's logits (n, V)."""
         cache, like = self.cache, self.embeddings
         leaders = dict(zip(reversed(prefixes), reversed(rows), strict=True))  # the first row of each prefix
@@ -98,7 +98,7 @@ class Runner:
         owner = torch.arange(len(tokens), device=tokens.device)
         return self.forward(tokens, positions, Layout(0, owner, positions, length, mask[:, None, None]))
 
-    def score(self, branches: Mapping[Row, Sequence[Branch]]) -> dict[Pair, FloatArray]:
+    def score(self, branches: Mapping[CacheRow, Sequence[Branch]]) -> dict[Pair, FloatArray]:
         """Logprobs of the continuations of what branches off cached rows; the rows stay as they are."""
         like, scores = self.embeddings, dict[Pair, FloatArray]()
         self.cache.to_front(list(branches))

@@ -24,7 +24,7 @@ from backtrack_mrt.types import Sampling
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BatchRow:
     """One request in vLLM's batch. `output_ids` is vLLM's own list of the tokens drawn so far; their number says which
     uniform or which forced token is next, also after a preemption or a half-read prompt."""
 
@@ -38,7 +38,7 @@ class Draws(LogitsProcessor):  # type: ignore[misc]
     """Draws as each request's `extra_args` say; requests without any are left to vLLM."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
-        self._rows: dict[int, Row] = {}  # by index in the batch
+        self._rows: dict[int, BatchRow] = {}  # by index in the batch
 
     def is_argmax_invariant(self) -> bool:
         """No: it decides the argmax."""
@@ -71,11 +71,11 @@ class Draws(LogitsProcessor):  # type: ignore[misc]
         return draw(logits, torch.tensor(noise, dtype=torch.float64, device=logits.device), sampling)
 
 
-def _row(params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]) -> Row | None:
+def _row(params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]) -> BatchRow | None:
     asked = params.extra_args or {}
     if "forced" in asked:
-        return Row(None, (), asked["forced"], output_ids)
+        return BatchRow(None, (), asked["forced"], output_ids)
     if "seed" not in asked:
         return None
     noise = uniforms([asked["seed"]], params.max_tokens)[0].tolist()
-    return Row(Sampling(asked["temperature"], asked["top_p"]), noise, (), output_ids)
+    return BatchRow(Sampling(asked["temperature"], asked["top_p"]), noise, (), output_ids)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.policy.files import hub_file, resolve
+from backtrack_mrt.policy.files import find_model, hub_file
 
 FILE = "tokenizer.json"
 
@@ -30,5 +30,5 @@ def words_of(run: Path, section: ModelSection) -> Callable[[int], str] | None:
 
 def _file(section: ModelSection) -> Path:
     """Of the model that a run began with."""
-    found = Path(resolve(section))
+    found = Path(find_model(section))
     return found / FILE if found.is_dir() else hub_file(section, FILE)

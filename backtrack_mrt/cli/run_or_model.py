@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backtrack_mrt.cli.command import PROGRAM
 from backtrack_mrt.cli.flags import run_parser
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 
@@ -22,15 +22,15 @@ def run_of(what: Path | None) -> Path | None:
 def config_of(args: Namespace, with_model: bool = True, *, training: bool = False) -> Config:
     """The config of RUN (else the embedded default), changed by the flags, about RUN's trained model or MODEL.
 
-    with_model: whether the model is wanted at all. training: whether the training set is, see `resolve`. Raises
-    UserError, also for a run that has no trained model yet."""
+    with_model: whether the model is wanted at all. training: whether the training set is, see `config_files.resolve`.
+    Raises UserError, also for a run that has no trained model yet."""
     for flag in args.settings:
         if flag.partition("=")[0].replace("_", "-") in ONLY_TRAIN:
             raise UserError(flag, None, f"only `{PROGRAM} train` has it", "Leave it out.")
     run = run_of(args.what)
     saved = ["--config", str(run / "config.yaml")] if run else []
     model = ["--model.name_or_path", str(run / "model" if run else args.what)] if with_model and args.what else []
-    config = load_config([*saved, *args.settings, *model], training=training).config
+    config = read_request([*saved, *args.settings, *model], training=training).config
     if run and with_model and not (run / "model").is_dir():
         raise UserError("RUN", str(run), "it has no trained model yet", "Let it finish, with --resume.")
     return config

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backtrack_mrt.config_files import load
+from backtrack_mrt.config_files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.evaluation.tables import Policy
-from backtrack_mrt.reports.archive import Source
+from backtrack_mrt.reports.archive import TraceSource
 from backtrack_mrt.reports.outcomes import summary_of
-from backtrack_mrt.reports.words import words_of
+from backtrack_mrt.reports.token_text import words_of
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run
 from backtrack_mrt.runs.records import read_trajectories
@@ -30,7 +30,7 @@ def any_run(path: Path) -> Run:
         return read_run(path)
     if not run.config_path.is_file():
         raise UserError("RUN", str(path), "it holds no run (no config.yaml)", "Give directories of runs.")
-    config, history = load(str(run.config_path)), run.metrics()
+    config, history = read_config(str(run.config_path)), run.metrics()
     summary: dict[str, Any] = {"algo": config.algo_label, "trained_answers": config.protocol.max_answers}
     summary |= {line["name"]: line for line in run.evaluations() if line["name"] in ("base", "trained")}
     training = {
@@ -55,11 +55,11 @@ def _summary(run: Run, name: str) -> Summary:
     return summary_of(run.summary[name])
 
 
-def sources(runs: Sequence[Run]) -> list[Source]:
+def sources(runs: Sequence[Run]) -> list[TraceSource]:
     """The trajectories of runs: the base's once per seed, then the trained policies', then those of the steps."""
     several, bases = len(runs) > 1, set[int]()
-    evaluations: list[Source] = []
-    steps: list[Source] = []
+    evaluations: list[TraceSource] = []
+    steps: list[TraceSource] = []
     for run in runs:
         words = words_of(run.path, run.config.model)
         whose = f"{run.label}, seed {run.config.seed}" if several else ""
@@ -78,7 +78,7 @@ def sources(runs: Sequence[Run]) -> list[Source]:
                 label = f"{whose}, {told}" if several else told
             identity = f"{run.path.name}/{file.stem}" if several else file.stem
             scored, phases = read_trajectories(file), run.config.protocol.phases
-            source = Source(visible(identity), label, scored, words, run.config.seed, phases=phases)
+            source = TraceSource(visible(identity), label, scored, words, run.config.seed, phases=phases)
             (steps if step else evaluations).append(source)
     return evaluations + steps
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.config import Config, Existing, RunRequest
-from backtrack_mrt.config_files import DEFAULT_CONFIG, Layer, load, read_layer, resolve
+from backtrack_mrt.config_files import DEFAULT_CONFIG, Layer, read_config, read_layer, resolve
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import environment
 
 if TYPE_CHECKING:  # what runs a model is imported when it is called
     from backtrack_mrt.evaluation.comparison import Comparison
     from backtrack_mrt.evaluation.metrics.summary import Summary
-    from backtrack_mrt.evaluation.tables import Result
+    from backtrack_mrt.evaluation.tables import RunResult
     from backtrack_mrt.runs.finished import Run
 
 
@@ -25,7 +25,7 @@ def load_config(*files: str | Path, **settings: Any) -> Config:
     return resolve([*layers, Layer.of(settings, "load_config")])
 
 
-def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> Result:
+def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> RunResult:
     """Train and evaluate; everything is left in the run directory, `config.run_path`. `existing`: what to do with a
     run that is there already. `accept_changes`: resume it although its config differs. Raises UserError, RunError."""
     environment.prepare()
@@ -40,7 +40,7 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
     environment.prepare()
     from backtrack_mrt.data.loading import load_held_out
     from backtrack_mrt.data.signs import first_wrong_step
-    from backtrack_mrt.policy.files import resolve as find_model
+    from backtrack_mrt.policy.files import find_model
 
     config = what if isinstance(what, Config) else _trained(Path(what))
     kept = None if save is None else Path(save)
@@ -74,5 +74,5 @@ def _trained(run: Path) -> Config:
         raise UserError("run", str(run), "it holds no run (no config.yaml)", "Name a run directory, or give a config.")
     if not (run / "model").is_dir():
         raise UserError("run", str(run), "it has no trained model yet", "Let it finish.")
-    config = load(str(run / "config.yaml"))
+    config = read_config(str(run / "config.yaml"))
     return config.model_copy(update={"model": config.model.model_copy(update={"name_or_path": str(run / "model")})})

@@ -14,7 +14,7 @@ from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.single import Single
 from backtrack_mrt.errors import RunError
 from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex
-from backtrack_mrt.evaluation.metrics.own import PROGRESS_EDGES, progress_of_moves, protocol_metrics
+from backtrack_mrt.evaluation.metrics.protocol_metrics import PROGRESS_EDGES, progress_of_moves, protocol_metrics
 from backtrack_mrt.evaluation.metrics.summary import Cuts, summarise
 from backtrack_mrt.evaluation.tables import numbers
 from backtrack_mrt.protocol import EpisodeProtocol, Share
