@@ -147,6 +147,9 @@ class Algorithm(BaseModel, ABC):
     summary: ClassVar[str] = ""
     loss: ClassVar[Literal["rl", "ce"]] = "rl"  # clipped policy gradient, or weighted cross-entropy
     needs_values: ClassVar[bool] = False  # whether the meta-prover runs in training
+    unit: Literal["token", "turn", "trajectory"] = Field(
+        "token", description="what pulls alike in the loss, whatever its length: every token, turn or trajectory"
+    )
 
     @abstractmethod
     def turn_weights(self, group: Group) -> list[FloatArray]:
@@ -158,6 +161,18 @@ class Algorithm(BaseModel, ABC):
             return [np.zeros(len(member.trajectory.turns)) for member in group.members]
         return self.turn_weights(group)
 
+    def weigh_batch(self, groups: Sequence[Group]) -> list[FloatArray]:
+        """`weigh` for the members of all groups, one after the other, per token of their turns: divided by the sampled
+        tokens of the `unit`, times the batch's mean of these."""
+        weights = [row for group in groups for row in self.weigh(group)]
+        if self.unit == "token":
+            return weights
+        sampled = [_sampled_by_turn(member.trajectory) for group in groups for member in group.members]
+        units = sampled if self.unit == "turn" else [row.sum(keepdims=True) for row in sampled]
+        counted = np.concatenate([*(row[row > 0] for row in units), np.zeros(0)])
+        mean = float(counted.mean()) if len(counted) else 0.0
+        return [row * mean / np.maximum(tokens, 1) for row, tokens in zip(weights, units, strict=True)]
+
     @property
     def collection(self) -> Collection:
         """How the trajectories of a group come about."""
@@ -167,6 +182,13 @@ class Algorithm(BaseModel, ABC):
         """Why the algorithm cannot run with a protocol of at most `max_answers` answers and groups of `group_size`;
         None if it can."""
         return None
+
+
+def _sampled_by_turn(trajectory: Trajectory) -> FloatArray:
+    """Sampled tokens of every turn, none for given ones. Shape (E,)."""
+    sampled = np.array([float(len(turn.completion.token_ids)) for turn in trajectory.turns])
+    sampled[: trajectory.given] = 0.0
+    return sampled
 
 
 class SelfTraining(Algorithm):

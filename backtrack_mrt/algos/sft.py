@@ -17,5 +17,10 @@ class Sft(Algorithm):
     summary: ClassVar[str] = "cross-entropy on demonstrations (warm start)"
     loss: ClassVar[Literal["rl", "ce"]] = "ce"
 
+    def objection(self, *, max_answers: int, group_size: int) -> str | None:
+        if self.unit != "token":
+            return f"unit: {self.unit} is for the model's own trajectories; demonstrations are fitted token by token"
+        return None
+
     def turn_weights(self, group: Group) -> list[FloatArray]:
         return [np.ones(len(member.trajectory.turns)) for member in group.members]

@@ -222,7 +222,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         """This process's rows, weighed. A group may span processes, so the weights are made of everyone's rows; the
         first of these are saved with theirs."""
         groups = groups_of(self._everyone, self.run_config.training.group_size)
-        weights = [row for group in groups for row in self.algorithm.weigh(group)]
+        weights = self.algorithm.weigh_batch(groups)
         weighed = [replace(scored, weights=row) for scored, row in zip(self._everyone, weights, strict=True)]
         saved = self.run_config.training.saved_rollouts
         if saved:

@@ -159,11 +159,9 @@ def _read_batch(path: Path) -> tuple[list[Scored], TokenLedger]:
 
 def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Scored]:
     """The trajectories with the weights of their turns, problem by problem."""
-    return [
-        replace(member, weights=weights)
-        for group in groups_by_problem(scored)
-        for member, weights in zip(group.members, algorithm.weigh(group), strict=True)
-    ]
+    groups = groups_by_problem(scored)
+    members = [member for group in groups for member in group.members]
+    return [replace(m, weights=row) for m, row in zip(members, algorithm.weigh_batch(groups), strict=True)]
 
 
 def rows_to_fit(scored: Sequence[Scored]) -> list[Example]:

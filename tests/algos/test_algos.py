@@ -6,47 +6,20 @@ import math
 
 import numpy as np
 import pytest
+from support.small_groups import group, member, weights
 
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm, BestOfN, Independent, Rationalized, SelfTraining, TerminateOrContinue
 from backtrack_mrt.algos.grpo import Grpo
 from backtrack_mrt.algos.length_penalty import LengthPenalty
 from backtrack_mrt.algos.mrt_rl import MrtRl
-from backtrack_mrt.algos.mrt_star import MrtStar
 from backtrack_mrt.algos.rise import Rise
 from backtrack_mrt.algos.star import Star
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.training.self_training import rows_to_fit, weighed
-from backtrack_mrt.types import Completion, Finish, Group, Parsed, Problem, Scored, Trajectory, Turn, TurnSpec
 
-PROBLEM = Problem("p", "q", "1")
 ALGORITHMS = plugins.names("backtrack_mrt.algos")
-
-
-def member(*right: bool, tokens: int = 4, given: int = 0, values: list[float] | None = None, start: int = 0) -> Scored:
-    """A trajectory of one answer per turn; the tokens of a turn tell where it began and whether it is right."""
-    turns = tuple(
-        Turn(
-            TurnSpec("attempt", 64),
-            "",
-            Parsed(answer=str(int(r))),
-            (),
-            Completion((start + 2 * j + r,) * tokens, (0.0,) * tokens, Finish.STOP),
-            right=r,
-        )
-        for j, r in enumerate(right)
-    )
-    trajectory = Trajectory(PROBLEM, (9,), turns, answer="1", outcome=float(right[-1]), given=given)
-    return Scored(trajectory, None if values is None else np.array(values))
-
-
-def group(*members: Scored) -> Group:
-    return Group(PROBLEM, members)
-
-
-def weights(algorithm: Algorithm, *members: Scored) -> list[list[float]]:
-    return [row.tolist() for row in algorithm.turn_weights(group(*members))]
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
@@ -87,14 +60,6 @@ def test_star_fits_right_trajectories_only() -> None:
     assert weights(Star(), member(False, True), member(True), member(False)) == [[1, 1], [1], [0]]
     assert Star().collection == Independent()
     assert Star(rationalize=True).collection == Rationalized()
-
-
-def test_mrt_star_keeps_the_right_trajectories_with_the_most_progress_per_turn() -> None:
-    quick = member(False, True, values=[0.1, 0.4, 0.9])  # 0.4 a turn
-    slow = member(False, False, True, values=[0.1, 0.4, 0.3, 0.9])
-    wrong = member(False, values=[0.0, 1.0])
-    assert weights(MrtStar(keep=1), slow, wrong, quick) == [[0, 0, 0], [0], [1, 1]]
-    assert weights(MrtStar(keep=2), slow, wrong, quick) == [[1, 1, 1], [0], [1, 1]]
 
 
 HEAVY, LIGHT = math.exp(1 / 0.4), 1.0
@@ -154,7 +119,12 @@ def test_self_training_divides_by_the_mean_weight_and_drops_the_rest() -> None:
 
 def test_self_training_algorithms_are_told_apart() -> None:
     kinds = {name: plugins.load("backtrack_mrt.algos", name, Algorithm, "algo") for name in ALGORITHMS}  # type: ignore[type-abstract]
-    assert {name for name, kind in kinds.items() if issubclass(kind, SelfTraining)} == {"star", "rise", "mrt-star"}
+    assert {name for name, kind in kinds.items() if issubclass(kind, SelfTraining)} == {
+        "star",
+        "star-shortest",
+        "rise",
+        "mrt-star",
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm, SelfTraining
+from backtrack_mrt.algos.brpo import Brpo
 from backtrack_mrt.algos.grpo import Grpo
+from backtrack_mrt.algos.igpo import Igpo
 from backtrack_mrt.algos.length_penalty import LengthPenalty
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.algos.mrt_star import MrtStar
 from backtrack_mrt.algos.rise import Rise
 from backtrack_mrt.algos.star import Star
+from backtrack_mrt.algos.star_shortest import StarShortest
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
 from backtrack_mrt.types import Completion, Finish, Group, Problem, Scored, StopReason, Trajectory
@@ -88,10 +91,20 @@ ALGORITHMS: dict[str, Algorithm] = {
     "mrt-rl, prefix": MrtRl(credit="prefix"),
     "grpo": Grpo(),
     "length-penalty": LengthPenalty(),
+    "brpo": Brpo(),
+    "igpo": Igpo(),
     "mrt-star": MrtStar(keep=1),
+    "star-shortest": StarShortest(keep=1),
     "star": Star(),
 }
-STRICT = {"mrt-rl, turn", "length-penalty", "mrt-star"}  # the others are indifferent to how a right answer came about
+STRICT = {
+    "mrt-rl, turn",
+    "length-penalty",
+    "brpo",
+    "igpo",
+    "mrt-star",
+    "star-shortest",
+}  # the others are indifferent to how a right answer came about
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

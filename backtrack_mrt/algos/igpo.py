@@ -1,0 +1,43 @@
+"""Information gain as the reward of a turn (IGPO, Wang et al. 2510.14967)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.types import FloatArray, Group, Scored
+
+
+class Igpo(Algorithm):
+    """A_{i,j} = Σ_{k ≥ j} γ^{k−j}·z_{i,k}: the reward r of a turn is its progress, that of the last turn the outcome R;
+    z = (r − mean r) / (std r + 1e-4) over all turns of the group.
+
+    It differs from `mrt-rl` with `credit: return_to_go` in what is centred: the rewards of turns, not outcomes. So the
+    number of turns counts: every further one costs its mean. The paper's likelihood is the mean per token of the
+    answer; here it is that of the whole answer, as estimated by the meta-prover.
+    """
+
+    summary: ClassVar[str] = "information gain of every turn and the outcome, as a return (IGPO)"
+    needs_values: ClassVar[bool] = True
+    discount: float = Field(1.0, gt=0, le=1, description="γ: what the reward of the next turn counts")
+
+    def turn_weights(self, group: Group) -> list[FloatArray]:
+        rewards = [_rewards(member) for member in group.members]
+        pooled = np.concatenate(rewards) if rewards else np.zeros(0)
+        centre, scale = (pooled.mean(), pooled.std() + 1e-4) if len(pooled) else (0.0, 1.0)
+        return [self._returns((row - centre) / scale) for row in rewards]
+
+    def _returns(self, rewards: FloatArray) -> FloatArray:
+        """Discounted sums from each turn on."""
+        returns, ahead = np.zeros_like(rewards), 0.0
+        for j in reversed(range(len(rewards))):
+            returns[j] = ahead = rewards[j] + self.discount * ahead
+        return returns
+
+
+def _rewards(member: Scored) -> FloatArray:
+    """Progress of every turn but the last, whose reward is the outcome. Shape (E,)."""
+    return np.append(member.progress[:-1], member.trajectory.outcome)[: len(member.trajectory.turns)]
