@@ -66,6 +66,10 @@ class ModelSection(Section):
 
     name_or_path: str = Field("tiny", description="'tiny' (embedded), a directory, or a hub name")
     revision: str | None = Field(None, description="hub revision")
+    eos_token: str | None = Field(
+        None,
+        description="the token that ends a message (null: the tokenizer's, or what its chat template writes)",
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="weights (bfloat16: slower on an old CPU)")
     full_finetuning: bool = Field(False, description="train all weights instead of a LoRA adapter")
     lora: LoraSection = LoraSection()

@@ -72,7 +72,7 @@ def read_layer(name: str) -> Layer:
         if path.stat().st_size > MOST_BYTES:
             raise UserError("--config", name, "too large for settings", "Give a YAML file of at most a megabyte.")
         reader = YamlReader(name, path)
-        values = reader.read(path.read_text(encoding="utf-8"))
+        values = reader.read(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("--config", name, f"cannot be read: {error}", "Give a YAML file in UTF-8.") from error
     own = {key: plugins.anchored(values[key], path.parent) for key in PATHS if isinstance(values.get(key), str)}

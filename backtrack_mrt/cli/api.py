@@ -46,11 +46,14 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
     kept = None if save is None else Path(save)
     find_model(config.model)
     problems, notes = load_held_out(config.data)
-    print("".join(f"{note}\n" for note in notes), end="")
     from backtrack_mrt.evaluation.evaluate import measure
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
+    from backtrack_mrt.rollouts.fitting import fitting
 
     parts = assemble(config)
+    length = parts.engine.context_length
+    problems, passed = fitting(problems, config.protocol, parts.dialogue, length, field="data.eval")
+    print("".join(f"{note}\n" for note in notes + passed), end="")
     if kept is not None:
         kept.mkdir(parents=True)
     with closing(parts.engine):

@@ -1,4 +1,4 @@
-r"""The gold answer of a row: as it is, in the last line of a solution (``#### 42``), or in its last ``\boxed{}``."""
+r"""The gold answer of a row: as it is, behind ``####`` or "the answer is", or in the last ``\boxed{}``."""
 
 from __future__ import annotations
 
@@ -9,16 +9,44 @@ from backtrack_mrt.grading import check_gold, extract_boxed
 
 Extract = Literal["auto", "plain", "hashes", "boxed"]
 
-_HASHES = re.compile(r"(?:\A|\n)#### ?([^\n]+)\s*\Z")
+_LAST_LINE = re.compile(r"(?:\A|\n)#### ?([^\n]+)\s*\Z")
+_ANYWHERE = re.compile(r"####[ \t]*([^\n#]+)")
+_SAID = re.compile(r"\banswer\s+is\s*:?[\s*]*([^\n]+?)[\s*.]*\Z", re.IGNORECASE)
+_NUMERAL = re.compile(r"-?\$?\d+(?:,\d{3})*(?:[./]\d+)?(?=[\s.,;!]|\Z)")
 _WHOLE = re.compile(r"([+-]?\d+)\.0")  # a whole number that went through a float
-_ABSENT = {"proof", "notfound"}  # NuminaMath's words for "no answer"
+# What stands where nobody has written an answer. `proof` and `notfound` are NuminaMath's words.
+_ABSENT = {
+    *(
+        "proof",
+        "notfound",
+        "n/a",
+        "na",
+        "none",
+        "null",
+        "nan",
+        "nil",
+        "unknown",
+        "tbd",
+        "todo",
+        "missing",
+        "?",
+        "-",
+        "—",
+    ),
+    *("not found", "not available", "not provided", "not given", "no answer", "not applicable"),
+}
+_ELSEWHERE = re.compile(
+    r"(?:please )?see (?:the |my |attached )?(?:solution|above|below|explanation|proof|figure)\b", re.I
+)
+_SENTENCES = re.compile(r"\s\S*\w[.!?]\s+[A-Z][a-z]+")
+_FEW = 4  # words behind a numeral that may be its unit
 
 
 def read_gold(value: Any, extract: Extract, solution: bool = False) -> tuple[str, str | None]:
     """The gold answer in `value`, and why it cannot be used (None if it can).
 
-    `extract` says where it stands. "auto" takes a last line ``####``, else the last box, else `value` as it is, unless
-    `value` is a worked `solution`."""
+    `extract` says where it stands. "auto" takes a last line ``####``, else the last box, else what "the answer is" at
+    the end, else the last ``####`` wherever it is, else `value` as it is, unless `value` is a worked `solution`."""
     text = _text(value)
     found = _extracted(text, extract, solution)
     if found is None:
@@ -26,7 +54,16 @@ def read_gold(value: Any, extract: Extract, solution: bool = False) -> tuple[str
         return "", "is empty" if not text else f"has {marks}"
     whole = _WHOLE.fullmatch(found)
     gold = whole[1] if whole else found
-    return gold, "is no answer but says so" if gold.lower() in _ABSENT else check_gold(gold)
+    return gold, _placeholder(gold) or check_gold(gold)
+
+
+def _placeholder(gold: str) -> str | None:
+    """Why a text is no answer though there is one: what nobody could give back."""
+    if gold.lower().strip(" .()[]") in _ABSENT:
+        return f"is no answer but says so: {gold}"
+    if _ELSEWHERE.match(gold):
+        return f"says where the answer is, not what it is: {gold}"
+    return "is several sentences" if _SENTENCES.search(gold) else None
 
 
 def _text(value: Any) -> str:
@@ -34,9 +71,19 @@ def _text(value: Any) -> str:
 
 
 def _extracted(text: str, extract: Extract, solution: bool) -> str | None:
-    line = _HASHES.search(text) if extract in ("auto", "hashes") else None
-    box = extract_boxed(text) if extract in ("auto", "boxed") and line is None else None
-    found = line[1] if line else box
-    if found is None and (extract == "plain" or (extract == "auto" and not solution)):
-        found = text
-    return None if found is None else found.strip()
+    auto = extract == "auto"
+    line = _LAST_LINE.search(text) if auto or extract == "hashes" else None
+    found = line[1] if line else extract_boxed(text) if auto or extract == "boxed" else None
+    if found is None and auto and (said := _SAID.search(text)):
+        found = said[1]
+    if found is None and (auto or extract == "hashes") and (marked := _ANYWHERE.findall(text)):
+        found = marked[-1]
+    if found is None and (extract == "plain" or (auto and not solution)):
+        return text.strip()
+    return None if found is None else _bare(found.strip())
+
+
+def _bare(found: str) -> str:
+    """A numeral without the sentence that goes on behind it."""
+    numeral = _NUMERAL.match(found)
+    return numeral[0] if numeral and len(found[numeral.end() :].split()) > _FEW else found

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from backtrack_mrt.config import SetSection
-from backtrack_mrt.data.sources import HUB, RawRow, is_file, read_rows
+from backtrack_mrt.data.files import RawRow, is_local, stem
+from backtrack_mrt.data.sources import HUB, read_rows
 from backtrack_mrt.errors import UserError, did_you_mean
 
 _FIRST = re.compile("[/:=]")
@@ -74,11 +75,11 @@ def find_set(spec: str, own: Mapping[str, SetSection], field: str) -> tuple[str,
         return name, _inheriting(name, entry)
     if spec in known:
         return spec, known[spec]
-    if is_file(spec):
-        return Path(spec).stem, SetSection(path=[spec])
+    if is_local(spec):
+        return stem(spec), SetSection(path=[spec])
     hub = HUB.fullmatch(spec)
     if hub is None or Path(spec).exists() or hub["name"].partition("/")[0] in known:
-        remedy = "Give a known name, a .jsonl, .json, .csv or .parquet file, or OWNER/NAME[/SUBSET][:SPLIT]."
+        remedy = "Give a known name, a .jsonl, .json, .csv or .parquet file, a folder, or OWNER/NAME[/SUBSET][:SPLIT]."
         raise UserError(field, spec, "not a problem set", f"{remedy} {did_you_mean(_FIRST.split(spec)[0], known)}")
     place = spec.partition("[")[0] if hub["split"] else f"{spec}:train"
     ready = next((entry for entry in CATALOGUE.values() if place in entry.path), SetSection(path=[spec]))

@@ -11,8 +11,8 @@ from backtrack_mrt.config import DataSection, SetSection
 from backtrack_mrt.data import signs
 from backtrack_mrt.data.catalogue import find_set, refuse_test_set
 from backtrack_mrt.data.duplicates import SHARE, Overlap, Words, words_in
+from backtrack_mrt.data.files import is_local
 from backtrack_mrt.data.problems import SetSource, notes_on, read_problems, some, unrated
-from backtrack_mrt.data.sources import is_file
 from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.types import Problem
 
@@ -73,7 +73,7 @@ def load_problems(
 
 def on_hub(spec: str, sets: Mapping[str, SetSection]) -> bool:
     """Whether a problem set is neither generated nor in files."""
-    return not spec.startswith(GENERATED) and not all(map(is_file, find_set(spec, sets, "data")[1].path))
+    return not spec.startswith(GENERATED) and not all(map(is_local, find_set(spec, sets, "data")[1].path))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """From the rows of a set to problems: columns, gold answers, and which rows are left out for which reason.
 
 The question stands in the columns that the set's entry names, else in the first of `QUESTION_COLUMNS`; the gold answer
-likewise. A row may also have `id`, `source`, `rel_tol` and `v0` (`backtrack-mrt rate`). An id is made unique by
-the name of its set (``aime24/7``) unless it has a slash already. Golds are checked here: a row whose gold cannot be
+likewise. A column inside another is ``outer.inner``; a question may be a list of messages, one of the user's. A row
+may also have `id`, `source`, `rel_tol` and `v0` (`backtrack-mrt rate`). An id is made unique by the name of its set
+(``aime24/7``) unless it has a slash already. Golds are checked here: a row whose gold cannot be
 graded would count as wrong for ever.
 """
 
@@ -15,12 +16,15 @@ from typing import Any
 
 from backtrack_mrt.config import SetSection
 from backtrack_mrt.data.answers import read_gold
-from backtrack_mrt.data.sources import column, read_rows
+from backtrack_mrt.data.sources import cell, column, read_rows
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Problem
 
-QUESTION_COLUMNS = ("problem", "question", "question_concat")
-ANSWER_COLUMNS = ("answer", "result", "Answer")
+QUESTION_COLUMNS = ("problem", "question", "question_concat", "prompt")
+ANSWER_COLUMNS = (
+    *("answer", "result", "Answer", "final_answer", "expected_answer", "ground_truth"),
+    "reward_model.ground_truth",  # verl's
+)
 SOLUTION = "solution"  # holds the answer, too, if there is no column of its own for it
 
 
@@ -65,7 +69,7 @@ def read_problems(source: SetSource) -> Found:
     for index, (where, row) in enumerate(chain([first], rows)):
         cells: Mapping[str, Any] = row if isinstance(row, dict) else {}
         found.rows += 1
-        if any(str(cells.get(name)) != value for name, value in entry.where.items()):
+        if any(str(cell(cells, name)) != value for name, value in entry.where.items()):
             found.other += 1
         elif not _rated_in(cells, where, source):
             found.rated_out += 1
@@ -73,7 +77,7 @@ def read_problems(source: SetSource) -> Found:
             given = str(index if cells.get("id") in (None, "") else cells["id"])
             identity = given if "/" in given else f"{source.name}/{given}"
             asked = _question(cells, question)
-            gold, why = read_gold(cells.get(answer), entry.extract, answer == SOLUTION)
+            gold, why = read_gold(cell(cells, answer), entry.extract, answer == SOLUTION)
             if asked is None and not source.skips:
                 raise source.error(f"{where} has no text in column {question[0]!r}", "Complete or remove the row.")
             if asked is None or why:
@@ -124,10 +128,20 @@ def _columns(first: Mapping[str, Any], source: SetSource) -> tuple[list[str], st
 
 
 def _question(cells: Mapping[str, Any], columns: Sequence[str]) -> str | None:
-    texts = [text for name in columns if isinstance(text := cells.get(name), str) and text.strip()]
+    texts = [text for name in columns if (text := _asked(cell(cells, name))).strip()]
     if len(texts) < len(columns):
         return None
     return texts[0] if len(texts) == 1 else " ".join(text.strip() for text in texts)
+
+
+def _asked(value: Any) -> str:
+    """The text of a question, or of a conversation that is one."""
+    if isinstance(value, list):
+        said = [message for message in value if isinstance(message, dict)]
+        asked = [message.get("content") for message in said if message.get("role") == "user"]
+        alone = len(asked) == 1 and all(message.get("role") != "assistant" for message in said)
+        return _asked(asked[0]) if alone and isinstance(asked[0], str) else ""
+    return value if isinstance(value, str) else ""
 
 
 def _rated_in(cells: Mapping[str, Any], where: str, source: SetSource) -> bool:

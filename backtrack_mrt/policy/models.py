@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.config import ModelSection
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.policy.files import FIELD, TINY, base_of, find_model, first_line, is_adapter, refusal, shape
 
 if TYPE_CHECKING:
@@ -42,9 +42,15 @@ def load_tokenizer(section: ModelSection) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source, revision=section.revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=section.revision, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise refusal(section, f"its tokenizer cannot be loaded: {first_line(error)}") from error
+    if (token := section.eos_token) is not None:
+        if token not in tokenizer.get_vocab():
+            own = [added.content for added in tokenizer.added_tokens_decoder.values()]
+            raise UserError("model.eos_token", token, "the tokenizer has no such token", did_you_mean(token, own))
+        tokenizer.eos_token = token
+    return tokenizer
 
 
 def load_model(section: ModelSection, tokenizer: Any, seed: int) -> Any:

@@ -18,8 +18,9 @@ from huggingface_hub import ModelCard, ModelCardData
 from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.config_files import as_yaml
 from backtrack_mrt.data.catalogue import find_set
+from backtrack_mrt.data.files import is_local
 from backtrack_mrt.data.loading import GENERATED, ProblemSets
-from backtrack_mrt.data.sources import HUB, is_file
+from backtrack_mrt.data.sources import HUB
 from backtrack_mrt.evaluation.metrics.turns import answers
 from backtrack_mrt.evaluation.tables import RunResult, as_markdown
 from backtrack_mrt.policy.files import TINY, is_adapter, lineage
@@ -133,7 +134,7 @@ def hub_datasets(config: Config) -> list[str]:
     for spec in config.data.train:
         if not spec.startswith(GENERATED):
             places = find_set(spec, config.data.sets, "data.train")[1].path
-            found += [match["name"] for place in places if not is_file(place) and (match := HUB.fullmatch(place))]
+            found += [match["name"] for place in places if not is_local(place) and (match := HUB.fullmatch(place))]
     return list(dict.fromkeys(found))
 
 

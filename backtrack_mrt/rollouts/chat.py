@@ -94,8 +94,8 @@ class ChatFormat:
         if not getattr(tokenizer, "chat_template", None):
             raise self._refusal("it has no chat template", "Use an instruction-tuned model or set a chat template.")
         before, to_reply = self._opening()
-        self.eos_id: int = tokenizer.convert_tokens_to_ids(tokenizer.eos_token)
-        self.stop_ids = frozenset({self.eos_id})
+        self.eos_id: int = tokenizer.convert_tokens_to_ids(self._end)
+        self.stop_ids = frozenset({self.eos_id, tokenizer.eos_token_id} - {None})
         self._before, self._to_reply = self._structure(before), self._structure(to_reply)
         self._to_next: TokenIds = ()
         try:
@@ -117,8 +117,7 @@ class ChatFormat:
         sampled by the model; it is supplied here only if the completion was cut off before it."""
         if not self.follows:
             raise ValueError("the chat template does not go on after a reply")
-        closed = after.token_ids[-1:] and after.token_ids[-1] in self.stop_ids
-        end = () if closed else (self.eos_id,)
+        end = () if after.token_ids[-1:] == (self.eos_id,) else (self.eos_id,)
         return end + self._to_next + self.encode(instruction) + self._to_reply
 
     def encode(self, text: str) -> TokenIds:
@@ -139,8 +138,8 @@ class ChatFormat:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _opening(self) -> tuple[str, str]:
-        """The template's constant text before the first user content, and from there to the reply. Proves that the eos
-        token ends a reply."""
+        """The template's constant text before the first user content, and from there to the reply. Finds the
+        token that ends a reply."""
         opening = self._render(_USERS[:1])
         before, found, to_reply = opening.partition(_USERS[0])
         if self._system and self._system.strip() not in before:
@@ -148,18 +147,30 @@ class ChatFormat:
         start, replied, rest = self._render(_USERS[:1], (_WORD,), generation_prompt=False).partition(_WORD)
         if not found or not replied:
             raise self._refusal("its chat template does not show every message as it is", _INDEPENDENT)
-        if start != opening and opening == self._render(_USERS[:1], generation_prompt=False):
+        # Some templates write a blank before a reply: the model does so itself, in one token with the first word.
+        self._blank = start.removeprefix(opening) if start.startswith(opening) else ""
+        prompted = start == opening + self._blank and not self._blank.strip()
+        if not prompted and opening == self._render(_USERS[:1], generation_prompt=False):
             raise self._refusal(
                 "its chat template has no generation prompt", "Use a template that honours add_generation_prompt."
             )
-        eos = self.tokenizer.eos_token
-        ending, found, _ = rest.partition(eos) if eos else ("", "", "")
-        if not found or ending.strip():
+        self._end = self._ending(rest, to_reply)
+        return before, to_reply
+
+    def _ending(self, rest: str, to_reply: str) -> str:
+        """The token that ends a reply, behind which the template writes `rest`: the tokenizer's eos token, or another
+        special token, as in published models whose eos token ends a text and not a message."""
+        eos, rest = self.tokenizer.eos_token, rest.lstrip()
+        if eos and rest.startswith(eos):
+            return str(eos)
+        own = [token.content for token in self.tokenizer.added_tokens_decoder.values()]
+        found = max((token for token in own if rest.startswith(token)), key=len, default="")
+        if not found or to_reply.count(found) > 1:  # it has another meaning, too
             raise self._refusal(
                 f"its chat template ends an assistant message with {rest!r}, not with the eos token {eos!r}",
-                "Set the tokenizer's eos_token to the token that ends an assistant message.",
+                "Name the token that ends an assistant message: --model.eos_token TOKEN.",
             )
-        return before, to_reply
+        return found
 
     def _between(self, before: str, to_reply: str) -> str:
         """The template's constant text from the end of a reply to the next user content. Proves that a long
@@ -173,13 +184,13 @@ class ChatFormat:
         after_reply, _, _ = rest.partition(_USERS[1])
         pieces = [before]
         for user, reply in zip(_USERS, (*_REPLIES, ""), strict=True):
-            pieces += [user, to_reply, *([reply, after_reply] if reply else [])]
+            pieces += [user, to_reply, *([self._blank, reply, after_reply] if reply else [])]
         if "".join(pieces) != conversation:
             raise self._refusal(
                 f"{breaks}: {conversation!r} does not go on from its own beginning {opening!r}",
                 _INDEPENDENT,
             )
-        return after_reply.partition(self.tokenizer.eos_token)[2]
+        return after_reply.partition(self._end)[2]
 
     def _check_bos(self) -> None:
         bos = self.tokenizer.bos_token_id
@@ -191,7 +202,7 @@ class ChatFormat:
             raise self._refusal("its chat template writes no BOS", "Start the chat template with {{ bos_token }}.")
 
     def _check_forgery(self) -> None:
-        structure = {self.eos_id, *self._before, *self._to_reply, *self._to_next}
+        structure = {*self.stop_ids, *self._before, *self._to_reply, *self._to_next}
         for token_id in structure & set(self.tokenizer.all_special_ids):
             token = str(self.tokenizer.convert_ids_to_tokens(token_id))
             if token_id in self.encode(token):

@@ -116,7 +116,7 @@ def _root(protocol: str) -> Path:
 def _checked(content: bytes, path: Path) -> str:
     """The text of a prompt file."""
     try:
-        text = content.decode("utf-8").removesuffix("\n")
+        text = content.decode("utf-8-sig").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UserError(str(path), error.object[error.start], "not UTF-8", "Save the file as UTF-8.") from error
     if bad := _CONTROL.search(text):

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import ValidationError
 
@@ -49,12 +49,17 @@ def cut_torn(path: Path) -> None:
 
 def numbered(path: Path, *, torn: bool = False) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, and their numbers from 1. torn: leave out a torn last line."""
-    with path.open("rb") as file:  # not splitlines(): a text may hold U+2028
-        for number, line in enumerate(file, 1):
-            if torn and not line.endswith(b"\n"):
-                return
-            if not line.isspace():
-                yield number, line
+    with path.open("rb") as file:
+        yield from numbered_lines(file, torn=torn)
+
+
+def numbered_lines(file: BinaryIO, *, torn: bool = False) -> Iterator[tuple[int, bytes]]:
+    """`numbered` of an open file."""
+    for number, line in enumerate(file, 1):  # not splitlines(): a text may hold U+2028
+        if torn and not line.endswith(b"\n"):
+            return
+        if not line.isspace():
+            yield number, line
 
 
 def parse(text: bytes) -> Any:

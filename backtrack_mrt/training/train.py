@@ -13,13 +13,14 @@ from backtrack_mrt.config import Config, RunRequest
 from backtrack_mrt.config_schema import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.demonstrations.loading import load_demonstrations
-from backtrack_mrt.data.loading import load_problem_sets
+from backtrack_mrt.data.loading import ProblemSets, load_problem_sets
 from backtrack_mrt.data.order import endless, training_order
 from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.evaluation.tables import RunResult
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
+from backtrack_mrt.rollouts.fitting import fitting
 from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.runs import environment, interrupts, processes
 from backtrack_mrt.runs.directory import RunDir
@@ -63,10 +64,11 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
     config, clock = request.config, Stopwatch()
     trackers = Trackers(config)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
-    for note in problems.notes:
-        processes.tell(note)
     with clock.part("load"):
         parts = assemble(config)
+    problems = _that_fit(problems, parts)
+    for note in problems.notes:
+        processes.tell(note)
     with closing(parts.engine), closing(trackers):
         processes.wait()  # all have looked at the run directory before one of them changes it
         RunDir.create(config, request.existing, accept_changes=request.accept_changes)
@@ -91,6 +93,15 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
     rebuild(run.path)
     processes.wait()
     return result
+
+
+def _that_fit(problems: ProblemSets, parts: Assembly) -> ProblemSets:
+    """The problem sets without the questions that the model's context has no room for."""
+    least, protocol = parts.config.training.problems_per_step, parts.config.protocol
+    length = parts.engine.context_length
+    train, passed = fitting(problems.train, protocol, parts.dialogue, length, field="data.train", least=least)
+    kept, also = fitting(problems.eval, protocol, parts.dialogue, length, field="data.eval")
+    return ProblemSets(train, kept, [*problems.notes, *passed, *also])
 
 
 def _check_processes(config: Config) -> None:

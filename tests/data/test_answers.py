@@ -11,7 +11,18 @@ from backtrack_mrt.data.answers import read_gold
     ("value", "extract", "gold"),
     [
         ("so 3 * 4 = 12, #### no\n#### 12", "auto", "12"),
-        ("#### 12\nMore words.", "hashes", None),
+        ("#### 12\nMore words.", "hashes", "12"),
+        ("So it is #### 5", "auto", "5"),
+        ("It is #### 5 because 2 and 3 make just that.", "auto", "5"),
+        ("#### 5 apples", "auto", "5 apples"),
+        ("#### Step 1\nAdd.\n#### Step 2\nSo \\boxed{6}.", "auto", "6"),
+        ("6 * 7 = 42\n#### 42\nThe answer is: 42", "auto", "42"),
+        ("The answer is **$\\frac12$**.", "auto", "$\\frac12$"),
+        ("Thus the final answer is 7.", "auto", "7"),
+        *((absent, "auto", None) for absent in ("N/A", "None", "null", "TBD", "unknown", float("nan"), "(not found)")),
+        *((elsewhere, "auto", None) for elsewhere in ("see solution", "See the explanation above", "Please see below")),
+        ("It is 4. That follows from the sum.", "auto", None),
+        ("no solution", "auto", "no solution"),
         ("Thus \\boxed{1}, or \\boxed{\\frac{1}{2}}. Open: \\boxed{3", "auto", "\\frac{1}{2}"),
         ("Thus \\boxed{1}.", "plain", "Thus \\boxed{1}."),
         ("So 4.", "boxed", None),
@@ -36,3 +47,13 @@ def test_answers_are_extracted(value, extract, gold):
 def test_a_solution_without_a_mark_is_no_answer():
     assert read_gold("It is 4.", "auto", solution=True)[1] == r"has neither #### nor \boxed{}"
     assert read_gold("It is \\boxed{4}.", "auto", solution=True) == ("4", None)
+
+
+def test_a_placeholder_is_refused_by_name():
+    assert read_gold("N/A", "auto")[1] == "is no answer but says so: N/A"
+    assert read_gold("see solution", "auto")[1] == "says where the answer is, not what it is: see solution"
+    assert read_gold("It is 4. That follows.", "auto")[1] == "is several sentences"
+
+
+def test_a_solution_may_say_its_answer_in_words():
+    assert read_gold("2 + 2 = 4. The answer is: 4", "auto", solution=True) == ("4", None)

@@ -154,7 +154,7 @@ def test_what_a_ready_made_set_leaves_out_is_told(stored):
     assert {problem.question for problem in sets.train} == {NUMINA["problem"], "Find $2 + 3$."}
     wanted, numina, deepscaler = sets.notes
     assert "left out: 4 of 8 rows: wanted are those with question_type = math-word-problem" in wanted
-    assert "3 of 8 rows have no gold answer that can be graded: numina-math/2 (is no answer but says so)" in numina
+    assert "3 of 8 rows have no gold answer that can be graded: numina-math/2 (is no answer but says so: " in numina
     assert "1 of 2 rows have no gold answer that can be graded: deepscaler/1 (is empty)" in deepscaler
 
 

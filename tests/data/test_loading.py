@@ -120,7 +120,7 @@ BAD = {
     "unknown split": ("signs/tset", "", "no such split", "Did you mean 'test'"),
     "missing file": ("gone.jsonl", "", "no such file", ".jsonl"),
     "no set at all": ("maths", "", "not a problem set", "OWNER/NAME"),
-    "a directory": ("folder/in.side", "", "not a problem set", "OWNER/NAME"),
+    "a directory": ("folder/in.side", "", "holds no rows", ".jsonl"),
     "no rows": ("bad.jsonl", "\n", "no rows", "at least one"),
     "invalid JSON": ("bad.jsonl", '{"problem": "?!", "answer": "1"}\n{oops}\n', "line 2 is not valid JSON", "UTF-8"),
     "half a character": ("bad.jsonl", '{"problem": "\\ud800?!", "answer": "1"}\n', "half of a surrogate pair", "UTF-8"),
@@ -133,7 +133,7 @@ BAD = {
     "no answer": (
         "bad.jsonl",
         '{"problem": "?!"}\n',
-        "no column 'answer' or 'result' or 'Answer' or 'solution', only: problem",
+        "no column 'answer' or 'result' or 'Answer' or 'final_answer'",
         "Rename",
     ),
     "empty question": ("bad.jsonl", '{"problem": " ", "answer": "1"}\n', "bad.jsonl:1 has no text", "remove"),

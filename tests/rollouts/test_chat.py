@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import CHATML, LLAMA_3, R1, SPECIAL, byte_tokenizer
+from conftest import BARE, CHATML, LLAMA_3, R1, SPECIAL, byte_tokenizer
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.chat import ByteChat, ChatFormat
@@ -102,6 +102,55 @@ def test_a_template_that_cuts_thoughts_out_serves_one_message():
     with pytest.raises(ValueError, match="does not go on"):
         chat.following("Go.", after=completion((chat.eos_id,)))
     assert ChatFormat(byte_tokenizer(LLAMA_3, SPECIAL[LLAMA_3]), one_message=True).follows
+
+
+GEMMA = (  # the tokenizer's eos token ends a text, another one a message
+    "{{ bos_token }}{% for message in messages %}"
+    "<start_of_turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{{ message['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+PHI = (  # the eos token is behind the end of the last message, too
+    "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
+)
+LLAMA_2 = (  # a blank before the reply, and no prompt to it
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + message['content'].strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + message['content'].strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+OTHER_ENDS = {
+    "gemma": (GEMMA, ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"), "<end_of_turn>"),
+    "phi": (PHI, ("<s>", "<|endoftext|>", "<|end|>", "<|user|>", "<|assistant|>"), "<|end|>"),
+    "qwen base": (CHATML, ("<|im_start|>", "<|endoftext|>", "<|im_end|>"), "<|im_end|>"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_ENDS)
+def test_the_end_of_a_message_is_found_in_the_template(name):
+    template, special, end = OTHER_ENDS[name]
+    tokenizer = byte_tokenizer(template, special)
+    chat = ChatFormat(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(chat.eos_id) == end
+    assert chat.stop_ids == {chat.eos_id, tokenizer.eos_token_id}
+    reply = (*chat.encode("Four."), chat.eos_id)
+    ids = chat.opening("2 + 2?") + reply + chat.following("Check.", after=completion(reply))
+    said = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "Four."}]
+    said.append({"role": "user", "content": "Check."})
+    assert tokenizer.decode(ids) == tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    other = completion(
+        (*chat.encode("Four."), tokenizer.eos_token_id)
+    )  # the model ended the text: the message is closed
+    assert chat.following("Check.", after=other)[0] == chat.eos_id
+    assert chat.decode(other.token_ids) == "Four."
+
+
+def test_a_blank_before_the_reply_is_the_models_own():
+    tokenizer = byte_tokenizer(LLAMA_2, SPECIAL[BARE])
+    chat = ChatFormat(tokenizer)
+    assert tokenizer.decode(chat.opening("Hi")) == "<bos>[INST] Hi [/INST]"
+    reply = completion((*chat.encode(" Hello. "), chat.eos_id))
+    assert tokenizer.decode(chat.following("Go.", after=reply)) == "<bos>[INST] Go. [/INST]"
 
 
 def test_a_missing_bos_is_refused(make_tokenizer):

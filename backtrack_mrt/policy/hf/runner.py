@@ -40,7 +40,7 @@ class Runner:
         self.cache = RowCache(max_rows)
         config = self.decoder.config
         _check_attention(config)
-        self.context_length: int = config.max_position_embeddings
+        self.context_length = _context_length(config)
         self.groups: int = config.num_attention_heads // config.num_key_value_heads
 
     @property
@@ -148,6 +148,17 @@ class Runner:
 def _decoder(model: nn.Module) -> Any:
     """The causal language model without a PeftModel around it; the adapter's layers stay inside."""
     return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _context_length(config: Any) -> int:
+    """Positions that one encoding serves. LongRoPE (Ding et al. 2402.13753) turns all keys by other angles once a text
+    is longer than the model was first trained on, also those that are cached: such a model is used up to there."""
+    longest = int(config.max_position_embeddings)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return longest
+    first = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    return min(longest, int(first or longest))
 
 
 def _check_attention(config: Any) -> None:

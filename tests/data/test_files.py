@@ -1,0 +1,120 @@
+"""Files and rows as people have them: endings, packed files, folders, columns inside columns."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from backtrack_mrt.data.loading import load_problems
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.types import Problem
+
+ROWS = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(3)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+BOM = b"\xef\xbb\xbf"
+
+
+def questions(place: Path | str) -> list[str]:
+    return sorted(problem.question for problem in load_problems([str(place)], None, 0))
+
+
+ALL = [row["question"] for row in ROWS]
+CSV = ("question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in ROWS)).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.ndjson", LINES),
+        ("a.JSONL", LINES),
+        ("a.json", LINES),
+        ("a.json", json.dumps(ROWS, indent=2).encode()),
+        ("a.jsonl.gz", gzip.compress(LINES)),
+        ("a.JSON.GZ", gzip.compress(json.dumps(ROWS).encode())),
+        ("a.csv.gz", gzip.compress(CSV)),
+        ("a.jsonl", BOM + LINES),
+        ("a.json", BOM + LINES),
+        ("a.json", BOM + json.dumps(ROWS).encode()),
+        ("a.csv", BOM + CSV),
+    ],
+)
+def test_a_file_is_read_whatever_its_ending(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert questions(tmp_path / name) == ALL
+    assert {problem.source for problem in load_problems([str(tmp_path / name)], None, 0)} == {"a"}
+
+
+@pytest.mark.parametrize("content", [gzip.compress(LINES)[:-12], b"no gzip", b""], ids=["cut", "other", "empty"])
+def test_a_damaged_packed_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot be read|has no rows"):
+        questions(tmp_path / "a.jsonl.gz")
+
+
+def test_zstandard_is_read_or_its_remedy_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    try:
+        import zstandard
+    except ImportError:
+        path.write_bytes(b"(packed)")
+        with pytest.raises(UserError, match="zstd -d"):
+            questions(path)
+    else:
+        path.write_bytes(zstandard.compress(LINES))
+        assert questions(path) == ALL
+
+
+def test_a_folder_is_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "sums"
+    folder.mkdir()
+    (folder / "README.md").write_text("Sums.")
+    (folder / "dataset_infos.json").write_text("{}")
+    (folder / "part-1.jsonl").write_bytes(LINES)
+    assert questions(folder) == ALL
+    (folder / "data").mkdir()
+    (folder / "part-1.jsonl").rename(folder / "data" / "train-1.jsonl")
+    assert questions(folder) == ALL
+    (folder / "data" / "test-1.jsonl").write_bytes(LINES)
+    with pytest.raises(UserError, match=r"several splits \(test, train\)"):
+        questions(folder)
+
+
+def test_a_saved_data_set_is_read(tmp_path: Path) -> None:
+    rows = Dataset.from_list(ROWS)
+    rows.save_to_disk(str(tmp_path / "saved"))
+    assert questions(tmp_path / "saved") == ALL
+    DatasetDict(train=rows, test=rows).save_to_disk(str(tmp_path / "both"))
+    with pytest.raises(UserError, match=r"holds the splits test, train\. Name one: .*/both/test"):
+        questions(tmp_path / "both")
+    assert questions(tmp_path / "both" / "train") == ALL
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"problem": "1 + 1?", "final_answer": "2"},
+        {"prompt": "1 + 1?", "expected_answer": "2"},
+        {"prompt": "1 + 1?", "ground_truth": "2"},
+        {
+            "prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?"}],
+            "reward_model": {"style": "rule", "ground_truth": "2"},
+        },
+        {"prompt": [{"role": "user", "content": "1 + 1?"}], "solution": "It is \\boxed{2}."},
+    ],
+)
+def test_columns_of_other_trainers_are_known(tmp_path: Path, row: dict[str, object]) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert load_problems([str(path)], None, 0) == [Problem("own/0", "1 + 1?", "2", "own")]
+
+
+def test_a_conversation_is_no_question(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "1"}, {"role": "user", "content": "2?"}]
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"prompt": said, "answer": "2"}) + "\n")
+    with pytest.raises(UserError, match="has no text in column 'prompt'"):
+        load_problems([str(path)], None, 0)
