@@ -88,19 +88,9 @@ def one_seed(seed: int, runs: Path, flags: list[str]) -> None:
         run = runs / f"sft-{form}-seed{seed}"
         if (run / "summary.json").exists():
             continue
-        sft = [
-            *train,
-            "--algo",
-            "sft",
-            "--env",
-            PROTOCOLS[form],
-            "--data.traces",
-            str(data / f"{form}.jsonl"),
-            "--seed",
-            str(seed),
-        ]
+        sft = [*train, "--algo", "sft", "--env", PROTOCOLS[form], "--data.traces", str(data / f"{form}.jsonl")]
         steps = ["--training.steps", str(WARM_STEPS), "--data.eval_size", "32", "--prover.estimator", "none"]
-        call(log, [*sft, *steps, "--output-dir", str(run), "--overwrite"])
+        call(log, [*sft, *steps, "--seed", str(seed), "--output-dir", str(run), "--overwrite"])
 
 
 def call(log: Path, command: list[str]) -> None:

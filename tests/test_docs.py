@@ -99,7 +99,10 @@ def test_other_commands_name_what_there_is(line: str) -> None:
     if words[:1] == ["make"]:
         assert re.search(rf"^{re.escape(words[1])}:", MAKEFILE, re.MULTILINE)
     if words[:1] == ["python"] and words[1] != "-m":
-        source = (ROOT / words[1]).read_text()
+        script = ROOT / words[1]
+        source = script.read_text()
+        beside = [path for path in script.parent.glob("*.py") if f"from {path.stem} import" in source]
+        source += "".join(path.read_text() for path in beside)
         flags = {word.partition("=")[0] for word in words if word.startswith("--") and "." not in word}
         assert {flag for flag in flags if flag not in source and flag != "--seed"} == set()
 

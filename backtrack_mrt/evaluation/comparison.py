@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
 from backtrack_mrt.evaluation.tables import as_markdown, as_table
-from backtrack_mrt.runs.directory import plain_json
+from backtrack_mrt.runs.directory import json_text
 from backtrack_mrt.runs.finished import Run, mean_of
 
 COMPARED = {  # what is put side by side: where it is in summary.json, by its name in the table
@@ -184,8 +183,7 @@ class Comparison:
     def write(self, folder: Path) -> None:
         """comparison.json and comparison.md."""
         folder.mkdir(parents=True, exist_ok=True)
-        data = json.dumps(plain_json(self.as_json()), indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / "comparison.json").write_text(data + "\n", encoding="utf-8")
+        (folder / "comparison.json").write_text(json_text(self.as_json()), encoding="utf-8")
         (folder / "comparison.md").write_text(self.markdown(), encoding="utf-8")
 
 

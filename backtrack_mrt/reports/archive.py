@@ -24,18 +24,8 @@ from backtrack_mrt.types import Scored
 
 PACK = 50  # traces that are decoded together
 COLUMNS = (
-    "source",
-    "problem",
-    "name",
-    "kind",
-    "stop",
-    "path",
-    "progress",
-    "largest",
-    "tokens",
-    "turns",
-    "regret",
-    "violation",
+    *("source", "problem", "name", "kind", "stop", "path"),
+    *("progress", "largest", "tokens", "turns", "regret", "violation"),
 )
 
 

@@ -17,7 +17,6 @@ from backtrack_mrt.evaluation.evaluate import read_graded
 from backtrack_mrt.evaluation.tables import outcome_table
 from backtrack_mrt.reports import rendering
 from backtrack_mrt.reports.archive import TraceSource, archive, shared_out
-from backtrack_mrt.reports.charts import Chart
 from backtrack_mrt.reports.curves import training_charts
 from backtrack_mrt.reports.inputs import any_run, policies, sources
 from backtrack_mrt.reports.outcomes import outcome_charts
@@ -117,16 +116,12 @@ def _page(title: str, lines: list[str], content: dict[str, Any], found: list[Tra
         sections=[(name, heading) for name, heading, there in sections if there],
         notable=notable,
         archive=archive(kept, rendering.trace_html),
-        drawn=_drawn,
+        drawn=lambda chart: Markup(chart.svg()),  # matplotlib's, which escapes the labels
         setup=_setup(runs),
-        config=[(f"config.yaml of {run.path.name}", _config(run)) for run in runs],
+        config=[(f"config.yaml of {run.path.name}", as_yaml(run.config.resolved())) for run in runs],
         version=_version("backtrack-mrt"),
         **content,
     )
-
-
-def _drawn(chart: Chart) -> Markup:
-    return Markup(chart.svg())  # matplotlib's, which escapes the labels
 
 
 def _notable(found: Sequence[TraceSource]) -> list[tuple[str, list[TraceView]]]:
@@ -179,10 +174,6 @@ def _setup(runs: Sequence[Run]) -> list[tuple[list[list[str]], str]]:
         (versions, "Versions that wrote this report"),
     ]
     return [(rows, caption) for rows, caption in tables if len(rows) > 1]
-
-
-def _config(run: Run) -> str:
-    return as_yaml(run.config.resolved())
 
 
 def _version(package: str) -> str:

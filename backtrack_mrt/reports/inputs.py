@@ -9,7 +9,6 @@ from typing import Any
 
 from backtrack_mrt.config_files import read_config
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.evaluation.tables import Policy
 from backtrack_mrt.reports.archive import TraceSource
 from backtrack_mrt.reports.outcomes import summary_of
@@ -45,14 +44,10 @@ def policies(runs: Mapping[str, Sequence[Run]]) -> list[Policy]:
     first = next(iter(runs.values()))
     sides = [("base", "base", first), *((label, "trained", members) for label, members in runs.items())]
     return [
-        Policy(label, [_summary(run, name) for run in members], members[0].summary["trained_answers"])
+        Policy(label, [summary_of(run.summary[name]) for run in members], members[0].summary["trained_answers"])
         for label, name, members in sides
         if all(name in run.summary for run in members)
     ]
-
-
-def _summary(run: Run, name: str) -> Summary:
-    return summary_of(run.summary[name])
 
 
 def sources(runs: Sequence[Run]) -> list[TraceSource]:

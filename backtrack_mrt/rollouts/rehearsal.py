@@ -33,11 +33,7 @@ MOST_TURNS = 1_000
 NAME = "[a-z][a-z0-9_]*"
 HOSTILE = (  # what a model may write as well; parse may refuse it, and nothing else
     *("", " \n\t", "\x00\x1b[2J\u2028", "<<question>>", "\\boxed{", "}" * 99, "\\boxed{" * 2_000),
-    *(
-        "\\boxed{" + "9" * 5_000 + "}",
-        "## Step 99999999999999999:\n\\boxed{1}",
-        "Error in step 99999999999999999",
-    ),
+    *("\\boxed{" + "9" * 5_000 + "}", "## Step 99999999999999999:\n\\boxed{1}", "Error in step 99999999999999999"),
     *("Backtrack to step -1", "No error\nError in step 1", "a " * 10_000, "½ ² ٣ 𝟚"),
 )
 CLAIMS = (

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -34,7 +33,7 @@ from backtrack_mrt.config import Config, Existing
 from backtrack_mrt.config_files import as_yaml, read_config, read_layer
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
-from backtrack_mrt.runs.durable import replacing
+from backtrack_mrt.runs.durable import remove, replacing
 from backtrack_mrt.runs.lock import LOCK, locked
 from backtrack_mrt.runs.processes import is_main, main_only, tell
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
@@ -111,13 +110,11 @@ class RunDir:
         if existing == "resume":
             run._check_same(config, accept_changes)
         elif existing == "overwrite" and in_use and not run._is_run():
-            raise run._refusal(
-                "holds no run, so --overwrite will not delete anything in it", "Choose another directory."
-            )
+            reason = "holds no run, so --overwrite will not delete anything in it"
+            raise run._refusal(reason, "Choose another directory.")
         elif in_use and existing == "refuse":
-            raise run._refusal(
-                "is in use", "Continue it with --resume, replace it with --overwrite, or choose another."
-            )
+            remedy = "Continue it with --resume, replace it with --overwrite, or choose another."
+            raise run._refusal("is in use", remedy)
         return run
 
     @classmethod
@@ -200,9 +197,8 @@ class RunDir:
     @main_only
     def save_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json; numbers that are not finite become null."""
-        text = json.dumps(plain_json(summary), indent=2, ensure_ascii=False, allow_nan=False)
         with replacing(self.summary_path) as file:
-            file.write(text + "\n")
+            file.write(json_text(summary))
 
     @main_only
     def take_over(self, evaluation: Path) -> None:
@@ -239,9 +235,8 @@ class RunDir:
         changed = [
             f"{name}: {saved.get(name)!r} → {now.get(name)!r}"
             for name in now | saved
-            if saved.get(name) != now.get(name)
+            if saved.get(name) != now.get(name) and name != "output_dir"  # it may have been moved
         ]
-        changed = [change for change in changed if not change.startswith("output_dir:")]  # it may have been moved
         if changed and accept_changes:
             tell(f"resuming {self.path} with another config (saved → now): {'; '.join(changed)}")
         elif changed:
@@ -255,10 +250,7 @@ class RunDir:
         if found:
             print(f"overwriting {self.path}: deleting {', '.join(path.name for path in found)}")
         for path in found:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            remove(path)
 
     def _refusal(self, reason: str, remedy: str) -> UserError:
         return UserError("--output-dir", str(self.path), reason, remedy)
@@ -277,6 +269,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
+
+
+def json_text(data: Any) -> str:
+    """The text of a JSON file; see `plain_json`."""
+    return json.dumps(plain_json(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def plain_json(value: Any) -> Any:

@@ -39,6 +39,10 @@ from backtrack_mrt.training.roofline import Clock
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem, Request, Sampling, Turn
 
 STEPS = 2  # the first one warms up
+FIXED = (
+    *("--env", "backtrack", "--prompts", "terse", "--training.steps", str(STEPS), "--training.saved_rollouts", "0"),
+    *("--training.learning_rate", "1e-12", "--training.warmup_ratio", "0"),
+)
 
 
 class Obliging(Backtrack):
@@ -83,18 +87,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4096)
     options, flags = parser.parse_known_args(sys.argv[1:])
     with tempfile.TemporaryDirectory() as folder:
-        fixed = [
-            "--env",
-            "backtrack",
-            "--prompts",
-            "terse",
-            "--training.steps",
-            str(STEPS),
-            "--output-dir",
-            folder,
-        ]
-        fixed += ["--training.saved_rollouts", "0", "--training.learning_rate", "1e-12", "--training.warmup_ratio", "0"]
-        request = read_request([*flags, *fixed], description=__doc__)
+        request = read_request([*flags, *FIXED, "--output-dir", folder], description=__doc__)
         for line in measured(request.config, options.tokens, request.dry_run or roofline.HERE):
             print(line)
 

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
+from engine_work import flags, load, timed
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, StoppingCriteria
+from transformers import StoppingCriteria
 
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.policy.hf.engine import HFEngine
@@ -52,12 +51,8 @@ def main() -> None:
     if args.rows % args.group:
         raise UserError("--rows", args.rows, f"not a multiple of --group {args.group}", "Choose a multiple.")
     torch.set_num_threads(args.threads)
-    model = load(args.model, args.dtype).to(args.device)
+    model = load(args).to(args.device)
     model.generation_config.eos_token_id = None  # lengths are enforced
-    if args.lora:
-        from peft import LoraConfig, get_peft_model
-
-        model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False))
     work = synthetic(args, model.config.vocab_size)
     name = f"{args.model}{' + LoRA' if args.lora else ''}"
     print(
@@ -66,21 +61,21 @@ def main() -> None:
     )
     engine = HFEngine(model, max_rows=args.rows)
     seconds: dict[str, list[float]] = {name: [] for name in ("engine", "generate", "score", "forward")}
-    same = "not compared"
+    same, clocked = "not compared", partial(timed, on_gpu=args.device != "cpu")
     for _ in range(args.repetitions):
         engine.release()
         engine.stats.computed = 0
-        ours, spent = timed(args.device, roll_engine, engine, work)
+        ours, spent = clocked(roll_engine, engine, work)
         computed = engine.stats.computed
         seconds["engine"].append(spent)
-        _, spent = timed(args.device, score, engine, work, ours)
+        _, spent = clocked(score, engine, work, ours)
         branches = engine.stats.computed - computed
         seconds["score"].append(spent)
         engine.release()
-        _, spent = timed(args.device, forward, model, ours)
+        _, spent = clocked(forward, model, ours)
         seconds["forward"].append(spent)
         if not args.no_generate:
-            theirs, spent = timed(args.device, roll_generate, model, work)
+            theirs, spent = clocked(roll_generate, model, work)
             seconds["generate"].append(spent)
             same = f"{sum(a == b for a, b in zip(ours, theirs, strict=True))} of {args.rows}"
     report(args, work, seconds, computed, branches, same)
@@ -171,16 +166,6 @@ def forward(model: Any, trajectories: list[TokenIds]) -> None:
         model(input_ids=ids, use_cache=False, logits_to_keep=1)
 
 
-def timed(device: str, work: Callable[..., Any], *args: Any) -> tuple[Any, float]:
-    """Result of work(*args) and seconds: of the processor on a CPU, of the wall clock elsewhere."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    start = clock()
-    result = work(*args)
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return result, clock() - start
-
-
 def synthetic(args: Any, vocabulary: int) -> Rollouts:
     """Random token ids in the asked shape. A turn's length is uniform between half of --turn-tokens and all of it."""
     draw = random.Random(0)
@@ -199,43 +184,12 @@ def synthetic(args: Any, vocabulary: int) -> Rollouts:
     )
 
 
-def load(name: str, dtype: str) -> Any:
-    """A model from a folder, or the random `tiny` one."""
-    if name == "tiny":
-        torch.manual_seed(0)
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=240,
-                hidden_size=128,
-                intermediate_size=352,
-                num_hidden_layers=4,
-                num_attention_heads=4,
-                max_position_embeddings=1024,
-            )
-        )
-    if not (Path(name) / "config.json").is_file():
-        raise UserError("--model", name, "no model in this folder", "Run scripts/fetch_smollm2.py, or pass 'tiny'.")
-    return AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
-
-
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--model", default="models/smollm2-135m-instruct", help="model folder, or 'tiny'")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser = flags(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--lora", action="store_true", help="with a LoRA adapter on all linear layers")
-    parser.add_argument("--rows", type=int, default=24, help="trajectories in the batch")
     parser.add_argument("--group", type=int, default=4, help="trajectories per prompt")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--turn-tokens", type=int, default=48, help="longest turn")
-    parser.add_argument("--prompt-tokens", type=int, default=120)
     parser.add_argument("--instruction-tokens", type=int, default=30)
-    parser.add_argument("--suffix-tokens", type=int, default=12, help="tokens that force the answer")
-    parser.add_argument("--answer-tokens", type=int, default=4)
-    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--no-generate", action="store_true", help="leave out the slow side")
     return parser.parse_args()
 

@@ -14,19 +14,18 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from engine_work import flags, load, timed
 
+from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import run_main
+from backtrack_mrt.policy.files import find_model
 from backtrack_mrt.policy.vllm.local import VLLMEngine
 from backtrack_mrt.types import Request, Sampling, TokenIds
 
@@ -34,9 +33,7 @@ from backtrack_mrt.types import Request, Sampling, TokenIds
 def main() -> None:
     args = parse_args()
     chance = random.Random(0)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=args.dtype)
-    if args.lora:
-        model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False))
+    model = load(args)
     vocabulary, length = model.config.vocab_size, args.prompt_tokens + args.turns * args.turn_tokens
     settings = {"max_rows": max(args.rows, 64), "context_length": length + args.tokens + 64}
     engines = {cache: VLLMEngine(model, prefix_caching=cache == "on", **settings) for cache in ("on", "off")}
@@ -51,7 +48,7 @@ def main() -> None:
         requests = [
             Request(ids, args.tokens, seed) for seed, ids in enumerate(random_ids(args.rows, args.prompt_tokens))
         ]
-        decode = timed({"engine": lambda: decoded(engines["on"], requests), "bare": lambda: bare(requests)}, args)
+        decode = interleaved({"engine": lambda: decoded(engines["on"], requests), "bare": lambda: bare(requests)}, args)
     tokens = args.rows * args.tokens
     for name, seconds in decode.items():
         print(f"{name:<7} {tokens / median(seconds):8.1f} tokens/s  ({args.rows} rows × {args.tokens} tokens)")
@@ -63,7 +60,7 @@ def main() -> None:
     prefixes = [ids[:end] + tuple(range(5, 5 + args.suffix_tokens)) for ids in trajectories for end in ends]
     print(f"{len(prefixes)} prefixes, {sum(map(len, prefixes))} tokens")
     for estimator in (likelihood, monte_carlo):
-        seconds = timed(
+        seconds = interleaved(
             {name: partial(estimator, engine, prefixes, args) for name, engine in engines.items()},
             args,
             before=lambda: [remember(engine, trajectories) for engine in engines.values()],
@@ -81,7 +78,7 @@ def bare_vllm(args: argparse.Namespace, adapter: str, settings: dict[str, int]) 
 
     on_cpu = {} if torch.cuda.is_available() else {"enforce_eager": True, "block_size": 32}
     llm = vllm.LLM(
-        model=str(args.model),
+        model=find_model(ModelSection(name_or_path=args.model)),
         dtype=args.dtype,
         max_model_len=settings["context_length"],
         max_num_seqs=settings["max_rows"],
@@ -128,37 +125,26 @@ def monte_carlo(engine: VLLMEngine, prefixes: list[TokenIds], args: argparse.Nam
     engine.generate(asked, Sampling())
 
 
-def timed(
+def interleaved(
     sides: dict[str, Callable[[], Any]], args: argparse.Namespace, before: Callable[[], Any] = lambda: None
 ) -> dict[str, list[float]]:
     """Seconds of each side in each repetition; a first one warms up. `before` is not timed."""
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for repetition in range(args.repetitions + 1):
         before()
         for name, run in sides.items() if repetition % 2 else reversed(sides.items()):
-            start = clock()
-            run()
+            _, spent = timed(run, on_gpu=torch.cuda.is_available())
             if repetition:
-                seconds[name].append(clock() - start)
+                seconds[name].append(spent)
     return seconds
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m-instruct"))
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--lora", action="store_true", help="with an adapter")
-    parser.add_argument("--rows", type=int, default=16)
+    parser = flags(__doc__)
+    parser.set_defaults(rows=16, turns=4, turn_tokens=60, repetitions=5)
     parser.add_argument("--tokens", type=int, default=32, help="sampled per row")
-    parser.add_argument("--prompt-tokens", type=int, default=120)
     parser.add_argument("--trajectories", type=int, default=4, help="whose answers are forced")
-    parser.add_argument("--turns", type=int, default=4)
-    parser.add_argument("--turn-tokens", type=int, default=60)
-    parser.add_argument("--suffix-tokens", type=int, default=12, help="tokens that force the answer")
-    parser.add_argument("--answer-tokens", type=int, default=4)
     parser.add_argument("--samples", type=int, default=4, help="forced answers per prefix (monte_carlo)")
-    parser.add_argument("--repetitions", type=int, default=5)
     return parser.parse_args()
 
 

@@ -6,7 +6,6 @@ loaded; docs/formats.md has the form of the file.
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
@@ -46,7 +45,7 @@ def run(args: Namespace) -> None:
     from rich.console import Console
 
     from backtrack_mrt.evaluation.tables import rivalry_table, tables
-    from backtrack_mrt.runs.directory import plain_json
+    from backtrack_mrt.runs.directory import json_text
 
     limits = Cuts.of(config.protocol, config.protocol.prolonged(config.evaluation.extra_revisions))
     found: dict[str, Any] = {"config": config.resolved()}
@@ -72,8 +71,7 @@ def run(args: Namespace) -> None:
         summary = evaluate(config, args.save)
     for table in tables(summary, limits.answers, str(args.traces or args.what)):
         Console().print(table)
-    text = json.dumps(plain_json(found | {"summary": asdict(summary)}), indent=2, ensure_ascii=False, allow_nan=False)
-    out.write_text(text + "\n", encoding="utf-8")
+    out.write_text(json_text(found | {"summary": asdict(summary)}), encoding="utf-8")
     print(f"numbers: {out}")
 
 

@@ -50,10 +50,7 @@ def tokens_to_reach(accuracy: FloatArray, budgets: FloatArray, level: FloatArray
 
 
 def token_efficiency(
-    ours: Sequence[Scored],
-    theirs: Sequence[Scored],
-    budgets: FloatArray,
-    shares: Sequence[float] = ACCURACY_SHARES,
+    ours: Sequence[Scored], theirs: Sequence[Scored], budgets: FloatArray, shares: Sequence[float] = ACCURACY_SHARES
 ) -> dict[str, Estimate]:
     """Tokens that they need / tokens that we need for the same accuracy, by that accuracy ("0.425"): above 1 we need
     fewer. Read off at `shares` of the lower of the two highest accuracies. Problems are resampled together where both

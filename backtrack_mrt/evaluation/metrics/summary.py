@@ -19,11 +19,7 @@ from backtrack_mrt.evaluation.metrics.turns import (
     tokens_at_turns,
     tokens_by_answer,
 )
-from backtrack_mrt.evaluation.metrics.values import (
-    held,
-    values_at_tokens,
-    values_at_turns,
-)
+from backtrack_mrt.evaluation.metrics.values import held, values_at_tokens, values_at_turns
 from backtrack_mrt.evaluation.metrics.voting import ballots, voting_curves
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.types import FloatArray, Scored, StopReason
