@@ -198,6 +198,14 @@ class TrainingSection(Section):
         return self.problems_per_step * self.group_size
 
 
+class GradingSection(Section):
+    """What training pays for. Evaluation and `backtrack-mrt grade` count every answer that equals the gold."""
+
+    forms: Literal["numeral", "equivalent"] = Field(
+        "numeral", description="where the gold is a numeral: numerals only (not 16-14 for 2), or whatever equals it"
+    )
+
+
 class EvaluationSection(Section):
     """What held-out problems are asked before and after training."""
 
@@ -233,6 +241,7 @@ class Config(Section):
     engine: EngineSection = EngineSection()
     prover: ProverSection = ProverSection()
     training: TrainingSection = TrainingSection()
+    grading: GradingSection = GradingSection()
     evaluation: EvaluationSection = EvaluationSection()
     seed: int = Field(0, ge=0, description="seed of sampling and initialisation")
     output_dir: str | None = Field(None, description="run directory (null: runs/<env>-<algo>-seed<seed>)")

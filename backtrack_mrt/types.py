@@ -48,7 +48,8 @@ class Finish(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A question with its gold answer y*. rel_tol: relative tolerance of numeric answers (None: exact). canary: whether
-    the gold is wrong on purpose (`backtrack_mrt.data.canaries`)."""
+    the gold is wrong on purpose (`backtrack_mrt.data.canaries`). Raises ValueError for a field of the wrong kind, for
+    all readers of problems."""
 
     id: str
     question: str
@@ -56,6 +57,14 @@ class Problem:
     source: str = ""
     rel_tol: float | None = None
     canary: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("id", "question", "answer", "source"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} = {getattr(self, name)!r} is no text")
+        share = self.rel_tol
+        if share is not None and (isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1):
+            raise ValueError(f"rel_tol = {share!r} is no share from 0 to 1, such as 0.01")
 
 
 @dataclass(frozen=True, slots=True)

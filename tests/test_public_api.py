@@ -44,7 +44,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "read_trajectories": "path",
     "assemble": "config",
     "make": "protocol problems=None * prompts='instruct' grade=None chat=None render_mode=None **settings",
-    "Grader": "workers=2 cache_size=65536 limits=None forms='equivalent'",
+    "Grader": "workers=2 cache_size=65536 limits=None",
     "Verdict": "right wrong unevaluated unparsable timeout",
     "ScriptedEngine": "script=None * vocabulary=512 context_length=4096 weights=0",
     "UserError": "field value reason remedy",

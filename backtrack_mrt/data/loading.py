@@ -102,7 +102,7 @@ def _select(pool: Sequence[Problem], size: int | None, held_out: Overlap) -> tup
         if held_out.has(question):
             passed["data.eval asks the same"] += 1
         # Generated problems are built of one grammar: all of them look alike. They hold out by construction.
-        elif problem.source != "signs" and held_out.nearest(question)[0] >= SHARE:
+        elif not signs.is_signs(problem) and held_out.nearest(question)[0] >= SHARE:
             passed["data.eval asks nearly the same"] += 1
         elif question in chosen:
             passed["an earlier one asks the same"] += 1

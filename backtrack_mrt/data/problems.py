@@ -84,7 +84,11 @@ def read_problems(source: SetSource) -> Found:
                 found.bad.append(f"{identity} ({why or 'has no question'})")
                 continue
             rel_tol = _number(cells, "rel_tol", where, source) or entry.rel_tol
-            found.problems.append(Problem(identity, asked, gold, str(cells.get("source") or source.name), rel_tol))
+            try:
+                problem = Problem(identity, asked, gold, str(cells.get("source") or source.name), rel_tol)
+            except ValueError as error:
+                raise source.error(f"{where}: {error}", "Correct or remove the row.") from None
+            found.problems.append(problem)
     if found.bad and not source.skips:
         raise source.error(_bad(found), "Correct or remove these rows, or set data.bad_golds to skip.")
     return found
@@ -154,6 +158,8 @@ def _rated_in(cells: Mapping[str, Any], where: str, source: SetSource) -> bool:
 def _number(cells: Mapping[str, Any], name: str, where: str, source: SetSource) -> float | None:
     value = cells.get(name)
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return None if value in (None, "") else float(value)
     except (TypeError, ValueError, OverflowError):
         raise source.error(f"{where} has no number in column {name!r}", "Correct or remove the row.") from None

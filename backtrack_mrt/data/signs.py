@@ -33,6 +33,7 @@ BLOCK_SIZES = (3, 4)
 MAX_NUMBER = 9
 
 _BLOCK = re.compile(r"\d+\)((?: \d+)+) = (-?\d+);")
+_QUESTION = re.compile(rf"{_BLOCK.pattern}(?: {_BLOCK.pattern})*")
 _TERM = re.compile(r"([+-])([0-9]+)")
 
 
@@ -120,6 +121,15 @@ def render_question(blocks: list[Block]) -> str:
     return " ".join(f"{i}) {' '.join(map(str, b.numbers))} = {b.target};" for i, b in enumerate(blocks, 1))
 
 
+def is_signs(problem: Problem) -> bool:
+    """Whether a problem is of this task, whatever its source says: by its question and its gold answer."""
+    if not _QUESTION.fullmatch(problem.question):
+        return False
+    sizes = [len(numbers.split()) for numbers, _ in _BLOCK.findall(problem.question)]
+    patterns = problem.answer.split(",")
+    return [len(pattern) for pattern in patterns] == sizes and set(problem.answer) <= set("+-,")
+
+
 def parse_problem(problem: Problem) -> list[Block]:
     """The blocks of a problem, read back from its text."""
     found = _BLOCK.findall(problem.question)
@@ -152,7 +162,7 @@ def signed_terms(step: str) -> list[tuple[str, str]]:
 def first_wrong_step(problem: Problem, steps: Sequence[str]) -> int | None:
     """Number of the first wrong or missing step (1-based), one more than there are steps if all are right, None for
     problems whose steps cannot be checked. Used by metrics only; the model is never told."""
-    if problem.source != "signs":
+    if not is_signs(problem):
         return None
     blocks = parse_problem(problem)
     for number, (block, step) in enumerate(zip(blocks, steps, strict=False), 1):

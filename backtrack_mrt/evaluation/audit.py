@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from math import isnan
 
-from backtrack_mrt.grading import Grader, Limits, Verdict
+from backtrack_mrt.grading import Forms, Grader, Limits, Verdict, is_evaluated
 from backtrack_mrt.grading.pool import WorkerPool
 from backtrack_mrt.grading.question import Ask
 from backtrack_mrt.protocol import graded
@@ -75,11 +75,21 @@ def _asked(trajectory: Trajectory) -> Iterable[Key]:
 
 
 def _changes(trajectory: Trajectory, verdicts: dict[Key, Verdict]) -> list[Change]:
+    """Under the rule for unevaluated answers (`Grader.forms`) by which the trajectory was graded: the one that fits."""
+    rules: tuple[Forms, ...] = ("equivalent", "numeral")
+    return min((_changes_under(forms, trajectory, verdicts) for forms in rules), key=len)
+
+
+def _changes_under(forms: Forms, trajectory: Trajectory, verdicts: dict[Key, Verdict]) -> list[Change]:
     """Words that were not stored (of trajectories that nobody has graded) do not change."""
     problem = trajectory.problem
 
     def verdict_of(answer: str | None) -> Verdict:
-        return Verdict.UNPARSABLE if answer is None else verdicts[problem.answer, answer, problem.rel_tol]
+        if answer is None:
+            return Verdict.UNPARSABLE
+        verdict = verdicts[problem.answer, answer, problem.rel_tol]
+        undone = verdict is Verdict.RIGHT and forms == "numeral" and not is_evaluated(problem.answer, answer)
+        return Verdict.UNEVALUATED if undone else verdict
 
     now = graded(trajectory, verdict_of)
     words: list[tuple[str, object, object]] = [("verdict", trajectory.verdict, now.verdict)]

@@ -29,7 +29,16 @@ COMPARED = {  # what is put side by side: where it is in summary.json, by its na
     "right → wrong": ("trained", "right_to_wrong"),
     "right step": ("trained", "right_step"),
 }
-SHARED = ("env", "prompts", "protocol", "model", "data", "prover", "evaluation")  # must be equal to be compared
+SHARED = (
+    "env",
+    "prompts",
+    "protocol",
+    "model",
+    "data",
+    "prover",
+    "grading",
+    "evaluation",
+)  # must be equal to be compared
 
 
 class Comparison:

@@ -33,15 +33,13 @@ class Grader:
         workers: processes that grade at the same time, one core and 100 MB each.
         cache_size: verdicts remembered, the least recently used ones are dropped first.
         limits: what one pair may cost.
-        forms: "numeral" pays only numerals where the gold is one (training's default), "equivalent" whatever equals it.
     """
 
-    def __init__(
-        self, workers: int = 2, cache_size: int = 65_536, limits: Limits | None = None, forms: Forms = "equivalent"
-    ) -> None:
+    forms: Forms = "equivalent"  # what counts where the gold is a numeral; see `with_forms`
+
+    def __init__(self, workers: int = 2, cache_size: int = 65_536, limits: Limits | None = None) -> None:
         if workers < 1 or cache_size < 0:
             raise ValueError(f"workers = {workers}, cache_size = {cache_size}: at least 1 and 0")
-        self.forms = forms
         self._pool = WorkerPool(workers, limits or Limits())
         self._cache: OrderedDict[_Key, Verdict] = OrderedDict()
         self._cache_size = cache_size
@@ -49,7 +47,8 @@ class Grader:
         self._counts: Counter[Verdict] = Counter()
 
     def with_forms(self, forms: Forms) -> Grader:
-        """The same grader (its workers, memory and counts) with another rule for unevaluated answers."""
+        """The same grader (its workers, memory and counts) with another rule: "numeral" pays only numerals where the
+        gold is one (training's default), "equivalent" whatever equals it."""
         twin = copy(self)
         twin.forms = forms
         return twin
@@ -81,7 +80,8 @@ class Grader:
         """
         decided = self._decide(gold, answer, rel_tol)
         verdict = decided if isinstance(decided, Verdict) else self._ask((gold, str(answer), rel_tol), decided)
-        verdict = self._in_form(verdict, gold, answer)
+        if verdict is Verdict.RIGHT and self.forms == "numeral":
+            verdict = self._in_form(verdict, gold, answer)
         with self._lock:
             self._counts[verdict] += 1
         return verdict
@@ -164,8 +164,8 @@ class Grader:
         return decided
 
     def _in_form(self, verdict: Verdict, gold: str, answer: str | None) -> Verdict:
-        """UNEVALUATED instead of RIGHT for a calculation, where that is asked for."""
-        if self.forms == "equivalent" or verdict is not Verdict.RIGHT or answer is None or gold == answer:
+        """UNEVALUATED instead of RIGHT for a calculation left undone."""
+        if verdict is not Verdict.RIGHT or answer is None or gold == answer:
             return verdict
         return verdict if is_evaluated(gold, answer) else Verdict.UNEVALUATED
 

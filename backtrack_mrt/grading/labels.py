@@ -17,13 +17,13 @@ _NAME = "|".join(
         rf"\[{_POINTS}\]",  # an area
         r"\\frac\{(?:d|\\partial )[^{}=]*\}\{(?:d|\\partial )[^{}=]*\}",
         _TRIGONOMETRIC,
-        rf"(?:{_MARK}|\\[A-Za-z]+ ?|\\text\{{[A-Za-z][A-Za-z ]*\}}|[A-Za-z][A-Za-z ]*)"
+        rf"(?:{_MARK}|\\text\{{[A-Za-z][A-Za-z ]*\}}|\\[A-Za-z]+ ?|[A-Za-z]+(?: [A-Za-z]+)*)"
         rf"{_INDEX}?(?:\^ ?\{{-1\}})?'*{_ARGUMENTS}?",
     )
 )
 # Sums, products and ratios of two or more names ("m + n = 12") are names too; with a number in it ("2x = 12") or a sign
 # before it ("-x = 12") the left side is an equation.
-_JOINED = rf"(?:{_NAME})(?: ?(?:\\cdot ?|[+*/:-]) ?(?:{_NAME}))* ?"
+_JOINED = rf"(?>{_NAME})(?> ?(?:\\cdot ?|[+*/:-]) ?(?>{_NAME}))* ?"  # atomic: nothing is read in two ways
 NAMED = re.compile(rf"(?P<label>{_JOINED})(?<![<>!])=(?!=) ?")
 _NO_NAME = re.compile(
     r"(?<![A-Za-z])(?:not|no|never|wrong|false|except|isn|unless|if|or|frac|sqrt|left|right|pm|begin|text)(?![A-Za-z])"

@@ -16,19 +16,15 @@ def split_rounding(text: str) -> tuple[str, str] | None:
 
 
 def rounded_value(text: str) -> tuple[Fraction, Fraction] | None:
-    """The value of a rounded decimal and one unit of its last place, by which it may be off; None if it is no decimal.
-
-    Zeros at the end of a whole number are taken for rounded ones: 1,200,000.
-    """
+    """The value of a rounded decimal and one unit of its last place, by which it may be off; None for the rest."""
     quantity = parse_quantity(text)
     if quantity is None:
         return None
     value = quantity.value
     mantissa = text.split("\\times")[0].split("\\cdot")[0].rstrip(" \\%").replace(",", "")
     digits = "".join(character for character in mantissa if character.isdigit() or character == ".")
-    _, point, decimals = digits.partition(".")
-    zeros = len(digits) - len(digits.rstrip("0"))
-    place = Fraction(1, 10 ** len(decimals)) if point else Fraction(10) ** (zeros if digits.strip("0") else 0)
+    _, _, decimals = digits.partition(".")
+    place = Fraction(1, 10 ** len(decimals))
     written = Fraction(digits or "0") if digits not in ("", ".") else Fraction(0)
     return (value, place * abs(value / written)) if written and value else None
 

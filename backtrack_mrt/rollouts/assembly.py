@@ -47,8 +47,8 @@ class Assembly:
 
         write_directory(folder, write)
 
-    def prover(self, section: ProverSection | None = None) -> MetaProver:
-        """The meta-prover of the config, or of another `section`."""
+    def prover(self, section: ProverSection | None = None, grader: Grader | None = None) -> MetaProver:
+        """The meta-prover of the config, or of another `section`; a `grader` other than that of evaluation."""
         section = section or self.config.prover
         if section.estimator == "likelihood":
             return LikelihoodProver(self.dialogue, self.engine, section.policy)
@@ -57,30 +57,33 @@ class Assembly:
             self.dialogue,
             self.engine,
             section.policy,
-            grader=self.grader,
+            grader=grader or self.grader,
             samples=1 if greedy else section.samples,
             temperature=0.0 if greedy else 1.0,
             max_answer_tokens=section.max_answer_tokens,
             seed=self.config.seed,
         )
 
-    def collector(self, protocol: EpisodeProtocol, with_values: bool) -> Collector:
-        """Independent rollouts under `protocol`, with the meta-prover's values (if the config has one) or without."""
-        config = self.config
+    def collector(self, protocol: EpisodeProtocol, with_values: bool, grader: Grader | None = None) -> Collector:
+        """Independent rollouts under `protocol`, with the meta-prover's values (if the config has one) or without;
+        graded as in evaluation, or by another `grader`."""
+        config, grader = self.config, grader or self.grader
         return Collector(
             protocol,
             self.dialogue,
             self.engine,
-            self.grader,
-            self.prover() if with_values and config.prover.estimator != "none" else None,
+            grader,
+            self.prover(grader=grader) if with_values and config.prover.estimator != "none" else None,
             config.engine.max_rows,
         )
 
     def training_collector(self) -> Collector:
-        """Rollouts as the algorithm wants them."""
+        """Rollouts as the algorithm wants them, graded as the config pays for them."""
         config = self.config
         return replace(
-            self.collector(config.protocol, config.algorithm.needs_values),
+            self.collector(
+                config.protocol, config.algorithm.needs_values, self.grader.with_forms(config.grading.forms)
+            ),
             collection=config.algorithm.collection,
             group_size=config.training.group_size,
             max_answer_tokens=config.prover.max_answer_tokens,

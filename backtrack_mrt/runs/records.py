@@ -7,7 +7,7 @@
     stop       finished | turn_limit | budget | violation | null (still going on)
     answer     the final answer that stands, or null
     outcome    1.0, 0.0 or null (not graded)
-    verdict    right | wrong | unparsable | timeout | null
+    verdict    right | wrong | unevaluated | unparsable | timeout | null
     given      leading turns that were not sampled in this rollout (0 unless it was branched)
     values     [V_0 … V_E] or null
     weights    one per turn, what the algorithm trained it with, or null

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.command_line import command
 
 from backtrack_mrt.evaluation.audit import audit
@@ -66,3 +67,13 @@ def test_a_hang_of_bare_math_verify_is_a_timeout() -> None:
 def test_ungraded_trajectories_have_nothing_to_change() -> None:
     ungraded = from_record({key: RIGHT[key] for key in ("problem", "turns")})
     assert not audit([ungraded], workers=1).changes
+
+
+@pytest.mark.parametrize(("right", "outcome", "verdict"), [(True, 1.0, "right"), (False, 0.0, "unevaluated")])
+def test_a_calculation_left_undone_holds_under_the_rule_it_was_graded_by(
+    right: bool, outcome: float, verdict: str
+) -> None:
+    kept = from_record(record("2", ("16-14", right), outcome=outcome, verdict=verdict))
+    assert audit([kept], workers=1).changes == []
+    mixed = from_record(record("2", ("16-14", right), outcome=outcome, verdict="wrong"))
+    assert audit([mixed], workers=1).changes

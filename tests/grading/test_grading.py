@@ -8,6 +8,7 @@ import pytest
 
 from backtrack_mrt.grading import Grader, Verdict, check_gold, extract_boxed
 from backtrack_mrt.grading.guards import refuse
+from backtrack_mrt.grading.judge import judge
 
 RIGHT, WRONG, UNPARSABLE = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE
 
@@ -133,6 +134,15 @@ def test_what_needs_algebra(grader: Grader, gold: str, answer: str, verdict: Ver
 )  # fmt: skip
 def test_what_is_not_read(answer: str | None) -> None:
     assert _without_worker("7", answer) is UNPARSABLE
+
+
+@pytest.mark.parametrize(
+    "piece", [r"two \cdot ", r"\sin a\cdot ", "a = ", "a+", r"\text{m}/", "1 ", r"\sqrt(", "x<", "A or ", r"\pm 1"]
+)
+@pytest.mark.parametrize("gold", ["7", "x=5", r"(0,1)\cup(2,3)"])
+def test_no_rule_takes_for_ever(gold: str, piece: str) -> None:
+    text = (piece * 300)[:505] + " = 8"  # a pattern that reads it in two ways a piece would never come back
+    assert judge(gold, text, None) is not RIGHT
 
 
 def test_what_the_gold_has_is_allowed() -> None:

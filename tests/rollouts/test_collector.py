@@ -186,3 +186,8 @@ def test_collecting_syncs_the_engine_and_lets_go_of_it(parts: Assembly) -> None:
     assert (engine.synced, engine.released) == ([4, 5, 6], 3)
     with pytest.raises(FrozenInstanceError):
         collector.max_rows = 1  # type: ignore[misc]
+
+
+def test_training_pays_for_numerals_and_evaluation_for_equals(parts: Assembly) -> None:
+    assert parts.training_collector().grader.forms == "numeral"
+    assert parts.collector(parts.config.protocol, with_values=True).grader.forms == "equivalent"

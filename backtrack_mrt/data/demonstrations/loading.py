@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backtrack_mrt.data.demonstrations.files import Demonstration, read_demonstrations
 from backtrack_mrt.data.demonstrations.signs import Demonstrator, demonstrate_signs
+from backtrack_mrt.data.signs import is_signs
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Problem
 
@@ -20,7 +21,7 @@ def load_demonstrations(paths: Sequence[str], problems: Sequence[Problem], seed:
             yield from read_demonstrations(Path(path))
         return
     for row, problem in enumerate(problems):
-        if problem.source != "signs":
+        if not is_signs(problem):
             raise UserError(
                 "data.traces", [], f"there are no generated demonstrations of {problem.id}", "Name a JSONL file."
             )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backtrack_mrt.types import Scored, StopReason
+from backtrack_mrt.grading import is_evaluated
+from backtrack_mrt.types import Scored, StopReason, Trajectory
 
 
 def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
@@ -31,6 +32,7 @@ def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     verdicts = Counter(t.verdict for t in trajectories)
     for verdict in ("right", "wrong", "unparsable", "timeout"):
         metrics[f"grader/{verdict}"] = verdicts[verdict] / n
+    metrics["grader/unevaluated"] = sum(map(_unevaluated, trajectories)) / n
     for name, count in Counter(turn.violation for t in trajectories for turn in t.turns if turn.violation).items():
         metrics[f"violation/{name}"] = count / n
     by_turn: dict[int, list[tuple[float, float]]] = defaultdict(list)
@@ -43,3 +45,10 @@ def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
         metrics[f"value/turn_{j}"] = float(np.mean(values))
         metrics[f"progress/turn_{j}"] = float(np.mean(progress_values))
     return metrics
+
+
+def _unevaluated(trajectory: Trajectory) -> bool:
+    """Whether the answer equals a numeral and is a calculation left undone, paid or not (`grading.forms`)."""
+    if trajectory.verdict == "right" and trajectory.answer is not None:
+        return not is_evaluated(trajectory.problem.answer, trajectory.answer)
+    return trajectory.verdict == "unevaluated"

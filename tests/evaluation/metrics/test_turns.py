@@ -76,6 +76,14 @@ def test_kinds_of_backtracks(first_wrong: int, kind: str) -> None:
     assert returns(CORRECTED, lambda problem, steps: None) == []
 
 
+def test_calculations_left_undone_are_counted_paid_or_not() -> None:
+    sum_of_two = replace(CORRECTED, problem=replace(CORRECTED.problem, answer="2"), answer="1+1")
+    others = [replace(sum_of_two, answer="2"), replace(sum_of_two, answer="1+2", verdict="wrong")]
+    paid, refused = replace(sum_of_two, verdict="right"), replace(sum_of_two, verdict="unevaluated")
+    metrics = rollout_metrics([Scored(trajectory) for trajectory in (paid, refused, *others)])
+    assert metrics["grader/unevaluated"] == 0.5
+
+
 def test_rollout_metrics_by_hand() -> None:
     values = np.array([0.1, 0.2, 0.2, 0.4, 0.8, 0.9])
     wrong = replace(CORRECTED, turns=(ATTEMPT,), stop=StopReason.TURN_LIMIT, outcome=0.0, verdict="wrong")
@@ -85,6 +93,7 @@ def test_rollout_metrics_by_hand() -> None:
     assert metrics["tokens/env"] == (2 + 5 * 2 + 2 + 2) / 2
     assert metrics["stop/finished"] == metrics["stop/turn_limit"] == 0.5
     assert metrics["grader/right"] == 0.5
+    assert metrics["grader/unevaluated"] == 0
     assert metrics["value/turn_0"] == pytest.approx(0.1)
     assert metrics["progress/turn_0"] == pytest.approx((0.1 - 0.1) / 2)
     assert metrics["progress/turn_4"] == pytest.approx(0.1)
