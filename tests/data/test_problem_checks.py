@@ -33,7 +33,7 @@ def test_texts_are_texts(field: str) -> None:
 def test_a_row_with_a_bad_tolerance_is_named(tmp_path: Path, share: str) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text(f'{{"question": "1 + 1?", "answer": "2", "rel_tol": {share}}}\n', encoding="utf-8")
-    with pytest.raises(UserError, match="rel_tol"):
+    with pytest.raises(UserError, match=r"rel_tol|line 1 is (?:Infinity|NaN)"):
         load_held_out(DataSection(eval=[str(file)], eval_size=None))
 
 
