@@ -26,8 +26,9 @@ class Grader:
     """Grades, remembers, counts. One instance serves any number of threads.
 
     No process is started until a pair needs one: integers, fractions, decimals, words, choices and tuples of them
-    never do. A grade takes microseconds without and milliseconds with a worker, and never more than 2 s (beyond the
-    wait for an idle worker and the start of its process, 0.4 s, once).
+    never do. A grade takes microseconds without and milliseconds with a worker. What limits it is processor time,
+    which other programs cannot use up: at most 1 s in the worker (`Limits.cpu_s`), .1 s for the rules before it. Wall
+    time is bounded only so that nothing hangs (`Limits.wall_s`; besides the wait for an idle worker and its start).
 
     Args:
         workers: processes that grade at the same time, one core and 100 MB each.
