@@ -8,7 +8,6 @@ The loss, clipping, accumulation, checkpoints and multi-process set-up are TRL's
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 import trl.trainer.utils as trl_utils
 from datasets import Dataset
-from transformers import TrainerCallback
+from torch.optim.lr_scheduler import LambdaLR
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -29,47 +28,11 @@ from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.processes import gathered
+from backtrack_mrt.training.learning_rate import StopAtBudget, rate_at
+from backtrack_mrt.training.micro_batches import by_length
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.trainer_setup import Setup, shared_settings
 from backtrack_mrt.types import Problem, Scored, TokenLedger, Trajectory
-
-
-def by_length(batches: list[dict[str, Any]], per_update: int) -> list[dict[str, Any]]:
-    """The micro-batches of each update with rows of like length together and padding cut off.
-
-    Multi-turn trajectories differ much in length (solved at once, or never); padded to the longest, most of the update
-    would be spent on padding. The sum of the update's gradients does not depend on which row is in which micro-batch.
-    """
-    bucketed = []
-    for start in range(0, len(batches), per_update):
-        update = batches[start : start + per_update]
-        rows = {
-            name: torch.cat([batch[name] for batch in update]) if update[0][name].dim() else update[0][name]
-            for name in update[0]
-        }
-        order = (rows["prompt_mask"].sum(1) + rows["completion_mask"].sum(1)).argsort()
-        for chunk in order.split(len(update[0]["prompt_ids"])):
-            batch = {name: rows[name][chunk] if rows[name].dim() else rows[name] for name in rows}
-            prompt, completion = (int(batch[f"{side}_mask"].sum(1).max()) for side in ("prompt", "completion"))
-            for name, tensor in batch.items():  # prompts are padded on the left, completions on the right
-                if name.startswith("prompt_"):
-                    batch[name] = tensor[:, tensor.size(1) - prompt :]
-                elif tensor.dim() == 2:
-                    batch[name] = tensor[:, :completion]
-            bucketed.append(batch)
-    return bucketed
-
-
-class _StopAtBudget(TrainerCallback):
-    """Ends training when the run's sampled tokens are used up: at the step whose end is nearest to that."""
-
-    def __init__(self, trainer: PolicyTrainer, budget: int) -> None:
-        self.trainer, self.budget = trainer, budget
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        latest, total = self.trainer.ledgers[-1].sampled, self.trainer.ledger.sampled
-        if total + latest / 2 > self.budget:
-            control.should_training_stop = control.should_save = True
 
 
 class PolicyTrainer(SafeTrainer, GRPOTrainer):
@@ -102,7 +65,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             rollout_func=self._rollout,
         )
         if budget is not None:
-            self.add_callback(_StopAtBudget(self, budget))
+            self.add_callback(StopAtBudget(budget, lambda: self.ledgers))
 
     def fit(self, checkpoint: Checkpoint | None = None) -> None:
         """Train to the end, from a checkpoint on if there is one."""
@@ -130,17 +93,9 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         if training.sampled_tokens is None:
             return super().create_scheduler(num_training_steps, optimizer)
 
-        def factor(_: int) -> float:
-            done = self.done
-            if done < training.warmup_ratio:
-                return (done + 1 / training.steps) / (training.warmup_ratio + 1 / training.steps)
-            left = (1 - done) / max(1 - training.warmup_ratio, 1e-9)
-            shapes = {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 - math.cos(math.pi * left))}
-            return shapes[training.lr_schedule]
-
         optimizer = optimizer or self.optimizer
         assert optimizer is not None
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        self.lr_scheduler = LambdaLR(optimizer, lambda _: rate_at(self.done, training))
         return self.lr_scheduler
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

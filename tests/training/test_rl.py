@@ -21,7 +21,8 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.runs.directory import RunDir
-from backtrack_mrt.training.rl import PolicyTrainer, by_length, truncated_importance
+from backtrack_mrt.training.micro_batches import by_length
+from backtrack_mrt.training.rl import PolicyTrainer, truncated_importance
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.training.trainer_setup import Setup
 from backtrack_mrt.types import (
