@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex, common_prefix
 from backtrack_mrt.policy.hf.packed_forward import PACK, Branches, packs
-from backtrack_mrt.policy.sampling import uniforms
-from backtrack_mrt.types import TokenIds
+from backtrack_mrt.policy.sampling import BLOCK, draw, uniforms
+from backtrack_mrt.types import Sampling, TokenIds
 
 ids_strategy = st.lists(st.integers(0, 2), max_size=8).map(tuple)
 
@@ -62,3 +62,22 @@ def test_uniforms_are_uniform_and_independent() -> None:
     assert float(rows.fill_diagonal_(0).abs().max()) < 0.65
     assert float(steps.fill_diagonal_(0).abs().max()) < 0.1
     assert torch.equal(uniforms([7, -1, 1 << 80], 3)[0], uniforms([7], 9)[0, :3])  # nothing but seed and step counts
+
+
+@settings(max_examples=50)
+@given(st.integers(2, 3000) | st.sampled_from([4 * BLOCK, 4 * BLOCK + 1, 8 * BLOCK]), st.integers(0, 2**32 - 1))
+def test_a_draw_is_the_inverse_cdf_whatever_the_vocabulary_and_the_other_rows(tokens: int, seed: int) -> None:
+    """Up to the rounding of the sums; a token of probability 0 is never drawn, not even at the edges."""
+    logits = 4 * torch.randn(6, tokens, generator=torch.Generator().manual_seed(seed))
+    logits[:, :: 1 + seed % 3] = -torch.inf
+    logits[:, 1] = 0.0
+    uniform = torch.cat([torch.tensor([0.0, 1 - 2.0**-50], dtype=torch.float64), uniforms([seed], 4)[0]])
+    drawn, logprobs = draw(logits, uniform, Sampling())
+    probs = logits.softmax(-1).double()
+    cdf = probs.cumsum(-1) / probs.sum(-1, keepdim=True)
+    at = drawn[:, None]
+    assert (probs.gather(1, at) > 0).all()
+    assert (cdf.gather(1, at).squeeze(1) >= uniform - 1e-6).all()
+    assert ((cdf - probs).gather(1, at).squeeze(1) <= uniform + 1e-6).all()
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1).gather(1, at).squeeze(1))
+    assert torch.equal(draw(logits[3:4], uniform[3:4], Sampling())[0], drawn[3:4])
