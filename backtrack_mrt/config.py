@@ -169,7 +169,7 @@ class TrainingSection(Section):
         1.0, gt=0, le=1, description="share of protocol.token_budget at the start, growing to all of it"
     )
     problems_per_step: int = Field(32, gt=0, description="problems per update")
-    group_size: int = Field(8, gt=1, description="trajectories per problem (G)")
+    group_size: int = Field(8, gt=0, description="trajectories per problem (G)")
     micro_batch_size: int = Field(64, gt=0, description="trajectories per forward-backward pass")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
     lr_schedule: Literal["constant", "cosine", "linear"] = Field("cosine", description="after the warm-up")

@@ -193,6 +193,9 @@ def _batch_rules(config: Config) -> Iterator[UserError]:
         reason = f"the data set is smaller than one batch of {problems} problems"
         remedy = f"Set data.train_size to at least {problems}, or training.problems_per_step to at most {size}."
         yield UserError("data.train_size", size, reason, remedy)
+    if training.group_size == 1 and problems % 2 and config.algorithm.loss == "rl":
+        reason = "the trainer takes problems two by two where a group is a single trajectory"
+        yield UserError("training.problems_per_step", problems, reason, "Set an even number.")
     if training.rows % training.micro_batch_size:
         fitting = max(n for n in range(1, min(training.micro_batch_size, training.rows) + 1) if training.rows % n == 0)
         batch = f"the batch of {problems} problems × group size {training.group_size} = {training.rows} trajectories"

@@ -188,16 +188,19 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A graded trajectory with the meta-prover's values V_0 … V_E, shape (E+1,); None when no prover ran. `weights`:
-    what the algorithm made of its turns, shape (E,); None before it did."""
+    """A graded trajectory with the meta-prover's values V_0 … V_E, shape (E+1,); None when no prover ran. `baselines`:
+    a critic's b(c_0) … b(c_{E−1}), the chances before each turn that the trajectory ends right, shape (E,); None
+    without a critic. `weights`: what the algorithm made of its turns, shape (E,); None before it did."""
 
     trajectory: Trajectory
     values: FloatArray | None = None
     weights: FloatArray | None = None
+    baselines: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        if self.weights is not None and self.weights.shape != (len(self.trajectory.turns),):
-            raise ValueError(f"{len(self.trajectory.turns)} turns need as many weights, got shape {self.weights.shape}")
+        for name, numbers in (("weights", self.weights), ("baselines", self.baselines)):
+            if numbers is not None and numbers.shape != (len(self.trajectory.turns),):
+                raise ValueError(f"{len(self.trajectory.turns)} turns need as many {name}, got shape {numbers.shape}")
         if self.values is not None and self.values.shape != (len(self.trajectory.turns) + 1,):
             raise ValueError(f"{len(self.trajectory.turns)} turns need one value more, got shape {self.values.shape}")
 

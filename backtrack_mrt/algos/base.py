@@ -151,6 +151,11 @@ class Algorithm(BaseModel, ABC):
         "token", description="what pulls alike in the loss, whatever its length: every token, turn or trajectory"
     )
 
+    @property
+    def needs_critic(self) -> bool:
+        """Whether `turn_weights` wants the members' `baselines`: see `backtrack_mrt.training.critic`."""
+        return False
+
     @abstractmethod
     def turn_weights(self, group: Group) -> list[FloatArray]:
         """One array (E_i,) per member i of the group."""
@@ -204,6 +209,11 @@ class SelfTraining(Algorithm):
     from_base: bool = Field(True, description="fit the base anew in each iteration, instead of going on")
 
 
+def without_group(group_size: int) -> str | None:
+    """The objection of an algorithm that compares the members of a group."""
+    return None if group_size > 1 else "it compares the members of a group, and training.group_size is 1"
+
+
 def outcome_advantages(outcomes_G: FloatArray, scale: bool = False) -> FloatArray:
     """Â_i = R_i − mean_g R, divided by std_g R + 1e-4 if `scale` (GRPO, DeepSeekMath 2402.03300). Shape (G,)."""
     advantages_G: FloatArray = outcomes_G - outcomes_G.mean()
@@ -222,6 +232,17 @@ def progress_to_go(values: FloatArray) -> FloatArray:
     before the turn, is its baseline. (E+1,) → (E,)."""
     to_go: FloatArray = values[-1] - values[:-1]
     return to_go
+
+
+def generalised_advantages(outcome: float, baselines: FloatArray, decay: float) -> FloatArray:
+    """A_j = Σ_k λ^k δ_{j+k} with δ_j = b(c_{j+1}) − b(c_j), and R − b for the last turn (GAE, 1506.02438, over turns,
+    with no discount). λ = 1 is the outcome less the baseline, λ = 0 the turn's own change. (E,) → (E,)."""
+    steps = np.diff(np.append(baselines, outcome))
+    advantages = np.zeros_like(steps)
+    to_come = 0.0
+    for j in reversed(range(len(steps))):
+        advantages[j] = to_come = steps[j] + decay * to_come
+    return advantages
 
 
 def length_penalised(outcomes_G: FloatArray, lengths_G: FloatArray, strength: float) -> FloatArray:

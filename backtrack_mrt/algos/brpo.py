@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.algos.base import Algorithm, without_group
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 
@@ -33,6 +33,9 @@ class Brpo(Algorithm):
         "uniform", description="how likely thinking is stopped after turn k: alike, or in proportion to k"
     )
     recency: float = Field(2.0, ge=1, description="how much more each earlier value counts than the one before it")
+
+    def objection(self, *, max_answers: int, group_size: int) -> str | None:
+        return without_group(group_size)
 
     def turn_weights(self, group: Group) -> list[FloatArray]:
         most = max((len(m.trajectory.turns) for m in group.members), default=0)

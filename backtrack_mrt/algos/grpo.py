@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm, outcome_advantages
+from backtrack_mrt.algos.base import Algorithm, outcome_advantages, without_group
 from backtrack_mrt.types import FloatArray, Group
 
 
@@ -20,6 +20,9 @@ class Grpo(Algorithm):
 
     summary: ClassVar[str] = "outcome only (the control)"
     scale_outcome: bool = Field(False, description="divide the outcome advantage by the group's standard deviation")
+
+    def objection(self, *, max_answers: int, group_size: int) -> str | None:
+        return without_group(group_size)
 
     def turn_weights(self, group: Group) -> list[FloatArray]:
         outcomes_G = np.array([member.trajectory.outcome for member in group.members])

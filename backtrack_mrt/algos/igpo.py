@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.algos.base import Algorithm, without_group
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 
@@ -23,6 +23,9 @@ class Igpo(Algorithm):
     summary: ClassVar[str] = "information gain of every turn and the outcome, as a return (IGPO)"
     needs_values: ClassVar[bool] = True
     discount: float = Field(1.0, gt=0, le=1, description="γ: what the reward of the next turn counts")
+
+    def objection(self, *, max_answers: int, group_size: int) -> str | None:
+        return without_group(group_size)
 
     def turn_weights(self, group: Group) -> list[FloatArray]:
         rewards = [_rewards(member) for member in group.members]

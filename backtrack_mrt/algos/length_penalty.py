@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm, length_penalised, outcome_advantages
+from backtrack_mrt.algos.base import Algorithm, length_penalised, outcome_advantages, without_group
 from backtrack_mrt.types import FloatArray, Group
 
 
@@ -18,6 +18,9 @@ class LengthPenalty(Algorithm):
     summary: ClassVar[str] = "outcome, less for long right trajectories"
     strength: float = Field(0.2, ge=0, lt=1, description="λ: share of the reward that length can cost")
     scale_outcome: bool = Field(False, description="divide the outcome advantage by the group's standard deviation")
+
+    def objection(self, *, max_answers: int, group_size: int) -> str | None:
+        return without_group(group_size)
 
     def turn_weights(self, group: Group) -> list[FloatArray]:
         outcomes_G = np.array([m.trajectory.outcome for m in group.members])

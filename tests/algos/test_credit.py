@@ -5,13 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtrack_mrt.algos.base import outcome_advantages, progress_to_go, turn_progress
+from backtrack_mrt.algos.base import (
+    generalised_advantages,
+    outcome_advantages,
+    progress_to_go,
+    turn_progress,
+)
 from backtrack_mrt.algos.grpo import Grpo
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.types import (
@@ -148,6 +154,48 @@ def expected_gradient(weights: Callable[[list[tuple[list[int], FloatArray]]], li
 def test_the_state_baseline_is_unbiased() -> None:
     gradient = expected_gradient(lambda pair: [progress_to_go(values) for _, values in pair])
     np.testing.assert_allclose(gradient, true_gradient(), atol=1e-8)
+
+
+def exact_values(actions: list[int]) -> FloatArray:
+    """The chance, before each turn of these actions, that the trajectory is worth what it will be: E[V_E | state]."""
+    second = [float(policy(THETA)[1] @ V_SECOND[a - 1]) for a in (1, 2)]
+    first = float(policy(THETA)[0] @ [V_FIRST[0], *second])
+    return np.array([first, *(second[a - 1] for a in actions[:1] if len(actions) > 1)])
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
+def test_generalised_advantages_of_the_true_values_are_unbiased(decay: float) -> None:
+    """At every λ, though the policy chooses when to stop."""
+    gradient = expected_gradient(
+        lambda pair: [generalised_advantages(values[-1], exact_values(actions), decay) for actions, values in pair]
+    )
+    np.testing.assert_allclose(gradient, true_gradient(), atol=1e-8)
+
+
+def test_generalised_advantages_of_any_baseline_are_unbiased_at_lambda_one_only() -> None:
+    def gradient(decay: float) -> FloatArray:
+        return expected_gradient(
+            lambda pair: [generalised_advantages(values[-1], values[:-1], decay) for _, values in pair]
+        )
+
+    np.testing.assert_allclose(gradient(1.0), true_gradient(), atol=1e-8)
+    assert np.abs(gradient(0.5) - true_gradient()).max() > 1e-3
+
+
+@given(groups, st.floats(0, 1))
+def test_lambda_one_and_a_constant_baseline_is_reinforce(scored_group: Group, constant: float) -> None:
+    rows = [replace(m, baselines=np.full(len(m.trajectory.turns), constant)) for m in scored_group.members]
+    for row, weights in zip(rows, MrtRl(credit="gae", gae_lambda=1.0).turn_weights(group(*rows)), strict=True):
+        np.testing.assert_allclose(weights, row.trajectory.outcome - constant, atol=1e-12)
+
+
+@given(members)
+def test_lambda_zero_with_values_is_progress_but_for_the_last_turn(member: Scored) -> None:
+    """The last turn is credited with the outcome that came of it, not with an answer forced after it."""
+    (weights,) = MrtRl(credit="gae", gae_lambda=0.0, baseline="value").turn_weights(group(member))
+    assert member.values is not None
+    np.testing.assert_allclose(weights[:-1], member.progress[:-1], atol=1e-12)
+    assert weights[-1] == pytest.approx(member.trajectory.outcome - member.values[-2])
 
 
 def test_means_per_turn_index_are_biased() -> None:
