@@ -23,7 +23,13 @@ ONLY = {  # who may import nothing of the project but this, besides the own pack
 }
 FOREIGN = {
     "vllm": {"policy.vllm.local", "policy.vllm.draws", "scripts.bench.vllm_engine"},
-    "trl": {"training.trainer_setup", "training.rl", "training.supervised", "scripts.bench.guards"},
+    "trl": {
+        "training.trainer_setup",
+        "training.rl",
+        "training.supervised",
+        "scripts.bench.guards",
+        "scripts.bench.update",
+    },
     "gymnasium": {"env"},
     "math_verify": {"grading.symbolic", "grading.bare"},
 }

@@ -2,14 +2,15 @@
 
 `PolicyTrainer` changes one thing in `GRPOTrainer`: rollouts come in through `rollout_func`, the parent does what it
 always does, and the per-turn weights of the algorithm then replace its scalar advantages, spread over the tokens that
-each turn sampled, shape (B, T). Beside that it re-buckets the micro-batches, and can end at a budget of sampled tokens.
-The loss, clipping, accumulation, checkpoints and multi-process set-up are TRL's.
+each turn sampled, shape (B, T). Beside that it packs the rows of a micro-batch (see `packing`), and can end at a budget
+of sampled tokens. The loss, clipping, accumulation, checkpoints and multi-process set-up are TRL's.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -28,11 +29,14 @@ from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.processes import gathered
+from backtrack_mrt.training.critic import Critic, explained_variance
+from backtrack_mrt.training.fused_lora import fuse_adapters
 from backtrack_mrt.training.learning_rate import StopAtBudget, rate_at
-from backtrack_mrt.training.micro_batches import by_length
+from backtrack_mrt.training.micro_batches import by_length, by_prompt, regrouped
+from backtrack_mrt.training.packing import packable, packed_attention, packed_rows
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.trainer_setup import Setup, shared_settings
-from backtrack_mrt.types import Problem, Scored, TokenLedger, Trajectory
+from backtrack_mrt.types import Group, Problem, Scored, TokenLedger, Trajectory
 
 
 class PolicyTrainer(SafeTrainer, GRPOTrainer):
@@ -53,17 +57,21 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self._asked: list[Problem] = []
         self._scored: list[Scored] = []  # the latest rollouts: of this process, and of all
         self._everyone: list[Scored] = []
-        self._bucketed: list[dict[str, Any]] | None = None
+        self.critics = {0: Critic()}  # by the update they were fitted after: the latest whole one's, and the next
+        firsts = problems[:: grpo_repeats(config) // config.training.group_size]  # one stands for those of its rows
+        self._regrouped: list[dict[str, Any]] | None = None
         super().__init__(
             setup,
             title=f"train {config.algo_label}",
             total=budget or config.training.steps,
             counted="tokens/step_sampled" if budget else None,
             args=grpo_config(config, setup.run),
-            train_dataset=Dataset.from_dict({"prompt": [p.question for p in problems], "row": range(len(problems))}),
+            train_dataset=Dataset.from_dict({"prompt": [p.question for p in firsts], "row": range(len(firsts))}),
             reward_funcs=outcome_reward,
             rollout_func=self._rollout,
         )
+        self._packs = packable(setup.model.config)
+        fuse_adapters(setup.model)
         if budget is not None:
             self.add_callback(StopAtBudget(budget, lambda: self.ledgers))
 
@@ -72,7 +80,14 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         kinds = ("sampled", "env", "prover")
         rows = self.run.metrics()
         self.ledgers = [TokenLedger(**{kind: int(row[f"tokens/step_{kind}"]) for kind in kinds}) for row in rows]
-        super().fit(checkpoint)
+        if checkpoint and self.algorithm.needs_critic:
+            self.critics = {checkpoint.step: Critic.from_json(checkpoint.record["critic"])}
+        with packed_attention(self.setup.model.config) if self._packs else nullcontext():
+            super().fit(checkpoint)
+
+    def recorded(self, step: int) -> Mapping[str, Any]:
+        """The critic as it was after that update."""
+        return {"critic": self.critics[step].as_json()} if self.algorithm.needs_critic else {}
 
     @property
     def done(self) -> float:
@@ -99,7 +114,9 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         return self.lr_scheduler
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self._asked = [self.problems[row["row"]] for row in inputs]
+        group, repeated = self.run_config.training.group_size, grpo_repeats(self.run_config)
+        problems = [row["row"] * (repeated // group) + k % repeated // group for k, row in enumerate(inputs)]
+        self._asked = [self.problems[problem] for problem in problems]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         completion_ids = output["completion_ids"]
         weights_BT = torch.zeros(completion_ids.shape)
@@ -113,15 +130,39 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
-        if self._buffered_inputs is not self._bucketed:  # fresh rollouts
-            self._bucketed = self._buffered_inputs = by_length(
-                self._buffered_inputs, self.args.gradient_accumulation_steps
+        if self._buffered_inputs is not self._regrouped:  # fresh rollouts
+            self._regrouped = self._buffered_inputs = regrouped(
+                self._buffered_inputs, self.args.gradient_accumulation_steps, by_prompt if self._packs else by_length
             )
             if not self.collector.engine.exact:
-                self._correct(self._bucketed)
+                self._correct(self._regrouped)
             inputs = self._buffered_inputs[self._step % len(self._buffered_inputs)]
         self.note(inputs)
         return inputs
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Of the completions' tokens (B, `logits_to_keep`), of rows that are packed for it, `batch_size` at a time."""
+        if not self._packs:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, **settings
+            )
+        logprobs, entropies = [], []
+        parts = (torch.split(rows, batch_size or len(input_ids)) for rows in (input_ids, attention_mask))
+        for ids, mask in zip(*parts, strict=True):
+            packed = packed_rows(ids, mask, logits_to_keep, self.setup.model)
+            with self.accelerator.autocast():
+                found = model(**packed.inputs(), shift_labels=packed.targets[None], fused_lm_head=True)
+            logprobs.append(found.log_probs[0][packed.scored])
+            entropies.append(found.entropy[0][packed.scored])
+        return torch.cat(logprobs), torch.cat(entropies), None
 
     @torch.no_grad()
     def _correct(self, batches: list[dict[str, Any]]) -> None:
@@ -177,13 +218,25 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         """This process's rows, weighed. A group may span processes, so the weights are made of everyone's rows; the
         first of these are saved with theirs."""
         groups = groups_of(self._everyone, self.run_config.training.group_size)
+        if self.algorithm.needs_critic:
+            groups = self._with_baselines(groups)
+        rows = [member for group in groups for member in group.members]
         weights = self.algorithm.weigh_batch(groups)
-        weighed = [replace(scored, weights=row) for scored, row in zip(self._everyone, weights, strict=True)]
+        weighed = [replace(scored, weights=row) for scored, row in zip(rows, weights, strict=True)]
         saved = self.run_config.training.saved_rollouts
         if saved:
             self.run.save_trajectories(self.state.global_step + 1, weighed[:saved])
         first = self.accelerator.process_index * len(self._scored)
         return weighed[first : first + len(self._scored)]
+
+    def _with_baselines(self, groups: list[Group]) -> list[Group]:
+        """What the critic says of the groups before it is fitted on them."""
+        step = int(self.state.global_step)
+        critic = self.critics[step]
+        groups = [critic.judged(group) for group in groups]
+        self.critics = {step: critic, step + 1: critic.fitted(groups)}
+        self._metrics["train"]["critic/explained_variance"].append(explained_variance(groups))
+        return groups
 
 
 def sampled_logprobs(trajectory: Trajectory) -> list[float]:
@@ -210,12 +263,17 @@ def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: An
     return list(outcome)
 
 
+def grpo_repeats(config: Config) -> int:
+    """Rows that TRL makes of each of its prompts. It has no groups of one: two problems take the place of a pair."""
+    return max(config.training.group_size, 2)
+
+
 def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
     """TRL's settings for reinforcement learning."""
     training = config.training
     return GRPOConfig(
         **shared_settings(config, run),
-        num_generations=training.group_size,
+        num_generations=grpo_repeats(config),
         temperature=training.temperature,
         loss_type=training.loss,
         epsilon=training.clip,

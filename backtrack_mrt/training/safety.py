@@ -84,6 +84,11 @@ class SafeTrainer(Trainer):
         """Updates of the run so far."""
         return self.first_step + int(self.state.global_step)
 
+    def recorded(self, step: int) -> Mapping[str, Any]:
+        """What is saved with a checkpoint, for the run that goes on with it. step: the last whole update of this
+        training; the one under way may have been interrupted."""
+        return self.record
+
     def note(self, batch: Mapping[str, Any]) -> None:
         """Remember a micro-batch until its update is done. The trainers call this before they compute its loss."""
         self._batches.append(batch)
@@ -159,7 +164,9 @@ class SafeTrainer(Trainer):
             raise RunError(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
         if not self.setup.checkpoints.saved(step):
             needed = _BYTES_PER_PARAMETER * sum(p.numel() for p in trained)
-            self.setup.checkpoints.save(step, self._write_checkpoint, self.record, needed)
+            self.setup.checkpoints.save(
+                step, self._write_checkpoint, self.recorded(int(self.state.global_step)), needed
+            )
 
     def _write_checkpoint(self, folder: Path) -> None:
         processes.wait()  # the main process has made the folder

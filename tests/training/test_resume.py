@@ -32,6 +32,7 @@ TWELVE = (
     ("algo", "flags"),
     [
         ("mrt-rl", ()),
+        ("mrt-rl", ("--algorithm.credit", "gae", "--training.group_size", "1")),
         ("grpo", ()),
         ("star", ("--training.steps", "3", "--algorithm.iterations", "2", "--algorithm.epochs", "2")),
     ],
@@ -39,8 +40,8 @@ TWELVE = (
 def test_resume_after_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str, flags: tuple[str, ...]
 ) -> None:
-    for module in ("train", "heldout"):  # reports would take most of the time
-        monkeypatch.setattr(f"backtrack_mrt.{module}.rebuild", lambda path: None)
+    for module in ("train", "held_out"):  # reports would take most of the time
+        monkeypatch.setattr(f"backtrack_mrt.training.{module}.rebuild", lambda path: None)
     train(request(tmp_path / "whole", *TWELVE, *flags, algo=algo))
     saved = sorted((tmp_path / "whole" / "checkpoints").iterdir())
     assert len(saved) >= 12

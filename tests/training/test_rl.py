@@ -21,7 +21,7 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.runs.directory import RunDir
-from backtrack_mrt.training.micro_batches import by_length
+from backtrack_mrt.training.micro_batches import Batch, by_length, by_prompt, regrouped
 from backtrack_mrt.training.rl import PolicyTrainer, truncated_importance
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.training.trainer_setup import Setup
@@ -273,7 +273,8 @@ def test_token_weights_cover_sampled_tokens_only() -> None:
         Scored(trajectory).token_weights()
 
 
-def test_bucketing_keeps_every_row_and_cuts_padding_only() -> None:
+@pytest.mark.parametrize("alike", [by_length, by_prompt])
+def test_regrouping_keeps_every_row_and_cuts_padding_only(alike: Callable[[Batch], torch.Tensor]) -> None:
     rng = np.random.default_rng(3)
     lengths = rng.integers(1, 12, 8)
     mask = torch.tensor([[int(t < n) for t in range(12)] for n in lengths])
@@ -286,10 +287,15 @@ def test_bucketing_keeps_every_row_and_cuts_padding_only() -> None:
         "num_items_in_batch": torch.tensor(int(mask.sum())),
     }
     batches = [{k: v[i : i + 2] if v.dim() else v for k, v in rows.items()} for i in range(0, 8, 2)]
-    bucketed = by_length(batches, per_update=4)
-    assert [len(b["prompt_ids"]) for b in bucketed] == [2, 2, 2, 2]
-    assert sorted(int(row) for b in bucketed for row in b["prompt_ids"][:, -1]) == list(range(1, 9))
-    assert sum(int(b["completion_mask"].sum()) for b in bucketed) == int(lengths.sum())
-    for batch in bucketed:
+    found = regrouped(batches, 4, alike)
+    assert [len(b["prompt_ids"]) for b in found] == [2, 2, 2, 2]
+    assert sorted(int(row) for b in found for row in b["prompt_ids"][:, -1]) == list(range(1, 9))
+    assert sum(int(b["completion_mask"].sum()) for b in found) == int(lengths.sum())
+    for batch in found:
         assert batch["completion_mask"].sum(1).max() == batch["completion_ids"].size(1) == batch["advantages"].size(1)
         assert batch["prompt_mask"].sum(1).max() == batch["prompt_ids"].size(1)
+
+
+def test_rows_of_one_prompt_come_one_after_the_other() -> None:
+    prompts = torch.tensor([[0, 7], [5, 6], [0, 7], [0, 8], [5, 6]])
+    assert by_prompt({"prompt_ids": prompts}).tolist() == [0, 2, 1, 4, 3]

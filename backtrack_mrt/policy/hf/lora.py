@@ -25,7 +25,7 @@ class MergedAdapter:
     """The merged weights of `model`'s active LoRA adapter. A model without plain LoRA layers is left as it is."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers: list[Any] = [m for m in model.modules() if type(m) is LoraLinear and _mergeable(m)]
+        self._layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLinear) and _mergeable(m)]
         self._merged: list[Tensor] | None = None
 
     @contextmanager

@@ -161,11 +161,16 @@ def _context_length(config: Any) -> int:
     return min(longest, int(first or longest))
 
 
-def _check_attention(config: Any) -> None:
-    """Refuse models whose attention does more than full causal softmax attention."""
+def unusual_attention(config: Any) -> str | None:
+    """What a model's attention does beside full causal softmax attention; None if nothing."""
     other = set(getattr(config, "layer_types", None) or ["full_attention"]) - {"full_attention"}
     if other or getattr(config, "sliding_window", None) or getattr(config, "attn_logit_softcapping", None):
-        kind = ", ".join(sorted(other)) or "a sliding window or soft-capped logits"
+        return ", ".join(sorted(other)) or "a sliding window or soft-capped logits"
+    return None
+
+
+def _check_attention(config: Any) -> None:
+    if kind := unusual_attention(config):
         raise UserError(
             "engine.type", "hf", f"{config.model_type} has {kind} in its attention", "Use engine.type=vllm."
         )

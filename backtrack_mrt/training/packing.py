@@ -1,0 +1,190 @@
+"""The update's forward pass without padding, each prompt read once.
+
+The rows of a micro-batch travel through the model *packed*, as one sequence of T tokens: first every distinct prompt,
+once, then what follows it in each row. Only inside the attention are they laid out by row again: a row's queries see
+the keys and values of its prompt, which all members of the group share (with gradient), and its own. The linear layers,
+most of an update's work, so never see a pad token, nor a prompt twice. The gradients are those of padded rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from backtrack_mrt.policy.hf.runner import unusual_attention
+
+ATTENTION = "backtrack_mrt_shared_prompts"  # the name under which transformers knows `attend`
+WASTE = 1.25  # rows are attended together while their padded places are at most so many times their tokens
+IGNORED = -100  # target of a token that predicts nothing which is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """n rows of at most w tokens, attended together.
+
+    pad (n · w,): where the rows' tokens are among the T packed ones. prompt (n · p,): where those of their prompts are;
+    empty for the prompts themselves. mask (n, 1, w · groups, p + w): added to the attention scores.
+    """
+
+    rows: int
+    pad: Tensor
+    prompt: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """B rows as T packed tokens.
+
+    ids, positions, targets (T,): the tokens, their places in their rows, and the token that each predicts (or IGNORED).
+    blocks, unpad (T,): how the attention lays them out, and the way back. scored (B, C): where the packed tokens are
+    that predict the completions' tokens; places beyond a completion's end are 0.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    blocks: tuple[Block, ...]
+    unpad: Tensor
+    scored: Tensor
+
+    def inputs(self) -> dict[str, Any]:
+        """What a model is called with, within `packed_attention`."""
+        return {"input_ids": self.ids[None], "position_ids": self.positions[None], "packed": self}
+
+
+def attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Attention of packed queries (1, heads, T, D) over packed keys and values (1, kv_heads, T, D)."""
+    packed: Packed = kwargs["packed"]
+    heads, tokens, depth = query.shape[1:]
+    kv_heads = key.shape[1]
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, heads, D)
+    mixed = []
+    for block in packed.blocks:
+        n = block.rows
+        queries = q.index_select(0, block.pad).view(n, -1, kv_heads, heads // kv_heads, depth)
+        # Query heads that share a key head are stacked along the query axis, so that keys are not repeated for them.
+        stacked = queries.transpose(1, 2).reshape(n, kv_heads, -1, depth)
+        keys, values = (
+            torch.cat([x.index_select(0, at).view(n, -1, kv_heads, depth) for at in (block.prompt, block.pad)], dim=1)
+            if len(block.prompt)
+            else x.index_select(0, block.pad).view(n, -1, kv_heads, depth)
+            for x in (k, v)
+        )
+        out = scaled_dot_product_attention(
+            stacked, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=block.mask, scale=kwargs.get("scaling")
+        )
+        mixed.append(out.view(n, kv_heads, -1, heads // kv_heads, depth).transpose(1, 2).reshape(-1, heads, depth))
+    return torch.cat(mixed).index_select(0, packed.unpad).view(1, tokens, heads, depth), None
+
+
+AttentionInterface.register(ATTENTION, attend)
+
+
+def packable(config: Any) -> bool:
+    """Whether a model of this config attends as `attend` does."""
+    return config._attn_implementation == "sdpa" and unusual_attention(config) is None
+
+
+def packed_rows(input_ids: Tensor, attention_mask: Tensor, completions: int, model: Any) -> Packed:
+    """The rows of a batch (B, L): the last `completions` places are the completions', padded on the right, those before
+    them the prompts', padded on the left."""
+    config, like = model.config, model.get_input_embeddings().weight
+    rows = list(zip(input_ids.cpu(), attention_mask.bool().cpu(), strict=True))
+    first = input_ids.size(1) - completions
+    prompts = [ids[:first][seen[:first]].tolist() for ids, seen in rows]
+    replies = [ids[first:][seen[first:]].tolist() for ids, seen in rows]
+    return pack(prompts, replies, config.num_attention_heads // config.num_key_value_heads, like)
+
+
+def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], groups: int, like: Tensor) -> Packed:
+    """Rows of a prompt (at least one token) and a completion each. groups: query heads for each key head. `like` names
+    the device, and the dtype of the masks.
+
+    A prompt's last token predicts another token in every row, so it is the first one of what follows; the last token of
+    a completion predicts nothing and is left out.
+    """
+    trunks = list(dict.fromkeys(tuple(prompt[:-1]) for prompt in prompts if len(prompt) > 1))
+    starts, ids, positions = {}, list[int](), list[int]()
+    for trunk in trunks:
+        starts[trunk] = len(ids)
+        ids += trunk
+        positions += range(len(trunk))
+    targets = [IGNORED] * len(ids)
+    scored = torch.zeros(len(prompts), max(map(len, completions)), dtype=torch.long)
+    spans: list[tuple[range, range]] = [(range(starts[t], starts[t] + len(t)), range(0)) for t in trunks]
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        first, trunk = len(ids), tuple(prompt[:-1])
+        ids += [prompt[-1], *completion[:-1]]
+        positions += range(len(trunk), len(trunk) + len(completion))
+        targets += completion
+        scored[row, : len(completion)] = torch.arange(first, len(ids))
+        shared = range(starts[trunk], starts[trunk] + len(trunk)) if trunk else range(0)
+        spans.append((range(first, len(ids)), shared))
+    blocks, order = [], list[int]()
+    for some in (*alike(spans[: len(trunks)]), *alike(spans[len(trunks) :])):
+        block, places = _block(some, groups, like)
+        blocks.append(block)
+        order += places
+    unpad = torch.empty(len(ids), dtype=torch.long)
+    at = torch.tensor(order)
+    unpad[at[at >= 0]] = (at >= 0).nonzero().flatten()
+    device = like.device
+    return Packed(
+        ids=torch.tensor(ids, device=device),
+        positions=torch.tensor(positions, device=device),
+        targets=torch.tensor(targets, device=device),
+        blocks=tuple(blocks),
+        unpad=unpad.to(device),
+        scored=scored.to(device),
+    )
+
+
+def alike(spans: Sequence[tuple[range, range]]) -> Iterator[list[tuple[range, range]]]:
+    """The rows in runs of like length."""
+    run, tokens = list[tuple[range, range]](), 0
+    for span in sorted(spans, key=lambda s: (len(s[0]), len(s[1]))):
+        longest, total = len(span[0]), tokens + len(span[0])
+        if run and longest * (len(run) + 1) > WASTE * total:
+            yield run
+            run, tokens = [], 0
+        run.append(span)
+        tokens += len(span[0])
+    if run:
+        yield run
+
+
+def _block(spans: Sequence[tuple[range, range]], groups: int, like: Tensor) -> tuple[Block, list[int]]:
+    """The layout of these rows, and for each of its places the packed token there (−1: none)."""
+    n, w, p = len(spans), max(len(own) for own, _ in spans), max(len(shared) for _, shared in spans)
+    own = torch.tensor([[*o, *[-1] * (w - len(o))] for o, _ in spans])
+    shared = torch.tensor([[*s, *[-1] * (p - len(s))] for _, s in spans], dtype=torch.long).view(n, p)
+    causal = torch.ones(w, w, dtype=torch.bool).tril()
+    seen = torch.cat([(shared >= 0)[:, None].expand(n, w, p), causal.expand(n, w, w)], dim=2)
+    mask = torch.zeros(n, w, p + w, dtype=like.dtype).masked_fill_(~seen, -torch.inf)
+    block = Block(
+        n,
+        own.clamp(min=0).flatten().to(like.device),
+        shared.clamp(min=0).flatten().to(like.device),
+        mask.repeat_interleave(groups, dim=1)[:, None].to(like.device),
+    )
+    return block, own.flatten().tolist()
+
+
+@contextmanager
+def packed_attention(config: Any) -> Iterator[None]:
+    """Within the context the model attends by `attend`: also in backward passes, which may compute forward again."""
+    before, config._attn_implementation = config._attn_implementation, ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
