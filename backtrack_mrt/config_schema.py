@@ -214,6 +214,14 @@ def _algorithm_rules(config: Config) -> Iterator[UserError]:
         yield UserError("algo", config.algo, objection, "Change that setting, or choose another algorithm.")
 
 
+def _forcing_rules(config: Config) -> Iterator[UserError]:
+    rounds, protocol = config.evaluation.extra_rounds, config.protocol
+    if any(protocol.persistent(n) in (None, protocol) for n in rounds):
+        reason = f"the protocol {config.env_label} has no budget forcing: its end cannot be put off"
+        remedy = "Leave it out, or choose an --env that has it: backtrack, retry, open-ended."
+        yield UserError("evaluation.extra_rounds", rounds, reason, remedy)
+
+
 def _training_set_rules(config: Config) -> Iterator[UserError]:
     yield from _endless("data.train_size", config.data.train, config.data.train_size)
 
@@ -252,7 +260,7 @@ def _adapter_rules(config: Config) -> Iterator[UserError]:
         yield UserError("model.quantization", config.model.quantization, reason, "Leave out one of the two settings.")
 
 
-RULES = (_held_out_set_rules, _adapter_rules, _engine_rules)
+RULES = (_held_out_set_rules, _adapter_rules, _engine_rules, _forcing_rules)
 TRAINING_RULES = (_batch_rules, _algorithm_rules, _training_set_rules)  # what concerns training alone
 
 

@@ -137,7 +137,9 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
             completion = Completion(completion.token_ids[:limit], completion.logprobs[:limit], Finish.LENGTH)
         text = chat.decode(completion.token_ids) if isinstance(action, Action) else None
         episode.advance(text, completion, self._instruction_ids)
-        self._instruction_ids = self.dialogue.following(episode.spec, completion) if episode.spec else ()
+        self._instruction_ids = (
+            self.dialogue.following(episode.spec, episode.turns[-1].completion) if episode.spec else ()
+        )
         self._trajectory = episode.trajectory()
         reward = 0.0
         if episode.stop is not None:

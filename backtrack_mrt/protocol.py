@@ -51,6 +51,7 @@ class EpisodeProtocol(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     summary: ClassVar[str] = ""
+    one_message: ClassVar[bool] = False  # whether all turns are one message, in which the model is asked only once
     phases: ClassVar[Mapping[str, str]] = {}  # what turns of a phase are for, in a few words, for readers of a report
     token_budget: int = Field(1024, gt=0, description="sampled tokens per trajectory, all turns together")
 
@@ -92,16 +93,20 @@ class EpisodeProtocol(BaseModel, ABC):
         longer = self.with_answers(1 + round(factor * (self.max_answers - 1)))
         return longer.model_copy(update={"token_budget": round(factor * self.token_budget)})
 
-    def persistent(self, rounds: int) -> Self:
-        """The same protocol under budget forcing (s1, 2501.19393): the first `rounds` times that the model wants to
-        stop it is asked to check again. A protocol in which the model does not decide when to stop is returned as it
-        is."""
-        return self
+    def persistent(self, rounds: int) -> Self | None:
+        """The same protocol under budget forcing (s1, 2501.19393): the first `rounds` times that it would come to its
+        end, the model is asked to go on. None, the default: there is no such form of it."""
+        return None
 
     def cuts(self, text: str) -> Sequence[int]:
         """Where to cut a completion into several turns, as increasing offsets into `text`, for protocols in which the
-        model writes one free stream. By default nowhere: a completion is a turn."""
+        model writes one free stream. By default nowhere: a completion is a turn. All places are wanted: where they are
+        more than `turns_left` allows, neighbouring pieces become one turn (see `merged`)."""
         return ()
+
+    def turns_left(self, turns: Sequence[Turn]) -> int:
+        """An upper bound of the turns that the completion after `turns` is cut into."""
+        return self.max_turns - len(turns)
 
     def metrics(self, trajectory: Trajectory) -> Mapping[str, float | Share]:
         """Numbers of its own about a graded trajectory, by snake_case names. Every evaluation reports their means over
@@ -112,6 +117,15 @@ class EpisodeProtocol(BaseModel, ABC):
         """Turns that are taken together as one move, by the move's name. Every evaluation reports what moves do to the
         meta-prover's value: V after the last turn − V before the first."""
         return {}
+
+
+def merged(cuts: Sequence[int], most: int) -> list[int]:
+    """The cuts that are left when neighbouring pieces are merged into `most` turns of as many pieces each, give or take
+    one: a completion is cut after all of it was sampled, so its cuts are known."""
+    pieces = len(cuts) + 1
+    if pieces <= most:
+        return list(cuts)
+    return [cuts[turn * pieces // most - 1] for turn in range(1, most)]
 
 
 def standing_steps(turns: Sequence[Turn]) -> tuple[str, ...]:
@@ -178,10 +192,13 @@ class Episode:
                 violation = error.name
         turn = Turn(spec, text or "", parsed, instruction_ids, completion, violation)
         self.turns.append(turn)
-        if parsed is not None:
-            self._ask()
-        else:
+        if parsed is None:
             self.end(StopReason.BUDGET if out_of_budget else StopReason.VIOLATION)
+            return turn
+        self._ask()
+        if self.protocol.one_message and self.spec is not None and completion.finish is Finish.STOP:
+            self.turns[-1] = turn = replace(turn, completion=reopened(completion, Finish.FORCED))
+            self._ask()  # a token is left more
         return turn
 
     def end(self, reason: StopReason) -> None:
@@ -203,6 +220,11 @@ class Episode:
         else:
             cap = min(following.max_new_tokens, self.budget_left)
             self.spec = TurnSpec(following.phase, cap, following.fields)
+
+
+def reopened(completion: Completion, finish: Finish) -> Completion:
+    """A completion that has ended its message, without the stop id: the message can go on."""
+    return Completion(completion.token_ids[:-1], completion.logprobs[:-1], finish)
 
 
 def graded(trajectory: Trajectory, verdict_of: Callable[[str | None], str]) -> Trajectory:

@@ -43,6 +43,7 @@ class Finish(StrEnum):
     STOP = "stop"  # a stop id was sampled; it is the last token of the completion
     LENGTH = "length"  # `max_new_tokens` were sampled
     CUT = "cut"  # the model went on: the protocol cut its stream here (see `EpisodeProtocol.cuts`)
+    FORCED = "forced"  # the model stopped, and is made to go on in the same message: its stop id was taken off
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class Parsed:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """Tokens sampled in one turn, the stop id included. `logprobs` are those of the policy that sampled, at the
-    sampling temperature; both have length T ≥ 1."""
+    sampling temperature; both have length T ≥ 1 (T ≥ 0 if it was forced to go on)."""
 
     token_ids: TokenIds
     logprobs: tuple[float, ...]

@@ -33,6 +33,9 @@ class Retry(EpisodeProtocol):
     def with_answers(self, answers: int) -> Self:
         return self.model_copy(update={"max_retries": answers - 1})
 
+    def persistent(self, rounds: int) -> Self:
+        return self.with_answers(self.max_answers + rounds)
+
     def next_turn(self, problem: Problem, turns: Sequence[Turn]) -> TurnSpec | StopReason:
         if len(turns) > self.max_retries:
             return StopReason.FINISHED

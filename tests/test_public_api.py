@@ -30,8 +30,8 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "ProtocolViolation": "name detail",
     "standing_steps": "turns",
     "extract_boxed": "text",
-    "Algorithm": "",
-    "SelfTraining": "* iterations=2 epochs=1 from_base=True",
+    "Algorithm": "* unit='token'",
+    "SelfTraining": "* unit='token' iterations=2 epochs=1 from_base=True",
     "outcome_advantages": "outcomes_G scale=False",
     "turn_progress": "values",
     "progress_to_go": "values",
@@ -51,7 +51,9 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "RunError": "reason remedy",
 }
 NEEDS_TORCH = {"assemble", "ScriptedEngine"}
-PROTOCOL = "max_turns max_answers next_turn parse parse_piece final_answer cuts with_answers prolonged persistent"
+PROTOCOL = (
+    "max_turns max_answers next_turn parse parse_piece final_answer cuts turns_left with_answers prolonged persistent"
+)
 REPORTED = "summary phases metrics moves"
 ALGORITHM = "turn_weights weigh collection objection summary loss needs_values"
 

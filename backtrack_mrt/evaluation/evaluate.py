@@ -13,7 +13,16 @@ import numpy as np
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex
-from backtrack_mrt.evaluation.metrics.summary import Cuts, Extras, Point, Summary, point, points_by_answer, summarise
+from backtrack_mrt.evaluation.metrics.summary import (
+    Cuts,
+    Extras,
+    ForcedPoint,
+    Point,
+    Summary,
+    forced_point,
+    points_by_answer,
+    summarise,
+)
 from backtrack_mrt.evaluation.metrics.turns import FirstWrongStep, tokens_at_turns
 from backtrack_mrt.evaluation.metrics.values import held
 from backtrack_mrt.evaluation.metrics.voting import ballots, majority
@@ -75,10 +84,12 @@ def measure(
     limits = Cuts.of(trained, prolonged)
     scored = rolled_out(collector.under(prolonged))
     plain = replace(collector, protocol=prolonged, prover=None)
-    forced_rounds = {
-        str(rounds): point(rolled_out(plain.under(prolonged.persistent(rounds)), f"_rounds_{rounds}"))
-        for rounds in wanted.extra_rounds
-    }
+    forced_rounds: dict[str, ForcedPoint] = {}
+    for rounds in wanted.extra_rounds:
+        persistent = prolonged.persistent(rounds)
+        assert persistent is not None  # the config's rules
+        longer_still = rolled_out(collector.under(persistent), f"_rounds_{rounds}")
+        forced_rounds[str(rounds)] = forced_point(longer_still, [b * trained.token_budget for b in wanted.budgets])
     linearised: list[Point] = []
     if wanted.linearised_revisions:
         longer = trained.prolonged(wanted.linearised_revisions)

@@ -137,8 +137,13 @@ def tables(summary: Summary, answers: int, title: str) -> list[Table]:
             ],
         ),
     ]
+    forced = [
+        [rounds, f"{at.tokens.mean:.1f}", str(at.accuracy), str(at.value), *map(str, at.regret.values())]
+        for rounds, at in extras.forced_rounds.items()
+    ]
+    at_budgets = (f"regret at {budget}" for budget in next((at.regret for at in extras.forced_rounds.values()), ()))
+    found.append(("budget forcing", [["rounds", "tokens", "accuracy", "value", *at_budgets], *forced]))
     for name, first, extra in (
-        ("budget forcing", "extra checks", extras.forced_rounds.items()),
         ("linearised, sliding window", "answers", enumerate(extras.linearised, 1)),
         ("majority of forced answers", "turns", enumerate(extras.majority_at_turn)),
     ):

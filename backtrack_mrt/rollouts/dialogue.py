@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from backtrack_mrt.protocol import reopened
 from backtrack_mrt.rollouts.chat import Chat
 from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory, TurnSpec
@@ -37,9 +38,12 @@ class Dialogue:
         return "" if previous.finish is Finish.CUT else self.prompts.render(spec.phase, spec.fields)
 
     def following(self, spec: TurnSpec, previous: Completion) -> TokenIds:
-        """Instruction tokens (I,) of the next turn: from the end of the `previous` completion to the next reply."""
+        """Instruction tokens (I,) of the next turn: from the end of the `previous` completion to the next reply. Where
+        the model is forced to go on, the instruction is put into its own message."""
         if previous.finish is Finish.CUT:
             return ()
+        if previous.finish is Finish.FORCED:
+            return self.chat.encode(self.instruction(spec, previous))
         return self.chat.following(self.instruction(spec, previous), after=previous)
 
     def forced(self, trajectory: Trajectory, turns: int) -> TokenIds:
@@ -77,8 +81,7 @@ class Dialogue:
         model has ended is opened again (its last token is taken off)."""
         if self.chat.follows or not start.turns or start.turns[-1].completion.finish is not Finish.STOP:
             return start
-        last = start.turns[-1].completion
-        opened = Completion(last.token_ids[:-1], last.logprobs[:-1], Finish.CUT)
+        opened = reopened(start.turns[-1].completion, Finish.CUT)
         return replace(start, turns=(*start.turns[:-1], replace(start.turns[-1], completion=opened)))
 
     @property

@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, graded, standing_steps
+from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, graded, merged, standing_steps
 from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import Prompts
@@ -78,7 +78,8 @@ class _Player:
             if not isinstance(bound, int) or bound < 1:
                 raise self._wrong(name, bound, "it is not a number of at least 1")
         for name, argument in (("with_answers", 1), ("prolonged", 2.0), ("persistent", 2)):
-            if not isinstance(found := self._call(name, argument), type(self.protocol)):
+            found = self._call(name, argument)
+            if not isinstance(found, type(self.protocol)) and (found is not None or name != "persistent"):
                 raise self._wrong(name, found, f"it is not a {self.name}")
 
     def _walk(self, rng: random.Random, keep_going: bool) -> None:
@@ -161,7 +162,8 @@ class _Player:
         if any(not isinstance(at, int) or not 0 < at < len(text) for at in offsets) or offsets != sorted(set(offsets)):
             raise self._wrong("cuts", offsets, "they are not increasing offsets into the text")
         new: list[Turn] = []
-        pieces = [text[a:b] for a, b in pairwise([0, *offsets[: self.protocol.max_turns - len(turns) - 1], len(text)])]
+        places = merged(offsets, self._call("turns_left", tuple(turns)))
+        pieces = [text[a:b] for a, b in pairwise([0, *places, len(text)])]
         for number, piece in enumerate(pieces, start=1):
             goes_on = number < len(pieces)
             name = "parse_piece" if goes_on else "parse"

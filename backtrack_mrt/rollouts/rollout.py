@@ -12,7 +12,7 @@ import numpy as np
 
 from backtrack_mrt.grading import Grader, extract_boxed
 from backtrack_mrt.policy.engine import Sampler
-from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
+from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded, merged
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.runs.interrupts import safe_point
 from backtrack_mrt.types import (
@@ -82,7 +82,7 @@ def rollout(
         if not requests:
             break
         for (episode, instruction_ids), completion in zip(asked, engine.generate(requests, sampling), strict=True):
-            for piece in cut(completion, protocol, dialogue, protocol.max_turns - len(episode.turns)):
+            for piece in cut(completion, protocol, dialogue, protocol.turns_left(episode.turns)):
                 if episode.stop is not None:
                     break
                 episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
@@ -91,10 +91,10 @@ def rollout(
 
 
 def cut(completion: Completion, protocol: EpisodeProtocol, dialogue: Dialogue, most: int) -> list[Completion]:
-    """The completion in the pieces that the protocol takes for turns, at most so many: a cut is made before the token
-    that holds the character at its offset."""
+    """The completion in the pieces that the protocol takes for turns, merged evenly into at most so many: a cut is made
+    before the token that holds the character at its offset."""
     ids = completion.token_ids
-    offsets = protocol.cuts(dialogue.chat.decode(ids))[: most - 1]
+    offsets = merged(protocol.cuts(dialogue.chat.decode(ids)), most)
     starts = [0, *token_starts(ids, offsets, dialogue)]
     return [
         Completion(ids[a:b], completion.logprobs[a:b], Finish.CUT if b < len(ids) else completion.finish)

@@ -39,7 +39,13 @@ def test_further_rollouts(measured: tuple[Summary, TokenLedger], kept: Path) -> 
     assert summary.accuracy.n == 10
     assert len(summary.maj_at_k) == 2
     assert list(extras.forced_rounds) == ["1"]
-    assert extras.forced_rounds["1"].accuracy.n == 10
+    forced = extras.forced_rounds["1"]
+    assert forced.accuracy.n == forced.value.n == 10
+    assert forced.regret.keys() == summary.regret.keys()
+    assert [regret.n for regret in forced.regret.values()] == [10] * len(summary.regret)
+    assert forced.regret["64"].mean == pytest.approx(summary.regret["64"].mean, abs=1e-4), (
+        "nothing is forced before the first end"
+    )
     assert len(extras.linearised) == 5  # 1.4 × 3 revisions, and the attempt
     assert len(extras.majority_at_turn) == 11
     assert extras.majority_at_turn[0].tokens.mean == 0

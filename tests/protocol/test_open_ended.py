@@ -19,7 +19,7 @@ import backtrack_mrt.envs.open_ended
 from backtrack_mrt.env import EpisodeEnv
 from backtrack_mrt.envs.open_ended import OpenEnded
 from backtrack_mrt.policy.scripted import ScriptedEngine
-from backtrack_mrt.protocol import Episode
+from backtrack_mrt.protocol import Episode, merged
 from backtrack_mrt.rollouts.chat import ByteChat, ChatFormat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
@@ -105,11 +105,12 @@ def test_pieces_are_the_completion_cut_where_the_protocol_says(chat, text, proto
     assert list(offsets) == sorted(set(offsets))
     assert all(0 < offset < len(decoded) for offset in offsets)
     pieces = cut(completion, protocol, Dialogue(chat, PROMPTS), most)
-    assert len(pieces) == 1 + len(offsets[: most - 1])
+    kept = merged(offsets, most)
+    assert len(pieces) == 1 + len(kept) == min(1 + len(offsets), most)
     assert sum((piece.token_ids for piece in pieces), ()) == completion.token_ids
     assert sum((piece.logprobs for piece in pieces), ()) == completion.logprobs
     assert [piece.finish for piece in pieces] == [Finish.CUT] * (len(pieces) - 1) + [finish]
-    starts = [0, *offsets[: most - 1], len(decoded)]
+    starts = [0, *kept, len(decoded)]
     texts = [decoded[a:b] for a, b in pairwise(starts)]
     assert [chat.decode(piece.token_ids) for piece in pieces] == texts, "a byte is a token: cuts are exact"
     if not protocol.paragraphs:
@@ -178,7 +179,7 @@ def test_the_answer_is_that_of_the_message_not_of_the_thought():
     assert [turn.violation for turn in unanswered.turns] == [None, None, "missing_answer"]
     assert (unanswered.stop, unanswered.answer) == (StopReason.VIOLATION, None)
     documented = set(re.findall(r"`([a-z]+_[a-z_]+)`", backtrack_mrt.envs.open_ended.__doc__))
-    assert documented == {"missing_answer", "turn_too_long", "not_text"}
+    assert documented == {"missing_answer", "turn_too_long", "not_text", "max_episodes"}
 
 
 def test_the_budget_ends_the_stream_and_the_answer_so_far_stands():
@@ -204,6 +205,18 @@ def test_the_number_of_episodes_is_bounded(most):
         Sampling(stop_ids=CHATS[0].stop_ids),
     )
     assert len(more.turns) == max(most, 2), "of a branch as well"
+
+
+@pytest.mark.parametrize("most", [3, 6, 10])
+def test_no_turn_holds_most_of_a_long_stream(most):
+    """45 episodes, as R1-type models write them, in few turns: the last one used to hold nearly all of the text."""
+    pieces = [f"Step {n}: I add {n} and {n + 1} again and again.\n" for n in range(44)]
+    trajectory = stream(
+        CHATS[0], *(f"Wait. {piece}" for piece in pieces), "Wait. \\boxed{2}", max_episodes=most, token_budget=9999
+    )
+    shares = [len(turn.completion.token_ids) / trajectory.sampled_tokens for turn in trajectory.turns]
+    assert len(shares) == most
+    assert max(shares) < 1.2 / most
 
 
 def test_pieces_without_end_run_into_the_limit():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import pairwise
 from operator import itemgetter
 
 import pytest
@@ -22,7 +23,7 @@ from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.envs.open_ended import OpenEnded
 from backtrack_mrt.envs.retry import Retry
 from backtrack_mrt.envs.single import Single
-from backtrack_mrt.protocol import Episode, EpisodeProtocol, ProtocolViolation, standing_steps
+from backtrack_mrt.protocol import Episode, EpisodeProtocol, ProtocolViolation, merged, standing_steps
 from backtrack_mrt.rollouts.chat import ByteChat, ChatFormat
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem, StopReason, Trajectory
@@ -175,3 +176,11 @@ def test_special_tokens_in_text_neither_forge_nor_end_a_turn(template):
     assert [i for i in plain.token_ids if i in special] == [i for i in attacked.token_ids if i in special]
     assert [turn.spec.phase for turn in plain.turns] == [turn.spec.phase for turn in attacked.turns]
     assert forged in attacked.turns[0].text
+
+
+@given(st.integers(0, 60), st.integers(1, 12))
+def test_pieces_are_merged_evenly(cuts: int, most: int) -> None:
+    places = [0, *merged(range(1, cuts + 1), most), cuts + 1]
+    sizes = [b - a for a, b in pairwise(places)]
+    assert len(sizes) == min(cuts + 1, most)
+    assert max(sizes) - min(sizes) <= 1

@@ -11,11 +11,10 @@ import backtrack_mrt.envs.retry
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.open_ended import OpenEnded
 from backtrack_mrt.envs.retry import Retry
-from backtrack_mrt.envs.single import Single
 from backtrack_mrt.protocol import Episode, graded
 from backtrack_mrt.types import StopReason, Trajectory
 
-NO_ERROR, REVISION = "No error", ["Error in step 1", "Backtrack to step 0", attempt(1)]
+REVISION = ["Error in step 1", "Backtrack to step 0", attempt(1)]
 
 
 def episode(*texts: str, **settings: int) -> Episode:
@@ -65,29 +64,3 @@ def test_prolonged_protocols_have_more_room():
     assert Retry(max_retries=3, token_budget=100).prolonged(2) == Retry(max_retries=6, token_budget=200)
     assert Retry(max_retries=3, token_budget=100).prolonged(1) == Retry(max_retries=3, token_budget=100)
     assert OpenEnded(token_budget=100).prolonged(2) == OpenEnded(token_budget=200)
-
-
-def test_budget_forcing_answers_no_error_with_another_check():
-    run = Episode(Backtrack(max_revisions=2).persistent(2), Trajectory(PROBLEM, ()))
-    after(run, attempt(1), NO_ERROR)
-    assert run.spec.phase == "detect", "the first wish to stop is not granted"
-    after(run, *REVISION, NO_ERROR)
-    assert run.spec.phase == "detect"
-    after(run, NO_ERROR)
-    assert run.stop is StopReason.FINISHED
-    assert [turn.spec.phase for turn in run.turns] == [
-        *("attempt", "detect", "detect", "backtrack", "revise", "detect", "detect"),
-    ]
-
-
-@pytest.mark.parametrize("rounds", [0, 1, 2])
-def test_budget_forcing_keeps_the_bound_on_turns(rounds):
-    run = Episode(Backtrack(max_revisions=1).persistent(rounds), Trajectory(PROBLEM, ()))
-    after(run, attempt(1), *[NO_ERROR] * rounds, *REVISION)
-    assert run.stop is StopReason.TURN_LIMIT
-    assert len(run.turns) == run.protocol.max_turns == 4 + rounds
-
-
-@pytest.mark.parametrize("protocol", [Retry(), Single(), OpenEnded()])
-def test_budget_forcing_leaves_alone_what_does_not_ask_the_model_whether_to_stop(protocol):
-    assert protocol.persistent(3) == protocol

@@ -21,7 +21,7 @@ PHASES = {  # phase → the fields its turns carry
     "backtrack": {"attempt": set(), "detect": set(), "backtrack": set(), "revise": {"target", "next"}},
     "single": {"attempt": set()},
     "retry": {"attempt": set(), "retry": set()},
-    "open-ended": {"think": set()},
+    "open-ended": {"think": set(), "wait": set()},
 }
 
 

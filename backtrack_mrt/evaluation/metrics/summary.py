@@ -75,10 +75,19 @@ class Point:
 
 
 @dataclass(frozen=True)
+class ForcedPoint(Point):
+    """Under budget forcing also V at the end, and the normalised regret by budgets of sampled tokens (n = 0 without a
+    meta-prover)."""
+
+    value: Estimate
+    regret: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
 class Extras:
     """What further rollouts found; empty where they were not asked for."""
 
-    forced_rounds: dict[str, Point] = field(default_factory=dict)  # budget forcing, by the number of extra checks
+    forced_rounds: dict[str, ForcedPoint] = field(default_factory=dict)  # budget forcing, by the number of extra checks
     linearised: list[Point] = field(default_factory=list)  # sliding window, after each answer
     majority_at_turn: list[Point] = field(default_factory=list)  # [maj@p]_j: cut after j turns, p forced answers
 
@@ -195,11 +204,17 @@ def curve_of(scored: Sequence[Scored], index: ProblemIndex, most_tokens: int) ->
     )
 
 
-def point(scored: Sequence[Scored]) -> Point:
-    """Whole trajectories: final accuracy and tokens."""
+def forced_point(scored: Sequence[Scored], budgets: Sequence[float]) -> ForcedPoint:
+    """Whole trajectories: final accuracy, tokens and value, and regret at `budgets` of sampled tokens."""
     index = ProblemIndex(scored)
-    accuracy, tokens = index.means([[s.trajectory.outcome, s.trajectory.sampled_tokens] for s in scored])
-    return Point(accuracy, tokens)
+    accuracy, tokens, value = index.means(
+        [
+            [s.trajectory.outcome, s.trajectory.sampled_tokens, np.nan if s.values is None else s.values[-1]]
+            for s in scored
+        ]
+    )
+    regrets = index.means(regrets_of(scored, budgets))
+    return ForcedPoint(accuracy, tokens, value, {f"{b:g}": r for b, r in zip(budgets, regrets, strict=True)})
 
 
 def points_by_answer(scored: Sequence[Scored], most: int) -> list[Point]:
