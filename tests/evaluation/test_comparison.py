@@ -23,7 +23,7 @@ from backtrack_mrt.runs.finished import read_run
 from backtrack_mrt.training.compare import train_and_compare
 
 SHORT = [
-    *("--training.steps", "4", "--training.problems_per_step", "4", "--training.group_size", "4"),
+    *("--training.steps", "2", "--training.problems_per_step", "4", "--training.group_size", "4"),
     *("--training.micro_batch_size", "8", "--data.eval_size", "12", "--data.train_size", "40"),
 ]
 ALL = ["rise", "star", "grpo", "length-penalty", "mrt-star"]
