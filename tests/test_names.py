@@ -17,6 +17,7 @@ SAME = {  # the same act in another place, and why
     "evaluate": "cli.api is the face of it",
     "compare": "two runs (cli.api), two answers (inside grading)",
     "grade": "an answer in a worker process, or those of trajectories",
+    "attend": "the attention of rows without padding: over the engine's cache, and in the update",
     "warm_up": "every comparison that a worker process can be asked for has it",
 }
 

@@ -38,7 +38,7 @@ _TERM = re.compile(r"([+-])([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SignsBlock:
     """A few numbers, the total their signed sum must hit, and the only sign pattern that hits it."""
 
     numbers: tuple[int, ...]
@@ -72,7 +72,7 @@ def split_of(numbers: tuple[int, ...], target: int) -> str:
 
 
 @lru_cache
-def blocks_of(split: str, size: int, max_number: int = MAX_NUMBER) -> tuple[Block, ...]:
+def blocks_of(split: str, size: int, max_number: int = MAX_NUMBER) -> tuple[SignsBlock, ...]:
     """Every block of `size` numbers in 1..`max_number` in a split: one solution, and that one of mixed signs."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
@@ -85,7 +85,7 @@ def blocks_of(split: str, size: int, max_number: int = MAX_NUMBER) -> tuple[Bloc
             solutions.setdefault(signed_sum(numbers, signs), []).append(signs)
         for target, patterns in solutions.items():
             if len(patterns) == 1 and len(set(patterns[0])) == 2 and split_of(numbers, target) == split:
-                blocks.append(Block(numbers, target, patterns[0]))
+                blocks.append(SignsBlock(numbers, target, patterns[0]))
     return tuple(blocks)
 
 
@@ -116,7 +116,7 @@ def generate(
     return problems
 
 
-def render_question(blocks: list[Block]) -> str:
+def render_question(blocks: list[SignsBlock]) -> str:
     """``1) 3 5 6 = 4; 2) 7 1 6 2 = 0;``"""
     return " ".join(f"{i}) {' '.join(map(str, b.numbers))} = {b.target};" for i, b in enumerate(blocks, 1))
 
@@ -130,11 +130,11 @@ def is_signs(problem: Problem) -> bool:
     return [len(pattern) for pattern in patterns] == sizes and set(problem.answer) <= set("+-,")
 
 
-def parse_problem(problem: Problem) -> list[Block]:
+def parse_problem(problem: Problem) -> list[SignsBlock]:
     """The blocks of a problem, read back from its text."""
     found = _BLOCK.findall(problem.question)
     return [
-        Block(tuple(map(int, numbers.split())), int(target), signs)
+        SignsBlock(tuple(map(int, numbers.split())), int(target), signs)
         for (numbers, target), signs in zip(found, problem.answer.split(","), strict=True)
     ]
 

@@ -97,15 +97,15 @@ def archive(sources: Sequence[TraceSource], render: Callable[[TraceView], str]) 
                 for token in {*trace.trajectory.token_ids} - words.keys():
                     words[token] = visible(source.words(token)) if token >= 0 else ""
     for start in range(0, len(rows), PACK):
-        packed.traces.append(pack(html[start : start + PACK]))
-        packed.tokens.append(pack(tokens[start : start + PACK]))
+        packed.traces.append(compressed(html[start : start + PACK]))
+        packed.tokens.append(compressed(tokens[start : start + PACK]))
     names = [[source.name, visible(source.label), source.seed] for source in sources]
-    packed.index = pack({"columns": COLUMNS, "pack": PACK, "sources": names, "problems": questions, "rows": rows})
-    packed.words, packed.count = pack(words), len(rows)
+    packed.index = compressed({"columns": COLUMNS, "pack": PACK, "sources": names, "problems": questions, "rows": rows})
+    packed.words, packed.count = compressed(words), len(rows)
     return packed
 
 
-def pack(data: Any) -> str:
+def compressed(data: Any) -> str:
     """JSON, compressed, in the letters of base64. The same data give the same text."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backtrack_mrt.data.demonstrations.files import Span
-from backtrack_mrt.data.signs import Block, parse_problem, sign_patterns, signed_sum
+from backtrack_mrt.data.signs import SignsBlock, parse_problem, sign_patterns, signed_sum
 from backtrack_mrt.envs.backtrack import BacktrackPhase
 from backtrack_mrt.types import Problem
 
@@ -176,5 +176,5 @@ class _Trace:
             return block.signs, True
         return self.rng.choices(wrong, [self.plausibility(block, signs) for signs in wrong])[0], False
 
-    def plausibility(self, block: Block, signs: str) -> float:
+    def plausibility(self, block: SignsBlock, signs: str) -> float:
         return math.exp(-abs(block.miss(signs)) / self.p.near)
