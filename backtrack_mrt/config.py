@@ -150,12 +150,21 @@ class EngineSection(Section):
 class ProverSection(Section):
     """The meta-prover: the values V of a trajectory's prefixes."""
 
-    estimator: Literal["likelihood", "monte_carlo", "greedy", "none"] = Field(
-        "likelihood", description="how V is estimated (none: no values, no regret)"
+    estimator: Literal["likelihood", "monte_carlo", "auto", "greedy", "none"] = Field(
+        "likelihood",
+        description="how V is estimated (auto: likelihood for golds of one form, monte_carlo for others; none: no V)",
     )
     policy: Literal["policy", "reference"] = Field("policy", description="who answers: the policy or the frozen base")
-    samples: int = Field(8, gt=0, description="forced answers per value (monte_carlo)")
-    max_answer_tokens: int = Field(64, gt=0, description="longest forced answer (monte_carlo, greedy)")
+    samples: int = Field(8, gt=0, description="forced answers per value (monte_carlo, auto)")
+    temperature: float = Field(1.0, gt=0, description="how forced answers are drawn (monte_carlo)")
+    top_p: float = Field(1.0, gt=0, le=1, description="share of the likeliest tokens they are drawn from (monte_carlo)")
+    max_answer_tokens: int = Field(64, gt=0, description="longest forced answer (monte_carlo, auto, greedy)")
+    suffix: str | None = Field(
+        None, description="the words that ask for the answer now (null: those of the prompts, force.md or close.md)"
+    )
+    calibration: int = Field(
+        16, ge=0, description="prefixes on which a run first compares the likelihood with sampled answers (0: do not)"
+    )
 
 
 class TrainingSection(Section):

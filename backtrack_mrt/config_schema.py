@@ -254,13 +254,24 @@ def _engine_rules(config: Config) -> Iterator[UserError]:
         yield UserError("model.lora.r", model.lora.r, "vLLM takes adapters up to rank 512", "Lower it, or use hf.")
 
 
+def _prover_rules(config: Config) -> Iterator[UserError]:
+    prover = config.prover
+    if prover.estimator in ("likelihood", "auto"):
+        for name in ("temperature", "top_p"):
+            if (value := getattr(prover, name)) != 1:
+                reason = f"the {prover.estimator} estimator is about the policy as it is, at 1"
+                yield UserError(
+                    f"prover.{name}", value, reason, "Leave it at 1, or set prover.estimator to monte_carlo."
+                )
+
+
 def _adapter_rules(config: Config) -> Iterator[UserError]:
     if config.model.quantization and config.model.full_finetuning:
         reason = "weights in 4 bits cannot be trained, only an adapter on top of them"
         yield UserError("model.quantization", config.model.quantization, reason, "Leave out one of the two settings.")
 
 
-RULES = (_held_out_set_rules, _adapter_rules, _engine_rules, _forcing_rules)
+RULES = (_held_out_set_rules, _adapter_rules, _engine_rules, _forcing_rules, _prover_rules)
 TRAINING_RULES = (_batch_rules, _algorithm_rules, _training_set_rules)  # what concerns training alone
 
 

@@ -10,6 +10,17 @@ from backtrack_mrt.grading.forms import Forms, is_evaluated
 from backtrack_mrt.grading.grader import Grader
 from backtrack_mrt.grading.guards import check_gold
 from backtrack_mrt.grading.pool import Limits
+from backtrack_mrt.grading.surface import is_canonical, surface_forms
 from backtrack_mrt.grading.verdict import Verdict
 
-__all__ = ["Forms", "Grader", "Limits", "Verdict", "check_gold", "extract_boxed", "is_evaluated"]
+__all__ = [
+    "Forms",
+    "Grader",
+    "Limits",
+    "Verdict",
+    "check_gold",
+    "extract_boxed",
+    "is_canonical",
+    "is_evaluated",
+    "surface_forms",
+]

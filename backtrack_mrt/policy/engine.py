@@ -38,8 +38,16 @@ class Engine(Sampler, Protocol):
     exact: bool
     """Whether its logprobs are those of the module that is trained. Where they are not, the trainer corrects for it."""
 
-    def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
-        """log π(continuation_t | prefix, continuation_<t) at temperature 1, one array (len(continuation),) per pair."""
+    def score(
+        self,
+        prefixes: Sequence[TokenIds],
+        continuations: Sequence[TokenIds],
+        endings: Sequence[TokenIds] | None = None,
+    ) -> list[FloatArray]:
+        """log π(continuation_t | prefix, continuation_<t) at temperature 1, one array (len(continuation),) per pair.
+
+        endings: for each pair, tokens that end it as well as its last one does; the last logprob is then that of any of
+        them (none: of that token alone). They are the same for equal pairs."""
 
     def reference(self) -> AbstractContextManager[None]:
         """Within the context the frozen reference policy answers (LoRA adapter off)."""
@@ -62,10 +70,19 @@ def check_requests(requests: Sequence[Request], context_length: int) -> None:
             raise ValueError(f"request {i} asks for {request.max_new_tokens} new tokens: at least 1 is drawn")
 
 
-def check_pairs(pairs: Sequence[tuple[TokenIds, TokenIds]], context_length: int) -> None:
-    """Raises ValueError for what `Engine.score` cannot be asked."""
+def check_pairs(
+    pairs: Sequence[tuple[TokenIds, TokenIds]], endings: Sequence[TokenIds] | None, context_length: int
+) -> dict[tuple[TokenIds, TokenIds], TokenIds]:
+    """The pairs that have endings, with them. Raises ValueError for what `Engine.score` cannot be asked."""
     for i, (prefix, continuation) in enumerate(pairs):
         _check_length(f"pair {i}", len(prefix), len(continuation), context_length)
+    ends: dict[tuple[TokenIds, TokenIds], TokenIds] = {}
+    for i, (pair, alike) in enumerate(zip(pairs, endings, strict=True) if endings is not None else ()):
+        if alike and not pair[1]:
+            raise ValueError(f"pair {i} has endings and no token that they could stand for")
+        if ends.setdefault(pair, alike) != alike:
+            raise ValueError(f"pair {i} has other endings than an equal pair before it")
+    return {pair: alike for pair, alike in ends.items() if alike}
 
 
 def _check_length(name: str, prefix: int, new: int, context_length: int) -> None:

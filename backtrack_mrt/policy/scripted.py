@@ -52,14 +52,21 @@ class ScriptedEngine:
         check_requests(requests, self.context_length)
         return [self._complete(request, sampling) for request in requests]
 
-    def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
+    def score(
+        self,
+        prefixes: Sequence[TokenIds],
+        continuations: Sequence[TokenIds],
+        endings: Sequence[TokenIds] | None = None,
+    ) -> list[FloatArray]:
         """See `Engine.score`."""
         scores = []
         pairs = list(zip(prefixes, continuations, strict=True))
-        check_pairs(pairs, self.context_length)
+        ends = check_pairs(pairs, endings, self.context_length)
         for prefix, continuation in pairs:
             logprobs = [self._logits(t).log_softmax(-1) for t in (prefix + continuation)[len(prefix) - 1 : -1]]
             scores.append(np.array([float(row[t]) for row, t in zip(logprobs, continuation, strict=True)]))
+            if alike := ends.get((prefix, continuation)):
+                scores[-1][-1] = float(logprobs[-1][list(alike)].logsumexp(-1))
             self.stats.computed += len(prefix) + len(continuation)
             self.stats.scored += len(continuation)
         return scores

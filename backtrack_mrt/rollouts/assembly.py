@@ -20,8 +20,8 @@ from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
-from backtrack_mrt.rollouts.prompts import CLOSE, HINT, Prompts, load_prompts
-from backtrack_mrt.rollouts.prover import LikelihoodProver, MetaProver, SampledProver
+from backtrack_mrt.rollouts.prompts import CLOSE, FORCE_PREFIX, HINT, Prompts, load_prompts, opens_box
+from backtrack_mrt.rollouts.prover import AutoProver, LikelihoodProver, MetaProver, SampledProver
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.durable import write_directory
 
@@ -50,19 +50,40 @@ class Assembly:
     def prover(self, section: ProverSection | None = None, grader: Grader | None = None) -> MetaProver:
         """The meta-prover of the config, or of another `section`; a `grader` other than that of evaluation."""
         section = section or self.config.prover
+        _check_box(section, self.dialogue.prompts, self.config.prompts)
         if section.estimator == "likelihood":
-            return LikelihoodProver(self.dialogue, self.engine, section.policy)
+            return self._likelihood(section)
+        sampled = self.sampled_prover(section, grader)
+        return AutoProver(self._likelihood(section), sampled) if section.estimator == "auto" else sampled
+
+    def sampled_prover(
+        self,
+        section: ProverSection,
+        grader: Grader | None = None,
+        *,
+        helped: bool = True,
+        seed: int | None = None,
+    ) -> SampledProver:
+        """The meta-prover that samples. helped: with the likelihood as its control variate, where that is exact.
+        seed: of its samples (None: the config's)."""
         greedy = section.estimator == "greedy"
+        as_it_is = not greedy and section.temperature == section.top_p == 1
+        exact = as_it_is and opens_box(self.dialogue.force_prefix)
         return SampledProver(
             self.dialogue,
             self.engine,
             section.policy,
             grader=grader or self.grader,
             samples=1 if greedy else section.samples,
-            temperature=0.0 if greedy else 1.0,
+            temperature=0.0 if greedy else section.temperature,
+            top_p=1.0 if greedy else section.top_p,
             max_answer_tokens=section.max_answer_tokens,
-            seed=self.config.seed,
+            seed=self.config.seed if seed is None else seed,
+            likelihood=self._likelihood(section) if helped and exact else None,
         )
+
+    def _likelihood(self, section: ProverSection) -> LikelihoodProver:
+        return LikelihoodProver(self.dialogue, self.engine, section.policy)
 
     def collector(self, protocol: EpisodeProtocol, with_values: bool, grader: Grader | None = None) -> Collector:
         """Independent rollouts under `protocol`, with the meta-prover's values (if the config has one) or without;
@@ -92,7 +113,8 @@ class Assembly:
 
 def assemble(config: Config) -> Assembly:
     """Load and connect everything. Raises UserError for a missing model or one whose chat template cannot be used."""
-    prompts = load_prompts(config.env, config.prompts)
+    prompts = load_prompts(config.env, config.prompts).asking(config.prover.suffix)
+    _check_box(config.prover, prompts, config.prompts)
     if config.algorithm.collection.hints and HINT not in prompts.texts:
         reason = f"the prompts {config.prompts!r} of {config.env_label} have no {HINT}.md"
         raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
@@ -101,6 +123,13 @@ def assemble(config: Config) -> Assembly:
     dialogue = dialogue_with(tokenizer, prompts)
     model = load_model(config.model, tokenizer, config.seed)
     return Assembly(config, model, tokenizer, dialogue, _engine(config, model, server), Grader())
+
+
+def _check_box(section: ProverSection, prompts: Prompts, style: str) -> None:
+    """A gold has a likelihood where it would stand: in a box that the forced answer is begun with."""
+    if section.estimator in ("likelihood", "auto") and not opens_box(prompts.texts[FORCE_PREFIX]):
+        reason = f"the prompts {style!r} open no box in force_prefix.md, in which the gold could stand"
+        raise UserError("prover.estimator", section.estimator, reason, "Set it to monte_carlo or greedy.")
 
 
 def dialogue_with(tokenizer: Any, prompts: Prompts) -> Dialogue:

@@ -8,9 +8,11 @@ switched off. Contents are taken as they are, also where the template would trim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from jinja2 import TemplateError
@@ -24,6 +26,7 @@ _WORD = "⟪reply⟫"
 _REPLIES = (f"<think>⟪thought⟫</think>{_WORD}", "<think>⟪doubt⟫</think>⟪answer⟫")
 _TODAY = datetime(2024, 7, 26)  # for templates that write the date: a run must be repeatable tomorrow
 _REMEMBERED = 1024  # texts whose ids are kept
+_BEHIND = "0"  # a token is read behind this: at the start of a text some tokenizers leave out its blank
 _INDEPENDENT = "Use a template that renders every message independently of the later ones."
 
 
@@ -41,6 +44,14 @@ class Chat(Protocol):
     @property
     def follows(self) -> bool:
         """Whether a reply can be followed by another message. If not, `following` must not be called."""
+
+    @property
+    def begun(self) -> str:
+        """The text with which the template begins every reply: a role, and in some an opened thought."""
+
+    @property
+    def pieces(self) -> Mapping[int, str]:
+        """The text of every token that a reply can hold, as it reads behind other text."""
 
     def opening(self, instruction: str) -> TokenIds:
         """Ids up to the start of the first reply."""
@@ -61,6 +72,10 @@ class ByteChat:
     eos_id = 256
     stop_ids = frozenset({eos_id})
     follows = True
+    begun = ""
+    pieces: Mapping[int, str] = MappingProxyType(
+        {byte: bytes([byte]).decode("utf-8", "replace") for byte in range(256)}
+    )
 
     def opening(self, instruction: str) -> TokenIds:
         return (*self.encode(instruction), self.eos_id)
@@ -94,6 +109,7 @@ class ChatFormat:
         if not getattr(tokenizer, "chat_template", None):
             raise self._refusal("it has no chat template", "Use an instruction-tuned model or set a chat template.")
         before, to_reply = self._opening()
+        self._begun = to_reply
         self.eos_id: int = tokenizer.convert_tokens_to_ids(self._end)
         self.stop_ids = frozenset({self.eos_id, tokenizer.eos_token_id} - {None})
         self._before, self._to_reply = self._structure(before), self._structure(to_reply)
@@ -107,6 +123,20 @@ class ChatFormat:
             self.follows = False
         self._check_bos()
         self._check_forgery()
+
+    @property
+    def begun(self) -> str:
+        """The generation prompt."""
+        return self._begun
+
+    @cached_property
+    def pieces(self) -> Mapping[int, str]:
+        """The text of every token but the special ones."""
+        special, before = set(self.tokenizer.all_special_ids), self.encode(_BEHIND)
+        ids = sorted(set(self.tokenizer.get_vocab().values()) - special)
+        rows = [[*before, token] for token in ids]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return {token: text.removeprefix(_BEHIND) for token, text in zip(ids, texts, strict=True)}
 
     def opening(self, instruction: str) -> TokenIds:
         """Ids up to the start of the first reply: BOS, system message, first user message, generation prompt."""

@@ -5,12 +5,42 @@ The Gymnasium environment and the batched rollout both speak through `Dialogue`,
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
+from backtrack_mrt.grading import extract_boxed
 from backtrack_mrt.protocol import reopened
 from backtrack_mrt.rollouts.chat import Chat
-from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts
+from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts, opens_box
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory, TurnSpec
+
+_CLOSING_TAG = re.compile(r"</(\w+)>")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def closing(close: str, begun: str, said: str) -> str:
+    """What ends a thought in a message that the template has `begun` and the model has gone on with to say `said`: the
+    text `close`, without its tag (`</think>`) unless a thought is open."""
+    tag = _CLOSING_TAG.search(close)
+    if tag is None or (begun + said).count(f"<{tag[1]}>") > (begun + said).count(tag[0]):
+        return close
+    untagged = close[: tag.start()].rstrip() + close[tag.end() :]
+    return untagged if said else untagged.lstrip()
+
+
+def is_closed(text: str) -> bool:
+    """Whether a box opened before the text is closed in it."""
+    return _closed_at(text) is not None
+
+
+def _closed_at(text: str) -> int | None:
+    """Where the text goes on behind the brace that closes a box opened before it."""
+    depth = 1
+    for brace in _BRACE.finditer(text):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return brace.end()
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +81,14 @@ class Dialogue:
         For j = 0 that question takes the place of the first turn's instruction.
 
         A style with `close.md` does not ask while the model's message is under way: that text closes its thought, if
-        it is still open, and the answer is begun in the same message. Once the model has ended its message, it is asked
+        one is open, and the answer is begun in the same message. Once the model has ended its message, it is asked
         like any other, if the chat goes on after it.
         """
         start = self.unanswered(trajectory.branch(turns))
         previous = start.turns[-1].completion if start.turns else None
         if CLOSE in self.prompts.texts and (previous is None or previous.finish is not Finish.STOP):
-            close = self.prompts.texts[CLOSE]
-            if close.strip() in "".join(turn.text for turn in start.turns):
-                close = close[len(close.rstrip()) :]
+            said = "".join(turn.text for turn in start.turns)
+            close = closing(self.prompts.texts[CLOSE], self.chat.begun, said)
             return start.token_ids + self.chat.encode(close + self.force_prefix)
         if previous is None:
             asked = self.chat.opening(self.prompts.opening(FORCE, trajectory.problem.question, {}))
@@ -88,6 +117,13 @@ class Dialogue:
     def force_prefix(self) -> str:
         """How the forced answer is begun for the model; it ends in ``\\boxed{``."""
         return self.prompts.texts[FORCE_PREFIX]
+
+    def forced_answer(self, ids: TokenIds) -> str | None:
+        """The answer that a completion of `forced` gives: what closes the begun box, or the last box where none was
+        begun; None without an answer."""
+        text = self.chat.decode(ids)
+        end = _closed_at(text) if opens_box(self.force_prefix) else None
+        return extract_boxed(self.force_prefix + text[:end])
 
     def answer(self, gold: str) -> TokenIds:
         """The continuation of `forced` that answers `gold`: its tokens and the closing brace."""

@@ -51,9 +51,24 @@ class Prompts:
         """The first message of a conversation: the question, then the prompt `name`."""
         return self.render(QUESTION, {"question": question, "instruction": self.render(name, fields)})
 
+    def asking(self, suffix: str | None) -> Prompts:
+        """The same with other words that ask for the answer now (None: the same). In a thought they stand before its
+        end. Raises UserError for a placeholder in them."""
+        if suffix is None:
+            return self
+        if "<<" in suffix:
+            raise UserError("prover.suffix", suffix, "nothing is filled in here", "Write it without << and >>.")
+        ended = {CLOSE: f"\n\n{suffix}{self.texts[CLOSE]}"} if CLOSE in self.texts else {}
+        return Prompts({**self.texts, FORCE: suffix, **ended})
+
     @property
     def system(self) -> str | None:
         return self.texts.get("system")
+
+
+def opens_box(force_prefix: str) -> bool:
+    """Whether a forced answer is begun inside a box: if not, the model writes its solution first."""
+    return force_prefix.endswith("\\boxed{")
 
 
 def load_prompts(protocol: str, chosen: str) -> Prompts:
@@ -61,7 +76,7 @@ def load_prompts(protocol: str, chosen: str) -> Prompts:
 
     Raises UserError for a missing folder or file, a control character (a written ``\\b`` where ``\\boxed`` was meant),
     a placeholder that is misspelt or not filled in the files common to all protocols, and a `force_prefix` that opens
-    no box.
+    a box and goes on.
     """
     folder = _folder(protocol, chosen)
     source = plugins.read_source(str(folder), "prompts")
@@ -72,9 +87,9 @@ def load_prompts(protocol: str, chosen: str) -> Prompts:
         if (found := Prompts(texts).placeholders(name)) != placeholders:
             wanted = ", ".join(f"<<{p}>>" for p in sorted(placeholders)) or "none"
             raise UserError(str(folder / f"{name}.md"), sorted(found), "other placeholders", f"It must hold: {wanted}.")
-    if not texts[FORCE_PREFIX].endswith("\\boxed{"):
-        path = folder / f"{FORCE_PREFIX}.md"
-        raise UserError(str(path), texts[FORCE_PREFIX], "it does not open a box", "End it with \\boxed{ and no space.")
+    if "\\boxed" in texts[FORCE_PREFIX] and not opens_box(texts[FORCE_PREFIX]):
+        path, remedy = folder / f"{FORCE_PREFIX}.md", "End it with \\boxed{ and no space, or open no box."
+        raise UserError(str(path), texts[FORCE_PREFIX], "it does not end where its box opens", remedy)
     return Prompts(texts)
 
 

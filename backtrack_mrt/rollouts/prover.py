@@ -14,13 +14,15 @@ from typing import Literal
 
 import numpy as np
 
-from backtrack_mrt.grading import Grader, Verdict, extract_boxed
+from backtrack_mrt.grading import Grader, Verdict, is_canonical
 from backtrack_mrt.policy.engine import Engine
-from backtrack_mrt.rollouts.dialogue import Dialogue
-from backtrack_mrt.rollouts.prompts import FORCE_PREFIX
+from backtrack_mrt.rollouts.dialogue import Dialogue, is_closed
+from backtrack_mrt.rollouts.prompts import opens_box
+from backtrack_mrt.rollouts.spelling import CLOSING, Speller, Spelling, Vocabulary
 from backtrack_mrt.types import FloatArray, Problem, Request, Sampling, StopReason, TokenIds, Trajectory
 
 Prefix = tuple[TokenIds, Problem]
+AT_ONCE = 512  # samples that an engine is asked for in one call: it keeps the history of each
 
 
 class MetaProver(ABC):
@@ -73,22 +75,49 @@ class MetaProver(ABC):
 
 
 class LikelihoodProver(MetaProver):
-    """V = exp Σ_t log π(y*_t | c_j, suffix): exact for canonical answers, no sampling noise; a lower bound where the
-    gold answer has several surface forms."""
+    """V = Σ exp Σ_t log π(token_t | c_j, suffix) over the spellings of the gold (see `spelling`): no sampling noise,
+    exact where the gold has one usual form, else a lower bound."""
+
+    def __init__(self, dialogue: Dialogue, engine: Engine, policy: Literal["policy", "reference"] = "policy") -> None:
+        super().__init__(dialogue, engine, policy)
+        self._speller = Speller(dialogue.chat, dialogue.force_prefix)
+
+    def spellings(self, problem: Problem) -> tuple[Spelling, ...]:
+        """What counts as the problem's gold."""
+        return self._speller.spellings(problem.answer)
 
     def prefix_values(self, prefixes: Sequence[Prefix]) -> FloatArray:
-        golds = [self.dialogue.answer(problem.answer) for _, problem in prefixes]
-        self.tokens += sum(map(len, golds))
-        logprobs = self.engine.score([ids for ids, _ in prefixes], golds)
-        return np.exp([float(row.sum()) for row in logprobs])
+        spelled = [self.spellings(problem) for _, problem in prefixes]
+        self.tokens += sum(map(_scored_tokens, spelled))
+        rows = [(row, spelling) for row, spellings in enumerate(spelled) for spelling in spellings]
+        logprobs = self.engine.score(
+            [prefixes[row][0] for row, _ in rows],
+            [spelling.ids for _, spelling in rows],
+            [spelling.endings if len(spelling.endings) > 1 else () for _, spelling in rows],
+        )
+        masses = np.exp([float(each.sum()) for each in logprobs])
+        values = np.zeros(len(prefixes))
+        np.add.at(values, [row for row, _ in rows], masses)
+        return values
 
     def answer_tokens(self, problem: Problem) -> int:
-        return len(self.dialogue.answer(problem.answer))
+        return max(len(spelling.ids) for spelling in self.spellings(problem))
+
+
+def _scored_tokens(spellings: Sequence[Spelling]) -> int:
+    """Tokens that the spellings take, beginnings that they share counted once."""
+    return len({spelling.ids[: n + 1] for spelling in spellings for n in range(len(spelling.ids))})
 
 
 class SampledProver(MetaProver):
     """V = share of `samples` forced answers that are graded right (`monte_carlo`; noise sd ≤ .5/√samples). With
-    temperature 0 and one sample it is `greedy`: 0 or 1."""
+    temperature 0 and one sample it is `greedy`: 0 or 1.
+
+    likelihood: the control variate. The chance L that an answer begins with a spelling of the gold is known, so only
+    the other right answers are left to chance: V = L + share(right) − share(so begun). The mean stays the same and the
+    variance falls from V(1 − V)/K to about (V − L)(1 − V + L)/K; a single estimate may be a little above 1. Only for
+    samples of the policy as it is: temperature 1, top_p 1.
+    """
 
     def __init__(
         self,
@@ -100,30 +129,86 @@ class SampledProver(MetaProver):
         samples: int,
         temperature: float,
         max_answer_tokens: int,
+        top_p: float = 1.0,
         seed: int = 0,
+        likelihood: LikelihoodProver | None = None,
     ) -> None:
         super().__init__(dialogue, engine, policy)
         self.grader, self.samples, self.seed, self.max_answer_tokens = grader, samples, seed, max_answer_tokens
-        self.sampling = Sampling(temperature, stop_ids=dialogue.chat.stop_ids)
+        begun = opens_box(dialogue.force_prefix)
+        self._closers = frozenset(Vocabulary(dialogue.chat.pieces).beginning_with(CLOSING)) if begun else frozenset()
+        self.sampling = Sampling(temperature, top_p, dialogue.chat.stop_ids | self._closers)
+        self.likelihood = likelihood
 
     def prefix_values(self, prefixes: Sequence[Prefix]) -> FloatArray:
-        requests = [
-            Request(ids, self.max_answer_tokens, (self.seed << 40) + (row << 12) + k)
-            for row, (ids, _) in enumerate(prefixes)
-            for k in range(self.samples)
-        ]
-        completions = self.engine.generate(requests, self.sampling)
-        self.tokens += sum(len(completion.token_ids) for completion in completions)
-        pairs, tolerances = [], []
-        for i, completion in enumerate(completions):
-            problem = prefixes[i // self.samples][1]
-            text = self.dialogue.prompts.texts[FORCE_PREFIX] + self.dialogue.chat.decode(completion.token_ids)
-            pairs.append((problem.answer, extract_boxed(text)))
-            tolerances.append(problem.rel_tol)
-        verdicts = self.grader.grade_many(pairs, rel_tol=tolerances)
-        right = np.array([verdict is Verdict.RIGHT for verdict in verdicts], dtype=np.float64)
-        shares: FloatArray = right.reshape(len(prefixes), self.samples).mean(axis=1)
+        if not prefixes:
+            return np.zeros(0)
+        drawn = self._drawn(prefixes)
+        self.tokens += sum(map(len, drawn))
+        problems = [problem for _, problem in prefixes for _ in range(self.samples)]
+        answers = [self.dialogue.forced_answer(ids) for ids in drawn]
+        verdicts = self.grader.grade_many(
+            [(problem.answer, answer) for problem, answer in zip(problems, answers, strict=True)],
+            rel_tol=[problem.rel_tol for problem in problems],
+        )
+        counted = np.array([verdict is Verdict.RIGHT for verdict in verdicts], dtype=np.float64)
+        known = np.zeros(len(prefixes))
+        if self.likelihood is not None:
+            spent = self.likelihood.tokens
+            known = self.likelihood.prefix_values(prefixes)
+            self.tokens += self.likelihood.tokens - spent
+            for i, (problem, ids) in enumerate(zip(problems, drawn, strict=True)):
+                counted[i] -= any(spelling.begins(ids) for spelling in self.likelihood.spellings(problem))
+        shares: FloatArray = known + counted.reshape(len(prefixes), self.samples).mean(axis=1)
         return shares
+
+    def _drawn(self, prefixes: Sequence[Prefix]) -> list[TokenIds]:
+        """`samples` forced answers per prefix. What comes behind the box does not count and is not drawn: every token
+        that may close it is a stop, and what stopped at a brace inside the answer goes on with a fresh seed."""
+        starts = [ids for ids, _ in prefixes for _ in range(self.samples)]
+        seeds = [(self.seed << 40) + (row << 12) + k for row in range(len(prefixes)) for k in range(self.samples)]
+        drawn: list[TokenIds] = [() for _ in starts]
+        going, times = list(range(len(starts))), 0
+        while going:
+            requests = [
+                Request(starts[i] + drawn[i], self.max_answer_tokens - len(drawn[i]), seeds[i] + (times << 56))
+                for i in going
+            ]
+            for start in range(0, len(going), AT_ONCE):
+                part = slice(start, start + AT_ONCE)
+                for i, completion in zip(going[part], self.engine.generate(requests[part], self.sampling), strict=True):
+                    drawn[i] += completion.token_ids
+            going, times = [i for i in going if self._goes_on(drawn[i])], times + 1
+        return drawn
+
+    def _goes_on(self, ids: TokenIds) -> bool:
+        """Whether an answer stopped too early."""
+        paused = len(ids) < self.max_answer_tokens and ids[-1] in self._closers
+        return paused and not is_closed(self.dialogue.chat.decode(ids))
 
     def answer_tokens(self, problem: Problem) -> int:
         return self.max_answer_tokens
+
+
+class AutoProver(MetaProver):
+    """The likelihood for golds with one usual form, sampled answers for the others."""
+
+    def __init__(self, likelihood: LikelihoodProver, monte_carlo: SampledProver) -> None:
+        super().__init__(likelihood.dialogue, likelihood.engine, likelihood.policy)
+        self.likelihood, self.monte_carlo = likelihood, monte_carlo
+
+    def chosen(self, problem: Problem) -> LikelihoodProver | SampledProver:
+        """Who values the problem's prefixes."""
+        return self.likelihood if problem.rel_tol is None and is_canonical(problem.answer) else self.monte_carlo
+
+    def prefix_values(self, prefixes: Sequence[Prefix]) -> FloatArray:
+        values = np.zeros(len(prefixes))
+        for prover in (self.likelihood, self.monte_carlo):
+            rows = [row for row, (_, problem) in enumerate(prefixes) if self.chosen(problem) is prover]
+            spent = prover.tokens
+            values[rows] = prover.prefix_values([prefixes[row] for row in rows])
+            self.tokens += prover.tokens - spent
+        return values
+
+    def answer_tokens(self, problem: Problem) -> int:
+        return self.chosen(problem).answer_tokens(problem)

@@ -10,7 +10,7 @@ from itertools import count, pairwise
 
 import numpy as np
 
-from backtrack_mrt.grading import Grader, extract_boxed
+from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.engine import Sampler
 from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded, merged
 from backtrack_mrt.rollouts.dialogue import Dialogue
@@ -133,7 +133,7 @@ def force_answers(
     for row, completion in zip(fitting, engine.generate(requests, sampling) if requests else (), strict=True):
         start, ids = trajectories[row], forced[row]
         text = dialogue.force_prefix + dialogue.chat.decode(completion.token_ids)
-        answer = extract_boxed(text)
+        answer = dialogue.forced_answer(completion.token_ids)
         instruction_ids = ids[len(start.token_ids) :] if start.turns else ()
         turn = Turn(TurnSpec(Phase.FORCE, max_new_tokens), text, Parsed(answer=answer), instruction_ids, completion)
         prompt_ids = start.prompt_ids if start.turns else ids

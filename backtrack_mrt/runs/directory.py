@@ -9,6 +9,7 @@ checkpoints/step_000016/         see `backtrack_mrt.runs.checkpoints`
 collected/                       what self-training collected: see `backtrack_mrt.training.self_training`
 skipped/                         batches of steps that were skipped: see `backtrack_mrt.training.safety`
 model/                           the trained policy: a LoRA adapter, or all weights
+calibration.json                 how good the values are: see `backtrack_mrt.evaluation.calibration`
 summary.json                     the results
 report.html, figures/            the results for people (`backtrack_mrt.reports`)
 tensorboard/                     with report_to: tensorboard
@@ -52,6 +53,7 @@ OWN = (
     "collected",
     "skipped",
     "model",
+    "calibration.json",
     "summary.json",
     "evaluation.json",
     "report.html",
@@ -195,10 +197,10 @@ class RunDir:
         return read_trajectories(self._step_path(step))
 
     @main_only
-    def save_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json; numbers that are not finite become null."""
-        with replacing(self.summary_path) as file:
-            file.write(json_text(summary))
+    def save(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write summary.json or calibration.json; numbers that are not finite become null."""
+        with replacing(self.path / name) as file:
+            file.write(json_text(content))
 
     @main_only
     def take_over(self, evaluation: Path) -> None:

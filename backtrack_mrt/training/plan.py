@@ -211,8 +211,8 @@ class _Sizes:
         rollout = clock.reading(known, self.length / 2) + clock.decoding(rows, at_once, budget, self.length / 2)
         asked = rows * (config.protocol.max_turns + 1) if config.algorithm.needs_values else 0
         valuing = clock.reading(asked * forced, self.length)
-        if asked and prover.estimator in ("monte_carlo", "greedy"):
-            draws = asked * (prover.samples if prover.estimator == "monte_carlo" else 1)
+        if asked and prover.estimator in ("monte_carlo", "auto", "greedy"):
+            draws = asked * (1 if prover.estimator == "greedy" else prover.samples)
             valuing += clock.decoding(draws, at_once, prover.max_answer_tokens, self.length)
         passes = 1 + (2 if config.model.full_finetuning else 1)  # forwards; backwards through weights and activations
         passes += config.model.gradient_checkpointing + (training.kl > 0)

@@ -16,6 +16,7 @@ from backtrack_mrt.data.demonstrations.loading import load_demonstrations
 from backtrack_mrt.data.loading import ProblemSets, load_problem_sets
 from backtrack_mrt.data.order import endless, training_order
 from backtrack_mrt.errors import Mistakes, UserError
+from backtrack_mrt.evaluation.calibration import CALIBRATION, at_start
 from backtrack_mrt.evaluation.tables import RunResult
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
@@ -78,6 +79,8 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
         processes.wait()
         held_out = HeldOut(parts, problems.eval, run)
         with clock.part("evaluate_base"):
+            if not (run.path / CALIBRATION).exists():  # a resumed run has it
+                _calibrate(parts, problems.train, run)
             base = held_out.evaluate("base", step=0)
         rebuild(run.path)
         with clock.part("train"):
@@ -88,7 +91,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
             trained = held_out.evaluate("trained", step=run.steps)
     ledgers = {"training": training, "evaluation": held_out.ledger}
     result = RunResult(config.algo_label, config.protocol.max_answers, base, trained, clock.seconds, ledgers)
-    run.save_summary(result.as_json())
+    run.save("summary.json", result.as_json())
     write_cards(run, config, problems, training, result)
     rebuild(run.path)
     processes.wait()
@@ -102,6 +105,14 @@ def _that_fit(problems: ProblemSets, parts: Assembly) -> ProblemSets:
     train, passed = fitting(problems.train, protocol, parts.dialogue, length, field="data.train", least=least)
     kept, also = fitting(problems.eval, protocol, parts.dialogue, length, field="data.eval")
     return ProblemSets(train, kept, [*problems.notes, *passed, *also])
+
+
+@processes.main_only
+def _calibrate(parts: Assembly, problems: Sequence[Problem], run: RunDir) -> None:
+    """Say how far the values are off, before anything is learnt from them."""
+    if (bias := at_start(parts, problems)) is not None:
+        run.save(CALIBRATION, bias.as_json())
+        processes.tell("\n".join(bias.told()))
 
 
 def _check_processes(config: Config) -> None:

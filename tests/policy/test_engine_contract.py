@@ -144,3 +144,37 @@ def test_top_p_draws_from_the_likeliest(subject: Subject) -> None:
     assert {c.token_ids[0] for c in done} <= nucleus
     for completion in done[:20]:  # logprobs are those of the whole distribution
         np.testing.assert_allclose(completion.logprobs[0], float(probs[completion.token_ids[0]].log()), atol=1e-4)
+
+
+def test_endings_are_the_mass_of_all_their_tokens_at_the_last_place(subject: Subject) -> None:
+    """Several continuations of a prefix, among them one inside another, each with endings of its own or none."""
+    prefixes = [(3, 1, 4), (3, 1, 4), (3, 1, 4), (2, 7, 1, 8), (2, 7, 1, 8)]
+    continuations = [(5, 9), (5, 9, 2), (6,), (5, 9), (1,)]
+    endings = [(9, 11, 30), (2, 3), (), (9, 11, 30), tuple(range(VOCABULARY))]
+    engine = subject.new()
+    for _ in range(2):  # the second time the histories are cached
+        for prefix, ids, alike, scored in zip(
+            prefixes, continuations, endings, engine.score(prefixes, continuations, endings), strict=True
+        ):
+            truth = subject.logprobs(prefix, ids)
+            if alike:
+                last = subject.logits(prefix + ids[:-1])[-1].log_softmax(-1)
+                truth[-1] = float(last[list(alike)].logsumexp(-1))
+            np.testing.assert_allclose(scored, truth, atol=1e-4)
+
+
+def test_an_ending_of_one_token_changes_no_bit(subject: Subject) -> None:
+    prefixes, continuations = [(3, 1, 4), (2, 7, 1, 8)], [(5, 9), (1, 2, 3)]
+    plain = subject.new().score(prefixes, continuations)
+    ended = subject.new().score(prefixes, continuations, [(9,), (3,)])
+    assert [row.tolist() for row in ended] == [row.tolist() for row in plain]
+
+
+def test_endings_that_cannot_be(subject: Subject) -> None:
+    engine = subject.new()
+    with pytest.raises(ValueError, match="other endings"):
+        engine.score([(1,), (1,)], [(2,), (2,)], [(2, 3), (2, 4)])
+    with pytest.raises(ValueError, match="no token"):
+        engine.score([(1,)], [()], [(2,)])
+    with pytest.raises(ValueError, match="zip"):
+        engine.score([(1,)], [(2,)], [])

@@ -242,14 +242,17 @@ def test_a_branch_goes_on_in_the_same_message():
 
 @pytest.mark.parametrize("chat", CHATS, ids=["bytes", "llama-3"])
 def test_a_forced_answer_closes_the_thought_in_the_same_message(chat):
-    dialogue, trajectory = Dialogue(chat, PROMPTS), stream(chat, *THOUGHT, MESSAGE)
+    thought = ("<think>\n" + THOUGHT[0], *THOUGHT[1:])
+    dialogue, trajectory = Dialogue(chat, PROMPTS), stream(chat, *thought, MESSAGE)
     closing = chat.encode("\n</think>\n\nThe final answer is \\boxed{")
-    for turns in (0, 1, 2):
+    at_once = chat.encode("The final answer is \\boxed{")
+    assert dialogue.forced(trajectory, 0) == trajectory.prompt_ids + at_once, "no thought is open"
+    for turns in (1, 2):
         assert dialogue.forced(trajectory, turns) == trajectory.prefix_ids(turns) + closing
     asked = chat.following("Time is up. Give the final answer now, without any further work.", sampled(chat, ""))
     over = trajectory.token_ids + asked + chat.encode("The final answer is \\boxed{")
     assert dialogue.forced(trajectory, 3) == over, "a message that has ended is not gone on with"
-    cut_off = stream(chat, *THOUGHT, MESSAGE, token_budget=40)
+    cut_off = stream(chat, *thought, MESSAGE, token_budget=40)
     assert dialogue.forced(cut_off, len(cut_off.turns)) == cut_off.token_ids + closing
 
 

@@ -17,6 +17,7 @@ from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, QUE
 
 FOLDER = Path(str(files("backtrack_mrt.prompts")))
 STYLES = [(protocol, style) for protocol in plugins.names("backtrack_mrt.envs") for style in ("instruct", "terse")]
+STYLES += [("backtrack", "mrt-official"), ("open-ended", "mrt-official")]
 PHASES = {  # phase → the fields its turns carry
     "backtrack": {"attempt": set(), "detect": set(), "backtrack": set(), "revise": {"target", "next"}},
     "single": {"attempt": set()},
@@ -26,7 +27,7 @@ PHASES = {  # phase → the fields its turns carry
 
 
 @pytest.mark.parametrize(("protocol", "style"), STYLES)
-def test_every_shipped_protocol_has_all_prompts_in_both_styles(protocol, style):
+def test_every_shipped_protocol_has_all_prompts_in_its_styles(protocol, style):
     prompts = load_prompts(protocol, style)
     closing = {CLOSE} if protocol == "open-ended" else set()
     assert set(prompts.texts) - {"system"} == {QUESTION, FORCE, FORCE_PREFIX, HINT, *closing, *PHASES[protocol]}
@@ -54,6 +55,17 @@ def test_the_prompts_show_the_grammar_that_the_parser_wants(style):
     assert "\nBacktrack to step N" in backtrack.texts["backtrack"]
 
 
+def test_the_words_that_ask_for_the_answer_are_a_setting():
+    plain, single = load_prompts("open-ended", "instruct"), load_prompts("single", "instruct")
+    assert plain.asking(None) == plain
+    asked = plain.asking("Stop.")
+    assert asked.texts["force"] == "Stop."
+    assert asked.texts["close"] == "\n\nStop.\n</think>\n\n"
+    with pytest.raises(UserError, match=r"prover\.suffix.*nothing is filled in"):
+        plain.asking("Stop <<now>>.")
+    assert set(single.asking("Stop.").texts) == set(single.texts)
+
+
 def test_contents_are_not_searched_for_placeholders():
     prompts = Prompts({QUESTION: "<<question>> / <<instruction>>", "attempt": "Solve."})
     opened = prompts.opening("attempt", r"<<instruction>> \g<0> <<target>>", {})
@@ -78,7 +90,7 @@ def test_unknown_prompts_and_placeholders_are_named():
         ("attempt", b"<<Question>>", "not a placeholder"),
         ("question", b"<<question>>", "other placeholders"),
         ("force", b"<<question>> now", "other placeholders"),
-        ("force_prefix", b"The answer is ", "does not open a box"),
+        ("force_prefix", rb"The answer is \boxed{ ", "does not end where its box opens"),
         ("force", None, r"force\.md is missing"),
         ("hint", b"The answer is a secret.", "other placeholders"),
         ("close", b"</think> <<answer>>", "other placeholders"),

@@ -74,7 +74,10 @@ def test_a_run_directory_from_start_to_end(config):
     assert run.metrics() == [first, {"step": 2, "reward": 1}]
     run.save_trajectories(1, [scored_trajectory()])
     assert same(run.load_trajectories(1)[0], scored_trajectory())
-    run.save_summary({"regret": math.nan, "interval": (0.1, np.float64(0.2)), "tokens": TokenLedger(1, 2, 3).as_json()})
+    run.save(
+        "summary.json",
+        {"regret": math.nan, "interval": (0.1, np.float64(0.2)), "tokens": TokenLedger(1, 2, 3).as_json()},
+    )
     assert json.loads(run.summary_path.read_text()) == {
         "regret": None,
         "interval": [0.1, 0.2],
@@ -227,7 +230,7 @@ def test_only_the_main_process_writes(config, monkeypatch):
         run.log(1, {"reward": 1})
         run.log_evaluation(1, "base", {"ledger": {}})
         run.save_trajectories(1, [scored_trajectory()])
-        run.save_summary({})
+        run.save("summary.json", {})
         run.take_over(run.config_path)
         run.rewind(0)
     assert {path: path.read_bytes() for path in config.run_path.rglob("*") if path.is_file()} == before

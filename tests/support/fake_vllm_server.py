@@ -84,7 +84,7 @@ class FakeServer:
         engine, draw, prompt = self.engines[body["model"]], body["vllm_xargs"], tuple(body["prompt"])
         if "forced" in draw and self.obeys:
             ids = tuple(draw["forced"])
-            (logprobs,) = (row.tolist() for row in engine.score([prompt], [ids]))
+            (logprobs,) = (row.tolist() for row in engine.score([prompt], [ids], [tuple(draw.get("endings", ()))]))
         else:
             sampling = Sampling(draw.get("temperature", 1.0), draw.get("top_p", 1.0), frozenset(body["stop_token_ids"]))
             (done,) = engine.generate([Request(prompt, body["max_tokens"], draw.get("seed", 0))], sampling)

@@ -100,5 +100,5 @@ def run_folder(path: Path, algo: str, trained: bool = True) -> Path:
         run.log(step, tokens | shares | {"loss": -0.1, "time/rollout": 2})
     if trained:
         ledgers = {"training": TokenLedger(128, 64, 32).as_json(), "evaluation": TokenLedger(96, 48, 24).as_json()}
-        run.save_summary(summary | {"tokens": ledgers, "seconds": {"train": 3.0}})
+        run.save("summary.json", summary | {"tokens": ledgers, "seconds": {"train": 3.0}})
     return path

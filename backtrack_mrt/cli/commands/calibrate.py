@@ -1,6 +1,7 @@
-"""Calibrate the meta-prover: likelihood values against sampled ones.
+"""Calibrate the meta-prover: every estimator of V against sampled answers.
 
-Both estimate V on the prefixes of held-out rollouts. `prover.samples` is K and `data.eval_size` the number of rollouts.
+All are about the same prefixes of held-out rollouts: `data.eval_size` problems, and `prover.samples` answers for each
+prefix, drawn without any help. `auto` and `monte_carlo` are shown with 8 answers of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from backtrack_mrt.cli.run_or_model import config_of
 
 EXAMPLES = """\
   backtrack-mrt calibrate --data.eval signs/validation --data.eval_size 96 --prover.samples 256
-  backtrack-mrt calibrate runs/RUN"""
+  backtrack-mrt calibrate runs/RUN --prover.samples 64"""
+_SAMPLES = 8  # of the estimators that are looked at
 
 
 def arguments(parser: Parser) -> None:
@@ -24,19 +26,23 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.data.loading import load_held_out
 
     problems, _ = load_held_out(config.data)
+    from backtrack_mrt.evaluation.calibration import OneTokenisation, calibrate, prefixes_of
     from backtrack_mrt.evaluation.evaluate import evaluate
-    from backtrack_mrt.evaluation.prover_values import calibrate
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
-    from backtrack_mrt.types import StopReason
 
     parts = assemble(config)
     collector = parts.collector(config.protocol, with_values=False)
     scored = evaluate(problems, collector, config.training.temperature, 1, config.seed).scored
-    prefixes = [
-        (parts.dialogue.forced(s.trajectory, j), s.trajectory.problem)
-        for s in scored
-        for j in range(len(s.trajectory.turns) + (s.trajectory.stop is not StopReason.VIOLATION))
-    ]
-    likelihood = parts.prover(config.prover.model_copy(update={"estimator": "likelihood"}))
-    monte_carlo = parts.prover(config.prover.model_copy(update={"estimator": "monte_carlo"}))
-    print("\n".join(calibrate(prefixes, likelihood, monte_carlo, config.prover.samples).lines()))
+    prefixes = [prefix for each in prefixes_of(parts, scored) for prefix in each]
+    own, asked = {"samples": _SAMPLES, "temperature": 1.0, "top_p": 1.0}, config.prover
+    reference = parts.sampled_prover(asked, helped=False, seed=config.seed + 1)
+    provers = {
+        "one tokenisation": OneTokenisation(parts.dialogue, parts.engine, asked.policy),
+        **{
+            name: parts.prover(asked.model_copy(update=own | {"estimator": name}))
+            for name in ("likelihood", "auto", "monte_carlo")
+        },
+    }
+    print(f"{len(prefixes)} prefixes of {len(problems)} problems, {asked.samples} sampled answers each")
+    for bias in calibrate(prefixes, provers, reference):
+        print(bias.line())

@@ -60,21 +60,26 @@ class HFEngine:
                 completions += self._complete(requests[part], rows, sampling)
         return completions
 
-    def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
+    def score(
+        self,
+        prefixes: Sequence[TokenIds],
+        continuations: Sequence[TokenIds],
+        endings: Sequence[TokenIds] | None = None,
+    ) -> list[FloatArray]:
         """See `Engine.score`. Equal pairs are computed once, and so is what the branches of a row have in common."""
         pairs: list[Pair] = list(zip(prefixes, continuations, strict=True))
-        check_pairs(pairs, self.context_length)
+        ends = check_pairs(pairs, endings, self.context_length)
         scores = {pair: np.zeros(0) for pair in pairs if not pair[1]}
         runner = self._runner
         with runner.inference():
             cached, missing = self._assign(sorted(set(pairs) - set(scores), key=lambda pair: -len(pair[0])))
-            scores.update(runner.score(cached))
+            scores.update(runner.score(cached, ends))
             trunks = list(missing)
             for start in range(0, len(trunks), self.max_rows):
                 part = trunks[start : start + self.max_rows]
                 rows = runner.cache.place(part, runner.cache.claim(part))
                 runner.prefill(part, rows)
-                scores.update(runner.score({row: missing[ids] for row, ids in zip(rows, part, strict=True)}))
+                scores.update(runner.score({row: missing[ids] for row, ids in zip(rows, part, strict=True)}, ends))
         self.stats.scored += sum(map(len, continuations))
         return [scores[pair].copy() for pair in pairs]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -98,8 +98,11 @@ class Runner:
         owner = torch.arange(len(tokens), device=tokens.device)
         return self.forward(tokens, positions, Layout(0, owner, positions, length, mask[:, None, None]))
 
-    def score(self, branches: Mapping[CacheRow, Sequence[Branch]]) -> dict[Pair, FloatArray]:
-        """Logprobs of the continuations of what branches off cached rows; the rows stay as they are."""
+    def score(
+        self, branches: Mapping[CacheRow, Sequence[Branch]], endings: Mapping[Pair, TokenIds]
+    ) -> dict[Pair, FloatArray]:
+        """Logprobs of the continuations of what branches off cached rows, the last one with `endings` (see
+        `Engine.score`); the rows stay as they are."""
         like, scores = self.embeddings, dict[Pair, FloatArray]()
         self.cache.to_front(list(branches))
         tries: list[Branches] = []
@@ -124,9 +127,13 @@ class Runner:
             targets = torch.tensor([t for (_, continuation), _ in spans for t in continuation], device=like.device)
             at = torch.from_numpy(which).to(like.device)
             logits = self.forward(tokens, positions, layout, torch.from_numpy(kept).to(like.device)).float()
-            values = (logits[at, targets] - logits.logsumexp(-1)[at]).double().cpu().numpy()
-            cuts = np.cumsum([len(nodes) for _, nodes in spans])[:-1]
-            scores.update(zip([pair for pair, _ in spans], np.split(values, cuts), strict=True))
+            cuts = np.cumsum([len(nodes) for _, nodes in spans])
+            chosen = logits[at, targets]
+            for alike, last in _by_ending([pair for pair, _ in spans], cuts - 1, endings).items():
+                rows = at[torch.tensor(last, device=like.device)]
+                chosen[last] = logits[rows][:, list(alike)].logsumexp(-1)
+            values = (chosen - logits.logsumexp(-1)[at]).double().cpu().numpy()
+            scores.update(zip([pair for pair, _ in spans], np.split(values, cuts[:-1]), strict=True))
         return scores
 
     def forward(self, tokens: Tensor, positions: Tensor, layout: Layout, keep: Tensor | int = 0) -> Tensor:
@@ -143,6 +150,17 @@ class Runner:
         )
         logits: Tensor = output.logits[0]
         return logits
+
+
+def _by_ending(
+    pairs: Sequence[Pair], last: Iterable[int], endings: Mapping[Pair, TokenIds]
+) -> dict[TokenIds, list[int]]:
+    """Where the `last` tokens of the pairs stand, by the endings that they stand for."""
+    places: dict[TokenIds, list[int]] = {}
+    for pair, place in zip(pairs, last, strict=True):
+        if alike := endings.get(pair):
+            places.setdefault(alike, []).append(int(place))
+    return places
 
 
 def _decoder(model: nn.Module) -> Any:

@@ -32,6 +32,7 @@ class BatchRow:
     uniforms: Sequence[float]
     forced: Sequence[int]
     output_ids: Sequence[int]
+    endings: Sequence[int] = ()  # tokens that the last forced one stands for
 
 
 class Draws(LogitsProcessor):  # type: ignore[misc]
@@ -66,7 +67,11 @@ class Draws(LogitsProcessor):  # type: ignore[misc]
         rows = [self._rows[index] for index in indices]
         if sampling is None:
             tokens = torch.tensor([row.forced[len(row.output_ids)] for row in rows], device=logits.device)
-            return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+            chosen = logits.gather(1, tokens[:, None])[:, 0]
+            for i, row in enumerate(rows):
+                if row.endings and len(row.output_ids) == len(row.forced) - 1:
+                    chosen[i] = logits[i, list(row.endings)].logsumexp(-1)
+            return tokens, chosen - logits.logsumexp(-1)
         noise = [row.uniforms[len(row.output_ids)] for row in rows]
         return draw(logits, torch.tensor(noise, dtype=torch.float64, device=logits.device), sampling)
 
@@ -74,7 +79,7 @@ class Draws(LogitsProcessor):  # type: ignore[misc]
 def _row(params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]) -> BatchRow | None:
     asked = params.extra_args or {}
     if "forced" in asked:
-        return BatchRow(None, (), asked["forced"], output_ids)
+        return BatchRow(None, (), asked["forced"], output_ids, asked.get("endings", ()))
     if "seed" not in asked:
         return None
     noise = uniforms([asked["seed"]], params.max_tokens)[0].tolist()

@@ -45,9 +45,11 @@ def sampled(seed: int, sampling: Sampling) -> Draw:
     return {"seed": seed % 2**64, "temperature": sampling.temperature, "top_p": sampling.top_p}
 
 
-def forced(token_ids: TokenIds) -> Draw:
-    """These tokens, one after the other, with their logprobs at temperature 1."""
-    return {"forced": list(token_ids)}
+def forced(token_ids: TokenIds, endings: TokenIds = ()) -> Draw:
+    """These tokens, one after the other, with their logprobs at temperature 1; the last one's is that of any of the
+    `endings`, if there are any."""
+    draw: Draw = {"forced": list(token_ids)}
+    return draw | {"endings": list(endings)} if endings else draw
 
 
 class JobEngine(ABC):
@@ -95,11 +97,16 @@ class JobEngine(ABC):
         self.stats.sampled += sum(len(completion.token_ids) for completion in completions)
         return completions
 
-    def score(self, prefixes: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[FloatArray]:
+    def score(
+        self,
+        prefixes: Sequence[TokenIds],
+        continuations: Sequence[TokenIds],
+        endings: Sequence[TokenIds] | None = None,
+    ) -> list[FloatArray]:
         """See `Engine.score`. By forced decoding: vLLM's `prompt_logprobs` would not use the prefix cache."""
         pairs = list(zip(prefixes, continuations, strict=True))
-        check_pairs(pairs, self.context_length)
-        jobs = [Job(prefix, len(ids), forced(ids)) for prefix, ids in pairs if ids]
+        ends = check_pairs(pairs, endings, self.context_length)
+        jobs = [Job(prefix, len(ids), forced(ids, ends.get((prefix, ids), ()))) for prefix, ids in pairs if ids]
         answers = iter(self._answers(jobs))
         self.stats.scored += sum(map(len, continuations))
         return [np.array(next(answers).logprobs if ids else (), dtype=np.float64) for ids in continuations]
