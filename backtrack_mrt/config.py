@@ -252,7 +252,7 @@ class Config(Section):
     training: TrainingSection = TrainingSection()
     grading: GradingSection = GradingSection()
     evaluation: EvaluationSection = EvaluationSection()
-    seed: int = Field(0, ge=0, description="seed of sampling and initialisation")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="seed of sampling and initialisation")
     output_dir: str | None = Field(None, description="run directory (null: runs/<env>-<algo>-seed<seed>)")
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field([], description="trackers of the metrics")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,7 +86,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a program's ``main`` and exit with its code. A `UserError` is one line on stderr for each mistake
-    and exit code 2, a `RunError` one line and exit code 1."""
+    and exit code 2, a `RunError` or a file that the system refuses one line and exit code 1 (2 for a name too long)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without Unicode shows question marks
+            stream.reconfigure(errors="replace")
     try:
         code = _exit_code(main)
         sys.stdout.flush()  # a reader who has gone away is noticed here, not while Python ends
@@ -103,6 +108,13 @@ def _exit_code(main: Callable[[], int | None]) -> int | str | None:
         for told in error.mistakes if isinstance(error, UserError) else (error,):
             print(f"error: {told}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except OSError as error:
+        if error.filename is None or isinstance(error, BrokenPipeError):
+            raise
+        name = str(error.filename)
+        shown = name if len(name) <= LONGEST_VALUE else f"{name[:LONGEST_VALUE]}…"
+        print(f"error: {shown} cannot be used: {error.strerror}.", file=sys.stderr)
+        return 2 if error.errno == errno.ENAMETOOLONG else 1
     except Interrupted as stop:
         return stop.code
     except KeyboardInterrupt:

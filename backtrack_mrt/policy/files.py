@@ -122,7 +122,7 @@ def _read(path: Path, section: ModelSection) -> dict[str, Any]:
 def _parsed(path: Path, section: ModelSection) -> dict[str, Any]:
     try:
         read = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise refusal(section, f"{path.name} cannot be read: {first_line(error)}") from error
     return read if isinstance(read, dict) else {}
 

@@ -43,7 +43,7 @@ def load_tokenizer(section: ModelSection) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=section.revision, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # whatever is in the files
         raise refusal(section, f"its tokenizer cannot be loaded: {first_line(error)}") from error
     if (token := section.eos_token) is not None:
         if token not in tokenizer.get_vocab():
@@ -121,7 +121,9 @@ def load_merged(section: ModelSection) -> Any:
         adapted = PeftModel.from_pretrained(base, source)
         _check_adapter(section, adapted, Path(source))
         model = adapted.merge_and_unload()
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # damaged weights, a config.json that makes no sense: libraries tell it in many ways
         raise refusal(section, f"cannot be loaded: {first_line(error)}") from error
     model.name_or_path = source  # what an adapter on top of it will name as its base
     warnings.filterwarnings("ignore", message="Could not find a config file in")  # peft's, when that one is saved
@@ -189,13 +191,21 @@ def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:
     config = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
     )
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    ending = [name.rpartition(".")[2] for name, module in model.named_modules() if any(module is end for end in ends)]
+    if odd := sorted(set(ending) & set(lora.targets)):
+        reason = f"{odd[0]} is the embedding or the output layer, which gets no adapter"
+        raise UserError("model.lora.targets", lora.targets, reason, "Use 'all-linear', or names such as q_proj.")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, config)
+            adapted = get_peft_model(model, config)
         except ValueError as error:
             remedy = "Use 'all-linear', or names of linear modules such as q_proj."
             raise UserError("model.lora.targets", lora.targets, first_line(error), remedy) from error
+    kept: Any = adapted.peft_config["default"]
+    kept.target_modules = sorted(kept.target_modules)  # of a set, which would be written in another order every time
+    return adapted
 
 
 def frozen_copy(model: Any) -> Any:

@@ -34,7 +34,7 @@ from backtrack_mrt.config import Config, Existing
 from backtrack_mrt.config_files import as_yaml, read_config, read_layer
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
-from backtrack_mrt.runs.durable import remove, replacing
+from backtrack_mrt.runs.durable import remove, replacing, unfinished
 from backtrack_mrt.runs.lock import LOCK, locked
 from backtrack_mrt.runs.processes import is_main, main_only, tell
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
@@ -108,7 +108,7 @@ class RunDir:
         run = cls(config.run_path)
         if run.path.exists() and not run.path.is_dir():
             raise run._refusal("is a file", "Choose another --output-dir.")
-        in_use = run.path.is_dir() and any(path.name != LOCK for path in run.path.iterdir())
+        in_use = run.path.is_dir() and not all(map(_is_left_over, run.path.iterdir()))
         if existing == "resume":
             run._check_same(config, accept_changes)
         elif existing == "overwrite" and in_use and not run._is_run():
@@ -131,14 +131,15 @@ class RunDir:
 
     def _make(self, config: Config, existing: Existing) -> None:
         try:
-            if existing == "overwrite":
+            if existing == "overwrite" and self._is_run():
                 self._delete()
-            self.trajectories.mkdir(parents=True, exist_ok=existing == "resume")
-            self.checkpoints.mkdir(exist_ok=existing == "resume")
+            self.path.mkdir(parents=True, exist_ok=True)
             for source in config.sources.values():
                 source.write(self.path)
-            with replacing(self.config_path) as file:
+            with replacing(self.config_path) as file:  # from here on, and not before, it is a run
                 file.write(as_yaml(config.resolved()))
+            for folder in (self.trajectories, self.checkpoints):
+                folder.mkdir(exist_ok=True)
         except OSError as error:
             raise self._refusal(f"cannot be written: {error.strerror}", "Choose another --output-dir.") from error
 
@@ -258,6 +259,14 @@ class RunDir:
         return UserError("--output-dir", str(self.path), reason, remedy)
 
 
+def _is_left_over(path: Path) -> bool:
+    """Whether an entry of a run directory is no more than a run leaves that was ended before it saved its config."""
+    config = path.with_name("config.yaml")
+    if path.name == LOCK or path == unfinished(config) or (path.name == "plugins" and not config.exists()):
+        return True
+    return path.name in OWN and path.is_dir() and not any(path.iterdir())
+
+
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl or evaluations.jsonl; none if there is no such file."""
     if not path.exists():
@@ -267,7 +276,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+    flat = dict[str, Any]()
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat

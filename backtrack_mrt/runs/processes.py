@@ -11,23 +11,33 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import ParamSpec, TextIO, TypeVar
 
+from backtrack_mrt.errors import UserError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def count() -> int:
     """How many processes work on this run."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK", 0)
 
 
 def is_main() -> bool:
     """Whether this is the one process that writes files and prints."""
     return rank() == 0
+
+
+def _number(name: str, default: int) -> int:
+    """A launcher's number in the environment. Raises UserError."""
+    said = os.environ.get(name, str(default))
+    if not said.isdecimal():
+        raise UserError(name, said, "not a whole number", "A launcher sets it; without one, unset it.")
+    return int(said)
 
 
 def main_only(write: Callable[P, None]) -> Callable[P, None]:

@@ -234,3 +234,34 @@ def test_only_the_main_process_writes(config, monkeypatch):
         run.take_over(run.config_path)
         run.rewind(0)
     assert {path: path.read_bytes() for path in config.run_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_was_ended_before_its_config_was_there_can_be_started(config, tmp_path):
+    folder = tmp_path / "run"
+    for name in ("trajectories", "checkpoints", "plugins"):
+        (folder / name).mkdir(parents=True)
+    (folder / "lock").write_text("process 1")
+    (folder / "plugins" / "mine.py").write_text("")
+    (folder / ".unfinished-config.yaml").write_text("algo: mrt")
+    with pytest.raises(UserError, match="holds no run to resume") as error:
+        RunDir.check(config, "resume")
+    assert "without --resume" in error.value.remedy
+    RunDir.create(config)
+    with pytest.raises(UserError, match="is in use"):
+        RunDir.check(config)
+    RunDir.create(config, "resume")
+
+
+def test_a_run_that_was_ended_behind_its_config_can_be_resumed(config, tmp_path):
+    RunDir.create(config)
+    for name in ("trajectories", "checkpoints"):
+        (tmp_path / "run" / name).rmdir()
+    RunDir.create(config, "resume")
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+
+
+def test_a_users_own_folder_is_not_deleted(config, tmp_path):
+    (tmp_path / "run" / "plugins").mkdir(parents=True)
+    (tmp_path / "run" / "plugins" / "theirs.py").write_text("")
+    RunDir.create(config, "overwrite")
+    assert (tmp_path / "run" / "plugins" / "theirs.py").exists()
