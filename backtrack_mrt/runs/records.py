@@ -134,7 +134,7 @@ def as_record(scored: Scored) -> dict[str, Any]:
     trajectory = scored.trajectory
     return {
         "problem": asdict(trajectory.problem),
-        "prompt_ids": trajectory.prompt_ids,
+        "prompt_ids": list(trajectory.prompt_ids),
         "turns": [_turn_record(turn) for turn in trajectory.turns],
         "stop": trajectory.stop,
         "answer": trajectory.answer,
@@ -184,11 +184,11 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
         "max_new_tokens": turn.spec.max_new_tokens,
         "fields": dict(turn.spec.fields),
         "text": turn.text,
-        "parsed": None if turn.parsed is None else asdict(turn.parsed),
+        "parsed": None if turn.parsed is None else asdict(turn.parsed) | {"steps": list(turn.parsed.steps)},
         "violation": turn.violation,
         "right": turn.right,
-        "instruction_ids": turn.instruction_ids,
-        "token_ids": turn.completion.token_ids,
+        "instruction_ids": list(turn.instruction_ids),
+        "token_ids": list(turn.completion.token_ids),
         "logprobs": _numbers(turn.completion.logprobs),
         "finish": turn.completion.finish,
     }
