@@ -145,7 +145,7 @@ BAD = {
     "unknown section": ("trianing: {steps: 3}", [], ["trianing", "line 1", "Did you mean 'training'"]),
     "unknown key": ("\ntraining:\n  stepz: 3", [], ["training.stepz", "line 3", "Did you mean 'training.steps'"]),
     "unknown key of the algorithm": ("algorithm: {beta: 3}", [], ["algorithm.beta", "line 1", "alpha"]),
-    "unknown algorithm chosen in a file": ("algo: gpro", [], ["algo (", "line 1", "Did you mean 'grpo'"]),
+    "unknown algorithm chosen in a file": ("algo: gropo", [], ["algo (", "line 1", "Did you mean 'grpo'"]),
     "unknown algorithm in a file": ("algorithms: {mrrt: {}}", [], ["algorithms.mrrt", "line 1", "unknown name"]),
     "key of an algorithm not chosen": ("algorithms: {grpo: {alpha: 1}}", [], ["algorithms.grpo.alpha", "line 1"]),
     "value of an algorithm not chosen": (
