@@ -67,8 +67,7 @@ class ModelSection(Section):
     name_or_path: str = Field("tiny", description="'tiny' (embedded), a directory, or a hub name")
     revision: str | None = Field(None, description="hub revision")
     eos_token: str | None = Field(
-        None,
-        description="the token that ends a message (null: the tokenizer's, or what its chat template writes)",
+        None, description="the token that ends a message (null: the tokenizer's, or what its chat template writes)"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="weights (bfloat16: slower on an old CPU)")
     full_finetuning: bool = Field(False, description="train all weights instead of a LoRA adapter")
@@ -123,7 +122,7 @@ class DataSection(Section):
         None,
         min_length=2,
         max_length=2,
-        description="only training problems with V_0 from … to …, as `backtrack-mrt rate` wrote it (null: all)",
+        description="training problems with V_0 from … to …, as `backtrack-mrt rate` wrote it (null: all)",
     )
     canaries: float = Field(0, ge=0, lt=1, description="share of training problems with a wrong gold: train nothing")
     traces: list[str] = Field([], description="JSONL files of demonstrations for --algo sft (none: generated ones)")
@@ -135,9 +134,7 @@ class EngineSection(Section):
 
     type: Literal["hf", "vllm"] = Field("hf", description="what samples: hf (transformers, in this process) or vllm")
     max_rows: int = Field(256, gt=0, description="trajectories decoded side by side")
-    server: str | None = Field(
-        None, description="vllm: address of a running server, e.g. http://host:8000 (null: in this process)"
-    )
+    server: str | None = Field(None, description="vllm: a server, e.g. http://host:8000 (null: in this process)")
     adapters: str | None = Field(
         None, description="vllm server: directory that both machines see (null: the server runs on this machine)"
     )
@@ -174,9 +171,7 @@ class TrainingSection(Section):
     sampled_tokens: int | None = Field(
         None, gt=0, description="train until so many tokens were sampled instead of for `steps` (at most 4 times those)"
     )
-    first_budget: float = Field(
-        1.0, gt=0, le=1, description="share of protocol.token_budget at the start, growing to all of it"
-    )
+    first_budget: float = Field(1.0, gt=0, le=1, description="share of protocol.token_budget at first, growing to all")
     problems_per_step: int = Field(32, gt=0, description="problems per update")
     group_size: int = Field(8, gt=0, description="trajectories per problem (G)")
     micro_batch_size: int = Field(64, gt=0, description="trajectories per forward-backward pass")
@@ -218,9 +213,7 @@ class GradingSection(Section):
 class EvaluationSection(Section):
     """What held-out problems are asked before and after training."""
 
-    every: int = Field(
-        0, ge=0, description="evaluate also while training, after every so many updates (0: only before and after)"
-    )
+    every: int = Field(0, ge=0, description="evaluate also after every so many updates (0: only before and after)")
     samples: int = Field(1, gt=0, description="trajectories per held-out problem")
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
     extra_revisions: float = Field(2.0, ge=1, description="also report at this multiple of the trained revision limit")

@@ -16,8 +16,8 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
 from backtrack_mrt.evaluation.tables import as_markdown, as_table
-from backtrack_mrt.runs.directory import json_text
 from backtrack_mrt.runs.finished import Run, mean_of
+from backtrack_mrt.runs.jsonl import json_text
 
 COMPARED = {  # what is put side by side: where it is in summary.json, by its name in the table
     "final accuracy": ("trained", "accuracy"),

@@ -20,8 +20,6 @@ Of the steps' rollouts at most `MOST_ROLLOUTS` files stay, spread over the run.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -35,6 +33,7 @@ from backtrack_mrt.config_files import as_yaml, read_config, read_layer
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.durable import remove, replacing, unfinished
+from backtrack_mrt.runs.jsonl import json_text, plain_json
 from backtrack_mrt.runs.lock import LOCK, locked
 from backtrack_mrt.runs.processes import is_main, main_only, tell
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
@@ -280,22 +279,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
-
-
-def json_text(data: Any) -> str:
-    """The text of a JSON file; see `plain_json`."""
-    return json.dumps(plain_json(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def plain_json(value: Any) -> Any:
-    """Plain JSON data: numbers of other libraries become Python's, NaN and infinities None."""
-    if isinstance(value, Mapping):
-        return {str(name): plain_json(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_json(item) for item in value]
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, int):
-        return int(value)
-    number = float(value)
-    return number if math.isfinite(number) else None

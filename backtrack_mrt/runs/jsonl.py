@@ -1,4 +1,4 @@
-"""JSON lines: one JSON value per line, in UTF-8. Every file of them is read and written here.
+"""JSON lines: one JSON value per line, in UTF-8. Every file of them is read and written here; and what becomes JSON.
 
 What a crash left of a last line, without its end, is *torn*: who reads what a run appends leaves it out.
 """
@@ -6,8 +6,9 @@ What a crash left of a last line, without its end, is *torn*: who reads what a r
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -111,3 +112,22 @@ _DECODER = json.JSONDecoder(parse_constant=_refused)
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def json_text(data: Any) -> str:
+    """The text of a JSON file; see `plain_json`."""
+    return json.dumps(plain_json(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def plain_json(value: Any) -> Any:
+    """Plain JSON data: numbers of other libraries become Python's, NaN and infinities None."""
+    if isinstance(value, Mapping):
+        return {str(name): plain_json(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(item) for item in value]
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) else None

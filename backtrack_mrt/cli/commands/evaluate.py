@@ -45,7 +45,7 @@ def run(args: Namespace) -> None:
     from rich.console import Console
 
     from backtrack_mrt.evaluation.tables import rivalry_table, tables
-    from backtrack_mrt.runs.directory import json_text
+    from backtrack_mrt.runs.jsonl import json_text
 
     limits = Cuts.of(config.protocol, config.protocol.prolonged(config.evaluation.extra_revisions))
     found: dict[str, Any] = {"config": config.resolved()}

@@ -11,7 +11,7 @@ from support.hand_worked import ATTEMPT, CORRECTED, turn
 
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.evaluation.metrics.summary import Cuts, Summary, summarise
-from backtrack_mrt.runs.directory import plain_json
+from backtrack_mrt.runs.jsonl import plain_json
 from backtrack_mrt.types import Parsed, Problem, Scored, StopReason
 
 VALUES = np.array([0.1, 0.2, 0.2, 0.4, 0.8, 0.9])
