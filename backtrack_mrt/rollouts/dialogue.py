@@ -18,7 +18,7 @@ _CLOSING_TAG = re.compile(r"</(\w+)>")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
-def closing(close: str, begun: str, said: str) -> str:
+def closing_of_thought(close: str, begun: str, said: str) -> str:
     """What ends a thought in a message that the template has `begun` and the model has gone on with to say `said`: the
     text `close`, without its tag (`</think>`) unless a thought is open."""
     tag = _CLOSING_TAG.search(close)
@@ -88,7 +88,7 @@ class Dialogue:
         previous = start.turns[-1].completion if start.turns else None
         if CLOSE in self.prompts.texts and (previous is None or previous.finish is not Finish.STOP):
             said = "".join(turn.text for turn in start.turns)
-            close = closing(self.prompts.texts[CLOSE], self.chat.begun, said)
+            close = closing_of_thought(self.prompts.texts[CLOSE], self.chat.begun, said)
             return start.token_ids + self.chat.encode(close + self.force_prefix)
         if previous is None:
             asked = self.chat.opening(self.prompts.opening(FORCE, trajectory.problem.question, {}))
