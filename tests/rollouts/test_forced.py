@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from backtrack_mrt.rollouts.dialogue import closing
+from backtrack_mrt.rollouts.dialogue import closing_of_thought
 from backtrack_mrt.rollouts.prompts import load_prompts
 
 TEMPLATES = {"no thought": "", "opened": "<think>\n", "opened and closed": "<think>\n\n</think>\n\n"}
@@ -21,9 +21,9 @@ def test_a_forced_answer_is_well_formed_in_every_template(style, begun, said):
     if begun == TEMPLATES["opened"] and "<think>" in said:
         said = said.removeprefix("<think>\n")
     close = load_prompts("open-ended", style).texts["close"]
-    written = begun + said + closing(close, begun, said)
+    written = begun + said + closing_of_thought(close, begun, said)
     tags = re.findall("</?think>", written)
     assert tags == ["<think>", "</think>"] * (len(tags) // 2)
     assert len(tags) == 2 * written.count("<think>")
     assert ("Time is up" in written) == (style == "mrt-official")
-    assert said or not closing(close, begun, said).startswith("\n") or begun == TEMPLATES["opened"]
+    assert said or not closing_of_thought(close, begun, said).startswith("\n") or begun == TEMPLATES["opened"]
