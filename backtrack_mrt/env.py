@@ -25,9 +25,10 @@ from backtrack_mrt import plugins
 from backtrack_mrt.data import signs
 from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.grading import Grader
-from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
+from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ByteChat, Chat
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.rollouts.prompts import Prompts, load_prompts
 from backtrack_mrt.runs.trace import render_trace
 from backtrack_mrt.types import Completion, Finish, FloatArray, Problem, StopReason, TokenIds, Trajectory

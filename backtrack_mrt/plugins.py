@@ -24,6 +24,7 @@ from typing import TypeVar
 from backtrack_mrt.errors import UserError, did_you_mean
 
 T = TypeVar("T")
+SEAMS = {"base", "collecting"}  # modules that plug-ins are made of
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def _by_name(package: str, name: str, base: type[T], field: str) -> type[T]:
 
 def _modules(package: str) -> set[str]:
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
-    return {dashed(module.name) for module in found if module.name != "base" and not module.name.startswith("_")}
+    return {dashed(module.name) for module in found if module.name not in SEAMS and not module.name.startswith("_")}
 
 
 def _from_entry(entry: EntryPoint, base: type[T], field: str, name: str) -> type[T]:

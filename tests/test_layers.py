@@ -77,7 +77,6 @@ def own_imports(name: str) -> set[str]:
 
 def height(name: str) -> int:
     """The layer of a module: its own, or its room's."""
-    name = "algos" if name == "algos.base" else name
     room = name.partition(".")[0]
     assert room in HEIGHT, f"give {room} a place in LAYERS"
     return HEIGHT[room]

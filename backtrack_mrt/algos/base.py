@@ -1,141 +1,17 @@
-"""The algorithm seam: how a group's trajectories come about, and a pure map from scored groups to one weight per turn;
-with the credits that such maps are made of (METHOD: MRT §4, eq. 2)."""
+"""The algorithm seam: a pure map from scored groups to one weight per turn; and the credits that such maps are made of
+(METHOD: MRT §4, eq. 2)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from backtrack_mrt.types import FloatArray, Group, Problem, Trajectory
-
-
-class Play(Protocol):
-    """What a way of collecting may do with the policy. One seed per start; a start is a problem, or a prefix to go on
-    from (`Trajectory.branch`). All tokens are counted."""
-
-    @property
-    def group_size(self) -> int:
-        """G: a group is so many consecutive rows of one problem."""
-
-    def rollout(
-        self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int], answers: int | None = None
-    ) -> list[Trajectory]:
-        """Each start played to the end of the protocol, or to its `answers`-th answer."""
-
-    def force(self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int]) -> list[Trajectory]:
-        """Each start ended by an answer now: the meta-prover's question, answered by the policy."""
-
-    def grade(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        """The trajectories with the grade of every answer, and their outcomes."""
-
-    def hinted(self, trajectory: Trajectory) -> Trajectory:
-        """A start: the trajectory's problem with the gold answer as a hint in its prompt (the style's `hint.md`)."""
-
-
-@dataclass(frozen=True)
-class Collection(ABC):
-    """How the trajectories of groups come about. `hints`: whether it needs the prompt style's `hint.md`. `spans`:
-    whether several processes may each do some of the rows, whatever groups these belong to."""
-
-    hints: ClassVar[bool] = False
-    spans: ClassVar[bool] = False
-
-    @abstractmethod
-    def collect(self, play: Play, problems: Sequence[Problem], seeds: Sequence[int]) -> list[Trajectory]:
-        """The trajectories of the problems (a group repeats its problem) in the order of these, graded or not."""
-
-
-@dataclass(frozen=True)
-class Independent(Collection):
-    """Every trajectory starts at its problem."""
-
-    spans: ClassVar[bool] = True
-
-    def collect(self, play: Play, problems: Sequence[Problem], seeds: Sequence[int]) -> list[Trajectory]:
-        return play.rollout(problems, seeds)
-
-
-@dataclass(frozen=True)
-class TerminateOrContinue(Collection):
-    """A group shares a prefix, drawn with the policy and stopped after a random number of turns: half of its members
-    answer now (the meta-prover's forced answer), the other half go on."""
-
-    def collect(self, play: Play, problems: Sequence[Problem], seeds: Sequence[int]) -> list[Trajectory]:
-        firsts = range(0, len(problems), play.group_size)
-        drawn = play.rollout([problems[row] for row in firsts], [_other(seeds[row]) for row in firsts])
-        starts: list[Trajectory] = []
-        for row, trajectory in zip(firsts, drawn, strict=True):
-            turns = int(np.random.default_rng(seeds[row]).integers(max(len(trajectory.turns), 1)))
-            starts += [trajectory.branch(turns)] * play.group_size
-        terminates = [row % play.group_size < play.group_size // 2 for row in range(len(problems))]
-        now = [row for row, stops in enumerate(terminates) if stops]
-        later = [row for row, stops in enumerate(terminates) if not stops]
-        ended = play.force([starts[row] for row in now], [seeds[row] for row in now])
-        went_on = play.rollout([starts[row] for row in later], [seeds[row] for row in later])
-        rows = dict(zip(now, ended, strict=True)) | dict(zip(later, went_on, strict=True))
-        return [rows[row] for row in range(len(problems))]
-
-
-@dataclass(frozen=True)
-class BestOfN(Collection):
-    """Every answer of a trajectory is a member of its own that ends there, with what came before as given turns; from
-    the second answer on it is the best of `n`: the trajectory's own and n − 1 others drawn from the same prefix."""
-
-    n: int
-
-    def collect(self, play: Play, problems: Sequence[Problem], seeds: Sequence[int]) -> list[Trajectory]:
-        answered: list[Trajectory] = []
-        # (row, where its previous answer stood, its own next answer), by the number of the answer
-        later: dict[int, list[tuple[int, Trajectory, Trajectory]]] = defaultdict(list)
-        for row, trajectory in enumerate(play.grade(play.rollout(problems, seeds))):
-            ends = [j + 1 for j, turn in enumerate(trajectory.turns) if turn.right is not None]
-            for k, end in enumerate(ends):
-                before = 0 if k == 0 else ends[k - 1]
-                claimed = trajectory.turns[end - 1].parsed
-                answer = claimed.answer if claimed is not None else None
-                ending = replace(trajectory.branch(end), given=before, answer=answer)
-                if k == 0:
-                    answered.append(ending)
-                else:
-                    later[k].append((row, trajectory.branch(before), ending))
-        for k, cases in sorted(later.items()):
-            starts = [start for _, start, _ in cases for _ in range(self.n - 1)]
-            others_seeds = [(seeds[row] + 2**32 * (1 + i)) for row, _, _ in cases for i in range(self.n - 1)]
-            others = play.grade(play.rollout(starts, others_seeds, answers=k + 1))
-            for case, (_, _, ending) in enumerate(cases):
-                candidates = [ending, *others[case * (self.n - 1) : (case + 1) * (self.n - 1)]]
-                answered.append(max(candidates, key=lambda t: bool(t.turns[-1].right)))
-        order = {problem.id: place for place, problem in reversed(list(enumerate(problems)))}
-        return sorted(answered, key=lambda t: order[t.problem.id])
-
-
-@dataclass(frozen=True)
-class Rationalized(Collection):
-    """Independent; a problem that no member solved is tried again with the gold answer as a hint in the prompt. The
-    hint is not part of the trajectory."""
-
-    hints: ClassVar[bool] = True
-
-    def collect(self, play: Play, problems: Sequence[Problem], seeds: Sequence[int]) -> list[Trajectory]:
-        own = play.grade(play.rollout(problems, seeds))
-        solved = {t.problem.id for t in own if t.outcome == 1.0}
-        hopeless = [row for row, problem in enumerate(problems) if problem.id not in solved and own[row].turns]
-        hinted = [play.hinted(own[row]) for row in hopeless]
-        again = play.rollout(hinted, [_other(seeds[row]) for row in hopeless])
-        for row, trajectory in zip(hopeless, again, strict=True):
-            own[row] = replace(trajectory, prompt_ids=own[row].prompt_ids)
-        return own
-
-
-def _other(seed: int) -> int:
-    """A second seed of 32 bits made of a row's."""
-    return ~seed % 2**32
+from backtrack_mrt.algos.collecting import Collection, Independent
+from backtrack_mrt.types import FloatArray, Group, Trajectory
 
 
 class Algorithm(BaseModel, ABC):

@@ -9,15 +9,13 @@ from pydantic import Field
 
 from backtrack_mrt.algos.base import (
     Algorithm,
-    Collection,
-    Independent,
-    TerminateOrContinue,
     generalised_advantages,
     outcome_advantages,
     progress_to_go,
     turn_progress,
     without_group,
 )
+from backtrack_mrt.algos.collecting import Collection, Independent, TerminateOrContinue
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 

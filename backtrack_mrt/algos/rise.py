@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import BestOfN, Collection, SelfTraining
+from backtrack_mrt.algos.base import SelfTraining
+from backtrack_mrt.algos.collecting import BestOfN, Collection
 from backtrack_mrt.types import FloatArray, Group, Trajectory
 
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Collection, Independent, Rationalized, SelfTraining
+from backtrack_mrt.algos.base import SelfTraining
+from backtrack_mrt.algos.collecting import Collection, Independent, Rationalized
 from backtrack_mrt.types import FloatArray, Group
 
 

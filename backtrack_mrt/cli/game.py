@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.engine import Sampler
-from backtrack_mrt.protocol import Episode, EpisodeProtocol, ProtocolViolation, standing_steps
+from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, standing_steps
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.rollouts.rollout import grade, rollout, trajectory_seeds
 from backtrack_mrt.runs.trace import visible
 from backtrack_mrt.types import (

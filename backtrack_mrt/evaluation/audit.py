@@ -12,7 +12,7 @@ from math import isnan
 from backtrack_mrt.grading import Forms, Grader, Limits, Verdict, is_evaluated
 from backtrack_mrt.grading.pool import WorkerPool
 from backtrack_mrt.grading.question import Ask
-from backtrack_mrt.protocol import graded
+from backtrack_mrt.rollouts.episode import graded
 from backtrack_mrt.types import Scored, Trajectory
 
 Key = tuple[str, str, float | None]  # gold, answer, tolerance

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from backtrack_mrt.algos.base import Collection, Independent
+from backtrack_mrt.algos.collecting import Collection, Independent
 from backtrack_mrt.data.canaries import CanaryWatch
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.engine import Engine
@@ -117,7 +117,7 @@ class Synced:
 
 
 class _Playing:
-    """What a collection plays with (`algos.base.Play`), and what that has cost so far."""
+    """What a collection plays with (`algos.collecting.Play`), and what that has cost so far."""
 
     def __init__(self, collector: Collector, sampling: Sampling) -> None:
         self.collector, self.sampling, self.group_size = collector, sampling, collector.group_size

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, replace
 
 from backtrack_mrt.grading import extract_boxed
-from backtrack_mrt.protocol import reopened
 from backtrack_mrt.rollouts.chat import Chat
+from backtrack_mrt.rollouts.episode import reopened
 from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts, opens_box
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory, TurnSpec
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.protocol import Episode, EpisodeProtocol
+from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.types import Problem, Trajectory
 
 

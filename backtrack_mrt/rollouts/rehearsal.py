@@ -20,9 +20,10 @@ from itertools import pairwise
 from typing import Any
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, graded, merged, standing_steps
+from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, merged, standing_steps
 from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.episode import graded
 from backtrack_mrt.rollouts.prompts import Prompts
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem, StopReason, Trajectory, Turn, TurnSpec
 

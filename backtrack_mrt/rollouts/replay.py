@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from backtrack_mrt.data.demonstrations.files import Demonstration, Span
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.protocol import Episode, EpisodeProtocol
+from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
 
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.engine import Sampler
-from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded, merged
+from backtrack_mrt.protocol import EpisodeProtocol, merged
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.runs.interrupts import safe_point
 from backtrack_mrt.types import (
     Completion,

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from backtrack_mrt.env import make
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.protocol import Episode
+from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
 
 PROBLEM = Problem("eggs", "A farmer has 3 hens that lay 4 eggs each. He sells 5 eggs. How many are left?", "7")

@@ -9,7 +9,8 @@ import pytest
 from support.small_groups import group, member, weights
 
 from backtrack_mrt import plugins
-from backtrack_mrt.algos.base import Algorithm, BestOfN, Independent, Rationalized, SelfTraining, TerminateOrContinue
+from backtrack_mrt.algos.base import Algorithm, SelfTraining
+from backtrack_mrt.algos.collecting import BestOfN, Independent, Rationalized, TerminateOrContinue
 from backtrack_mrt.algos.grpo import Grpo
 from backtrack_mrt.algos.length_penalty import LengthPenalty
 from backtrack_mrt.algos.mrt_rl import MrtRl

@@ -13,7 +13,8 @@ import backtrack_mrt.envs.backtrack
 import backtrack_mrt.envs.single
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.envs.single import Single
-from backtrack_mrt.protocol import Episode, ProtocolViolation, graded, standing_steps
+from backtrack_mrt.protocol import ProtocolViolation, standing_steps
+from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.types import Completion, Finish, Parsed, StopReason, Trajectory
 
 REVISION = "## Step 2: y\n\\boxed{2}"

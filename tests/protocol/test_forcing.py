@@ -17,9 +17,10 @@ from backtrack_mrt.envs.retry import Retry
 from backtrack_mrt.envs.single import Single
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.scripted import ScriptedEngine
-from backtrack_mrt.protocol import Episode, EpisodeProtocol
+from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ByteChat, Chat, ChatFormat
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.rollout import rollout
 from backtrack_mrt.types import Finish, Sampling, StopReason, TokenIds, Trajectory

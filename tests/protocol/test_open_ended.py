@@ -19,9 +19,10 @@ import backtrack_mrt.envs.open_ended
 from backtrack_mrt.env import EpisodeEnv
 from backtrack_mrt.envs.open_ended import OpenEnded
 from backtrack_mrt.policy.scripted import ScriptedEngine
-from backtrack_mrt.protocol import Episode, merged
+from backtrack_mrt.protocol import merged
 from backtrack_mrt.rollouts.chat import ByteChat, ChatFormat
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.rollout import cut, force_answers, rollout
 from backtrack_mrt.types import Completion, Finish, Sampling, StopReason, Trajectory

@@ -23,8 +23,9 @@ from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.envs.open_ended import OpenEnded
 from backtrack_mrt.envs.retry import Retry
 from backtrack_mrt.envs.single import Single
-from backtrack_mrt.protocol import Episode, EpisodeProtocol, ProtocolViolation, merged, standing_steps
+from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, merged, standing_steps
 from backtrack_mrt.rollouts.chat import ByteChat, ChatFormat
+from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem, StopReason, Trajectory
 

@@ -11,7 +11,7 @@ import backtrack_mrt.envs.retry
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.open_ended import OpenEnded
 from backtrack_mrt.envs.retry import Retry
-from backtrack_mrt.protocol import Episode, graded
+from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.types import StopReason, Trajectory
 
 REVISION = ["Error in step 1", "Backtrack to step 0", attempt(1)]

@@ -27,7 +27,8 @@ from backtrack_mrt.algos.rise import Rise
 from backtrack_mrt.algos.star import Star
 from backtrack_mrt.algos.star_shortest import StarShortest
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
-from backtrack_mrt.protocol import Episode, EpisodeProtocol, graded
+from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.types import Completion, Finish, Group, Problem, Scored, StopReason, Trajectory
 
 PROBLEM = Problem("p", "What is 2 + 2?", "4")

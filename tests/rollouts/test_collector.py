@@ -9,7 +9,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from backtrack_mrt.algos.base import BestOfN, Collection, Play, Rationalized, TerminateOrContinue
+from backtrack_mrt.algos.collecting import BestOfN, Collection, Play, Rationalized, TerminateOrContinue
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.policy.engine import Engine

@@ -18,10 +18,11 @@ from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.retry import Retry
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.scripted import ScriptedEngine
-from backtrack_mrt.protocol import EpisodeProtocol, graded
+from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.episode import graded
 from backtrack_mrt.rollouts.prompts import QUESTION, Prompts, load_prompts
 from backtrack_mrt.rollouts.prover import SampledProver
 from backtrack_mrt.rollouts.rollout import force_answers, rollout

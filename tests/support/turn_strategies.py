@@ -7,7 +7,7 @@ import re
 from hypothesis import strategies as st
 
 from backtrack_mrt.envs.backtrack import BacktrackPhase
-from backtrack_mrt.protocol import Episode
+from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem
 
 PROBLEM = Problem("p", "What is 1 + 1?", "2")
