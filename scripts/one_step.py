@@ -37,7 +37,7 @@ def main() -> None:
     shown = max(weighed, key=lambda s: (s.trajectory.outcome, len(s.trajectory.turns)))
     print(render_trace(shown.trajectory, shown.values), "\n\nThe weights of its turns:", shown.weights)
 
-    # training/ learns: policy gradient, one step of AdamW
+    # training/ learns: policy gradient, one step of AdamW, as training/rl.py has TRL do it
     optimizer = torch.optim.AdamW([p for p in parts.model.parameters() if p.requires_grad], lr=1e-3)
     before = learn(parts.model, weighed)
     optimizer.step()

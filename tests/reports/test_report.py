@@ -9,11 +9,9 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from support.report_subjects import broken, fixed, hostile, run_folder, spoiled
 
@@ -22,7 +20,6 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.reports.archive import TraceSource, shared_out
 from backtrack_mrt.reports.build import rebuild, report_comparison, report_run, report_traces
-from backtrack_mrt.reports.charts import Chart, Series
 from backtrack_mrt.reports.curves import training_charts
 from backtrack_mrt.reports.rendering import signed, trace_html
 from backtrack_mrt.reports.trace_view import Piece, claim, strength, view
@@ -257,55 +254,3 @@ def test_no_report_stops_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "no report: " in capsys.readouterr().err
     with pytest.raises(UserError, match="it holds no run"):
         report_run(tmp_path)
-
-
-def colours(scheme: str) -> dict[str, str]:
-    """The page's variables in light or in dark."""
-    style = files("backtrack_mrt.reports").joinpath("page", "page.css").read_text()
-    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
-    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light))
-    return found | (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", dark)) if scheme == "dark" else {})
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG 2.2: (L1 + .05) / (L2 + .05) of the relative luminances."""
-
-    def luminance(colour: str) -> float:
-        parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
-    low, high = sorted([luminance(one), luminance(other)])
-    return (high + 0.05) / (low + 0.05)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read(scheme: str) -> None:
-    c = colours(scheme)
-    grounds = ("paper", "panel", "mark")
-    pairs = [(ink, ground) for ink in ("ink", "faint", "link", "right", "wrong") for ground in grounds]
-    pairs += [("ink", f"{sign}-{n}") for sign in ("gain", "loss") for n in (1, 2)]
-    pairs += [(f"{sign}-3-ink", f"{sign}-3") for sign in ("gain", "loss")] + [("faint", "gain-1"), ("ink", "gain-1")]
-    low = {pair: contrast(*(c[name] for name in pair)) for pair in pairs}
-    assert not {pair: round(ratio, 2) for pair, ratio in low.items() if ratio < 4.5}
-    assert contrast(c["gain-3"], c["paper"]) > 3
-    assert contrast(c["loss-3"], c["paper"]) > 3
-
-
-def test_a_chart_is_a_picture_with_its_numbers(tmp_path: Path) -> None:
-    x = np.array([0.0, 1.0, 2.0])
-    series = Series("<b>mrt</b>", x, x / 2, x / 4, x, colour=0, solid_to=1)
-    chart = Chart("acc", "Accuracy & more", "", "tokens", "accuracy", [series, Series("grpo", x, x)], mark=1)
-    svg = chart.svg()
-    assert "style=" not in svg
-    assert "<b>mrt" not in svg
-    assert "var(--series-1)" in svg
-    assert 'aria-label="Accuracy &amp; more"' in svg
-    chart.save(tmp_path)
-    assert {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png", ".csv"}
-    assert (tmp_path / "acc.csv").read_text().splitlines()[:3] == [
-        "series,tokens,accuracy,low,high",
-        "<b>mrt</b>,0,0,0,0",
-        "<b>mrt</b>,1,0.5,0.25,1",
-    ]
-    assert chart.svg() == Chart("acc", "Accuracy & more", "", "tokens", "accuracy", chart.series, mark=1).svg()

@@ -2,7 +2,7 @@
 
 vLLM's own sampler is left out. Its seeds depend on the batch in bfloat16, its logprobs are engine-wide either before
 the temperature or after top_p, and it cannot be told what to say. Instead every job carries how its tokens are drawn,
-and `vllm_draws.Draws`, a logits processor, draws them: with the HF engine's own `draw`, so that the same seed gives the
+and `draws.Draws`, a logits processor, draws them: with the HF engine's own `draw`, so that the same seed gives the
 same tokens, or, to score, the tokens of the continuation one after the other.
 """
 
