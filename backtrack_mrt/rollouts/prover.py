@@ -187,7 +187,8 @@ class SampledProver(MetaProver):
         return paused and not is_closed(self.dialogue.chat.decode(ids))
 
     def answer_tokens(self, problem: Problem) -> int:
-        return self.max_answer_tokens
+        known = self.likelihood.answer_tokens(problem) if self.likelihood else 0
+        return max(self.max_answer_tokens, known)
 
 
 class AutoProver(MetaProver):

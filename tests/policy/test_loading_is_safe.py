@@ -98,7 +98,7 @@ def test_a_data_set_with_a_script_is_refused(tmp_path: Path, monkeypatch: pytest
     mark, script = tmp_path / "ran", tmp_path / "owner" / "name" / "name.py"
     script.parent.mkdir(parents=True)
     script.write_text(CODE.format(mark=str(mark)))
-    with pytest.raises(UserError, match="cannot be had from the hub"):
+    with pytest.raises(UserError, match="the folder holds no rows"):
         list(read_rows("owner/name", "data.train", "owner/name"))
     assert not mark.exists()
 
@@ -117,4 +117,5 @@ def test_no_code_of_ours_unpickles_or_trusts() -> None:
             assert called != "torch.load" or said.get("weights_only") == "True", path
             assert said.get("trust_remote_code", "False") == "False", path
             assert said.get("allow_pickle", "False") == "False", path
-            assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load"), path
+            own_file = path.name == "plugins.py" and called == "exec"  # a plug-in that the user named by its path
+            assert own_file or called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load"), path

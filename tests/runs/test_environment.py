@@ -77,7 +77,7 @@ def test_what_the_user_has_set_stays(name: str) -> None:
 def test_importing_changes_nothing() -> None:
     code = """import os
 before = dict(os.environ)
-import backtrack_mrt.cli.main, backtrack_mrt.cli.calls, backtrack_mrt.runs.environment
+import backtrack_mrt.cli.main, backtrack_mrt.cli.api, backtrack_mrt.runs.environment
 assert dict(os.environ) == before
 """
     subprocess.run([sys.executable, "-c", code], check=True)
