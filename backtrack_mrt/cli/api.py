@@ -48,7 +48,7 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
     problems, notes = load_held_out(config.data)
     from backtrack_mrt.evaluation.evaluate import measure
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
-    from backtrack_mrt.rollouts.fitting import fitting
+    from backtrack_mrt.rollouts.long_questions import fitting
 
     parts = assemble(config)
     length = parts.engine.context_length

@@ -21,7 +21,7 @@ from backtrack_mrt.evaluation.tables import RunResult
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
-from backtrack_mrt.rollouts.fitting import fitting
+from backtrack_mrt.rollouts.long_questions import fitting
 from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.runs import environment, interrupts, processes
 from backtrack_mrt.runs.directory import RunDir
