@@ -32,7 +32,7 @@ TWELVE = (
     ("algo", "flags"),
     [
         ("mrt-rl", ()),
-        ("mrt-rl", ("--algorithm.credit", "gae", "--training.group_size", "1")),
+        ("mrt-rl", ("--algorithm.credit", "gae", "--training.group_size", "1", "--training.micro_batch_size", "4")),
         ("grpo", ()),
         ("star", ("--training.steps", "3", "--algorithm.iterations", "2", "--algorithm.epochs", "2")),
     ],
