@@ -17,6 +17,7 @@ from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
+from backtrack_mrt.rollouts.spelling import Speller
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import Parsed, Problem, Sampling, Scored, StopReason, Turn
@@ -118,10 +119,17 @@ def test_values_are_those_of_a_plain_forward(parts: Assembly, scored: list[Score
     trajectory, values = scored[0].trajectory, scored[0].values
     assert values is not None
     assert len(values) == 5
-    answer = parts.dialogue.answer(trajectory.problem.answer)
+    spellings = Speller(parts.dialogue.chat, parts.dialogue.force_prefix).spellings(trajectory.problem.answer)
+    assert max(len(spelling.endings) for spelling in spellings) > 10, "many tokens close a box"
     for j, value in enumerate(values):
-        plain = plain_logprobs(parts, parts.dialogue.forced(trajectory, j) + answer)[-len(answer) :]
-        assert value == pytest.approx(math.exp(float(plain.sum())), rel=1e-3, abs=1e-7)
+        forced, plain = parts.dialogue.forced(trajectory, j), 0.0
+        for spelling in spellings:
+            ids = torch.tensor([forced + spelling.ids[:-1]])
+            with torch.no_grad():
+                logprobs = parts.model(ids).logits[0, len(forced) - 1 :].float().log_softmax(-1)
+            begun = logprobs[:-1].gather(1, ids[0, len(forced) :, None]).sum()
+            plain += math.exp(float(begun + logprobs[-1, list(spelling.endings)].logsumexp(0)))
+        assert value == pytest.approx(plain, rel=1e-3, abs=1e-7)
 
 
 def test_texts_are_the_decoded_ids(parts: Assembly, scored: list[Scored]) -> None:
