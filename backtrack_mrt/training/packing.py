@@ -91,8 +91,10 @@ AttentionInterface.register(ATTENTION, attend)
 
 
 def packable(config: Any) -> bool:
-    """Whether a model of this config attends as `attend` does."""
-    return config._attn_implementation == "sdpa" and unusual_attention(config) is None
+    """Whether a model of this config attends as `attend` does, and its loss is that of its tokens alone (a mixture of
+    experts may add one of its routers)."""
+    plain = config._attn_implementation == "sdpa" and unusual_attention(config) is None
+    return plain and not getattr(config, "output_router_logits", False)
 
 
 def packed_rows(input_ids: Tensor, attention_mask: Tensor, completions: int, model: Any) -> Packed:

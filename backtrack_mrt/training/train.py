@@ -67,10 +67,10 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
     with clock.part("load"):
         parts = assemble(config)
-    problems = _that_fit(problems, parts)
-    for note in problems.notes:
-        processes.tell(note)
     with closing(parts.engine), closing(trackers):
+        problems = _that_fit(problems, parts)
+        for note in problems.notes:
+            processes.tell(note)
         processes.wait()  # all have looked at the run directory before one of them changes it
         RunDir.create(config, request.existing, accept_changes=request.accept_changes)
         if base_evaluation is not None:
