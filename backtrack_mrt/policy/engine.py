@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,21 @@ class Engine(Sampler, Protocol):
 
     def close(self) -> None:
         """Give back all that the engine holds. It is not used again."""
+
+
+class AsReference:
+    """The part of an engine that notes who is to answer: `_in_reference` says whether the reference is."""
+
+    _in_reference = False
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """See `Engine.reference`."""
+        before, self._in_reference = self._in_reference, True
+        try:
+            yield
+        finally:
+            self._in_reference = before
 
 
 def check_requests(requests: Sequence[Request], context_length: int) -> None:

@@ -3,26 +3,25 @@ above the engine seam; it keeps the whole contract."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from backtrack_mrt.policy.engine import EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
 from backtrack_mrt.policy.sampling import draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 Script = Callable[[TokenIds], TokenIds] | Sequence[TokenIds]
 
 
-class ScriptedEngine:
+class ScriptedEngine(AsReference):
     """Replies by `script`: a function of the prefix, or replies in the order in which they are asked for. A reply is
     cut behind its first stop id and at the request's length. Without a script, tokens are sampled.
 
     Logprobs are those of a bigram model over `vocabulary` ids, made of hashes of `weights`: the same in `generate` and
-    `score`. `synced` and `released` record the calls of `sync` and `release`.
+    `score`. The reference has other weights. `synced` and `released` record the calls of `sync` and `release`.
     """
 
     exact = True
@@ -45,7 +44,6 @@ class ScriptedEngine:
         self.stats = EngineStats()
         self.synced: list[int] = []
         self.released = 0
-        self._in_reference = False
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
@@ -70,15 +68,6 @@ class ScriptedEngine:
             self.stats.computed += len(prefix) + len(continuation)
             self.stats.scored += len(continuation)
         return scores
-
-    @contextmanager
-    def reference(self) -> Iterator[None]:
-        """See `Engine.reference`. The reference has other weights."""
-        before, self._in_reference = self._in_reference, True
-        try:
-            yield
-        finally:
-            self._in_reference = before
 
     def sync(self, version: int) -> None:
         """See `Engine.sync`."""

@@ -50,7 +50,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
     def __init__(
         self, setup: Setup, *, problems: Sequence[Problem], algorithm: Algorithm, collector: Collector
     ) -> None:
-        _prepare_trl()
+        prepare_trl()
         config, budget = setup.config, setup.config.training.sampled_tokens
         self.problems, self.algorithm, self.collector = problems, algorithm, collector
         self.ledgers: list[TokenLedger] = []  # of the rollouts of each step, by all processes
@@ -284,7 +284,7 @@ def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
     )
 
 
-def _prepare_trl() -> None:
+def prepare_trl() -> None:
     """`rollout_func` is marked experimental; the version is pinned. TRL's LM head scores the completions' positions
     alone where it has Triton, elsewhere the prompts' and the padding as well, for devices that compile one kernel per
     shape. A CPU does not: there it is a third of a SmolLM2 update."""

@@ -38,9 +38,9 @@ def main() -> None:
 
     from backtrack_mrt.training.fused_lora import fuse_adapters
     from backtrack_mrt.training.packing import packed_attention, packed_rows
-    from backtrack_mrt.training.rl import _prepare_trl
+    from backtrack_mrt.training.rl import prepare_trl
 
-    _prepare_trl()
+    prepare_trl()
     parts, count = assemble(config), config.training.problems_per_step
     problems = [
         p for p in load_problem_sets(config.data, count).train[:count] for _ in range(config.training.group_size)

@@ -163,7 +163,9 @@ def seeds(target: str) -> Iterator[bytes]:
         yield json.dumps(foreign).encode()
         yield json.dumps(foreign | {"prompt_ids": [1], "outcome": 1.0, "verdict": "right", "given": 1}).encode()
         return
-    for text in texts("protocol/*") if target == "parser" else texts("grading/*", "data/test_answers"):
+    for text in (
+        texts("protocol/*") if target == "parser" else texts("grading/*", "support/*_kinds", "data/test_answers")
+    ):
         body = text.encode("utf-8", "replace")
         if target == "guards":
             yield body

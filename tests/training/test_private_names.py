@@ -67,7 +67,7 @@ def test_fresh_rollouts_are_a_new_list_of_batches() -> None:
 
 
 def test_triton_is_asked_for_where_the_project_answers() -> None:
-    """`_prepare_trl` replaces the name in trl.trainer.utils: a function there must look it up and pass a device."""
+    """`prepare_trl` replaces the name in trl.trainer.utils: a function there must look it up and pass a device."""
     assert "_use_triton(hidden_states.device)" in inspect.getsource(trl.trainer.utils)
     assert list(inspect.signature(chunked_logprob._use_triton).parameters) == ["device"]
 

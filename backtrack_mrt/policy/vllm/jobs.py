@@ -9,13 +9,12 @@ same tokens, or, to score, the tokens of the continuation one after the other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from backtrack_mrt.policy.engine import EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 Draw = dict[str, int | float | list[int]]  # JSON: it travels as `extra_args`, over HTTP as `vllm_xargs`
@@ -52,7 +51,7 @@ def forced(token_ids: TokenIds, endings: TokenIds = ()) -> Draw:
     return draw | {"endings": list(endings)} if endings else draw
 
 
-class JobEngine(ABC):
+class JobEngine(AsReference, ABC):
     """The engine contract on top of `_run`. `max_rows`: rows decoded at once."""
 
     exact = False
@@ -62,7 +61,6 @@ class JobEngine(ABC):
             raise ValueError(f"max_rows must be at least 1, got {max_rows}")
         self.stats = EngineStats()
         self.context_length, self.max_rows = context_length, max_rows
-        self._in_reference = False
         self._outdated = True  # whether the policy's weights are still to be handed over
 
     @abstractmethod
@@ -110,15 +108,6 @@ class JobEngine(ABC):
         answers = iter(self._answers(jobs))
         self.stats.scored += sum(map(len, continuations))
         return [np.array(next(answers).logprobs if ids else (), dtype=np.float64) for ids in continuations]
-
-    @contextmanager
-    def reference(self) -> Iterator[None]:
-        """See `Engine.reference`."""
-        before, self._in_reference = self._in_reference, True
-        try:
-            yield
-        finally:
-            self._in_reference = before
 
     def sync(self, version: int) -> None:
         """See `Engine.sync`. The weights are handed over when the policy is next asked."""

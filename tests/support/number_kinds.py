@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
-from backtrack_mrt.grading import Grader, Verdict
-
-
-@pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(workers=1) as made:
-        yield made
-
-
 # kind → (what is right, what is not); each pair is gold, answer
-KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
+NUMBER_KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
     "number words": (
         [
             ("3000000", "3 million"), (r"1.2\text{ billion}", "1200000000"), ("24", "2 dozen"), ("2.5", "5 halves"),
@@ -143,19 +130,3 @@ KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
         [(r"\frac{1}{3}", "⅔"), (r"\frac{1}{3}", "1⅓"), ("13", "1⅓"), (r"\frac{7}{8}", "⅝"), ("12", "1½")],
     ),
 }  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_right_answers_are_paid(grader: Grader, kind: str) -> None:
-    right, _ = KINDS[kind]
-    verdicts = grader.grade_many(right)
-    refused = [pair for pair, verdict in zip(right, verdicts, strict=True) if verdict is not Verdict.RIGHT]
-    assert not refused
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_wrong_answers_are_not(grader: Grader, kind: str) -> None:
-    _, wrong = KINDS[kind]
-    verdicts = grader.grade_many(wrong)
-    paid = [pair for pair, verdict in zip(wrong, verdicts, strict=True) if verdict is Verdict.RIGHT]
-    assert not paid
