@@ -11,7 +11,7 @@ import sys
 
 _TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")  # any of them speaks for the user
 # Threads of OpenMP wait for each other many thousand times a second, by default in a busy loop. Beside other programs
-# the one that is waited for has no core then, and a step takes 70 times as long.
+# the one that is waited for has no core then, and a step of seconds does not end in minutes.
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # GNU's and Intel's
 
 
