@@ -110,15 +110,18 @@ def progress_to_go(values: FloatArray) -> FloatArray:
     return to_go
 
 
+def rewards_to_go(rewards: FloatArray, decay: float = 1.0) -> FloatArray:
+    """Σ_{k ≥ j} γ^{k−j}·r_k for every entry j of the last axis: (…, E) → (…, E)."""
+    to_go = np.array(rewards)
+    for j in reversed(range(to_go.shape[-1] - 1)):
+        to_go[..., j] += decay * to_go[..., j + 1]
+    return to_go
+
+
 def generalised_advantages(outcome: float, baselines: FloatArray, decay: float) -> FloatArray:
     """A_j = Σ_k λ^k δ_{j+k} with δ_j = b(c_{j+1}) − b(c_j), and R − b for the last turn (GAE, 1506.02438, over turns,
     with no discount). λ = 1 is the outcome less the baseline, λ = 0 the turn's own change. (E,) → (E,)."""
-    steps = np.diff(np.append(baselines, outcome))
-    advantages = np.zeros_like(steps)
-    to_come = 0.0
-    for j in reversed(range(len(steps))):
-        advantages[j] = to_come = steps[j] + decay * to_come
-    return advantages
+    return rewards_to_go(np.diff(np.append(baselines, outcome)), decay)
 
 
 def length_penalised(outcomes_G: FloatArray, lengths_G: FloatArray, strength: float) -> FloatArray:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm, without_group
+from backtrack_mrt.algos.base import Algorithm, rewards_to_go, without_group
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 
@@ -42,9 +42,9 @@ class Brpo(Algorithm):
         scores_GS = np.array([_scores(m, most) for m in group.members])
         prior_S = np.ones(most) if self.prior == "uniform" else np.arange(1.0, most + 1)
         prior_S /= prior_S.sum()
-        return_GS = _to_go(prior_S * scores_GS)
+        return_GS = rewards_to_go(prior_S * scores_GS)
         share_S = np.arange(most) / max(most, 1)
-        before_GS = self._before(scores_GS) * _to_go(prior_S)
+        before_GS = self._before(scores_GS) * rewards_to_go(prior_S)
         baseline_GS = share_S * before_GS + (1 - share_S) * return_GS.mean(axis=0)
         advantage_GS = return_GS - baseline_GS
         return [row[: len(m.trajectory.turns)] for row, m in zip(advantage_GS, group.members, strict=True)]
@@ -66,9 +66,3 @@ def _scores(member: Scored, most: int) -> FloatArray:
     inner = member.values[1:-1]
     scores[: len(inner)] = inner
     return scores
-
-
-def _to_go(x: FloatArray) -> FloatArray:
-    """Sums from each entry of the last axis on."""
-    sums: FloatArray = np.cumsum(x[..., ::-1], axis=-1)[..., ::-1]
-    return sums

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm, without_group
+from backtrack_mrt.algos.base import Algorithm, rewards_to_go, without_group
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 
@@ -31,14 +31,7 @@ class Igpo(Algorithm):
         rewards = [_rewards(member) for member in group.members]
         pooled = np.concatenate(rewards) if rewards else np.zeros(0)
         centre, scale = (pooled.mean(), pooled.std() + 1e-4) if len(pooled) else (0.0, 1.0)
-        return [self._returns((row - centre) / scale) for row in rewards]
-
-    def _returns(self, rewards: FloatArray) -> FloatArray:
-        """Discounted sums from each turn on."""
-        returns, ahead = np.zeros_like(rewards), 0.0
-        for j in reversed(range(len(rewards))):
-            returns[j] = ahead = rewards[j] + self.discount * ahead
-        return returns
+        return [rewards_to_go((row - centre) / scale, self.discount) for row in rewards]
 
 
 def _rewards(member: Scored) -> FloatArray:
