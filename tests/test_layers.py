@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (  # low to high; names between two bars stand on one layer
-    "types errors | protocol plugins algos envs grading | config configs | config_schema | config_files | runs | "
+    "types errors | protocol plugins algos envs grading | config configs | runs | "
     "policy data | rollouts prompts | env evaluation | reports | training | cli engines | __main__ scripts"
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS.split("|")) for name in names.split()}

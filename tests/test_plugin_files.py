@@ -14,7 +14,7 @@ from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.cli.request import comparison_requests, read_request
 from backtrack_mrt.config import Config, RunRequest
-from backtrack_mrt.config_files import read_config
+from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.reports.build import report_run

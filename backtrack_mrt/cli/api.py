@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.config import Config, Existing, RunRequest
-from backtrack_mrt.config_files import DEFAULT_CONFIG, Layer, read_config, read_layer, resolve
+from backtrack_mrt.config.files import DEFAULT_CONFIG, Layer, read_config, read_layer, resolve
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import environment
 

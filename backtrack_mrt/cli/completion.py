@@ -11,7 +11,7 @@ import shtab
 from backtrack_mrt import plugins
 from backtrack_mrt.cli.command import PROGRAM, Parser, parser_of, summaries
 from backtrack_mrt.cli.flags import settings_parser
-from backtrack_mrt.config_files import DEFAULT_CONFIG, PLUGINS, Merged, read_layer, shipped_configs
+from backtrack_mrt.config.files import DEFAULT_CONFIG, PLUGINS, Merged, read_layer, shipped_configs
 from backtrack_mrt.errors import UserError, did_you_mean
 
 

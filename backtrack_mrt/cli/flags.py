@@ -13,8 +13,8 @@ from pydantic_core import PydanticUndefined
 
 from backtrack_mrt.cli.command import PROGRAM, Parser
 from backtrack_mrt.config import Config
-from backtrack_mrt.config_files import Layer, Merged
-from backtrack_mrt.config_schema import FlagWords, entries_of, members, section_of
+from backtrack_mrt.config.files import Layer, Merged
+from backtrack_mrt.config.schema import FlagWords, entries_of, members, section_of
 from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.training.roofline import DEVICES, HERE
 

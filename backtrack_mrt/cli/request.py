@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from backtrack_mrt import plugins
 from backtrack_mrt.cli.flags import read_line, settings_parser
 from backtrack_mrt.config import RunRequest
-from backtrack_mrt.config_files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, read_layer, resolve, shipped_configs
+from backtrack_mrt.config.files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, read_layer, resolve, shipped_configs
 from backtrack_mrt.errors import Mistakes, UserError
 
 
@@ -21,7 +21,7 @@ def read_request(
 ) -> RunRequest:
     """Read a command line. ``--help`` prints and exits. Raises UserError for all that is not understood.
 
-    training: see `config_files.resolve`; False for a command that does not train."""
+    training: see `config.files.resolve`; False for a command that does not train."""
     options, layers = _layers(argv)
     if options.help:
         parser = settings_parser(Merged(layers), prog=prog, description=description, epilog=_epilog())

@@ -22,7 +22,7 @@ def run_of(what: Path | None) -> Path | None:
 def config_of(args: Namespace, with_model: bool = True, *, training: bool = False) -> Config:
     """The config of RUN (else the embedded default), changed by the flags, about RUN's trained model or MODEL.
 
-    with_model: whether the model is wanted at all. training: whether the training set is, see `config_files.resolve`.
+    with_model: whether the model is wanted at all. training: whether the training set is, see `config.files.resolve`.
     Raises UserError, also for a run that has no trained model yet."""
     for flag in args.settings:
         if flag.partition("=")[0].replace("_", "-") in ONLY_TRAIN:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backtrack_mrt.config_files import read_config
+from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.tables import Policy
 from backtrack_mrt.reports.archive import TraceSource

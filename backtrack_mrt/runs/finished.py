@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.config import Config
-from backtrack_mrt.config_files import read_config
+from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.directory import RunDir
 

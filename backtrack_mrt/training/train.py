@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.config import Config, RunRequest
-from backtrack_mrt.config_schema import broken_rules
+from backtrack_mrt.config.schema import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.demonstrations.loading import load_demonstrations
 from backtrack_mrt.data.loading import ProblemSets, load_problem_sets

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.config import Config, TrainingSection
-from backtrack_mrt.config_files import read_config
+from backtrack_mrt.config.files import read_config
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.directory import RunDir

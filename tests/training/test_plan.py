@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.config_files import shipped_configs
+from backtrack_mrt.config.files import shipped_configs
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.training.plan import GIB, Plan, plan
 from backtrack_mrt.training.roofline import DEVICES, HERE, device

@@ -14,7 +14,7 @@ from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_folder
 from backtrack_mrt.cli.run_or_model import run_of
 from backtrack_mrt.config import ModelSection
-from backtrack_mrt.config_files import read_layer
+from backtrack_mrt.config.files import read_layer
 from backtrack_mrt.errors import UserError
 
 EXAMPLES = """\

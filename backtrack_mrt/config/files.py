@@ -24,7 +24,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
-from backtrack_mrt.config_schema import Anew, Check, FlagWords, broken_rules
+from backtrack_mrt.config.schema import Anew, Check, FlagWords, broken_rules
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
 from backtrack_mrt.protocol import EpisodeProtocol
 

@@ -1,0 +1,65 @@
+"""Settings of the problems that are trained on and held out, and of what counts as an answer to them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from backtrack_mrt.config.section import Section
+
+
+class SetSection(Section):
+    """Where the rows of a problem set are and what their columns mean."""
+
+    path: list[str] = Field(min_length=1, description="files or hub names OWNER/NAME[/SUBSET][:SPLIT] with its rows")
+    question: list[str] | None = Field(
+        None, min_length=1, description="columns whose texts make up the question (null: problem, question, …)"
+    )
+    answer: str | None = Field(None, description="column with the gold answer (null: answer, result, … or solution)")
+    extract: Literal["auto", "plain", "hashes", "boxed"] = Field(
+        "auto", description=r"where the answer stands: as it is, behind a last ####, in the last \boxed{} (auto: tell)"
+    )
+    where: dict[str, str] = Field({}, description="only rows with these values in these columns")
+    rel_tol: float | None = Field(None, gt=0, lt=1, description="relative tolerance of numeric answers (null: exact)")
+    bad_golds: Literal["refuse", "skip"] | None = Field(None, description="as data.bad_golds (null: that one)")
+    test: bool = Field(False, description="a test set: refused in data.train")
+
+    @field_validator("path", "question", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class DataSection(Section):
+    """Problems to train on and held-out ones."""
+
+    train: list[str] = Field(
+        ["signs/train"], min_length=1, description="sets: signs/SPLIT, ready-made (gsm8k), files, OWNER/NAME[:SPLIT]"
+    )
+    eval: list[str] = Field(["signs/test"], min_length=1, description="held-out sets, named in the same way")
+    sets: dict[str, SetSection] = Field(
+        {}, description="sets of one's own: names for train and eval, each with path, question, answer, …"
+    )
+    train_size: int | None = Field(4096, gt=0, description="problems drawn from the training sets (null: all)")
+    eval_size: int | None = Field(1024, gt=0, description="problems drawn from the held-out sets (null: all)")
+    bad_golds: Literal["refuse", "skip"] = Field(
+        "refuse", description="rows whose gold answer cannot be graded: refuse the set, or leave them out and say so"
+    )
+    v0: list[float] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="training problems with V_0 from … to …, as `backtrack-mrt rate` wrote it (null: all)",
+    )
+    canaries: float = Field(0, ge=0, lt=1, description="share of training problems with a wrong gold: train nothing")
+    traces: list[str] = Field([], description="JSONL files of demonstrations for --algo sft (none: generated ones)")
+    seed: int = Field(0, ge=0, description="which problems are drawn")
+
+
+class GradingSection(Section):
+    """What training pays for. Evaluation and `backtrack-mrt grade` count every answer that equals the gold."""
+
+    forms: Literal["numeral", "equivalent"] = Field(
+        "numeral", description="where the gold is a numeral: numerals only (not 16-14 for 2), or whatever equals it"
+    )

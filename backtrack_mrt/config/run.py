@@ -1,0 +1,91 @@
+"""One run: all that it depends on, as a frozen model.
+
+What must be equal across algorithms lives here; `algo` (and its own settings in `algorithm`) is the only difference
+between two runs that are compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from backtrack_mrt import plugins
+from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.config.model import EngineSection, ModelSection, ProverSection
+from backtrack_mrt.config.problems import DataSection, GradingSection
+from backtrack_mrt.config.section import Section
+from backtrack_mrt.config.training import EvaluationSection, TrainingSection
+from backtrack_mrt.protocol import EpisodeProtocol
+
+Existing = Literal["refuse", "resume", "overwrite"]  # what to do with a run that is there already
+
+
+class Config(Section):
+    """One run."""
+
+    algo: str = Field("mrt-rl", description="algorithm: its name, or your own file ./NAME.py")
+    env: str = Field("backtrack", description="episode protocol: its name, or your own file ./NAME.py")
+    prompts: str = Field("terse", description="prompts of the protocol: a style, or your own folder ./NAME")
+    algorithm: SerializeAsAny[Algorithm] = Field(description="settings of the algorithm")
+    protocol: SerializeAsAny[EpisodeProtocol] = Field(description="settings of the protocol")
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    engine: EngineSection = EngineSection()
+    prover: ProverSection = ProverSection()
+    training: TrainingSection = TrainingSection()
+    grading: GradingSection = GradingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    seed: int = Field(0, ge=0, lt=1 << 32, description="seed of sampling and initialisation")
+    output_dir: str | None = Field(None, description="run directory (null: runs/<env>-<algo>-seed<seed>)")
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field([], description="trackers of the metrics")
+
+    @property
+    def algo_label(self) -> str:
+        """The algorithm's name in titles and folder names."""
+        return plugins.label(self.algo)
+
+    @property
+    def env_label(self) -> str:
+        """The protocol's name in titles and folder names."""
+        return plugins.label(self.env)
+
+    @property
+    def sources(self) -> dict[str, plugins.PluginSource]:
+        """The user's own files among the plug-ins, by the field that names them."""
+        named = {"algo": self.algo, "env": self.env, "prompts": self.prompts}
+        return {field: plugins.source_of(name, field) for field, name in named.items() if plugins.is_path(name)}
+
+    @property
+    def run_path(self) -> Path:
+        """The run directory."""
+        return Path(self.output_dir or f"runs/{self.env_label}-{self.algo_label}-seed{self.seed}")
+
+    @property
+    def rows_per_update(self) -> int:
+        """Trajectories of one update of the algorithm's trainer."""
+        return self.training.rows if self.algorithm.loss == "rl" else self.training.problems_per_step
+
+    def protocol_at(self, done: float) -> EpisodeProtocol:
+        """The protocol of training rollouts after the share `done` of training: the token budget grows linearly."""
+        share = self.training.first_budget + (1 - self.training.first_budget) * min(done, 1.0)
+        return self.protocol.model_copy(update={"token_budget": max(round(share * self.protocol.token_budget), 1)})
+
+    def resolved(self) -> dict[str, Any]:
+        """The config as plain data, ready for YAML. The user's own files are named by the copies that a run keeps of
+        them, and so by their contents: wherever a file is, the same file is the same setting."""
+        return self.model_dump(mode="json") | {field: source.place for field, source in self.sources.items()}
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A config and what to do with it. The options are no part of the config: they are not saved with the run."""
+
+    config: Config
+    existing: Existing = "refuse"
+    accept_changes: bool = False  # of the config, when resuming
+    dry_run: str | None = None  # the device to plan for
+    compare: tuple[str, ...] = ()  # further algorithms, see `comparison_requests`
+    seeds: tuple[int, ...] = ()

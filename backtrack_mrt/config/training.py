@@ -1,0 +1,69 @@
+"""Settings of the updates, and of what is measured before and after them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from backtrack_mrt.config.section import Section
+
+BUDGET_STEPS = 4  # with a budget of sampled tokens training ends after so many times the configured steps at the latest
+
+
+class TrainingSection(Section):
+    """Updates of the policy."""
+
+    steps: int = Field(32, gt=0, description="updates of the policy")
+    sampled_tokens: int | None = Field(
+        None, gt=0, description="train until so many tokens were sampled instead of for `steps` (at most 4 times those)"
+    )
+    first_budget: float = Field(1.0, gt=0, le=1, description="share of protocol.token_budget at first, growing to all")
+    problems_per_step: int = Field(32, gt=0, description="problems per update")
+    group_size: int = Field(8, gt=0, description="trajectories per problem (G)")
+    micro_batch_size: int = Field(64, gt=0, description="trajectories per forward-backward pass")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    lr_schedule: Literal["constant", "cosine", "linear"] = Field("cosine", description="after the warm-up")
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="share of the steps that warm up")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature in training")
+    loss: Literal["grpo", "dapo"] = Field("dapo", description="averages over tokens (dapo) or trajectories (grpo)")
+    clip: float = Field(0.2, gt=0, description="PPO clip range ε")
+    importance_cap: float = Field(
+        3.0, ge=1, description="largest importance weight of a token where the engine's logprobs are not the trainer's"
+    )
+    kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
+    saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")
+    save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")
+    keep_checkpoints: int = Field(2, ge=1, description="how many checkpoints stay, the newest ones")
+
+    @property
+    def most_steps(self) -> int:
+        """Updates after which training ends, whatever is left of a budget of sampled tokens."""
+        return self.steps * (1 if self.sampled_tokens is None else BUDGET_STEPS)
+
+    @property
+    def rows(self) -> int:
+        """Trajectories per update."""
+        return self.problems_per_step * self.group_size
+
+
+class EvaluationSection(Section):
+    """What held-out problems are asked before and after training."""
+
+    every: int = Field(0, ge=0, description="evaluate also after every so many updates (0: only before and after)")
+    samples: int = Field(1, gt=0, description="trajectories per held-out problem")
+    temperature: float = Field(1.0, ge=0, description="0 is greedy")
+    extra_revisions: float = Field(2.0, ge=1, description="also report at this multiple of the trained revision limit")
+    budgets: list[PositiveFloat] = Field(
+        [0.25, 0.5, 1.0, 2.0], description="report regret at these multiples of protocol.token_budget"
+    )
+    extra_rounds: list[PositiveInt] = Field(
+        [], description="also evaluate under budget forcing: checks asked for when the model would stop, e.g. 2 4 6 8"
+    )
+    linearised_revisions: float = Field(
+        0, ge=0, description="also evaluate at this multiple of the trained revisions in a sliding window (0: do not)"
+    )
+    window: int = Field(6, gt=0, description="last turns that the model sees in the sliding window")
+    forced_answers: int = Field(0, ge=0, description="also force so many answers after each turn, and vote (0: do not)")
