@@ -10,9 +10,9 @@ import os
 import sys
 
 _TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")  # any of them speaks for the user
-# Threads of OpenMP wait for each other many thousand times a second, by default in a busy loop of some milliseconds. Beside
-# other programs the one that is waited for has no core then, and a step of seconds does not end in minutes. Threads that
-# sleep at once lose a third of an idle machine's speed; these spin for some microseconds first.
+# Threads of OpenMP wait for each other many thousand times a second, by default in a busy loop of some milliseconds.
+# Beside other programs the one that is waited for has no core then, and a step of seconds does not end in minutes.
+# Threads that sleep at once lose a third of an idle machine's speed; these spin for some microseconds first.
 _WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}  # GNU's and Intel's
 
 
