@@ -23,7 +23,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
-from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
+from backtrack_mrt.evaluation.metrics.logged import rollout_metrics, without_signal
 from backtrack_mrt.rollouts.collector import Collector, groups_of
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
@@ -222,6 +222,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             groups = self._with_baselines(groups)
         rows = [member for group in groups for member in group.members]
         weights = self.algorithm.weigh_batch(groups)
+        self._metrics["train"]["groups/without_signal"].append(without_signal(groups, weights))
         weighed = [replace(scored, weights=row) for scored, row in zip(rows, weights, strict=True)]
         saved = self.run_config.training.saved_rollouts
         if saved:

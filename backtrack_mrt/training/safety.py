@@ -22,6 +22,7 @@ from backtrack_mrt.runs import interrupts, processes
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.runs.progress import progress
+from backtrack_mrt.training.gradient_noise import GradientNoise, parts_together
 from backtrack_mrt.training.trainer_setup import RunLog, Setup
 
 MOST_SKIPPED = 3  # steps in a row; then the training ends
@@ -62,6 +63,7 @@ class SafeTrainer(Trainer):
         self._step_began = 0, torch.get_rng_state()  # tokens seen, and random numbers: TRL shuffles the rows of a step
         self._output_dir: Path | None = None  # of the checkpoint under way
         self.seconds: dict[str, float] = {}
+        self._noise = _gradient_noise(setup)
         self._log = RunLog(self.run, self.seconds, first_step)
         super().__init__(model=setup.model, processing_class=setup.tokenizer, callbacks=[self._log], **settings)
 
@@ -105,6 +107,8 @@ class SafeTrainer(Trainer):
         settings_to_lower = ("training.micro_batch_size", "the protocol's token limits", "model.lora.r")
         with told_when_out_of_memory(self._doing, settings_to_lower):
             loss: torch.Tensor = super().training_step(*args, **settings)
+        if self._noise is not None:
+            self._noise.see()
         finite = torch.isfinite(loss)
         self._losses_finite &= bool(finite)
         return torch.where(finite, loss, 0.0)
@@ -152,6 +156,9 @@ class SafeTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **settings: Any) -> None:
         """To the trackers and the run's log."""
         if "loss" in logs:
+            if self._noise is not None:
+                self.seconds["noise"] = self._noise.seconds
+                logs |= self._noise.taken()
             logs["skipped"] = float(self._skipped > 0)
             if self._skipped:
                 logs["loss"] = math.nan
@@ -190,6 +197,16 @@ class SafeTrainer(Trainer):
             if name.endswith("_ids") and isinstance(value, torch.Tensor):
                 rows, tokens = value.size(0), tokens + value.size(1)
         return f"updating on {rows} rows of {tokens} tokens"
+
+
+def _gradient_noise(setup: Setup) -> GradientNoise | None:
+    """None where the parts of a gradient are not to be had: several processes sum theirs at the end of an update, and a
+    second copy of the gradients of a whole model is too large."""
+    if processes.count() > 1 or setup.config.model.full_finetuning:
+        return None
+    training, rl = setup.config.training, setup.config.algorithm.loss == "rl"
+    together = parts_together(training.group_size, training.micro_batch_size) if rl else 1
+    return GradientNoise([p for p in setup.model.parameters() if p.requires_grad], together)
 
 
 @processes.main_only

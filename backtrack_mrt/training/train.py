@@ -24,6 +24,7 @@ from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.long_questions import fitting
 from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.runs import environment, interrupts, processes
+from backtrack_mrt.runs.alarms import Bell
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.trackers import Trackers
 from backtrack_mrt.training.held_out import HeldOut
@@ -76,6 +77,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
         if base_evaluation is not None:
             run.take_over(base_evaluation)
         trackers.follow(run)
+        Bell(run)
         processes.wait()
         held_out = HeldOut(parts, problems.eval, run)
         with clock.part("evaluate_base"):

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from backtrack_mrt.evaluation.metrics.turns import outcomes_by_answer
 from backtrack_mrt.grading import is_evaluated
-from backtrack_mrt.types import Scored, StopReason, Trajectory
+from backtrack_mrt.types import FloatArray, Group, Scored, StopReason, Trajectory
+
+SILENCE = 1e-9  # a weight up to this is none
 
 
 def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
@@ -23,6 +26,7 @@ def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     metrics = {"canary/right": float(np.mean(canaries))} if canaries else {}
     metrics |= {
         "outcome": float(np.mean([t.outcome for t in trajectories])),
+        "acc@turn_0": float(np.mean([outcomes_by_answer(t, 1)[0] for t in trajectories])),
         "tokens/sampled": float(np.mean([t.sampled_tokens for t in trajectories])),
         "tokens/env": float(np.mean([t.env_tokens for t in trajectories])),
         "turns": float(np.mean([len(t.turns) for t in trajectories])),
@@ -35,6 +39,9 @@ def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     metrics["grader/unevaluated"] = sum(map(_unevaluated, trajectories)) / n
     for name, count in Counter(turn.violation for t in trajectories for turn in t.turns if turn.violation).items():
         metrics[f"violation/{name}"] = count / n
+    ends = [float(s.values[-1]) for s in scored if s.values is not None and s.trajectory.outcome == 1]
+    if ends:
+        metrics["value/right_end"] = float(np.mean(ends))
     by_turn: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for s in scored:
         if s.values is not None:
@@ -45,6 +52,17 @@ def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
         metrics[f"value/turn_{j}"] = float(np.mean(values))
         metrics[f"progress/turn_{j}"] = float(np.mean(progress_values))
     return metrics
+
+
+def without_signal(groups: Sequence[Group], weights: Sequence[FloatArray]) -> float:
+    """The share of the groups in which no turn has a weight; `weights` of all members, in order. Canaries, which never
+    have one, are left out."""
+    rows, heard = iter(weights), list[bool]()
+    for group in groups:
+        own = [next(rows) for _ in group.members]
+        if not group.problem.canary:
+            heard.append(any(np.abs(row).max(initial=0.0) > SILENCE for row in own))
+    return 1 - sum(heard) / len(heard) if heard else 1.0
 
 
 def _unevaluated(trajectory: Trajectory) -> bool:

@@ -1,0 +1,160 @@
+"""What a run's log says is going wrong, one line each with its remedy.
+
+A rule looks at the rows of metrics.jsonl so far and says what is wrong, or None. It compares the last `WINDOW` rows
+that have a metric, with the first ones where a change is meant: a single step is too noisy. Rows of evaluations (names
+that begin with ``eval/``) count as rows, too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.processes import main_only, tell
+from backtrack_mrt.types import Scored
+
+Row = Mapping[str, Any]
+
+WINDOW = 8  # rows that a rule looks at
+UNDONE = 0.02  # final accuracy this much below the first attempt's
+DRIFT = 0.03  # V after right ends this much below what it was
+COLLAPSED = 0.1  # share of the entropy that is left
+SILENT = 0.9  # share of groups in which no turn has a weight
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What was found after update `step`. `told` is one line: what, and the remedy."""
+
+    name: str
+    step: int
+    told: str
+
+
+def undone(rows: Sequence[Row]) -> str | None:
+    """Later answers take right ones back."""
+    held_out = _last(rows, "eval/gain", 1)
+    trained = [
+        row["acc@turn_0"] - row["outcome"]
+        for row in rows
+        if row.get("acc@turn_0") is not None and row.get("outcome") is not None
+    ][-WINDOW:]
+    lost = -held_out[0] if held_out else -1.0
+    if len(trained) == WINDOW:
+        lost = max(lost, float(np.mean(trained)))
+    if lost <= UNDONE:
+        return None
+    return (
+        f"final answers are right {lost:.3f} less often than first ones: later turns take right answers back. "
+        "Lower training.learning_rate, or warm-start on traces that keep right answers"
+    )
+
+
+def drifting(rows: Sequence[Row]) -> str | None:
+    """The answer forced after a right end is no longer as sure: V, and regret by it, measure with a bent ruler."""
+    before, now = _then_and_now(rows, "value/right_end")
+    if not now <= before - DRIFT:
+        return None
+    return (
+        f"V after right ends fell from {before:.3f} to {now:.3f}: nobody trains the forced answer. Judge regret by the "
+        "frozen prover (regret_frozen), lower training.learning_rate, or set prover.policy to reference"
+    )
+
+
+def certain(rows: Sequence[Row]) -> str | None:
+    """The policy hardly draws anything but its favourite tokens."""
+    before, now = _then_and_now(rows, "entropy")
+    if not now <= COLLAPSED * before:
+        return None
+    return (
+        f"entropy fell from {before:.3g} to {now:.3g}: the policy tries nothing new. "
+        "Lower training.learning_rate, or raise training.temperature or training.kl"
+    )
+
+
+def silent(rows: Sequence[Row]) -> str | None:
+    """Most groups teach nothing."""
+    shares = _last(rows, "groups/without_signal", WINDOW)
+    if len(shares) < WINDOW or (share := float(np.mean(shares))) < SILENT:
+        return None
+    return (
+        f"{share:.0%} of the groups have no signal: all members alike. Take problems of another difficulty (data.v0), "
+        "a larger training.group_size, or an algorithm with values (mrt-rl)"
+    )
+
+
+RULES: dict[str, Callable[[Sequence[Row]], str | None]] = {
+    "final below first": undone,
+    "forced answers drift": drifting,
+    "entropy collapses": certain,
+    "groups without signal": silent,
+}
+
+
+class Watch:
+    """Follows a log and tells each alarm once, when it is raised."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.raised: dict[str, Alarm] = {}
+
+    def see(self, row: Row) -> list[Alarm]:
+        """The alarms that this row raises."""
+        self.rows.append(row)
+        quiet = {name: rule for name, rule in RULES.items() if name not in self.raised}
+        found = [Alarm(name, row["step"], told) for name, rule in quiet.items() if (told := rule(self.rows))]
+        self.raised |= {alarm.name: alarm for alarm in found}
+        return found
+
+
+class Bell(Watch):
+    """A follower of a run that says the alarms on stderr. What an earlier part of the run said is not said again."""
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__()
+        self.run = run
+        run.followers.append(self)
+
+    @main_only
+    def log(self, step: int, metrics: Row) -> None:
+        """A row of metrics.jsonl, or held-out means."""
+        if not self.rows:
+            for row in self.run.metrics():
+                if row["step"] < step:
+                    self.see(row)
+        for alarm in self.see({"step": step} | dict(metrics)):
+            tell(f"alarm at step {alarm.step}: {alarm.told}.", file=sys.stderr)
+
+    def traces(self, step: int, scored: Sequence[Scored]) -> None:
+        """Nothing is read off single trajectories."""
+
+
+def alarms_of(history: Sequence[Row], evaluations: Sequence[Row] = ()) -> list[Alarm]:
+    """All alarms of a run, from its metrics.jsonl and evaluations.jsonl, in the order in which they were raised."""
+    held_out = [{"step": line["step"], "eval/gain": line["gain"]["mean"]} for line in evaluations]
+    watch = Watch()
+    return [alarm for row in sorted([*history, *held_out], key=lambda row: row["step"]) for alarm in watch.see(row)]
+
+
+def _last(rows: Sequence[Row], metric: str, count: int) -> list[float]:
+    """The last `count` values of a metric; fewer if there are fewer."""
+    found: list[float] = []
+    for row in reversed(rows):
+        if len(found) == count:
+            break
+        if (value := row.get(metric)) is not None:
+            found.append(float(value))
+    return found[::-1]
+
+
+def _then_and_now(rows: Sequence[Row], metric: str) -> tuple[float, float]:
+    """Means over the first and over the last `WINDOW` values of a metric; NaN with fewer than two windows."""
+    values = [float(row[metric]) for row in rows if row.get(metric) is not None]
+    if len(values) < 2 * WINDOW:
+        return float("nan"), float("nan")
+    return float(np.mean(values[:WINDOW])), float(np.mean(values[-WINDOW:]))
