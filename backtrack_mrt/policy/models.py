@@ -90,6 +90,7 @@ def untrained(section: ModelSection) -> Any:
 def _prepared(model: Any, tokenizer: Any, section: ModelSection, seed: int) -> Any:
     """The model ready for training, with its adapter."""
     _set_padding(tokenizer)
+    _without_dropout(model)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = not section.gradient_checkpointing  # the engine asks for its cache itself
     return model if section.full_finetuning else with_adapter(model, section, seed)
@@ -230,6 +231,14 @@ def _set_padding(tokenizer: Any) -> None:
     if tokenizer.pad_token_id is None:
         own = "<|finetune_right_pad_id|>"
         tokenizer.pad_token = own if own in tokenizer.get_vocab() else tokenizer.eos_token
+
+
+def _without_dropout(model: Any) -> None:
+    """The policy that is updated must be the one that was sampled from: GPT-2 and others drop a tenth in training."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in name or (name == "p" and "Dropout" in type(module).__name__)):
+                setattr(module, name, 0.0)
 
 
 def _device() -> torch.device:

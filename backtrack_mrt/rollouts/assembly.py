@@ -11,8 +11,7 @@ from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.engine import Engine
-from backtrack_mrt.policy.hf.engine import HFEngine
-from backtrack_mrt.policy.hf.trial import check_decoding
+from backtrack_mrt.policy.hf.trial import serving_engine
 from backtrack_mrt.policy.models import frozen_copy, load_model, load_tokenizer
 from backtrack_mrt.policy.vllm.local import VLLMEngine
 from backtrack_mrt.policy.vllm.server import Server, ServerEngine
@@ -168,7 +167,7 @@ def _engine(config: Config, model: Any, server: Server | None) -> Engine:
             context_length=section.context_length,
             gpu_memory=section.gpu_memory,
         )
-    check_decoding(model, config.model.name_or_path)
+    kind = serving_engine(model, config.model.name_or_path)
     needs_copy = config.prover.policy == "reference" and config.model.full_finetuning
     reference = frozen_copy(model) if needs_copy else None
-    return HFEngine(model, max_rows=section.max_rows, reference_model=reference)
+    return kind(model, max_rows=section.max_rows, reference_model=reference)

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from backtrack_mrt.policy.hf.plain_engine import evaluating
 from backtrack_mrt.policy.hf.runner import unusual_attention
 
 ATTENTION = "backtrack_mrt_shared_prompts"  # the name under which transformers knows `attend`
@@ -90,11 +91,25 @@ def attend(
 AttentionInterface.register(ATTENTION, attend)
 
 
-def packable(config: Any) -> bool:
-    """Whether a model of this config attends as `attend` does, and its loss is that of its tokens alone (a mixture of
-    experts may add one of its routers)."""
-    plain = config._attn_implementation == "sdpa" and unusual_attention(config) is None
-    return plain and not getattr(config, "output_router_logits", False)
+def packable(model: Any) -> bool:
+    """Whether a model attends as `attend` does, and its loss is that of its tokens alone (a mixture of experts may add
+    one of its routers). Tried on a few tokens: architectures differ in more than their configs tell."""
+    config = model.config
+    if config._attn_implementation != "sdpa" or unusual_attention(config) is not None:
+        return False
+    if getattr(config, "output_router_logits", False) or not hasattr(config, "num_key_value_heads"):
+        return False
+    like = model.get_input_embeddings().weight
+    row = [token % len(like) for token in range(1, 9)]
+    try:
+        with torch.no_grad(), evaluating(model), packed_attention(config):
+            packed = pack([row[:5]], [row[5:]], config.num_attention_heads // config.num_key_value_heads, like)
+            found = model(**packed.inputs(), use_cache=False).logits[0, packed.scored[0]]
+        with torch.no_grad(), evaluating(model):
+            plain = model(input_ids=torch.tensor([row], device=like.device), use_cache=False).logits[0, 4:-1]
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, IndexError):
+        return False
+    return bool(torch.allclose(found.float(), plain.float(), atol=0.1 if like.dtype == torch.bfloat16 else 1e-3))
 
 
 def packed_rows(input_ids: Tensor, attention_mask: Tensor, completions: int, model: Any) -> Packed:
@@ -106,6 +121,37 @@ def packed_rows(input_ids: Tensor, attention_mask: Tensor, completions: int, mod
     prompts = [ids[:first][seen[:first]].tolist() for ids, seen in rows]
     replies = [ids[first:][seen[first:]].tolist() for ids, seen in rows]
     return pack(prompts, replies, config.num_attention_heads // config.num_key_value_heads, like)
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """B rows of at most L tokens, each from the first place on: for models whose rows cannot be packed. All of them
+    leave what is behind a token unseen, but not all what is before: many number the places from the first one.
+
+    ids, mask, targets (B, L), scored (B, C): as in `Packed`.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    targets: Tensor
+    scored: Tensor
+
+    def inputs(self) -> dict[str, Any]:
+        """What a model is called with."""
+        return {"input_ids": self.ids, "attention_mask": self.mask}
+
+
+def aligned_rows(input_ids: Tensor, attention_mask: Tensor, completions: int) -> Aligned:
+    """The rows of a batch as in `packed_rows`."""
+    order = attention_mask.argsort(dim=1, descending=True, stable=True)
+    mask = attention_mask.gather(1, order)
+    width = int(mask.sum(1).max())
+    ids, mask = input_ids.gather(1, order)[:, :width], mask[:, :width]
+    prompts = attention_mask[:, :-completions].sum(1, keepdim=True)
+    places = torch.arange(width, device=ids.device)
+    wanted = (places >= prompts - 1) & (places < mask.sum(1, keepdim=True) - 1)
+    scored = (prompts - 1 + torch.arange(completions, device=ids.device)).clamp(max=width - 1)
+    return Aligned(ids, mask, ids.roll(-1, 1).masked_fill(~wanted, IGNORED), scored)
 
 
 def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], groups: int, like: Tensor) -> Packed:

@@ -33,7 +33,7 @@ from backtrack_mrt.training.critic import Critic, explained_variance
 from backtrack_mrt.training.fused_lora import fuse_adapters
 from backtrack_mrt.training.learning_rate import StopAtBudget, rate_at
 from backtrack_mrt.training.micro_batches import by_length, by_prompt, regrouped
-from backtrack_mrt.training.packing import packable, packed_attention, packed_rows
+from backtrack_mrt.training.packing import aligned_rows, packable, packed_attention, packed_rows
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.trainer_setup import Setup, shared_settings
 from backtrack_mrt.types import Group, Problem, Scored, TokenLedger, Trajectory
@@ -70,7 +70,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             reward_funcs=outcome_reward,
             rollout_func=self._rollout,
         )
-        self._packs = packable(setup.model.config)
+        self._packs = packable(setup.model)
         fuse_adapters(setup.model)
         if budget is not None:
             self.add_callback(StopAtBudget(budget, lambda: self.ledgers))
@@ -147,22 +147,27 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         attention_mask: torch.Tensor,
         logits_to_keep: int,
         batch_size: int | None = None,
-        **settings: Any,
+        compute_aux_loss: bool = False,
+        **_: Any,
     ) -> Any:
-        """Of the completions' tokens (B, `logits_to_keep`), of rows that are packed for it, `batch_size` at a time."""
-        if not self._packs:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, **settings
-            )
-        logprobs, entropies = [], []
+        """Of the completions' tokens (B, `logits_to_keep`), of rows without padding before them, `batch_size` at a
+        time. compute_aux_loss: also the loss of a mixture's routers."""
+        logprobs, entropies, losses = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
+        routed = {"output_router_logits": True} if compute_aux_loss else {}
         parts = (torch.split(rows, batch_size or len(input_ids)) for rows in (input_ids, attention_mask))
         for ids, mask in zip(*parts, strict=True):
-            packed = packed_rows(ids, mask, logits_to_keep, self.setup.model)
+            if self._packs:
+                packed = packed_rows(ids, mask, logits_to_keep, self.setup.model)
+                inputs, targets, scored = packed.inputs(), packed.targets[None], packed.scored
+            else:
+                rows = aligned_rows(ids, mask, logits_to_keep)
+                inputs, targets, scored = rows.inputs(), rows.targets, rows.scored
             with self.accelerator.autocast():
-                found = model(**packed.inputs(), shift_labels=packed.targets[None], fused_lm_head=True)
-            logprobs.append(found.log_probs[0][packed.scored])
-            entropies.append(found.entropy[0][packed.scored])
-        return torch.cat(logprobs), torch.cat(entropies), None
+                found = model(**inputs, **routed, shift_labels=targets, fused_lm_head=True)
+            for kept, values in ((logprobs, found.log_probs), (entropies, found.entropy)):
+                kept.append(values[0][scored] if self._packs else values.gather(1, scored))
+            losses.append(found.aux_loss)
+        return torch.cat(logprobs), torch.cat(entropies), torch.stack(losses).mean() if compute_aux_loss else None
 
     @torch.no_grad()
     def _correct(self, batches: list[dict[str, Any]]) -> None:

@@ -32,6 +32,7 @@ from backtrack_mrt.training.rl import PolicyTrainer
 from backtrack_mrt.training.self_training import self_train
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, Example, weighted_row
 from backtrack_mrt.training.trainer_setup import BetweenSteps, Setup
+from backtrack_mrt.training.update_trial import check_update
 from backtrack_mrt.types import Group, Problem, Scored, TokenLedger
 
 
@@ -69,6 +70,8 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
     with clock.part("load"):
         parts = assemble(config)
     with closing(parts.engine), closing(trackers):
+        if config.algorithm.loss == "rl":
+            check_update(parts.model, config.model.name_or_path)
         problems = _that_fit(problems, parts)
         for note in problems.notes:
             processes.tell(note)

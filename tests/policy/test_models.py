@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import CHATML, RANDOM_LLAMA, SPECIAL, byte_tokenizer
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import ModelSection
@@ -162,3 +162,14 @@ def test_a_config_json_that_is_none(tmp_path):
 def test_the_embedded_model_not_built(tmp_path, monkeypatch):
     monkeypatch.setattr(model_files, "files", lambda package: tmp_path)
     assert "scripts/tiny/build.py" in refused("tiny")
+
+
+def test_a_model_that_drops_out_in_training_does_not(tmp_path):
+    """The policy that is updated is the one that was sampled from."""
+    tokenizer = byte_tokenizer(CHATML, SPECIAL[CHATML])
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model, _ = load_policy(ModelSection(name_or_path=str(tmp_path)), 0)
+    ids = torch.arange(9)[None]
+    assert torch.equal(model.train()(input_ids=ids).logits, model.eval()(input_ids=ids).logits)

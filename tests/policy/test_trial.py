@@ -1,76 +1,73 @@
-"""Architectures that the cached decoding does not serve are refused in one line; those that it serves are as before."""
+"""Every architecture is served exactly, by the fast engine or the slow one, or refused in one line."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    FalconConfig,
-    GPT2Config,
-    LlamaConfig,
-    MptConfig,
-    OPTConfig,
-    Phi3Config,
-    PretrainedConfig,
-    Qwen3Config,
-)
+from support.architectures import CACHED, PLAIN, REFUSED, SHAPE, random_model
+from transformers import Phi3Config
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.hf.engine import HFEngine
-from backtrack_mrt.policy.hf.trial import check_decoding
-
-SHAPE = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-LLAMA_SHAPE = {**SHAPE, "intermediate_size": 64, "num_key_value_heads": 2}
-SERVED = [LlamaConfig(**LLAMA_SHAPE), Qwen3Config(**LLAMA_SHAPE, head_dim=8), Phi3Config(**LLAMA_SHAPE, pad_token_id=0)]
-NOT_SERVED = [
-    GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4),
-    OPTConfig(**SHAPE, ffn_dim=64, word_embed_proj_dim=32),
-    FalconConfig(**SHAPE),
-    MptConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=4),
-]
+from backtrack_mrt.policy.hf.plain_engine import PlainEngine
+from backtrack_mrt.policy.hf.trial import serving_engine
+from backtrack_mrt.types import Request, Sampling
 
 
-def kind(config: PretrainedConfig) -> str:
-    return str(config.model_type)
-
-
-@pytest.mark.parametrize("config", SERVED, ids=kind)
-def test_what_is_served_passes_and_is_not_changed(config: PretrainedConfig) -> None:
-    model = AutoModelForCausalLM.from_config(config).train()
+@pytest.mark.parametrize("name", CACHED)
+def test_what_is_served_passes_and_is_not_changed(name: str) -> None:
+    model = random_model(CACHED[name]).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    check_decoding(model, "mine")
+    assert serving_engine(model, "mine") is HFEngine
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("config", NOT_SERVED, ids=kind)
-def test_what_is_not_served_is_one_line(config: PretrainedConfig) -> None:
-    model = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(UserError, match=f"does not serve its architecture {config.model_type}") as error:
-        check_decoding(model, "mine")
+@pytest.mark.parametrize("name", PLAIN)
+def test_the_slow_engine_is_exact_where_the_fast_one_is_not(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = random_model(PLAIN[name])
+    assert serving_engine(model, "mine") is PlainEngine
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert "slower" in told
+    engine = PlainEngine(model, max_rows=2)
+    asked = [Request(tuple(range(3, 3 + length)), 9, seed) for seed, length in enumerate((1, 7, 7, 7, 12))]
+    for request, done in zip(asked, engine.generate(asked, Sampling(0.8)), strict=True):
+        ids = request.prefix_ids + done.token_ids
+        with torch.no_grad():
+            logits = model.eval()(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
+        scores = engine.score([request.prefix_ids], [done.token_ids])[0]
+        for temperature, found in ((0.8, done.logprobs), (1.0, scores)):
+            rows = (logits / temperature).log_softmax(-1)[-len(done.token_ids) :]
+            truth = [float(row[token]) for row, token in zip(rows, done.token_ids, strict=True)]
+            np.testing.assert_allclose(found, truth, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_served_is_one_line(name: str) -> None:
+    with pytest.raises(UserError, match="its architecture bert is not served") as error:
+        serving_engine(random_model(REFUSED[name]), "mine")
     assert "\n" not in str(error.value)
     assert "vllm" in error.value.remedy
 
 
-def test_a_difference_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = AutoModelForCausalLM.from_config(SERVED[0])
+def test_a_difference_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(CACHED["llama"])
     score = HFEngine.score
     monkeypatch.setattr(HFEngine, "score", lambda *args: [scores - 0.01 for scores in score(*args)])
-    with pytest.raises(UserError, match=r"off by 0\.01"):
-        check_decoding(model, "mine")
+    assert serving_engine(model, "mine") is PlainEngine
 
 
 def test_long_rope_is_used_up_to_where_its_angles_change() -> None:
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
     rope["original_max_position_embeddings"] = 64
-    config = Phi3Config(
-        **LLAMA_SHAPE,
-        pad_token_id=0,
-        max_position_embeddings=256,
-        original_max_position_embeddings=64,
-        rope_parameters=rope,
-    )
-    assert HFEngine(AutoModelForCausalLM.from_config(config), max_rows=2).context_length == 64
+    config = Phi3Config(**SHAPE | {"max_position_embeddings": 256}, rope_parameters=rope)
+    config.original_max_position_embeddings = 64
+    for kind in (HFEngine, PlainEngine):
+        engine = kind(random_model(config), max_rows=2)
+        assert engine.context_length == 64
+        with pytest.raises(ValueError, match="exceed the context of 64"):
+            engine.score([(1,) * 60], [(2,) * 5])

@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from backtrack_mrt.policy.engine import Engine, EngineStats
 from backtrack_mrt.policy.hf.engine import HFEngine
+from backtrack_mrt.policy.hf.plain_engine import PlainEngine
 from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.policy.vllm.local import VLLMEngine
 from backtrack_mrt.policy.vllm.server import Server, ServerEngine
@@ -94,9 +95,10 @@ def server_engine(policy: PeftModel, server_url: str) -> Iterator[ServerEngine]:
     engine.close()
 
 
-@pytest.fixture(
-    scope="module", params=["hf", "scripted", *(pytest.param(name, marks=NEEDS_VLLM) for name in ("vllm", "server"))]
-)
+ENGINES = ["hf", "plain", "scripted", *(pytest.param(name, marks=NEEDS_VLLM) for name in ("vllm", "server"))]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
 def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "scripted":
         engine = ScriptedEngine(vocabulary=VOCABULARY)
@@ -112,6 +114,8 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
     if request.param == "hf":
         return Subject(lambda rows=6: HFEngine(model, max_rows=rows), logits)
+    if request.param == "plain":
+        return Subject(lambda rows=6: PlainEngine(model, max_rows=rows), logits)
     live = request.getfixturevalue(f"{request.param}_engine")
 
     def renewed(rows: int = 6) -> Engine:

@@ -27,6 +27,7 @@ from backtrack_mrt.policy.hf.packed_forward import (
 from backtrack_mrt.types import FloatArray, TokenIds
 
 Pair = tuple[TokenIds, TokenIds]  # prefix and continuation
+UNLIMITED = 1 << 20  # positions of a model that has no end of its own (ALiBi, recurrent states)
 Branch = tuple[int, Pair]  # how many tokens of a row the pair's prefix shares, and the pair
 
 
@@ -40,7 +41,7 @@ class Runner:
         self.cache = RowCache(max_rows)
         config = self.decoder.config
         _check_attention(config)
-        self.context_length = _context_length(config)
+        self.context_length = context_length(config)
         self.groups: int = config.num_attention_heads // config.num_key_value_heads
 
     @property
@@ -168,15 +169,19 @@ def _decoder(model: nn.Module) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _context_length(config: Any) -> int:
+def context_length(config: Any) -> int:
     """Positions that one encoding serves. LongRoPE (Ding et al. 2402.13753) turns all keys by other angles once a text
     is longer than the model was first trained on, also those that are cached: such a model is used up to there."""
-    longest = int(config.max_position_embeddings)
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") != "longrope":
-        return longest
-    first = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
-    return min(longest, int(first or longest))
+    config = config.get_text_config()
+    names = ("max_position_embeddings", "max_seq_len", "seq_length")
+    longest = next((int(found) for name in names if (found := getattr(config, name, None))), UNLIMITED)
+    ropes = getattr(config, "rope_parameters", None) or {}
+    by_kind_of_layer = [rope for rope in ropes.values() if isinstance(rope, dict)]
+    for rope in (ropes, *by_kind_of_layer):
+        if rope.get("rope_type") == "longrope":
+            own = getattr(config, "original_max_position_embeddings", None)
+            longest = min(longest, int(rope.get("original_max_position_embeddings") or own or longest))
+    return longest
 
 
 def unusual_attention(config: Any) -> str | None:
@@ -189,6 +194,5 @@ def unusual_attention(config: Any) -> str | None:
 
 def _check_attention(config: Any) -> None:
     if kind := unusual_attention(config):
-        raise UserError(
-            "engine.type", "hf", f"{config.model_type} has {kind} in its attention", "Use engine.type=vllm."
-        )
+        reason = f"{config.model_type} has {kind} in its attention"
+        raise UserError("engine.type", "hf", reason, "Use PlainEngine, or engine.type=vllm.")

@@ -1,0 +1,167 @@
+"""The engine for architectures that the cached rows of `HFEngine` do not serve: slower, and exact for all of them.
+
+It lets the model decode as transformers does, with the cache that its architecture has (sliding windows, compressed or
+learnt states). Rows of one length go through side by side, so that nothing is ever padded, and nothing outlives a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import groupby
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.hf.runner import Pair, context_length
+from backtrack_mrt.policy.sampling import draw, uniforms
+from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
+
+LOGITS = 1 << 27  # of one pass that scores: half a gigabyte
+
+
+class PlainEngine(AsReference):
+    """`model`, `max_rows` and `reference_model` are those of `HFEngine`."""
+
+    exact = True
+
+    def __init__(self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None) -> None:
+        self.stats = EngineStats()
+        self.max_rows = max_rows
+        self._model, self._reference = model, reference_model or (model if isinstance(model, PeftModel) else None)
+        self.context_length = context_length(model.config)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+        check_requests(requests, self.context_length)
+        completions: dict[int, Completion] = {}
+        with self._answering() as model:
+            for rows in _of_one_length([request.prefix_ids for request in requests], self.max_rows):
+                some = [requests[row] for row in rows]
+                completions |= zip(rows, self._complete(model, some, sampling), strict=True)
+        return [completions[row] for row in range(len(requests))]
+
+    def score(
+        self,
+        prefixes: Sequence[TokenIds],
+        continuations: Sequence[TokenIds],
+        endings: Sequence[TokenIds] | None = None,
+    ) -> list[FloatArray]:
+        """See `Engine.score`. Equal pairs are computed once."""
+        pairs: list[Pair] = list(zip(prefixes, continuations, strict=True))
+        ends = check_pairs(pairs, endings, self.context_length)
+        scores: dict[Pair, FloatArray] = {}
+        distinct = sorted(set(pairs))
+        with self._answering() as model:
+            whole = [prefix + continuation for prefix, continuation in distinct]
+            for rows in _of_one_length(whole, self.max_rows, LOGITS // _vocabulary(model)):
+                logprobs = self._read(model, [whole[row] for row in rows])
+                for row, found in zip(rows, logprobs, strict=True):
+                    scores[distinct[row]] = _chosen(found, distinct[row], ends.get(distinct[row]))
+        self.stats.scored += sum(map(len, continuations))
+        return [scores[pair].copy() for pair in pairs]
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """See `Engine.reference`."""
+        if self._reference is None:
+            raise ValueError("no reference policy: pass reference_model, or train an adapter instead of all weights")
+        with super().reference():
+            yield
+
+    def sync(self, version: int) -> None:
+        """See `Engine.sync`. Nothing is kept."""
+
+    def release(self) -> None:
+        """See `Engine.release`. Nothing is kept."""
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+
+    @contextmanager
+    def _answering(self) -> Iterator[Any]:
+        """The model that answers, in evaluation mode; it is as before on exit."""
+        model: Any = self._reference if self._in_reference else self._model
+        without = self._in_reference and model is self._model
+        with torch.inference_mode(), evaluating(model), model.disable_adapter() if without else nullcontext():
+            yield model
+
+    def _complete(self, model: Any, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Completions of prefixes of one length, drawn in step."""
+        tokens = _tensor([request.prefix_ids for request in requests], model)
+        length = tokens.shape[1]
+        caps = [min(request.max_new_tokens, self.context_length - length) for request in requests]
+        noise = uniforms([request.seed for request in requests], max(caps), tokens.device)
+        drawn, logprobs, ends = list[Tensor](), list[Tensor](), dict[int, int]()
+        past = None
+        for step in range(max(caps)):
+            output = model(input_ids=tokens, past_key_values=past, use_cache=True)
+            self.stats.computed += tokens.numel()
+            found, values = draw(output.logits[:, -1], noise[:, step], sampling)
+            drawn.append(found)
+            logprobs.append(values)
+            for row, token in enumerate(found.tolist()):
+                if row not in ends and (token in sampling.stop_ids or step + 1 == caps[row]):
+                    ends[row] = step + 1
+            if len(ends) == len(requests):
+                break
+            tokens, past = found[:, None], output.past_key_values
+        self.stats.sampled += sum(ends.values())
+        completions = []
+        rows = zip(torch.stack(drawn, 1).tolist(), torch.stack(logprobs, 1).tolist(), strict=True)
+        for row, (ids, values_of) in enumerate(rows):
+            ids, values_of = tuple(ids[: ends[row]]), tuple(values_of[: ends[row]])
+            completions.append(
+                Completion(ids, values_of, Finish.STOP if ids[-1] in sampling.stop_ids else Finish.LENGTH)
+            )
+        return completions
+
+    def _read(self, model: Any, rows: Sequence[TokenIds]) -> Tensor:
+        """Log-probabilities (n, L, V) after every token of rows of one length."""
+        tokens = _tensor(rows, model)
+        self.stats.computed += tokens.numel()
+        logprobs: Tensor = model(input_ids=tokens, use_cache=False).logits.float().log_softmax(-1)
+        return logprobs
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; on exit every module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _chosen(logprobs: Tensor, pair: Pair, ending: TokenIds | None) -> FloatArray:
+    """The continuation's log-probabilities among those (L, V) after every token of the pair; see `Engine.score`."""
+    prefix, continuation = pair
+    after = logprobs[len(prefix) - 1 : len(prefix) - 1 + len(continuation)]
+    targets = torch.tensor(continuation, dtype=torch.int64, device=after.device)
+    chosen = after.gather(-1, targets[:, None])[:, 0]
+    if ending:
+        chosen[-1] = after[-1, list(ending)].logsumexp(-1)
+    values: FloatArray = chosen.double().cpu().numpy()
+    return values
+
+
+def _of_one_length(rows: Sequence[TokenIds], most: int, tokens: int | None = None) -> Iterator[list[int]]:
+    """Which rows go through together: at most so many, of so many tokens in all (but at least one)."""
+    for length, alike in groupby(sorted(range(len(rows)), key=lambda row: len(rows[row])), lambda row: len(rows[row])):
+        indices = list(alike)
+        size = most if tokens is None else max(min(most, tokens // length), 1)
+        yield from (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+def _tensor(rows: Sequence[TokenIds], model: Any) -> Tensor:
+    return torch.tensor(rows, device=model.get_input_embeddings().weight.device)
+
+
+def _vocabulary(model: Any) -> int:
+    return int(model.get_input_embeddings().num_embeddings)
