@@ -27,6 +27,7 @@ FOREIGN = {
         "training.trainer_setup",
         "training.rl",
         "training.supervised",
+        "training.update_trial",
         "scripts.bench.guards",
         "scripts.bench.update",
     },
