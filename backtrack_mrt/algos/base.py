@@ -72,6 +72,19 @@ def _sampled_by_turn(trajectory: Trajectory) -> FloatArray:
     return sampled
 
 
+class Valued(Algorithm):
+    """Reinforcement learning from the meta-prover's values.
+
+    The forced answers that V is the value of can be trained along, by the exact gradient β·∇V_j at the end of every
+    turn: see `backtrack_mrt.training.answers`. Credit alone trains nobody to answer when asked to, and V drifts.
+    """
+
+    needs_values: ClassVar[bool] = True
+    answer_weight: float = Field(
+        0.0, ge=0, description="weight β of the forced answers, trained along; 0: they are not"
+    )
+
+
 class SelfTraining(Algorithm):
     """An algorithm that is iterated: collect trajectories with the policy, weigh them, fit them by cross-entropy.
 

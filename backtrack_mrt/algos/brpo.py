@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm, rewards_to_go, without_group
+from backtrack_mrt.algos.base import Valued, rewards_to_go, without_group
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 
-class Brpo(Algorithm):
+class Brpo(Valued):
     """Budget relative policy optimisation: a turn is worth what the answers forced from its end on are worth.
 
     Budgets are turns: s_{i,k} is the value at the end of turn k = 0 … S−1, S the most turns in the group, and from a
@@ -28,7 +28,6 @@ class Brpo(Algorithm):
     """
 
     summary: ClassVar[str] = "the value of every prefix, not of the end alone (AnytimeReasoner)"
-    needs_values: ClassVar[bool] = True
     prior: Literal["uniform", "linear"] = Field(
         "uniform", description="how likely thinking is stopped after turn k: alike, or in proportion to k"
     )

@@ -7,11 +7,11 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm, rewards_to_go, without_group
+from backtrack_mrt.algos.base import Valued, rewards_to_go, without_group
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 
-class Igpo(Algorithm):
+class Igpo(Valued):
     """A_{i,j} = Σ_{k ≥ j} γ^{k−j}·z_{i,k}: the reward r of a turn is its progress, that of the last turn the outcome R;
     z = (r − mean r) / (std r + 1e-4) over all turns of the group.
 
@@ -21,7 +21,6 @@ class Igpo(Algorithm):
     """
 
     summary: ClassVar[str] = "information gain of every turn and the outcome, as a return (IGPO)"
-    needs_values: ClassVar[bool] = True
     discount: float = Field(1.0, gt=0, le=1, description="γ: what the reward of the next turn counts")
 
     def objection(self, *, max_answers: int, group_size: int) -> str | None:

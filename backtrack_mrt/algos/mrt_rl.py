@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from backtrack_mrt.algos.base import (
-    Algorithm,
+    Valued,
     generalised_advantages,
     outcome_advantages,
     progress_to_go,
@@ -19,7 +19,7 @@ from backtrack_mrt.algos.collecting import Collection, Independent, TerminateOrC
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 
-class MrtRl(Algorithm):
+class MrtRl(Valued):
     """A_{i,j} = Â_i + α·p_{i,j}, with `credit: return_to_go` Â_i + α·(V_E − V_j), with `credit: prefix` Â_i, with
     `credit: gae` Σ_k λ^k δ_{i,j+k}.
 
@@ -37,7 +37,6 @@ class MrtRl(Algorithm):
     """
 
     summary: ClassVar[str] = "outcome + α·progress per turn (MRT)"
-    needs_values: ClassVar[bool] = True
     alpha: float = Field(1.0, ge=0, description="weight α of the progress; 0 is GRPO")
     credit: Literal["turn", "return_to_go", "prefix", "gae"] = Field(
         "turn",

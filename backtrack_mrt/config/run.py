@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny
 
 from backtrack_mrt import plugins
-from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.algos.base import Algorithm, Valued
 from backtrack_mrt.config.model import EngineSection, ModelSection, ProverSection
 from backtrack_mrt.config.problems import DataSection, GradingSection
 from backtrack_mrt.config.section import Section
@@ -67,6 +67,11 @@ class Config(Section):
     def rows_per_update(self) -> int:
         """Trajectories of one update of the algorithm's trainer."""
         return self.training.rows if self.algorithm.loss == "rl" else self.training.problems_per_step
+
+    @property
+    def answer_weight(self) -> float:
+        """The weight β of the forced answers that are trained along, 0 for algorithms without values."""
+        return self.algorithm.answer_weight if isinstance(self.algorithm, Valued) else 0.0
 
     def protocol_at(self, done: float) -> EpisodeProtocol:
         """The protocol of training rollouts after the share `done` of training: the token budget grows linearly."""

@@ -114,6 +114,9 @@ def assemble(config: Config) -> Assembly:
     """Load and connect everything. Raises UserError for a missing model or one whose chat template cannot be used."""
     prompts = load_prompts(config.env, config.prompts).asking(config.prover.suffix)
     _check_box(config.prover, prompts, config.prompts)
+    if config.answer_weight and not opens_box(prompts.texts[FORCE_PREFIX]):
+        reason = f"the prompts {config.prompts!r} open no box in force_prefix.md, in which the gold could stand"
+        raise UserError("algorithm.answer_weight", config.answer_weight, reason, "Set it to 0.")
     if config.algorithm.collection.hints and HINT not in prompts.texts:
         reason = f"the prompts {config.prompts!r} of {config.env_label} have no {HINT}.md"
         raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")

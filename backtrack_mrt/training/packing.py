@@ -3,7 +3,8 @@
 The rows of a micro-batch travel through the model *packed*, as one sequence of T tokens: first every distinct prompt,
 once, then what follows it in each row. Only inside the attention are they laid out by row again: a row's queries see
 the keys and values of its prompt, which all members of the group share (with gradient), and its own. The linear layers,
-most of an update's work, so never see a pad token, nor a prompt twice. The gradients are those of padded rows.
+most of an update's work, so never see a pad token, nor a prompt twice. The gradients are those of padded rows. A row
+may have branches, such as answers forced at the ends of its turns, whose tokens see what comes before them alone.
 """
 
 from __future__ import annotations
@@ -11,19 +12,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from backtrack_mrt.policy.hf.packed_forward import Branches
 from backtrack_mrt.policy.hf.plain_engine import evaluating
 from backtrack_mrt.policy.hf.runner import unusual_attention
 
 ATTENTION = "backtrack_mrt_shared_prompts"  # the name under which transformers knows `attend`
 WASTE = 1.25  # rows are attended together while their padded places are at most so many times their tokens
 IGNORED = -100  # target of a token that predicts nothing which is asked for
+
+
+class Row(NamedTuple):
+    """Where a row is among the packed tokens: its own, branches last, and those of its prompt. Its own tokens are as
+    many as `branches.length`, or all if it has none."""
+
+    own: range
+    shared: range = range(0)
+    branches: Branches = Branches(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +57,8 @@ class Packed:
 
     ids, positions, targets (T,): the tokens, their places in their rows, and the token that each predicts (or IGNORED).
     blocks, unpad (T,): how the attention lays them out, and the way back. scored (B, C): where the packed tokens are
-    that predict the completions' tokens; places beyond a completion's end are 0.
+    that predict the completions' tokens; places beyond a completion's end are 0. branched: where the branches of each
+    row begin.
     """
 
     ids: Tensor
@@ -55,6 +67,7 @@ class Packed:
     blocks: tuple[Block, ...]
     unpad: Tensor
     scored: Tensor
+    branched: tuple[int, ...]
 
     def inputs(self) -> dict[str, Any]:
         """What a model is called with, within `packed_attention`."""
@@ -112,7 +125,9 @@ def packable(model: Any) -> bool:
     return bool(torch.allclose(found.float(), plain.float(), atol=0.1 if like.dtype == torch.bfloat16 else 1e-3))
 
 
-def packed_rows(input_ids: Tensor, attention_mask: Tensor, completions: int, model: Any) -> Packed:
+def packed_rows(
+    input_ids: Tensor, attention_mask: Tensor, completions: int, model: Any, branches: Sequence[Branches] = ()
+) -> Packed:
     """The rows of a batch (B, L): the last `completions` places are the completions', padded on the right, those before
     them the prompts', padded on the left."""
     config, like = model.config, model.get_input_embeddings().weight
@@ -120,7 +135,7 @@ def packed_rows(input_ids: Tensor, attention_mask: Tensor, completions: int, mod
     first = input_ids.size(1) - completions
     prompts = [ids[:first][seen[:first]].tolist() for ids, seen in rows]
     replies = [ids[first:][seen[first:]].tolist() for ids, seen in rows]
-    return pack(prompts, replies, config.num_attention_heads // config.num_key_value_heads, like)
+    return pack(prompts, replies, config.num_attention_heads // config.num_key_value_heads, like, branches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +169,20 @@ def aligned_rows(input_ids: Tensor, attention_mask: Tensor, completions: int) ->
     return Aligned(ids, mask, ids.roll(-1, 1).masked_fill(~wanted, IGNORED), scored)
 
 
-def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], groups: int, like: Tensor) -> Packed:
+def pack(
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    groups: int,
+    like: Tensor,
+    branches: Sequence[Branches] = (),
+) -> Packed:
     """Rows of a prompt (at least one token) and a completion each. groups: query heads for each key head. `like` names
-    the device, and the dtype of the masks.
+    the device, and the dtype of the masks. branches: off what follows the prompt in each row (none: no row has any).
 
     A prompt's last token predicts another token in every row, so it is the first one of what follows; the last token of
     a completion predicts nothing and is left out.
     """
+    branches = branches or [Branches(len(completion)) for completion in completions]
     trunks = list(dict.fromkeys(tuple(prompt[:-1]) for prompt in prompts if len(prompt) > 1))
     starts, ids, positions = {}, list[int](), list[int]()
     for trunk in trunks:
@@ -169,15 +191,19 @@ def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]],
         positions += range(len(trunk))
     targets = [IGNORED] * len(ids)
     scored = torch.zeros(len(prompts), max(map(len, completions)), dtype=torch.long)
-    spans: list[tuple[range, range]] = [(range(starts[t], starts[t] + len(t)), range(0)) for t in trunks]
-    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+    spans, branched = [Row(range(starts[t], starts[t] + len(t))) for t in trunks], list[int]()
+    for row, (prompt, completion, leaving) in enumerate(zip(prompts, completions, branches, strict=True)):
         first, trunk = len(ids), tuple(prompt[:-1])
         ids += [prompt[-1], *completion[:-1]]
         positions += range(len(trunk), len(trunk) + len(completion))
         targets += completion
         scored[row, : len(completion)] = torch.arange(first, len(ids))
+        branched.append(len(ids))
+        ids += leaving.tokens
+        positions += [len(trunk) + place for place in leaving.positions]
+        targets += [IGNORED] * len(leaving.tokens)
         shared = range(starts[trunk], starts[trunk] + len(trunk)) if trunk else range(0)
-        spans.append((range(first, len(ids)), shared))
+        spans.append(Row(range(first, len(ids)), shared, leaving))
     blocks, order = [], list[int]()
     for some in (*alike(spans[: len(trunks)]), *alike(spans[len(trunks) :])):
         block, places = _block(some, groups, like)
@@ -194,30 +220,36 @@ def pack(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]],
         blocks=tuple(blocks),
         unpad=unpad.to(device),
         scored=scored.to(device),
+        branched=tuple(branched),
     )
 
 
-def alike(spans: Sequence[tuple[range, range]]) -> Iterator[list[tuple[range, range]]]:
+def alike(rows: Sequence[Row]) -> Iterator[list[Row]]:
     """The rows in runs of like length."""
-    run, tokens = list[tuple[range, range]](), 0
-    for span in sorted(spans, key=lambda s: (len(s[0]), len(s[1]))):
-        longest, total = len(span[0]), tokens + len(span[0])
+    run, tokens = list[Row](), 0
+    for row in sorted(rows, key=lambda row: (len(row.own), len(row.shared))):
+        longest, total = len(row.own), tokens + len(row.own)
         if run and longest * (len(run) + 1) > WASTE * total:
             yield run
             run, tokens = [], 0
-        run.append(span)
-        tokens += len(span[0])
+        run.append(row)
+        tokens += len(row.own)
     if run:
         yield run
 
 
-def _block(spans: Sequence[tuple[range, range]], groups: int, like: Tensor) -> tuple[Block, list[int]]:
+def _block(rows: Sequence[Row], groups: int, like: Tensor) -> tuple[Block, list[int]]:
     """The layout of these rows, and for each of its places the packed token there (−1: none)."""
-    n, w, p = len(spans), max(len(own) for own, _ in spans), max(len(shared) for _, shared in spans)
-    own = torch.tensor([[*o, *[-1] * (w - len(o))] for o, _ in spans])
-    shared = torch.tensor([[*s, *[-1] * (p - len(s))] for _, s in spans], dtype=torch.long).view(n, p)
+    n, w, p = len(rows), max(len(row.own) for row in rows), max(len(row.shared) for row in rows)
+    own = torch.tensor([[*row.own, *[-1] * (w - len(row.own))] for row in rows])
+    shared = torch.tensor([[*row.shared, *[-1] * (p - len(row.shared))] for row in rows], dtype=torch.long).view(n, p)
     causal = torch.ones(w, w, dtype=torch.bool).tril()
     seen = torch.cat([(shared >= 0)[:, None].expand(n, w, p), causal.expand(n, w, w)], dim=2)
+    for sees, row in zip(seen[:, :, p:], rows, strict=True):
+        if row.branches.tokens:
+            length = row.branches.length
+            sees[length : len(row.own), :length] = torch.arange(length) < torch.tensor(row.branches.roots)[:, None]
+            sees[length : len(row.own), length : len(row.own)] = torch.from_numpy(row.branches.visible())
     mask = torch.zeros(n, w, p + w, dtype=like.dtype).masked_fill_(~seen, -torch.inf)
     block = Block(
         n,

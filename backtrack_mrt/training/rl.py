@@ -8,34 +8,31 @@ of sampled tokens. The loss, clipping, accumulation, checkpoints and multi-proce
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-import trl.trainer.utils as trl_utils
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
-from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from backtrack_mrt.algos.base import Algorithm
-from backtrack_mrt.config import Config
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics, without_signal
 from backtrack_mrt.rollouts.collector import Collector, groups_of
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
-from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.processes import gathered
+from backtrack_mrt.training.answers import Answer, Branched, answer_maker, branched, last_hidden_states, total_value
 from backtrack_mrt.training.critic import Critic, explained_variance
 from backtrack_mrt.training.fused_lora import fuse_adapters
+from backtrack_mrt.training.grpo_settings import grpo_config, grpo_repeats, outcome_reward, prepare_trl
 from backtrack_mrt.training.learning_rate import StopAtBudget, rate_at
 from backtrack_mrt.training.micro_batches import by_length, by_prompt, regrouped
 from backtrack_mrt.training.packing import aligned_rows, packable, packed_attention, packed_rows
 from backtrack_mrt.training.safety import SafeTrainer
-from backtrack_mrt.training.trainer_setup import Setup, shared_settings
+from backtrack_mrt.training.trainer_setup import Setup
 from backtrack_mrt.types import Group, Problem, Scored, TokenLedger, Trajectory
 
 
@@ -72,6 +69,10 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         )
         self._packs = packable(setup.model)
         fuse_adapters(setup.model)
+        self._forces = answer_maker(setup, collector, self._packs) if config.answer_weight else None
+        self._answers: list[list[Answer]] = []  # that are trained along, of each row of this process
+        self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way
+        self._answered = torch.zeros(())  # Σ weight·V of these
         if budget is not None:
             self.add_callback(StopAtBudget(budget, lambda: self.ledgers))
 
@@ -124,6 +125,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             weights = scored.token_weights()
             row[: len(weights)] = torch.from_numpy(weights).float()
         output["advantages"] = weights_BT.to(completion_ids.device)
+        output["row"] = torch.arange(len(weights_BT))
         for name, value in rollout_metrics(self._everyone).items():
             self._metrics["train"][name].append(value)
         return output
@@ -140,6 +142,15 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self.note(inputs)
         return inputs
 
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> Any:
+        """TRL's, less the values of the answers that are trained along."""
+        if self._forces is None:
+            return super().compute_loss(model, inputs, *args, **settings)
+        self._branching = [self._answers[row] for row in inputs["row"].tolist()]
+        loss = super().compute_loss(model, inputs, *args, **settings)
+        self._branching = []
+        return loss - self._answered
+
     def _get_per_token_logps_and_entropies(
         self,
         model: Any,
@@ -151,23 +162,34 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         **_: Any,
     ) -> Any:
         """Of the completions' tokens (B, `logits_to_keep`), of rows without padding before them, `batch_size` at a
-        time. compute_aux_loss: also the loss of a mixture's routers."""
+        time. compute_aux_loss: also the loss of a mixture's routers. The answers that are trained along (then all rows
+        come at once) are scored on the way."""
         logprobs, entropies, losses = list[torch.Tensor](), list[torch.Tensor](), list[torch.Tensor]()
         routed = {"output_router_logits": True} if compute_aux_loss else {}
         parts = (torch.split(rows, batch_size or len(input_ids)) for rows in (input_ids, attention_mask))
         for ids, mask in zip(*parts, strict=True):
+            answered = self._branched(mask, logits_to_keep)
             if self._packs:
-                packed = packed_rows(ids, mask, logits_to_keep, self.setup.model)
+                leaving = [row.branches for row in answered]
+                packed = packed_rows(ids, mask, logits_to_keep, self.setup.model, leaving)
                 inputs, targets, scored = packed.inputs(), packed.targets[None], packed.scored
             else:
                 rows = aligned_rows(ids, mask, logits_to_keep)
                 inputs, targets, scored = rows.inputs(), rows.targets, rows.scored
-            with self.accelerator.autocast():
+            with self.accelerator.autocast(), last_hidden_states(self.setup.model) as hidden:
                 found = model(**inputs, **routed, shift_labels=targets, fused_lm_head=True)
+            if answered:
+                head = self.setup.model.get_output_embeddings()
+                self._answered = total_value(hidden[0][0], head, answered, packed.branched)
             for kept, values in ((logprobs, found.log_probs), (entropies, found.entropy)):
                 kept.append(values[0][scored] if self._packs else values.gather(1, scored))
             losses.append(found.aux_loss)
         return torch.cat(logprobs), torch.cat(entropies), torch.stack(losses).mean() if compute_aux_loss else None
+
+    def _branched(self, mask: torch.Tensor, width: int) -> list[Branched]:
+        """The answers of the rows of a micro-batch, none outside of the loss."""
+        lengths = [(int(row[:-width].sum()), int(row[-width:].sum())) for row in mask]
+        return [branched(*row, answers) for row, answers in zip(lengths, self._branching, strict=False)]
 
     @torch.no_grad()
     def _correct(self, batches: list[dict[str, Any]]) -> None:
@@ -233,7 +255,20 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         if saved:
             self.run.save_trajectories(self.state.global_step + 1, weighed[:saved])
         first = self.accelerator.process_index * len(self._scored)
-        return weighed[first : first + len(self._scored)]
+        mine = slice(first, first + len(self._scored))
+        if self._forces is not None:
+            seed = (self.run_config.seed, int(self.state.global_step))
+            drawn = self._forces.drawn(weighed, self._answer_weights(weighed), seed)
+            self._metrics["train"]["answers/trained"].append(sum(map(len, drawn)))
+            self._answers = drawn[mine]
+        return weighed[mine]
+
+    def _answer_weights(self, rows: Sequence[Scored]) -> list[float]:
+        """What V at the ends of each row's turns weighs in this process's loss: β, averaged as `training.loss` says."""
+        sampled = [sum(j >= 0 for j in row.trajectory.turn_index()) for row in rows]
+        by_token = self.run_config.training.loss == "dapo"
+        shares = [sum(sampled) if by_token else len(rows) * tokens for tokens in sampled]
+        return [self.run_config.answer_weight * self.accelerator.num_processes / max(n, 1) for n in shares]
 
     def _with_baselines(self, groups: list[Group]) -> list[Group]:
         """What the critic says of the groups before it is fitted on them."""
@@ -262,37 +297,3 @@ def truncated_importance(
     all noise."""
     gap_BT = torch.where(sampled_BT.bool(), trainer_BT - engine_BT, 0.0).nan_to_num(nan=0.0)
     return gap_BT.exp().clamp(max=cap)
-
-
-def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: Any) -> list[float]:
-    """TRL's mandatory reward function: the outcome R, which it logs as `reward`."""
-    return list(outcome)
-
-
-def grpo_repeats(config: Config) -> int:
-    """Rows that TRL makes of each of its prompts. It has no groups of one: two problems take the place of a pair."""
-    return max(config.training.group_size, 2)
-
-
-def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
-    """TRL's settings for reinforcement learning."""
-    training = config.training
-    return GRPOConfig(
-        **shared_settings(config, run),
-        num_generations=grpo_repeats(config),
-        temperature=training.temperature,
-        loss_type=training.loss,
-        epsilon=training.clip,
-        beta=training.kl,
-        scale_rewards="none",
-        shuffle_dataset=False,  # the problems come in the order of training: a resumed run needs no sampler state
-        max_completion_length=None,
-    )
-
-
-def prepare_trl() -> None:
-    """`rollout_func` is marked experimental; the version is pinned. TRL's LM head scores the completions' positions
-    alone where it has Triton, elsewhere the prompts' and the padding as well, for devices that compile one kernel per
-    shape. A CPU does not: there it is a third of a SmolLM2 update."""
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    trl_utils._use_triton = lambda device: device.type in ("cpu", "cuda")  # type: ignore[attr-defined]

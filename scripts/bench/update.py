@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backtrack_mrt.cli.request import load_config
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.rollouts.assembly import assemble
@@ -33,12 +33,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="how often each way is timed")
     parser.add_argument("--micro", type=int, nargs="+", default=[], help="rows of a micro-batch")
     options, flags = parser.parse_known_args()
-    config = load_config(flags).config
+    config = read_request(flags).config
     from trl.trainer.utils import add_fused_lm_head
 
     from backtrack_mrt.training.fused_lora import fuse_adapters
+    from backtrack_mrt.training.grpo_settings import prepare_trl
     from backtrack_mrt.training.packing import packed_attention, packed_rows
-    from backtrack_mrt.training.rl import prepare_trl
 
     prepare_trl()
     parts, count = assemble(config), config.training.problems_per_step
