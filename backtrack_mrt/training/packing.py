@@ -28,7 +28,7 @@ WASTE = 1.25  # rows are attended together while their padded places are at most
 IGNORED = -100  # target of a token that predicts nothing which is asked for
 
 
-class Row(NamedTuple):
+class PackedRow(NamedTuple):
     """Where a row is among the packed tokens: its own, branches last, and those of its prompt. Its own tokens are as
     many as `branches.length`, or all if it has none."""
 
@@ -191,7 +191,7 @@ def pack(
         positions += range(len(trunk))
     targets = [IGNORED] * len(ids)
     scored = torch.zeros(len(prompts), max(map(len, completions)), dtype=torch.long)
-    spans, branched = [Row(range(starts[t], starts[t] + len(t))) for t in trunks], list[int]()
+    spans, branched = [PackedRow(range(starts[t], starts[t] + len(t))) for t in trunks], list[int]()
     for row, (prompt, completion, leaving) in enumerate(zip(prompts, completions, branches, strict=True)):
         first, trunk = len(ids), tuple(prompt[:-1])
         ids += [prompt[-1], *completion[:-1]]
@@ -203,7 +203,7 @@ def pack(
         positions += [len(trunk) + place for place in leaving.positions]
         targets += [IGNORED] * len(leaving.tokens)
         shared = range(starts[trunk], starts[trunk] + len(trunk)) if trunk else range(0)
-        spans.append(Row(range(first, len(ids)), shared, leaving))
+        spans.append(PackedRow(range(first, len(ids)), shared, leaving))
     blocks, order = [], list[int]()
     for some in (*alike(spans[: len(trunks)]), *alike(spans[len(trunks) :])):
         block, places = _block(some, groups, like)
@@ -224,9 +224,9 @@ def pack(
     )
 
 
-def alike(rows: Sequence[Row]) -> Iterator[list[Row]]:
+def alike(rows: Sequence[PackedRow]) -> Iterator[list[PackedRow]]:
     """The rows in runs of like length."""
-    run, tokens = list[Row](), 0
+    run, tokens = list[PackedRow](), 0
     for row in sorted(rows, key=lambda row: (len(row.own), len(row.shared))):
         longest, total = len(row.own), tokens + len(row.own)
         if run and longest * (len(run) + 1) > WASTE * total:
@@ -238,7 +238,7 @@ def alike(rows: Sequence[Row]) -> Iterator[list[Row]]:
         yield run
 
 
-def _block(rows: Sequence[Row], groups: int, like: Tensor) -> tuple[Block, list[int]]:
+def _block(rows: Sequence[PackedRow], groups: int, like: Tensor) -> tuple[Block, list[int]]:
     """The layout of these rows, and for each of its places the packed token there (−1: none)."""
     n, w, p = len(rows), max(len(row.own) for row in rows), max(len(row.shared) for row in rows)
     own = torch.tensor([[*row.own, *[-1] * (w - len(row.own))] for row in rows])

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from backtrack_mrt.training.fused_lora import FusedLora, fuse_adapters
-from backtrack_mrt.training.packing import ATTENTION, Row, alike, pack
+from backtrack_mrt.training.packing import ATTENTION, PackedRow, alike, pack
 
 ids = st.lists(st.integers(3, 299), min_size=1, max_size=9)
 Rows = Sequence[tuple[list[int], list[int]]]  # prompt and completion
@@ -86,7 +86,7 @@ def test_a_prompt_is_read_once() -> None:
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=40))
 def test_rows_of_like_length_are_attended_together(lengths: list[int]) -> None:
-    runs = list(alike([Row(range(n)) for n in lengths]))
+    runs = list(alike([PackedRow(range(n)) for n in lengths]))
     assert sorted(len(row.own) for run in runs for row in run) == sorted(lengths)
     for run in runs:
         widths = [len(row.own) for row in run]
