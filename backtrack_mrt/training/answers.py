@@ -159,7 +159,7 @@ def total_value(hidden: Tensor, head: Any, rows: Sequence[Branched], first_nodes
 
 
 def answer_maker(setup: Setup, collector: Collector, packs: bool) -> AnswerMaker:
-    """For the trainer's model and rollouts. packs: whether rows of the model are packed. Raises UserError for a model in
+    """For the trainer's model and rollouts. packs: whether its rows are packed. Raises UserError for a model in
     whose attention nothing can branch off, or whose output is more than its output layer."""
     config = setup.model.config
     scaled = [name for name in _SCALES if getattr(config, name, None) not in (None, 1.0)]
