@@ -25,9 +25,11 @@ FOREIGN = {
     "vllm": {"policy.vllm.local", "policy.vllm.draws", "scripts.bench.vllm_engine"},
     "trl": {
         "training.trainer_setup",
+        "training.grpo_settings",
         "training.rl",
         "training.supervised",
         "training.update_trial",
+        "scripts.bench.answers",
         "scripts.bench.guards",
         "scripts.bench.update",
     },
