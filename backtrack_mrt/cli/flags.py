@@ -30,7 +30,11 @@ def run_parser(**settings: Any) -> Parser:
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     add("--config", metavar="FILE", help="YAML files, merged left to right", **several)
     add("--resume", action="store_true", help="continue the run in --output-dir")
-    add("--accept-changes", action="store_true", help="with --resume: go on although the config was changed")
+    add(
+        "--accept-changes",
+        action="store_true",
+        help="with --resume: go on although the config, data or code changed",
+    )
     add("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
     planning = "print tokens, parameters, memory, time per step; load no weights (for this machine, or one of:"
     add("--dry-run", nargs="?", const=HERE, metavar="DEVICE", help=f"{planning} {', '.join(DEVICES)})")

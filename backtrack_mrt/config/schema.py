@@ -28,7 +28,7 @@ class FlagWords:
         kinds = {get_origin(kind) or kind for kind in members(annotation)}
         several = bool(kinds & {list, tuple})
         words = [word for time in self.times for word in time] if several else list(self.times[-1])
-        if self == NULL:
+        if is_null(self):
             return None
         if not words and bool in kinds:
             return True
@@ -42,7 +42,9 @@ class FlagWords:
         return repr(" ".join(self.times[-1]))
 
 
-NULL = FlagWords((("null",),))
+def is_null(value: Any) -> bool:
+    """Whether a flag was last given the word ``null``."""
+    return isinstance(value, FlagWords) and value.times[-1] == ("null",)
 
 
 class Anew(dict[str, Any]):
@@ -73,7 +75,7 @@ class Check:
 
     def mapping(self, value: Any, path: str) -> dict[str, Any]:
         """What a section, or the like, is said to hold; nothing if it is left empty."""
-        if value == NULL:
+        if is_null(value):
             return Anew()
         if value is None or isinstance(value, Mapping):
             return dict(value or {})
@@ -97,7 +99,7 @@ class Check:
 
     def _field(self, key: str, value: Any, annotation: Any, path: str) -> dict[str, Any]:
         """The field and its value as it is meant; nothing if that is a mistake."""
-        if value in (None, NULL) and type(None) in members(annotation):
+        if (value is None or is_null(value)) and type(None) in members(annotation):
             return {key: None}
         if section := section_of(annotation):
             return {key: self.section(value, section, path)}

@@ -24,6 +24,8 @@ WINDOW = 8  # rows that a rule looks at
 UNDONE = 0.02  # final accuracy this much below the first attempt's
 DRIFT = 0.03  # V after right ends this much below what it was
 COLLAPSED = 0.1  # share of the entropy that is left
+LOST = 0.1  # share of the accuracy, once at least this, that is left
+STEPS = 3  # in which that is seen: nobody wants to wait for `WINDOW` of them
 SILENT = 0.9  # share of groups in which no turn has a weight
 
 
@@ -77,6 +79,19 @@ def certain(rows: Sequence[Row]) -> str | None:
     )
 
 
+def diverged(rows: Sequence[Row]) -> str | None:
+    """What could be solved cannot any more: the updates broke the policy. In training by the mean of some steps."""
+    for metric, steps in (("eval/accuracy", 1), ("outcome", STEPS)):
+        values = _last(rows, metric, len(rows))
+        means = [float(np.mean(values[end - steps : end])) for end in range(steps, len(values) + 1)]
+        if means and max(means) >= LOST and means[-1] <= LOST * max(means):
+            return (
+                f"accuracy fell from {max(means):.3f} to {means[-1]:.3f}: training has diverged. Go back to an earlier "
+                "checkpoint and lower training.learning_rate"
+            )
+    return None
+
+
 def silent(rows: Sequence[Row]) -> str | None:
     """Most groups teach nothing."""
     shares = _last(rows, "groups/without_signal", WINDOW)
@@ -89,6 +104,7 @@ def silent(rows: Sequence[Row]) -> str | None:
 
 
 RULES: dict[str, Callable[[Sequence[Row]], str | None]] = {
+    "diverged": diverged,
     "final below first": undone,
     "forced answers drift": drifting,
     "entropy collapses": certain,
@@ -136,7 +152,11 @@ class Bell(Watch):
 
 def alarms_of(history: Sequence[Row], evaluations: Sequence[Row] = ()) -> list[Alarm]:
     """All alarms of a run, from its metrics.jsonl and evaluations.jsonl, in the order in which they were raised."""
-    held_out = [{"step": line["step"], "eval/gain": line["gain"]["mean"]} for line in evaluations]
+    wanted = ("gain", "accuracy")
+    held_out = [
+        {"step": line["step"]} | {f"eval/{name}": line[name]["mean"] for name in wanted if name in line}
+        for line in evaluations
+    ]
     watch = Watch()
     return [alarm for row in sorted([*history, *held_out], key=lambda row: row["step"]) for alarm in watch.see(row)]
 

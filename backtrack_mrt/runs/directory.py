@@ -2,6 +2,7 @@
 
 config.yaml                      the resolved config; `--config` takes it
 plugins/                         the user's own files among the plug-ins, as config.yaml names them
+inputs.json                      what else it reads: see `backtrack_mrt.runs.inputs`
 metrics.jsonl                    one JSON object per step, `step` first; what is not a finite number is null
 evaluations.jsonl                one JSON object per evaluation: `step`, `name`, results as in summary.json, `ledger`
 trajectories/step_000010.jsonl   the rollouts of a step, one per line (`backtrack_mrt.runs.records`)
@@ -45,6 +46,7 @@ MOST_ROLLOUTS = 200  # files with the rollouts of a step
 OWN = (
     "config.yaml",
     "plugins",
+    "inputs.json",
     "metrics.jsonl",
     "evaluations.jsonl",
     "trajectories",

@@ -26,8 +26,10 @@ from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.runs import environment, interrupts, processes
 from backtrack_mrt.runs.alarms import Bell
 from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.inputs import check_inputs, save_inputs
 from backtrack_mrt.runs.trackers import Trackers
 from backtrack_mrt.training.held_out import HeldOut
+from backtrack_mrt.training.inputs import digests
 from backtrack_mrt.training.rl import PolicyTrainer
 from backtrack_mrt.training.self_training import self_train
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, Example, weighted_row
@@ -67,6 +69,9 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
     config, clock = request.config, Stopwatch()
     trackers = Trackers(config)
     problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
+    inputs = digests(config, problems)
+    if request.existing == "resume":
+        check_inputs(run.path, inputs, request.accept_changes)
     with clock.part("load"):
         parts = assemble(config)
     with closing(parts.engine), closing(trackers):
@@ -77,6 +82,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
             processes.tell(note)
         processes.wait()  # all have looked at the run directory before one of them changes it
         RunDir.create(config, request.existing, accept_changes=request.accept_changes)
+        save_inputs(run.path, inputs)
         if base_evaluation is not None:
             run.take_over(base_evaluation)
         trackers.follow(run)

@@ -19,6 +19,7 @@ CALM = {
     "groups/without_signal": 0.2,
 }
 TURNS = {  # what turns a calm log into one with that alarm
+    "diverged": {"outcome": 0.0, "acc@turn_0": 0.0},
     "final below first": {"acc@turn_0": 0.7},
     "forced answers drift": {"value/right_end": 0.9},
     "entropy collapses": {"entropy": 0.01},
@@ -50,6 +51,16 @@ def test_what_is_not_logged_raises_nothing(name: str) -> None:
     metric = next(iter(TURNS[name]))
     rows = [{k: v for k, v in row.items() if k != metric} for row in log({}, {}, TURNS[name])]
     assert alarms_of(rows) == alarms_of([row | {metric: None} for row in rows]) == []
+
+
+@pytest.mark.parametrize("metric", ["outcome", "eval/accuracy"])
+def test_a_broken_policy_is_told_within_a_few_steps(metric: str) -> None:
+    values = [0.9, 0.8, 0.0, 0.01, 0.0, 0.0]
+    (alarm,) = alarms_of([{"step": step, metric: value} for step, value in enumerate(values)])
+    assert (alarm.name, alarm.step) == ("diverged", 4 if metric == "outcome" else 2)
+    assert "training.learning_rate" in alarm.told
+    hard = [0.02, 0.05, 0.0, 0.0, 0.0]  # problems that are hardly ever solved
+    assert alarms_of([{"step": step, metric: value} for step, value in enumerate(hard)]) == []
 
 
 def test_held_out_results_count_at_once() -> None:

@@ -1,0 +1,58 @@
+"""The digests of all that decides a run beside its config: problems, demonstrations, prompts, code, base weights."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple
+from pathlib import Path
+
+from backtrack_mrt.config import Config, ModelSection
+from backtrack_mrt.data.loading import ProblemSets
+from backtrack_mrt.plugins import is_path
+from backtrack_mrt.policy.files import find_model, hub_file, lineage
+from backtrack_mrt.rollouts.prompts import load_prompts
+from backtrack_mrt.runs.inputs import digest, digest_of_files
+from backtrack_mrt.types import Problem
+
+
+def digests(config: Config, problems: ProblemSets) -> dict[str, str]:
+    """By the names of what is read. Raises UserError for what cannot be."""
+    texts = load_prompts(config.env, config.prompts).texts
+    found = {
+        "data.train": _of_problems(problems.train),
+        "data.eval": _of_problems(problems.eval),
+        "prompts": digest(part.encode(errors="surrogatepass") for item in sorted(texts.items()) for part in item),
+        "code of env": digest_of_files(_code(config.env, config.protocol)),
+        "code of algo": digest_of_files(_code(config.algo, config.algorithm)),
+        "model": digest(part for section in lineage(config.model) for part in _of_model(section)),
+    }
+    if config.data.traces:
+        files = [Path(name).expanduser() for name in config.data.traces]
+        found["data.traces"] = digest_of_files(path for path in files if path.is_file())  # others are refused later
+    return found
+
+
+def _of_problems(problems: Iterable[Problem]) -> str:
+    return digest(repr(astuple(problem)).encode() for problem in problems)
+
+
+def _code(name: str, plugin: object) -> Iterator[Path]:
+    """The file of a plug-in, and for the user's own one those beside it that it has imported."""
+    own = sys.modules[type(plugin).__module__]
+    files = {Path(own.__file__)} if own.__file__ else set()
+    if is_path(name):
+        folder = Path(name).expanduser().resolve().parent
+        paths = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+        files = {path for path in map(Path, filter(None, paths)) if folder in path.resolve().parents}
+    yield from sorted(path for path in files if path.is_file())
+
+
+def _of_model(section: ModelSection) -> Iterator[bytes]:
+    """Of a folder what its files hold, of a model on the hub its commit; the embedded one comes with the program."""
+    source = Path(find_model(section))
+    if source.is_dir():
+        kinds = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+        yield digest_of_files(sorted(path for kind in kinds for path in source.glob(kind))).encode()
+    else:
+        yield hub_file(section, "config.json").parent.name.encode()
