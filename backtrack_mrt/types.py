@@ -241,9 +241,14 @@ class TokenLedger:
     def __add__(self, other: TokenLedger) -> TokenLedger:
         return TokenLedger(self.sampled + other.sampled, self.env + other.env, self.prover + other.prover)
 
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.sampled + self.env + self.prover
+
     def as_json(self) -> dict[str, int]:
         """Plain data for summary.json, with the total."""
-        return asdict(self) | {"total": self.sampled + self.env + self.prover}
+        return asdict(self) | {"total": self.total}
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,12 @@ def _leaves(paths: list[str]) -> str:
     return ", ".join(path.rpartition(".")[2] for path in paths)
 
 
+def _budget_rules(config: Config) -> Iterator[UserError]:
+    if config.training.sampled_tokens and config.training.total_tokens:
+        reason = "training.sampled_tokens is a budget, too"
+        yield UserError("training.total_tokens", config.training.total_tokens, reason, "Give one of the two.")
+
+
 def _batch_rules(config: Config) -> Iterator[UserError]:
     training, size, problems = config.training, config.data.train_size, config.training.problems_per_step
     if size is not None and size < problems:
@@ -274,7 +280,7 @@ def _adapter_rules(config: Config) -> Iterator[UserError]:
 
 
 RULES = (_held_out_set_rules, _adapter_rules, _engine_rules, _forcing_rules, _prover_rules)
-TRAINING_RULES = (_batch_rules, _algorithm_rules, _training_set_rules)  # what concerns training alone
+TRAINING_RULES = (_budget_rules, _batch_rules, _algorithm_rules, _training_set_rules)  # what concerns training alone
 
 
 def broken_rules(config: Config, training: bool = True, partial: bool = False) -> list[UserError]:

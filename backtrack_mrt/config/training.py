@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from backtrack_mrt.config.section import Section
+from backtrack_mrt.types import TokenLedger
 
-BUDGET_STEPS = 4  # with a budget of sampled tokens training ends after so many times the configured steps at the latest
+BUDGET_STEPS = 4  # with a budget of tokens training ends after so many times the configured steps at the latest
 
 
 class TrainingSection(Section):
@@ -17,6 +18,9 @@ class TrainingSection(Section):
     steps: int = Field(32, gt=0, description="updates of the policy")
     sampled_tokens: int | None = Field(
         None, gt=0, description="train until so many tokens were sampled instead of for `steps` (at most 4 times those)"
+    )
+    total_tokens: int | None = Field(
+        None, gt=0, description="the same in all tokens: sampled, inserted by the environment, the meta-prover's"
     )
     first_budget: float = Field(1.0, gt=0, le=1, description="share of protocol.token_budget at first, growing to all")
     problems_per_step: int = Field(32, gt=0, description="problems per update")
@@ -40,8 +44,17 @@ class TrainingSection(Section):
 
     @property
     def most_steps(self) -> int:
-        """Updates after which training ends, whatever is left of a budget of sampled tokens."""
-        return self.steps * (1 if self.sampled_tokens is None else BUDGET_STEPS)
+        """Updates after which training ends, whatever is left of a budget of tokens."""
+        return self.steps * (1 if self.token_budget is None else BUDGET_STEPS)
+
+    @property
+    def token_budget(self) -> int | None:
+        """Tokens to train until, of those that `spent` counts; None: as many as `steps` take."""
+        return self.sampled_tokens or self.total_tokens
+
+    def spent(self, ledger: TokenLedger) -> int:
+        """The tokens of the ledger that count towards the budget."""
+        return ledger.sampled if self.total_tokens is None else ledger.total
 
     @property
     def rows(self) -> int:

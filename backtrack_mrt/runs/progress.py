@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
@@ -40,9 +40,9 @@ class Update(Protocol):
 
 
 @contextmanager
-def progress(total: int, description: str, *, counted: str | None = None, seconds: float = 10.0) -> Iterator[Update]:
+def progress(total: int, description: str, *, counted: Sequence[str] = (), seconds: float = 10.0) -> Iterator[Update]:
     """Shows how far `total` units of work are. Without a terminal: a line at most every `seconds`, and the last one. Of
-    several processes only the main one shows its own. counted: the metric that tells how many units an update did."""
+    several processes only the main one shows its own. counted: the metrics that tell how many units an update did."""
     if not is_main():
         yield _Silent()
         return
@@ -67,7 +67,7 @@ class _Silent:
 class _State:
     """How far the loop is; rich draws it anew several times a second."""
 
-    def __init__(self, total: int, description: str, counted: str | None) -> None:
+    def __init__(self, total: int, description: str, counted: Sequence[str]) -> None:
         self.total, self.description, self.counted = total, description, counted
         self.done = self.before = 0  # units: now, and when this process began
         self.figures: list[str] = []
@@ -75,8 +75,8 @@ class _State:
 
     def update(self, advance: int = 1, metrics: Mapping[str, float] | None = None) -> None:
         metrics = metrics or {}
-        if self.counted is not None:
-            self.done += round(metrics[self.counted])
+        if self.counted:
+            self.done += sum(round(metrics[name]) for name in self.counted)
         elif "step" in metrics:
             if not self.done:
                 self.before = round(metrics["step"]) - advance

@@ -1,4 +1,4 @@
-"""Training to a budget of sampled tokens: the learning rate by the share that is used up, and the end."""
+"""Training to a budget of tokens: the learning rate by the share that is used up, and the end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from transformers import TrainerCallback
 from backtrack_mrt.config import TrainingSection
 from backtrack_mrt.types import TokenLedger
 
+KINDS = ("sampled", "env", "prover")  # of tokens, as in a ledger
+
 
 def rate_at(done: float, training: TrainingSection) -> float:
     """The learning rate, as a share of its peak, after the share `done` of the budget: a warm-up, then the schedule."""
@@ -21,14 +23,20 @@ def rate_at(done: float, training: TrainingSection) -> float:
     return shapes[training.lr_schedule]
 
 
+def counted_tokens(training: TrainingSection) -> tuple[str, ...]:
+    """The metrics of a step that its budget of tokens counts."""
+    kinds = KINDS if training.total_tokens else KINDS[:1]
+    return tuple(f"tokens/step_{kind}" for kind in kinds)
+
+
 class StopAtBudget(TrainerCallback):
-    """Ends training when the run's sampled tokens are used up: at the step whose end is nearest to that. ledgers: asks
+    """Ends training when the run's budget of tokens is used up: at the step whose end is nearest to that. ledgers: asks
     for those of the steps so far."""
 
-    def __init__(self, budget: int, ledgers: Callable[[], Sequence[TokenLedger]]) -> None:
-        self.budget, self.ledgers = budget, ledgers
+    def __init__(self, training: TrainingSection, ledgers: Callable[[], Sequence[TokenLedger]]) -> None:
+        self.training, self.ledgers = training, ledgers
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        sampled = [ledger.sampled for ledger in self.ledgers()]
-        if sum(sampled) + sampled[-1] / 2 > self.budget:
+        spent, budget = [self.training.spent(ledger) for ledger in self.ledgers()], self.training.token_budget
+        if budget is not None and sum(spent) + spent[-1] / 2 > budget:
             control.should_training_stop = control.should_save = True

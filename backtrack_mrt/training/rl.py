@@ -3,7 +3,7 @@
 `PolicyTrainer` changes one thing in `GRPOTrainer`: rollouts come in through `rollout_func`, the parent does what it
 always does, and the per-turn weights of the algorithm then replace its scalar advantages, spread over the tokens that
 each turn sampled, shape (B, T). Beside that it packs the rows of a micro-batch (see `packing`), and can end at a budget
-of sampled tokens. The loss, clipping, accumulation, checkpoints and multi-process set-up are TRL's.
+of tokens. The loss, clipping, accumulation, checkpoints and multi-process set-up are TRL's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from backtrack_mrt.training.answers import Answer, Branched, answer_maker, branc
 from backtrack_mrt.training.critic import Critic, explained_variance
 from backtrack_mrt.training.fused_lora import fuse_adapters
 from backtrack_mrt.training.grpo_settings import grpo_config, grpo_repeats, outcome_reward, prepare_trl
-from backtrack_mrt.training.learning_rate import StopAtBudget, rate_at
+from backtrack_mrt.training.learning_rate import KINDS, StopAtBudget, counted_tokens, rate_at
 from backtrack_mrt.training.micro_batches import by_length, by_prompt, regrouped
 from backtrack_mrt.training.packing import aligned_rows, packable, packed_attention, packed_rows
 from backtrack_mrt.training.safety import SafeTrainer
@@ -48,7 +48,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self, setup: Setup, *, problems: Sequence[Problem], algorithm: Algorithm, collector: Collector
     ) -> None:
         prepare_trl()
-        config, budget = setup.config, setup.config.training.sampled_tokens
+        config, budget = setup.config, setup.config.training.token_budget
         self.problems, self.algorithm, self.collector = problems, algorithm, collector
         self.ledgers: list[TokenLedger] = []  # of the rollouts of each step, by all processes
         self._asked: list[Problem] = []
@@ -61,7 +61,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             setup,
             title=f"train {config.algo_label}",
             total=budget or config.training.steps,
-            counted="tokens/step_sampled" if budget else None,
+            counted=counted_tokens(config.training) if budget else (),
             args=grpo_config(config, setup.run),
             train_dataset=Dataset.from_dict({"prompt": [p.question for p in firsts], "row": range(len(firsts))}),
             reward_funcs=outcome_reward,
@@ -74,13 +74,12 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way
         self._answered = torch.zeros(())  # Σ weight·V of these
         if budget is not None:
-            self.add_callback(StopAtBudget(budget, lambda: self.ledgers))
+            self.add_callback(StopAtBudget(config.training, lambda: self.ledgers))
 
     def fit(self, checkpoint: Checkpoint | None = None) -> None:
         """Train to the end, from a checkpoint on if there is one."""
-        kinds = ("sampled", "env", "prover")
         rows = self.run.metrics()
-        self.ledgers = [TokenLedger(**{kind: int(row[f"tokens/step_{kind}"]) for kind in kinds}) for row in rows]
+        self.ledgers = [TokenLedger(**{kind: int(row[f"tokens/step_{kind}"]) for kind in KINDS}) for row in rows]
         if checkpoint and self.algorithm.needs_critic:
             self.critics = {checkpoint.step: Critic.from_json(checkpoint.record["critic"])}
         with packed_attention(self.setup.model.config) if self._packs else nullcontext():
@@ -92,11 +91,11 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
 
     @property
     def done(self) -> float:
-        """Share of the training that is over, by its budget of sampled tokens or by its steps."""
+        """Share of the training that is over, by its budget of tokens or by its steps."""
         training = self.run_config.training
-        if training.sampled_tokens is None:
+        if training.token_budget is None:
             return float(self.state.global_step / training.steps)
-        return min(self.ledger.sampled / training.sampled_tokens, 1.0)
+        return min(training.spent(self.ledger) / training.token_budget, 1.0)
 
     @property
     def ledger(self) -> TokenLedger:
@@ -104,9 +103,9 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         return sum(self.ledgers, TokenLedger())
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """TRL's over the steps; with a budget of sampled tokens, the same shape over the share that is used up."""
+        """TRL's over the steps; with a budget of tokens, the same shape over the share that is used up."""
         training = self.run_config.training
-        if training.sampled_tokens is None:
+        if training.token_budget is None:
             return super().create_scheduler(num_training_steps, optimizer)
 
         optimizer = optimizer or self.optimizer

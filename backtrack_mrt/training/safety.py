@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ _BYTES_PER_PARAMETER = 4 + 2 * 4  # the parameter and AdamW's two moments, in fl
 class SafeTrainer(Trainer):
     """Mixed into TRL's trainers, whose methods of the same names it extends.
 
-    title: of the progress bar. total: what there is to do, in updates, or in what the metric `counted` counts.
+    title: of the progress bar. total: what there is to do, in updates, or in what the metrics `counted` count.
     first_step: updates that the run did before this training. record: what is saved with its checkpoints. Between two
     updates it can be interrupted.
     seconds: of the step under way, by part.
@@ -49,7 +49,7 @@ class SafeTrainer(Trainer):
         *,
         title: str,
         total: int,
-        counted: str | None = None,
+        counted: Sequence[str] = (),
         first_step: int = 0,
         record: Mapping[str, Any] | None = None,
         **settings: Any,

@@ -95,15 +95,15 @@ class Gathered:
 
 
 def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, folder: Path, complete: bool) -> Gathered:
-    """The next iteration's share: until its part of the run's sampled tokens is used up; without such a budget, as many
-    trajectories as that part of the steps of reinforcement learning has.
+    """The next iteration's share: until its part of the run's budget of tokens is used up; without such a budget, as
+    many trajectories as that part of the steps of reinforcement learning has.
 
     Every batch is kept in `folder`, and those that are there already are read. complete: all of them must be, since the
     weights that collected them are gone. Raises RunError if they are not.
     """
     config, training, algorithm = parts.config, parts.config.training, parts.config.algorithm
     assert isinstance(algorithm, SelfTraining)
-    iteration, budget, before = done.iterations + 1, training.sampled_tokens, done.tokens.sampled
+    iteration, budget, before = done.iterations + 1, training.token_budget, training.spent(done.tokens)
     if budget is None:
         total = math.ceil(training.steps / algorithm.iterations) * training.problems_per_step
     else:
@@ -115,7 +115,7 @@ def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, fold
         progress(total, f"collect {config.algo_label}, iteration {iteration}") as bar,
     ):
         for number in count():
-            spent = share.tokens.sampled - before
+            spent = training.spent(share.tokens) - before
             # What a problem costs is known once some were solved; then the last batch ends at the budget.
             cost = 1.0 if budget is None else spent / share.problems if share.problems else total / 8
             used = share.problems if budget is None else spent
@@ -137,7 +137,8 @@ def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, fold
                 _keep_batch(path, found, share.tokens)
             share.scored += found
             share.problems += batch
-            bar.update(batch if budget is None else share.tokens.sampled - before - spent, rollout_metrics(found))
+            newly = training.spent(share.tokens) - before - spent
+            bar.update(batch if budget is None else newly, rollout_metrics(found))
     return share
 
 

@@ -142,7 +142,7 @@ def test_a_resumed_run_and_a_budget_of_tokens(capsys: pytest.CaptureFixture[str]
     with progress(40, "train", seconds=1000) as bar:
         bar.update(1, {"step": 17, "loss": 0.5})
         bar.update(1, {"step": 18, "loss": 0.25})
-    with progress(9000, "train", counted="tokens/step_sampled", seconds=1000) as bar:
+    with progress(9000, "train", counted=["tokens/step_sampled"], seconds=1000) as bar:
         bar.update(1, {"step": 17, "tokens/step_sampled": 3000})
     resumed, budget = capsys.readouterr().err.splitlines()
     assert resumed == "train 18/40 · 0:00:00 · 0:00:00 left · loss 0.25"

@@ -1,0 +1,53 @@
+"""Training to a budget of tokens, in either ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support.short_runs import request
+
+from backtrack_mrt.cli.request import read_request
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.training.learning_rate import StopAtBudget, counted_tokens
+from backtrack_mrt.training.train import train
+from backtrack_mrt.types import TokenLedger
+
+STEP = TokenLedger(sampled=100, env=30, prover=20)
+
+
+@pytest.mark.parametrize(
+    ("field", "budget", "steps"),
+    [
+        ("sampled_tokens", 310, 3),
+        ("sampled_tokens", 351, 4),
+        ("total_tokens", 310, 2),
+        ("total_tokens", 524, 3),
+        ("total_tokens", 526, 4),
+    ],
+)
+def test_training_ends_at_the_step_nearest_to_the_budget(field: str, budget: int, steps: int) -> None:
+    training = read_request([f"--training.{field}", str(budget)]).config.training
+    ledgers: list[TokenLedger] = []
+    stop, control = StopAtBudget(training, lambda: ledgers), SimpleNamespace(should_training_stop=False)
+    while not control.should_training_stop:
+        ledgers.append(STEP)
+        stop.on_step_end(None, None, control)
+    assert len(ledgers) == steps
+    assert sum(STEP.as_json()[name.removeprefix("tokens/step_")] for name in counted_tokens(training)) == (
+        training.spent(STEP)
+    )
+
+
+def test_two_budgets_are_refused() -> None:
+    with pytest.raises(UserError, match=r"total_tokens.* = 9: training\.sampled_tokens is a budget, too"):
+        read_request(["--training.sampled_tokens", "9", "--training.total_tokens", "9"])
+
+
+@pytest.mark.parametrize("algo", ["mrt-rl", "mrt-star"])
+def test_a_run_counts_the_prover_too(tmp_path: Path, algo: str) -> None:
+    found = train(request(tmp_path, "--training.total_tokens", "5000", "--data.eval_size", "8", algo=algo))
+    ledger = found.ledgers["training"]
+    assert ledger.prover > 0
+    assert ledger.total == pytest.approx(5000, rel=0.25)  # a step is about a third of that
