@@ -68,6 +68,10 @@ class RunError(Exception):
         super().__init__(f"{reason}. {remedy}")
 
 
+class Collapsed(RunError):
+    """A training that broke down by itself: its numbers are no longer finite. Other settings may do better."""
+
+
 class Interrupted(BaseException):
     """Somebody asked the program to stop. Raised at a safe point only: see `backtrack_mrt.runs.interrupts`."""
 

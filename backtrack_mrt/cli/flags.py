@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from backtrack_mrt.cli.command import PROGRAM, Parser
-from backtrack_mrt.config import Config
+from backtrack_mrt.config import Config, Ledger
 from backtrack_mrt.config.files import Layer, Merged
+from backtrack_mrt.config.run import TUNING_SEED
 from backtrack_mrt.config.schema import FlagWords, entries_of, members, section_of
 from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.training.roofline import DEVICES, HERE
@@ -40,6 +41,11 @@ def run_parser(**settings: Any) -> Parser:
     add("--dry-run", nargs="?", const=HERE, metavar="DEVICE", help=f"{planning} {', '.join(DEVICES)})")
     add("--compare", metavar="ALGO", help="train these as well and compare", **several)
     add("--seeds", type=int, metavar="SEED", help="train with each of these", **several)
+    fairly = "with --compare: as many tokens for the others as for the first, sampled ones, all, or once each"
+    add("--equal", choices=get_args(Ledger), help=f"{fairly} (default: sampled)", **several)
+    trying = "first try these values for every algorithm on data.validation, as many runs each, and keep the best"
+    add("--tune", metavar="FIELD VALUE", help=f"{trying} (algorithms.NAME.SETTING: that one's own)", **several)
+    add("--tune-seeds", type=int, metavar="SEED", help=f"seeds of the trials (default: {TUNING_SEED})", **several)
     return parser
 
 

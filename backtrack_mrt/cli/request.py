@@ -13,7 +13,9 @@ from backtrack_mrt import plugins
 from backtrack_mrt.cli.flags import read_line, settings_parser
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.config.files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, read_layer, resolve, shipped_configs
-from backtrack_mrt.errors import Mistakes, UserError
+from backtrack_mrt.config.run import TUNING_SEED
+from backtrack_mrt.config.trials import Trial, as_layer, on_validation, owners, read_grid, settings_of
+from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
 
 
 def read_request(
@@ -34,6 +36,9 @@ def read_request(
         dry_run=options.dry_run,
         compare=tuple(options.compare),
         seeds=tuple(options.seeds),
+        tune=tuple(options.tune),
+        tune_seeds=tuple(options.tune_seeds) or (TUNING_SEED,),
+        equal=tuple(dict.fromkeys(options.equal)),
     )
 
 
@@ -41,18 +46,49 @@ def comparison_requests(argv: Sequence[str]) -> list[RunRequest]:
     """The command line once for its own algorithm and once for each of ``--compare``. Flags of the algorithm are the
     first one's; the others have the settings of the YAML files. Raises UserError for an algorithm named twice."""
     first = read_request(argv)
-    *files, flags = _layers(argv)[1]
-    flags = Layer({**flags.values, "algo": first.config.algo}, flags.said)  # and so its settings are that one's
     requests, mistakes = [first], Mistakes()
     names = [plugins.dashed(plugins.label(name)) for name in (first.config.algo, *first.compare)]
     for name in first.compare:
         with mistakes.collected():
             if names.count(plugins.dashed(plugins.label(name))) > 1:
                 raise UserError("--compare", name, "this algorithm is named twice", "Name each one once.")
-            config = resolve([*files, flags, Layer({"algo": name}, {"algo": "--compare"})])
-            requests.append(RunRequest(config, first.existing, first.accept_changes))
+            requests.append(RunRequest(resolve(_of(name, first, argv)), first.existing, first.accept_changes))
     mistakes.tell()
     return requests
+
+
+def trials(argv: Sequence[str], requests: Sequence[RunRequest]) -> dict[str, list[Trial]]:
+    """What ``--tune`` tries for each algorithm of a comparison, by its name in titles. Raises UserError for whatever
+    keeps that from being fair: no validation sets, no budget of tokens, seeds that the final runs have."""
+    first = requests[0]
+    grid, known = read_grid(first.tune), {plugins.dashed(request.config.algo_label) for request in requests}
+    mistakes = Mistakes()
+    if stray := owners(grid) - known:
+        remedy = did_you_mean(min(stray), sorted(known))
+        mistakes.append(UserError("--tune", min(stray), "no algorithm of this comparison", remedy))
+    if first.config.training.token_budget is None:
+        remedy = "Set training.sampled_tokens, or training.total_tokens."
+        mistakes.append(UserError("--tune", " ".join(grid), "trials must have equal tokens", remedy))
+    if taken := set(first.tune_seeds) & set(first.seeds or (first.config.seed,)):
+        remedy = "Give other --tune-seeds: a seed that chose must not be reported."
+        mistakes.append(UserError("--tune-seeds", min(taken), "the final runs have it, too", remedy))
+    found: dict[str, list[Trial]] = {}
+    for request in requests:
+        config = request.config
+        found[config.algo_label] = []
+        for settings in settings_of(grid, config.algo):
+            with mistakes.collected():
+                tried = resolve([*_of(config.algo, first, argv), as_layer(settings)])
+                found[config.algo_label].append(Trial(settings, on_validation(tried, config, settings)))
+    mistakes.tell()
+    return found
+
+
+def _of(algo: str, first: RunRequest, argv: Sequence[str]) -> list[Layer]:
+    """The layers for one of the algorithms that are compared: flags of the algorithm are the first one's."""
+    *files, flags = _layers(argv)[1]
+    own = Layer({**flags.values, "algo": first.config.algo}, flags.said)
+    return [*files, own, Layer({"algo": algo}, {"algo": "--compare"})]
 
 
 def _layers(argv: Sequence[str]) -> tuple[Namespace, list[Layer]]:

@@ -2,7 +2,7 @@
 
 from backtrack_mrt.config.model import ArchitectureSection, EngineSection, LoraSection, ModelSection, ProverSection
 from backtrack_mrt.config.problems import DataSection, GradingSection, SetSection
-from backtrack_mrt.config.run import Config, Existing, RunRequest
+from backtrack_mrt.config.run import Config, Existing, Ledger, RunRequest
 from backtrack_mrt.config.section import Section
 from backtrack_mrt.config.training import EvaluationSection, TrainingSection
 
@@ -14,6 +14,7 @@ __all__ = [
     "EvaluationSection",
     "Existing",
     "GradingSection",
+    "Ledger",
     "LoraSection",
     "ModelSection",
     "ProverSection",

@@ -38,6 +38,7 @@ class DataSection(Section):
         ["signs/train"], min_length=1, description="sets: signs/SPLIT, ready-made (gsm8k), files, OWNER/NAME[:SPLIT]"
     )
     eval: list[str] = Field(["signs/test"], min_length=1, description="held-out sets, named in the same way")
+    validation: list[str] = Field([], description="held-out sets on which --tune chooses; never those of eval")
     sets: dict[str, SetSection] = Field(
         {}, description="sets of one's own: names for train and eval, each with path, question, answer, …"
     )

@@ -21,6 +21,8 @@ from backtrack_mrt.config.training import EvaluationSection, TrainingSection
 from backtrack_mrt.protocol import EpisodeProtocol
 
 Existing = Literal["refuse", "resume", "overwrite"]  # what to do with a run that is there already
+Ledger = Literal["sampled", "total"]  # which tokens are counted: those that were sampled, or all
+TUNING_SEED = 10_000  # far from the seeds that people give
 
 
 class Config(Section):
@@ -94,3 +96,6 @@ class RunRequest:
     dry_run: str | None = None  # the device to plan for
     compare: tuple[str, ...] = ()  # further algorithms, see `comparison_requests`
     seeds: tuple[int, ...] = ()
+    tune: tuple[str, ...] = ()  # what is tried before, see `backtrack_mrt.config.trials`
+    tune_seeds: tuple[int, ...] = (TUNING_SEED,)
+    equal: tuple[Ledger, ...] = ()  # the ledgers in which the others get as many tokens as the first; see `compare`

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backtrack_mrt.evaluation.comparison import Comparison, at, efficiency, gain
+from backtrack_mrt.evaluation.compared_runs import at, efficiency, gain
+from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
 from backtrack_mrt.evaluation.tables import as_markdown
 from backtrack_mrt.runs.finished import Run, mean_of

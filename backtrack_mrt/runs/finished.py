@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backtrack_mrt.config import Config
+from backtrack_mrt.config import Config, Ledger
 from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.directory import RunDir
@@ -34,7 +34,23 @@ class Run:
     @property
     def sampled_tokens(self) -> int:
         """Tokens sampled in training."""
-        return int(self.summary["tokens"]["training"]["sampled"])
+        return self.tokens("sampled")
+
+    @property
+    def ledger(self) -> Ledger:
+        """Which tokens its budget counts."""
+        return "sampled" if self.config.training.total_tokens is None else "total"
+
+    def tokens(self, ledger: Ledger) -> int:
+        """Tokens spent in training."""
+        return int(self.summary["tokens"]["training"][ledger])
+
+    @property
+    def signal_to_noise(self) -> float:
+        """Of the gradient, as a ratio of squares: means over all updates that tell it. NaN if none does."""
+        rows = [row for row in self.history if row.get("gradient/noise") is not None]
+        noise = sum(row["gradient/noise"] for row in rows)
+        return sum(row["gradient/signal"] for row in rows) / noise if noise else float("nan")
 
     def mean(self, *place: str | int) -> float:
         """The mean of the estimate at `place` in summary.json; NaN where it has none."""

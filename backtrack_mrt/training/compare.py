@@ -1,63 +1,78 @@
-"""Train several algorithms with several seeds on the same config, problems and order, at equal sampled tokens.
+"""Train several algorithms with several seeds on the same config, problems and order, at equal tokens.
 
-The first algorithm trains for the config's steps; the tokens that it samples with a seed are the budget of the others
-with that seed (`training.sampled_tokens` sets one for all). Every run has its own directory in the comparison's, so an
+The first algorithm trains for the config's steps; the tokens that it takes with a seed are the budget of the others
+with that seed: the sampled ones, all of them (with the environment's and the meta-prover's), or once each (`--equal`).
+`training.sampled_tokens` or `total_tokens` set one for all. Every run has its own directory in the comparison's, so an
 interrupted comparison goes on where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from backtrack_mrt.config import Config, Existing, RunRequest
-from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.comparison import Comparison, differences
+from backtrack_mrt.config import Ledger, RunRequest, TrainingSection
+from backtrack_mrt.config.trials import Trial
+from backtrack_mrt.evaluation.comparison import Comparison
+from backtrack_mrt.evaluation.tuning import Tuning
 from backtrack_mrt.runs.directory import RunDir
-from backtrack_mrt.runs.finished import Run, read_run
-from backtrack_mrt.runs.processes import tell
-from backtrack_mrt.training.train import train
+from backtrack_mrt.runs.finished import Run
+from backtrack_mrt.training.finishing import finished_run
 
 
-def train_and_compare(requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path) -> Comparison:
+def train_and_compare(
+    requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path, tuning: Tuning | None = None
+) -> Comparison:
     """Train every request with every seed, evaluate and compare. Finished runs are taken as they are, unless they are
-    to be overwritten; the base is evaluated once per seed."""
-    runs = []
+    to be overwritten; the base is evaluated once per seed. tuning: how the requests' settings were chosen."""
+    first = requests[0].config.training
+    ledgers = requests[0].equal or (("total",) if first.total_tokens else ("sampled",))
+    runs: list[tuple[str, Run]] = []
     for seed in seeds:
-        budget, base = None, None
+        reference, base = None, None
         for request in requests:
-            path = folder / f"{request.config.algo_label}-seed{seed}"
-            finished = RunDir(path).summary_path.exists() and request.existing != "overwrite"
-            training = request.config.training
-            training = training.model_copy(update={"sampled_tokens": training.sampled_tokens or budget})
-            config = request.config.model_copy(
-                update={"seed": seed, "output_dir": str(path), "training": training}, deep=True
-            )
-            if not finished:
-                tell(f"{config.algo_label}, seed {seed}: {path}")
-                existing: Existing = "overwrite"
-                if request.existing != "overwrite" and _resumable(config):
-                    existing = "resume"
-                train(RunRequest(config, existing, request.accept_changes), base_evaluation=base)
-            run = read_run(path)
-            _check_unchanged(run, config)
-            runs.append(run)
-            budget = budget or run.sampled_tokens or None
-            base = RunDir(path).trajectories / "evaluation_base.jsonl"
+            label = request.config.algo_label
+            for ledger in ledgers if reference else ledgers[:1]:
+                path = folder / f"{label}{'-total' if ledger == 'total' and len(ledgers) > 1 else ''}-seed{seed}"
+                update = {"training": equal_tokens(request.config.training, ledger, reference)}
+                config = request.config.model_copy(update=update | {"seed": seed, "output_dir": str(path)}, deep=True)
+                run = finished_run(RunRequest(config, request.existing, request.accept_changes), base)
+                base = RunDir(path).trajectories / "evaluation_base.jsonl"
+                runs.append((label, run))
+            reference = reference or (run if run.sampled_tokens else None)
     algos = [request.config.algo_label for request in requests]
-    return Comparison([run for algo in algos for run in runs if run.config.algo_label == algo])
+    return Comparison([run for algo in algos for label, run in runs if label == algo], tuning)
 
 
-def _resumable(config: Config) -> bool:
-    """Whether an unfinished run left something to go on from."""
-    run = RunDir(config.run_path)
-    return any(run.checkpoints.glob("step_*")) or run.collected.exists()
+def equal_tokens(training: TrainingSection, ledger: Ledger, reference: Run | None) -> TrainingSection:
+    """The settings with the budget in that ledger: their own, else what the reference spent."""
+    if reference is None:
+        return training
+    own = {"sampled": training.sampled_tokens, "total": training.total_tokens}[ledger]
+    budget = own or reference.summary["tokens"]["training"][ledger]
+    return training.model_copy(update={"sampled_tokens": None, "total_tokens": None, f"{ledger}_tokens": budget})
 
 
-def _check_unchanged(run: Run, config: Config) -> None:
-    """A finished run that is taken as it is must be the run that was asked for."""
-    for section in config.resolved():
-        ours, theirs = (c.resolved()[section] for c in (config, run.config))
-        if section != "output_dir" and ours != theirs:
-            reason = f"it was run with another {section}: {differences(ours, theirs)}"
-            raise UserError("--output-dir", str(run.path), reason, "Delete that run, or choose another directory.")
+def with_best(requests: Sequence[RunRequest], best: Mapping[str, Trial]) -> list[RunRequest]:
+    """The requests with the settings that were kept: on their own held-out sets."""
+    found = []
+    for request in requests:
+        chosen = best[request.config.algo_label].config.model_copy(update={"data": request.config.data})
+        found.append(RunRequest(chosen, request.existing, request.accept_changes, equal=request.equal))
+    return found
+
+
+def planned(requests: Sequence[RunRequest], trials: Mapping[str, Sequence[Trial]]) -> list[str]:
+    """What a comparison will run, in lines."""
+    first = requests[0]
+    seeds, tuned = first.seeds or (first.config.seed,), first.tune_seeds
+    lines = []
+    for algo, settings in trials.items():
+        lines.append(f"tuning {algo}: {len(settings) * len(tuned)} runs on {', '.join(first.config.data.validation)}")
+        lines += [f"  {number}. {trial}" for number, trial in enumerate(settings, 1)]
+    ledgers = max(len(first.equal), 1)
+    count = len(seeds) * (1 + ledgers * (len(requests) - 1))
+    algos = ", ".join(request.config.algo_label for request in requests)
+    how = f" (others at equal {' and at equal '.join(first.equal)} tokens)" if first.equal else ""
+    held_out = ", ".join(first.config.data.eval)
+    return [*lines, f"final: {count} runs on {held_out}: {algos}, seeds {' '.join(map(str, seeds))}{how}"]

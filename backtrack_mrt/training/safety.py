@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PrinterCallback, Trainer, TrainerState
 
-from backtrack_mrt.errors import Interrupted, RunError
+from backtrack_mrt.errors import Collapsed, Interrupted
 from backtrack_mrt.runs import interrupts, processes
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
@@ -131,7 +131,7 @@ class SafeTrainer(Trainer):
         step = self.steps_done + 1
         self._dump(step, norm)
         if self._skipped == MOST_SKIPPED:
-            raise RunError(
+            raise Collapsed(
                 f"{MOST_SKIPPED} steps in a row had numbers that are not finite, the last one step {step}",
                 f"Their batches are in {self.run.skipped}. Lower training.learning_rate, or take model.dtype float32. "
                 "The weights of the checkpoints are finite.",
@@ -168,7 +168,7 @@ class SafeTrainer(Trainer):
         """The trainer's checkpoint, whole or not at all. Every process adds the state of its random numbers."""
         step, trained = self.steps_done, [p for p in self.model.parameters() if p.requires_grad]
         if not all(bool(p.isfinite().all()) for p in trained):
-            raise RunError(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
+            raise Collapsed(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
         if not self.setup.checkpoints.saved(step):
             needed = _BYTES_PER_PARAMETER * sum(p.numel() for p in trained)
             self.setup.checkpoints.save(

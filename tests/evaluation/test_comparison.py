@@ -7,18 +7,18 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
+from support.finished_runs import finished
 
-from backtrack_mrt.cli.request import comparison_requests, read_request
+from backtrack_mrt.cli.request import comparison_requests
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.comparison import Comparison, efficiency
+from backtrack_mrt.evaluation.compared_runs import efficiency
+from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.effects import effects
 from backtrack_mrt.evaluation.metrics.estimates import over_seeds
 from backtrack_mrt.reports.build import report_comparison
-from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import read_run
 from backtrack_mrt.training.compare import train_and_compare
 
@@ -70,7 +70,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
 ) -> None:
     trained = []
     monkeypatch.setattr(
-        "backtrack_mrt.training.compare.train", lambda request, base_evaluation: trained.append(request)
+        "backtrack_mrt.training.finishing.train", lambda request, base_evaluation: trained.append(request)
     )
     requests = comparison_requests([*SHORT, "--algo", "mrt-rl", "--compare", *ALL])
     assert list(train_and_compare(requests, [0], folder).runs) == list(comparison.runs)
@@ -116,31 +116,6 @@ def test_over_seeds_is_students_interval() -> None:
     # t(0.975, 2) = 4.3027, sd 1, √3
     assert over_seeds([1.0, 2.0, 3.0]).high == pytest.approx(2 + 4.302653 / math.sqrt(3))
     assert math.isnan(over_seeds([5.0]).low)
-
-
-def finished(path: Path, algo: str, seed: int, accuracy: float, sampled: int = 1000, **flags: str) -> Path:
-    """A run directory as a finished run leaves it."""
-    arguments = [part for name, value in flags.items() for part in (f"--{name.replace('__', '.')}", value)]
-    config = read_request(["--algo", algo, "--seed", str(seed), "--output-dir", str(path), *arguments]).config
-    run = RunDir.create(config)
-
-    def side(mean: float) -> dict[str, Any]:
-        estimate = {"mean": mean, "low": mean, "high": mean, "n": 100}
-        curve = {"budgets": [0, 10, 20], "accuracy": [estimate | {"mean": k * mean / 2} for k in range(3)]}
-        curve["tokens"] = [estimate | {"mean": k * 10} for k in range(3)]
-        names = ("accuracy", "accuracy_prolonged", "tokens", "normalised_regret", "right_step")
-        return dict.fromkeys((*names, "wrong_to_right", "right_to_wrong"), estimate) | {
-            "protocol": {"backtracks": estimate},
-            "moves": {"backtrack": {"progress": estimate}},
-            "regret": {"128": estimate, "1024": estimate | {"mean": 1 - mean}},
-            "acc_at_turn": [estimate],
-            "curve": curve,
-        }
-
-    ledger = {"sampled": sampled, "env": 10, "prover": 5, "total": sampled + 15}
-    summary = {"base": side(0.5), "trained": side(accuracy), "tokens": {"training": ledger}, "seconds": {"train": 1.0}}
-    run.save("summary.json", {"algo": algo, "trained_answers": 4} | summary)
-    return path
 
 
 def test_differences_are_paired_by_seed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Train a policy with any of the algorithms, and report what it learned.
 
-With --compare and --seeds several algorithms are trained side by side, at equal sampled tokens.
+With --compare and --seeds several algorithms are trained side by side, at equal tokens; --tune first chooses their
+settings, with as many runs for each of them on problems that are not reported.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from pathlib import Path
 from rich.console import Console
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.request import comparison_requests, read_request
-from backtrack_mrt.config import Config, RunRequest
+from backtrack_mrt.cli.request import comparison_requests, read_request, trials
+from backtrack_mrt.config import RunRequest
 from backtrack_mrt.runs import processes
 
 EXAMPLES = """\
   backtrack-mrt train --algo mrt-rl                                # the embedded model, minutes on a CPU
   backtrack-mrt train --algo mrt-rl --compare rise star grpo --seeds 0 1 2
+  backtrack-mrt train --algo mrt-rl --compare grpo rise --training.sampled_tokens 240000 \\
+      --tune training.learning_rate 3e-4 1e-3 3e-3 algorithms.rise.candidates 2 4
   backtrack-mrt train --algo mrt-rl --config smollm2_135m.yaml     # a real model
   backtrack-mrt train --config llama31_8b.yaml --dry-run h100      # what it would take; loads no weights
   backtrack-mrt train --output-dir runs/mine --resume              # go on where it stopped"""
@@ -31,20 +34,31 @@ def run(args: Namespace) -> None:
     described = f"{__doc__}\nexamples:\n{EXAMPLES}"
     request = read_request(args.settings, description=described, prog="backtrack-mrt train")
     if request.dry_run:
-        _plan(request.config, request.dry_run)
-    elif request.compare or request.seeds:
+        _plan(request, args.settings)
+    elif request.compare or request.seeds or request.tune:
         _compare(request, args.settings)
     else:
         _train(request)
 
 
-def _plan(config: Config, on: str) -> None:
+def _plan(request: RunRequest, flags: list[str]) -> None:
+    """What the run will take; of a comparison, the first algorithm's first run, and the list of all."""
     from backtrack_mrt.training.plan import plan
     from backtrack_mrt.training.roofline import device
 
-    sizes = plan(config, device(on))
+    assert request.dry_run is not None
+    lines = plan(request.config, device(request.dry_run)).lines()
+    if request.compare or request.seeds or request.tune:
+        from backtrack_mrt.training.compare import planned
+        from backtrack_mrt.training.tune import check_validation
+
+        requests = comparison_requests(flags)
+        tried = trials(flags, requests) if request.tune else {}
+        if tried:
+            check_validation(request.config)
+        lines += planned(requests, tried)
     if processes.is_main():
-        print("\n".join(sizes.lines()))
+        print("\n".join(lines))
 
 
 def _train(request: RunRequest) -> None:
@@ -60,12 +74,18 @@ def _train(request: RunRequest) -> None:
 def _compare(first: RunRequest, flags: list[str]) -> None:
     """Train several algorithms or seeds and put them side by side."""
     requests = comparison_requests(flags)
+    tried = trials(flags, requests) if first.tune else {}
     algos = [request.config.algo_label for request in requests]
     folder = Path(first.config.output_dir or f"runs/{first.config.env_label}-{'-'.join(algos)}")
     from backtrack_mrt.reports.build import report_comparison
-    from backtrack_mrt.training.compare import train_and_compare
+    from backtrack_mrt.training.compare import train_and_compare, with_best
+    from backtrack_mrt.training.tune import tune
 
-    comparison = train_and_compare(requests, first.seeds or (first.config.seed,), folder)
+    tuning = None
+    if tried:
+        best, tuning = tune(tried, first, folder)
+        requests = with_best(requests, best)
+    comparison = train_and_compare(requests, first.seeds or (first.config.seed,), folder, tuning)
     if processes.is_main():
         comparison.write(folder)
         report_comparison(comparison, folder)

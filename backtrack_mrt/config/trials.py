@@ -1,0 +1,111 @@
+"""What `--tune` tries: for every algorithm of a comparison as many settings.
+
+``training.learning_rate 3e-4 1e-3 training.problems_per_step 8 32`` is a grid for all of them; how many settings it has
+is everybody's number of trials. ``algorithms.rise.candidates 4 8`` is RISE's alone and adds no trial: its values take
+turns over the grid, each as often as the others, paired at random (the same way every time).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from backtrack_mrt import plugins
+from backtrack_mrt.config.files import Layer
+from backtrack_mrt.config.run import Config
+from backtrack_mrt.config.schema import FlagWords
+from backtrack_mrt.errors import UserError
+
+Grid = Mapping[str, Sequence[str]]  # fields with the values to try, as they were typed
+
+_FIELD = re.compile(r"[a-z_]+(\.[a-z0-9_-]+)+")
+_BUDGETS = ("training.sampled_tokens", "training.total_tokens")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting that is tried. settings: what was typed, by field. config: with them, on the validation sets."""
+
+    settings: Mapping[str, str]
+    config: Config
+
+    def __str__(self) -> str:
+        return ", ".join(f"{field.rpartition('.')[2]} {value}" for field, value in self.settings.items())
+
+
+def read_grid(words: Sequence[str]) -> dict[str, list[str]]:
+    """FIELD VALUE VALUE … FIELD VALUE …, as a grid. Raises UserError for a field without values, one that is named
+    twice, and one that must be equal for all that is compared."""
+    grid: dict[str, list[str]] = {}
+    for word in words:
+        if not _FIELD.fullmatch(word):
+            if not grid:
+                raise UserError("--tune", word, "a value without a field", "Write FIELD VALUE VALUE …")
+            grid[next(reversed(grid))].append(word)
+        elif word in grid:
+            raise UserError("--tune", word, "this field is named twice", "Write all of its values behind it once.")
+        elif not word.startswith(("training.", "algorithms.")) or word in _BUDGETS:
+            reason = "what is compared must agree in it"
+            raise UserError("--tune", word, reason, "Tune training.FIELD, or algorithms.NAME.SETTING.")
+        else:
+            grid[word] = []
+    for field, values in grid.items():
+        if not values:
+            raise UserError("--tune", field, "no value to try", "Write FIELD VALUE VALUE …")
+    if grid and all(map(_owner, grid)):
+        reason = "only single algorithms have something to try"
+        raise UserError("--tune", " ".join(grid), reason, "Name a field of all, such as training.learning_rate.")
+    return grid
+
+
+def settings_of(grid: Grid, algo: str) -> list[dict[str, str]]:
+    """What is tried for an algorithm, one setting per run: as many for each algorithm."""
+    own = {field: values for field, values in grid.items() if _owner(field) == plugins.dashed(plugins.label(algo))}
+    shared = _combinations({field: values for field, values in grid.items() if _owner(field) is None})
+    draw, turns = random.Random("tune"), list[dict[str, str]]()
+    while len(turns) < len(shared):
+        again = _combinations(own)
+        draw.shuffle(again)
+        turns += again
+    return [both | mine for both, mine in zip(shared, turns, strict=False)]
+
+
+def owners(grid: Grid) -> set[str]:
+    """The algorithms that have something of their own to try."""
+    return {owner for field in grid if (owner := _owner(field))}
+
+
+def as_layer(settings: Mapping[str, str]) -> Layer:
+    """The settings as a layer over those of the command line."""
+    values: dict[str, Any] = {}
+    for field, value in settings.items():
+        section, *_, leaf = field.split(".")
+        section = "algorithm" if section == "algorithms" else section
+        values.setdefault(section, {})[leaf] = FlagWords(((value,),))
+    said = {f"{section}.{leaf}": f"--tune {section}.{leaf}" for section, leaves in values.items() for leaf in leaves}
+    return Layer(values, said)
+
+
+def on_validation(config: Config, like: Config, settings: Mapping[str, str]) -> Config:
+    """The trial's config: held-out problems are the validation sets, and where an update has other rows than `like`
+    has, the steps are as many as leave the number of trajectories as it is (unless they are tried themselves)."""
+    training = config.training
+    if "training.steps" not in settings:
+        steps = max(round(like.training.steps * like.training.rows / training.rows), 1)
+        training = training.model_copy(update={"steps": steps})
+    held_out = config.data.model_copy(update={"eval": config.data.validation})
+    return config.model_copy(update={"training": training, "data": held_out})
+
+
+def _combinations(grid: Grid) -> list[dict[str, str]]:
+    return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+
+def _owner(field: str) -> str | None:
+    """The algorithm whose own setting it is; None for a field of all."""
+    section, _, rest = field.partition(".")
+    return plugins.dashed(rest.rpartition(".")[0]) if section == "algorithms" else None

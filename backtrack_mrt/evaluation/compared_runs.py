@@ -1,0 +1,203 @@
+"""Finished runs side by side: numbers over seeds, differences paired by seed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from backtrack_mrt.config import Ledger
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
+from backtrack_mrt.evaluation.metrics.estimates import NOTHING, Estimate, over_seeds
+from backtrack_mrt.evaluation.tuning import Tuning
+from backtrack_mrt.runs.alarms import alarms_of
+from backtrack_mrt.runs.finished import Run, mean_of
+
+COMPARED = {  # what is put side by side: where it is in summary.json, by its name in the table
+    "final accuracy": ("trained", "accuracy"),
+    "accuracy, prolonged": ("trained", "accuracy_prolonged"),
+    "first attempt": ("trained", "acc_at_turn", 0),
+    "tokens": ("trained", "tokens"),
+    "regret": ("trained", "normalised_regret"),
+    "wrong → right": ("trained", "wrong_to_right"),
+    "right → wrong": ("trained", "right_to_wrong"),
+    "right step": ("trained", "right_step"),
+}
+SHARED = (
+    "env",
+    "prompts",
+    "protocol",
+    "model",
+    "data",
+    "prover",
+    "grading",
+    "evaluation",
+)  # must be equal to be compared
+
+
+class ComparedRuns:
+    """Runs by algorithm and seed. The first label is the reference of the differences. tuning: how the settings were
+    chosen.
+
+    `runs` are those at equal sampled tokens; `equal_total` has those that took as many tokens in all as the reference
+    (whose runs are in both), for the algorithms that have such runs; where there are no others, `runs` has them, too.
+
+    Raises UserError for runs that are not comparable: other data, model, protocol, prover or evaluation, an algorithm
+    without a seed that the others have, or one seed twice.
+    """
+
+    def __init__(self, runs: Sequence[Run], tuning: Tuning | None = None) -> None:
+        if not runs:
+            raise UserError("run", None, "nothing to compare", "Give directories of finished runs.")
+        self.tuning = tuning
+        first = runs[0]
+        by_ledger: dict[Ledger, dict[str, list[Run]]] = {"sampled": defaultdict(list), "total": defaultdict(list)}
+        for run in runs:
+            by_ledger[run.ledger][run.label].append(run)
+        sampled, total = by_ledger["sampled"], by_ledger["total"]
+        self.runs: dict[str, list[Run]] = {run.label: sampled.get(run.label) or total[run.label] for run in runs}
+        self.equal_total = {label: total[label] for label in self.runs if label in total}
+        if self.equal_total:
+            self.equal_total = {first.label: self.runs[first.label]} | self.equal_total
+        for run in runs:
+            for section in SHARED:
+                ours, theirs = (c.resolved()[section] for c in (first.config, run.config))
+                if ours != theirs:
+                    reason = f"its {section} differs from that of {first.path}: {differences(ours, theirs)}"
+                    raise UserError("run", str(run.path), reason, "Compare runs that differ in the algorithm only.")
+        self.seeds = [run.config.seed for run in self.runs[first.label]]
+        for label, members in [*self.runs.items(), *self.equal_total.items()]:
+            seeds = [run.config.seed for run in members]
+            if sorted(seeds) != sorted(set(self.seeds)):
+                reason = f"seeds {seeds} where {first.label} has {self.seeds}"
+                raise UserError("run", label, reason, "Compare runs with the same seeds, each once.")
+            members.sort(key=lambda run: self.seeds.index(run.config.seed))
+
+    @property
+    def reference(self) -> str:
+        """The label of the first algorithm."""
+        return next(iter(self.runs))
+
+    @property
+    def compared(self) -> dict[str, tuple[str | int, ...]]:
+        """What is put side by side: `COMPARED`, and the protocol's own metrics, as far as there are numbers."""
+        summaries = [run.summary["trained"] for members in self.runs.values() for run in members]
+        own = [name for name in summaries[0]["protocol"] if all(name in summary["protocol"] for summary in summaries)]
+        places = COMPARED | {name.replace("_", " "): ("trained", "protocol", name) for name in own}
+        return {
+            name: place
+            for name, place in places.items()
+            if name != "right step" or any(summary["right_step"]["mean"] is not None for summary in summaries)
+        }
+
+    def members(self, label: str, ledger: Ledger = "sampled") -> list[Run]:
+        """The runs of an algorithm at as many tokens as the reference's; none where it has no such runs."""
+        return self.runs[label] if ledger == "sampled" else self.equal_total.get(label, [])
+
+    def estimate(self, label: str, value: Callable[[Run], float], ledger: Ledger = "sampled") -> Estimate:
+        """Mean of a number over the seeds of an algorithm."""
+        members = self.members(label, ledger)
+        return over_seeds([value(run) for run in members]) if members else NOTHING
+
+    def difference(
+        self, label: str, value: Callable[[Run], float], to: str | None = None, ledger: Ledger = "sampled"
+    ) -> Estimate:
+        """The same number minus that of the reference (or of `to`), paired by seed."""
+        ours, theirs = self.members(label, ledger), self.members(to or self.reference, ledger)
+        pairs = zip(ours, theirs, strict=True) if ours and theirs else ()
+        found = [value(one) - value(other) for one, other in pairs]
+        return over_seeds(found) if found else NOTHING
+
+    def tokens_apart(self, ledger: Ledger = "sampled") -> float:
+        """The largest relative difference in tokens between an algorithm and the reference, over all seeds, among the
+        runs at equal tokens in that ledger; NaN without any. Algorithms that sample nothing (sft) are left out."""
+        apart = [
+            abs(run.tokens(ledger) / reference.tokens(ledger) - 1)
+            for label in self.runs
+            for run, reference in zip(self.members(label, ledger), self.members(self.reference, ledger), strict=False)
+            if run.sampled_tokens
+        ]
+        return max(apart, default=math.nan)
+
+    def alarms(self, run: Run) -> list[str]:
+        """The names of a run's alarms."""
+        return [alarm.name for alarm in alarms_of(run.history, run.evaluations)]
+
+    def as_json(self) -> dict[str, Any]:
+        """comparison.json."""
+        return {
+            "reference": self.reference,
+            "seeds": self.seeds,
+            "sampled_tokens_apart": self.tokens_apart(),
+            "total_tokens_apart": self.tokens_apart("total"),
+            "tuning": None if self.tuning is None else [asdict(tried) for tried in self.tuning.tried],
+            "algorithms": {label: dict(self._numbers(label)) for label in self.runs},
+        }
+
+    def _numbers(self, label: str) -> Iterator[tuple[str, Any]]:
+        yield "runs", [run.path.name for run in self.runs[label]]
+        numbers: dict[str, Callable[[Run], float]] = {name: at(*place) for name, place in self.compared.items()}
+        numbers |= {"gain over the base": gain, "token efficiency over the base": efficiency}
+        for name, value in numbers.items():
+            yield (
+                name,
+                {
+                    "mean": asdict(self.estimate(label, value)),
+                    "difference": asdict(self.difference(label, value)),
+                    "runs": [value(run) for run in self.runs[label]],
+                },
+            )
+        if label in self.equal_total:
+            yield (
+                "gain over the base, equal total tokens",
+                {
+                    "mean": asdict(self.estimate(label, gain, "total")),
+                    "difference": asdict(self.difference(label, gain, ledger="total")),
+                    "runs": [gain(run) for run in self.equal_total[label]],
+                },
+            )
+        for kind in ("sampled", "env", "prover", "total"):
+            tokens = [run.summary["tokens"]["training"][kind] for run in self.runs[label]]
+            yield f"training tokens, {kind}", tokens
+        yield "gradient, signal to noise", [run.signal_to_noise for run in self.runs[label]]
+        yield "alarms", {run.path.name: self.alarms(run) for run in self.runs[label]}
+        yield "training seconds", [run.summary["seconds"]["train"] for run in self.runs[label]]
+
+
+def efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:
+    """Tokens that the other policy (`than`, or the run's own base) needs / tokens that the trained policy needs for the
+    same accuracy: `share` of the lower of their two highest."""
+    summaries = [run.summary["base"] if than is None else than.summary["trained"], run.summary["trained"]]
+    curves = [
+        tuple(np.array([mean_of(point) for point in summary["curve"][name]]) for name in ("accuracy", "tokens"))
+        for summary in summaries
+    ]
+    level = share * min(accuracy.max() for accuracy, _ in curves)
+    theirs, ours = (tokens_to_reach(accuracy[None], tokens, np.array([level]))[0] for accuracy, tokens in curves)
+    return float(theirs / ours)
+
+
+def differences(ours: Any, theirs: Any) -> str:
+    """What two values or sections do not have in common, in words."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return "; ".join(
+            f"{key}: {ours.get(key)!r} against {theirs.get(key)!r}"
+            for key in ours | theirs
+            if ours.get(key) != theirs.get(key)
+        )
+    return f"{ours!r} against {theirs!r}"
+
+
+def at(*place: str | int) -> Callable[[Run], float]:
+    """The mean of an estimate in summary.json, as a number of a run."""
+    return lambda run: run.mean(*place)
+
+
+def gain(run: Run) -> float:
+    """Accuracy of the trained policy minus the base's, at the trained limit."""
+    return run.mean("trained", "accuracy") - run.mean("base", "accuracy")

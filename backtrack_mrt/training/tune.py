@@ -1,0 +1,88 @@
+"""Before a comparison: for every algorithm as many runs on the validation sets, and the best settings kept.
+
+FOLDER/tuning/mrt-rl-1-seed10000/   a run of its own: a finished one is taken as it is, another goes on where it stopped
+FOLDER/tuning.json                  what came of all of them (`backtrack_mrt.evaluation.tuning`)
+
+A run that breaks down (numbers that are not finite, nothing to fit) counts as one that has lost all, and is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from backtrack_mrt.config import Config, RunRequest
+from backtrack_mrt.config.trials import Trial
+from backtrack_mrt.data.catalogue import find_set, refuse_test_set
+from backtrack_mrt.data.loading import GENERATED
+from backtrack_mrt.errors import Collapsed, RunError, UserError
+from backtrack_mrt.evaluation.tuning import Tried, Tuning, read_tuning
+from backtrack_mrt.runs.alarms import alarms_of
+from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.finished import Run
+from backtrack_mrt.runs.processes import is_main, tell
+from backtrack_mrt.training.finishing import finished_run
+
+
+def check_validation(config: Config) -> None:
+    """Raises UserError if a trial could see a problem that is reported: no validation sets, a test set among them, or
+    one of data.eval."""
+    field, sets = "data.validation", config.data.validation
+    if not sets:
+        raise UserError(field, sets, "there is nothing to choose settings on", "Name sets that are not in data.eval.")
+    for spec in sets:
+        if spec in config.data.eval or spec == f"{GENERATED}test":
+            raise UserError(field, spec, "it is what the final runs are judged on", "Name another set.")
+        if not spec.startswith(GENERATED):
+            name, entry = find_set(spec, config.data.sets, field)
+            refuse_test_set(name, entry, field)
+
+
+def tune(trials: Mapping[str, Sequence[Trial]], request: RunRequest, folder: Path) -> tuple[dict[str, Trial], Tuning]:
+    """Run all trials with all of the request's tuning seeds. Returns the best trial of each algorithm, and the record.
+    Raises RunError if every trial of an algorithm broke down."""
+    check_validation(request.config)
+    earlier = read_tuning(folder) if request.existing != "overwrite" else None
+    broken = {row.run: row for row in (earlier.tried if earlier else ()) if row.accuracy is None}
+    found = Tuning(request.config.data.validation, ())
+    for seed in request.tune_seeds:
+        base: Path | None = None
+        for algo, number, trial in ((a, n, t) for a, several in trials.items() for n, t in enumerate(several, 1)):
+            row = Tried(algo, number, trial.settings, seed, f"tuning/{algo}-{number}-seed{seed}", None, None, {})
+            config = trial.config.model_copy(update={"seed": seed, "output_dir": str(folder / row.run)}, deep=True)
+            if (known := broken.get(row.run)) is not None and known.settings == row.settings:
+                row = known
+            else:
+                tell(f"tuning {algo}, {number} of {len(trials[algo])}: {trial}")
+                row = _run(row, config, request, base)
+            kept = RunDir(config.run_path).trajectories / "evaluation_base.jsonl"
+            base = base or (kept if kept.exists() else None)
+            found = Tuning(found.sets, [*found.tried, row])
+            if is_main():
+                found.write(folder)
+    best: dict[str, Trial] = {}
+    for algo, settings in trials.items():
+        chosen = found.best(algo)
+        if chosen is None:
+            reason = f"every trial of {algo} broke down: {'; '.join(t.told[0] for t in found.tried if t.algo == algo)}"
+            raise RunError(reason, "Try lower learning rates.")
+        best[algo] = settings[chosen - 1]
+        tell(f"kept for {algo}: {best[algo]}")
+    return best, found
+
+
+def _run(trial: Tried, config: Config, request: RunRequest, base: Path | None) -> Tried:
+    """The trial with what came of it."""
+    try:
+        run = finished_run(RunRequest(config, request.existing, request.accept_changes), base)
+    except (Collapsed, UserError) as error:
+        if isinstance(error, UserError) and error.field != "algo":  # nothing to fit is the algorithm's own doing
+            raise
+        return _with(trial, None, (str(error),))
+    return _with(trial, run, tuple(alarm.name for alarm in alarms_of(run.history, run.evaluations)))
+
+
+def _with(trial: Tried, run: Run | None, told: tuple[str, ...]) -> Tried:
+    accuracy, base = (None if run is None else run.mean(side, "accuracy") for side in ("trained", "base"))
+    tokens = {} if run is None else run.summary["tokens"]["training"]
+    return Tried(trial.algo, trial.number, trial.settings, trial.seed, trial.run, accuracy, base, tokens, told)
