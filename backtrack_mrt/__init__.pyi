@@ -1,5 +1,6 @@
 # The public face: what `import backtrack_mrt as bt` offers, to type checkers and (through `__init__.py`) at run time.
 
+from . import credit
 from .algos.base import Algorithm, SelfTraining, outcome_advantages, progress_to_go, turn_progress
 from .cli.api import compare, evaluate, load_config, train
 from .config import Config
@@ -38,6 +39,8 @@ __all__ = [  # noqa: RUF022 (in the order of docs/api.md)
     "outcome_advantages",
     "turn_progress",
     "progress_to_go",
+    # other people's trainers
+    "credit",
     # running
     "Config",
     "load_config",

@@ -19,11 +19,14 @@ from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from backtrack_mrt.errors import UserError, did_you_mean
+from pydantic import BaseModel, ValidationError
+
+from backtrack_mrt.errors import Mistakes, UserError, UserErrors, did_you_mean
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 SEAMS = {"base", "collecting"}  # modules that plug-ins are made of
 
 
@@ -113,6 +116,20 @@ def load(package: str, name: str, base: type[T], field: str) -> type[T]:
         reason = f"{found.__name__} does not define {', '.join(missing)}"
         raise UserError(field, name, reason, f"Every {base.__name__} must.")
     return found
+
+
+def configured(found: type[M], settings: Mapping[str, Any], field: str) -> M:
+    """An instance of a plug-in with these settings. Raises UserError for what it does not take."""
+    try:
+        return found(**settings)
+    except ValidationError as error:
+        mistakes = Mistakes()
+        for told in error.errors():
+            name = ".".join(map(str, told["loc"]))
+            known = did_you_mean(name, found.model_fields)
+            remedy = known if told["type"] == "extra_forbidden" else "See its settings in `backtrack-mrt train --help`."
+            mistakes.append(UserError(f"{field}.{name}", told["input"], told["msg"], remedy))
+        raise (UserErrors(mistakes) if len(mistakes) > 1 else mistakes[0]) from error
 
 
 def _by_name(package: str, name: str, base: type[T], field: str) -> type[T]:

@@ -96,7 +96,7 @@ def cut(completion: Completion, protocol: EpisodeProtocol, dialogue: Dialogue, m
     before the token that holds the character at its offset."""
     ids = completion.token_ids
     offsets = merged(protocol.cuts(dialogue.chat.decode(ids)), most)
-    starts = [0, *token_starts(ids, offsets, dialogue)]
+    starts = [0, *token_starts(ids, offsets, dialogue.chat.decode)]
     return [
         Completion(ids[a:b], completion.logprobs[a:b], Finish.CUT if b < len(ids) else completion.finish)
         for a, b in pairwise([*starts, len(ids)])
@@ -104,9 +104,9 @@ def cut(completion: Completion, protocol: EpisodeProtocol, dialogue: Dialogue, m
     ]
 
 
-def token_starts(ids: TokenIds, offsets: Sequence[int], dialogue: Dialogue) -> list[int]:
+def token_starts(ids: TokenIds, offsets: Sequence[int], decode: Callable[[TokenIds], str]) -> list[int]:
     """For increasing character offsets, the index of the token that holds the character there."""
-    ends = cache(lambda token: len(dialogue.chat.decode(ids[: token + 1])))  # characters up to a token's end: no sum
+    ends = cache(lambda token: len(decode(ids[: token + 1])))  # characters up to a token's end: no sum
     starts = [0]
     for offset in offsets:
         starts.append(bisect_right(range(len(ids)), offset, lo=starts[-1], key=ends))

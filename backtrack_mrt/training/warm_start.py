@@ -103,7 +103,7 @@ class WarmStart:
             for step in steps[1:]:
                 end = turn.text.index(step, end)
                 offsets.append(end)
-            cuts = token_starts(turn.completion.token_ids, offsets, dialogue)
+            cuts = token_starts(turn.completion.token_ids, offsets, dialogue.chat.decode)
             forced = [dialogue.forced(attempt, 0)]
             for cut in cuts:
                 completion = replace(

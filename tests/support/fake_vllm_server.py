@@ -50,7 +50,10 @@ class FakeServer:
 
             def log_message(self, *_: Any) -> None: ...
 
-        httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Listening(ThreadingHTTPServer):
+            request_queue_size = 128  # all rows of an engine ask at once
+
+        httpd = Listening(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{httpd.server_port}"
         Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
         try:

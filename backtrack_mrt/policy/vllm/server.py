@@ -6,57 +6,33 @@ the command. That it does, and that its weights are those that are trained, is c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-import httpx2
 import torch
 from peft import PeftModel
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.hf.lora import AdapterFolder
+from backtrack_mrt.policy.json_client import JsonClient
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine, forced, sampled
 from backtrack_mrt.types import Sampling, TokenIds
 
 _FIELD = "engine.server"
 _START = "Start it with the command of docs/engines.md."
 _SAME = f"Serve the model of model.name_or_path in the type of model.dtype. {_START}"
-_CONNECT = 10.0  # seconds; answers may take as long as they need
 _PROBE, _PROBE_TEMPERATURE = 24, 0.5  # tokens; not 1, to see whether logprobs are at the temperature
 _TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.15}  # nats, mean: about three times what rounding makes
 
 
-class Server:
+class Server(JsonClient):
     """A running `vllm serve`. Every failure is a UserError."""
 
     def __init__(self, url: str) -> None:
-        key = os.environ.get("VLLM_API_KEY")
-        self.url = url.rstrip("/")
-        self._http = httpx2.Client(
-            base_url=self.url,
-            timeout=httpx2.Timeout(None, connect=_CONNECT),
-            limits=httpx2.Limits(max_connections=None),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            trust_env=False,  # a proxy for the internet has no part in this
-        )
+        super().__init__(url, field=_FIELD, key="VLLM_API_KEY", remedy=_START)
         served = [row for row in self.ask("GET", "/v1/models")["data"] if not row.get("parent")]
         self.model, self.context_length = str(served[0]["id"]), int(served[0]["max_model_len"])
-
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None, remedy: str = _START) -> Any:
-        """The JSON that the server answers with, None for a plain text."""
-        try:
-            answer = self._http.request(method, path, json=body)
-        except httpx2.HTTPError as error:
-            raise UserError(_FIELD, self.url, f"cannot be reached: {error}", _START) from error
-        except (httpx2.InvalidURL, ValueError) as error:
-            raise UserError(_FIELD, self.url, f"no address: {error}", "Write it like http://host:8000.") from error
-        if answer.is_error:
-            reason = f"{path} was refused with status {answer.status_code}: {answer.text[:300]}"
-            raise UserError(_FIELD, self.url, reason, remedy)
-        return answer.json() if "json" in answer.headers.get("content-type", "") else None
 
     def complete(self, model: str, job: Job) -> Drawn:
         """One job, by the base model or by an adapter of it."""

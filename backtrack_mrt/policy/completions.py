@@ -1,0 +1,229 @@
+"""Any server with OpenAI's completions as an engine: no weights here, only the served model's tokenizer.
+
+A token's probability is read off the answer to "one token more": a server with token ids (vLLM, SGLang) says that of
+the very tokens asked for, or of the likeliest, where more than `WIDEST` would do; any other (llama.cpp, TGI, a hosted
+one) that of the likeliest, in text. A token that the server does not list counts as impossible, so values from such a
+server are lower bounds. Servers with a prefix cache read a history once.
+
+For evaluation, audits and other people's trainers: its logprobs are no part of this project's training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.json_client import JsonClient
+from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
+
+WIDEST = 20  # tokens whose logprobs a server tells at once; vLLM's limit unless it was started with --max-logprobs
+_NARROW = 5  # a hosted one's
+_PLAIN = {"temperature": 1.0, "top_p": 1.0}
+_PLAIN_IDS = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # or generation_config.json has its say
+_PROBE = 8  # tokens
+_ID = "token_id:"
+_UNKNOWN_CONTEXT = 32_768
+_REMEDY = "Name the address of a server with OpenAI's completions, such as `vllm serve MODEL`: http://host:8000."
+
+Logprobs = dict[int, float]  # by token
+
+
+class CompletionsEngine(AsReference):
+    """The engine contract on `url`. tokenizer: the served model's. model: which one is asked (None: the first).
+    max_rows: requests at a time. Raises UserError for a server that cannot be asked, or has another tokenizer."""
+
+    exact = False
+
+    def __init__(
+        self, url: str, tokenizer: Any, *, model: str | None = None, max_rows: int = 64, field: str = "--server"
+    ) -> None:
+        self.stats, self.max_rows, self._tokenizer = EngineStats(), max_rows, tokenizer
+        self._client = client(url, field)
+        row = served(self._client, model)
+        self.model = str(row["id"])
+        known = row.get("max_model_len") or (row.get("meta") or {}).get("n_ctx_train")
+        longest = int(known or min(tokenizer.model_max_length, _UNKNOWN_CONTEXT))
+        self.context_length, self._threads = longest, ThreadPoolExecutor(max_rows)
+        self._widest, self._pieces = WIDEST, dict[int, str]()
+        self.speaks_ids = self._probe()
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`. The server draws with its own random numbers; its logprobs are known at temperature 1
+        (and 0), NaN else and where it answers in text."""
+        check_requests(requests, self.context_length)
+        drawn = list(self._threads.map(lambda request: self._completed(request, sampling), requests))
+        self.stats.sampled += sum(len(completion.token_ids) for completion in drawn)
+        return drawn
+
+    def score(
+        self,
+        prefixes: Sequence[TokenIds],
+        continuations: Sequence[TokenIds],
+        endings: Sequence[TokenIds] | None = None,
+    ) -> list[FloatArray]:
+        """See `Engine.score`. Every token is asked for once: continuations share their beginnings."""
+        pairs = list(zip(prefixes, continuations, strict=True))
+        ends = check_pairs(pairs, endings, self.context_length)
+        wanted: dict[TokenIds, set[int]] = {}
+        for prefix, ids in pairs:
+            for t, token in enumerate(ids):
+                alike = ends.get((prefix, ids), ()) if t == len(ids) - 1 else ()
+                wanted.setdefault(prefix + ids[:t], set()).update({token, *alike})
+        told = dict(zip(wanted, self._threads.map(self._next, wanted, wanted.values()), strict=True))
+        self.stats.scored += sum(map(len, continuations))
+        rows = []
+        for prefix, ids in pairs:
+            row = np.array([told[prefix + ids[:t]].get(token, -inf) for t, token in enumerate(ids)], dtype=np.float64)
+            if alike := ends.get((prefix, ids), ()):
+                known = told[prefix + ids[:-1]]
+                row[-1] = np.logaddexp.reduce([known.get(token, -inf) for token in alike])
+            rows.append(row)
+        return rows
+
+    def sync(self, version: int) -> None:
+        """See `Engine.sync`. The server's weights are its own."""
+
+    def release(self) -> None:
+        """See `Engine.release`."""
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._threads.shutdown()
+        self._client.close()
+
+    def _next(self, prefix: TokenIds, wanted: set[int]) -> Logprobs:
+        """Logprobs of the wanted tokens behind the prefix, as far as the server tells them."""
+        asked = {"max_tokens": 1, "logprobs": self._widest, **_PLAIN}
+        if not self.speaks_ids:
+            told = self._ask(prefix, asked)
+            return {token: told[piece] for token in wanted if (piece := self._piece(token)) in told}
+        if len(wanted) > WIDEST:  # the many tokens that close an answer
+            return _by_id(self._ask(prefix, asked))
+        return _by_id(self._ask(prefix, asked | {"logprob_token_ids": sorted(wanted)}))
+
+    def _ask(self, prefix: TokenIds, asked: Mapping[str, Any]) -> dict[str, float]:
+        """Logprobs of the next token by its name."""
+        (choice,) = self._answer(prefix, asked)["choices"]
+        self.stats.computed += 1
+        return self._checked(_likeliest(choice.get("logprobs")))
+
+    def _answer(self, prefix: TokenIds, asked: Mapping[str, Any]) -> Any:
+        body: dict[str, Any] = {"model": self.model, **asked}
+        if self.speaks_ids:
+            body |= {"prompt": list(prefix), "return_tokens_as_token_ids": True, "return_token_ids": True, **_PLAIN_IDS}
+        else:
+            body["prompt"] = self._text(prefix)
+        return self._client.ask("POST", "/v1/completions", body)
+
+    def _completed(self, request: Request, sampling: Sampling) -> Completion:
+        most = min(request.max_new_tokens, self.context_length - len(request.prefix_ids))
+        asked: dict[str, Any] = {
+            "max_tokens": most,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": request.seed % 2**31,
+            "logprobs": 1,
+        }
+        if self.speaks_ids:
+            asked |= {"stop_token_ids": sorted(sampling.stop_ids), "ignore_eos": True}
+        (choice,) = self._answer(request.prefix_ids, asked)["choices"]
+        if self.speaks_ids:
+            ids = tuple(choice["token_ids"])
+        else:
+            text = choice["text"] or ""
+            ended = (self._tokenizer.eos_token_id,) if choice.get("finish_reason") == "stop" else ()
+            ids = tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"][:most]) + ended
+            ids = ids[:most] or (self._tokenizer.eos_token_id,)
+        stop = next((n for n, token in enumerate(ids) if token in sampling.stop_ids), None)
+        ids = ids if stop is None else ids[: stop + 1]
+        known = ((choice.get("logprobs") or {}).get("token_logprobs") or []) if self.speaks_ids else []
+        exact = sampling.temperature in (0.0, 1.0) and sampling.top_p == 1.0 and len(known) >= len(ids)
+        logprobs = tuple(map(float, known[: len(ids)])) if exact else (float("nan"),) * len(ids)
+        return Completion(ids, logprobs, Finish.LENGTH if stop is None else Finish.STOP)
+
+    def _probe(self) -> bool:
+        """Whether the server takes and gives token ids. Finds how many logprobs it tells."""
+        ids = tuple(self._tokenizer("1 + 2 = 3, 2 + 3 =")["input_ids"])
+        self.speaks_ids = True
+        greedy = {"max_tokens": _PROBE, "temperature": 0.0, "logprobs": 1}
+        try:
+            (choice,) = self._answer(ids, greedy)["choices"]
+        except UserError as error:
+            if "cannot be reached" in error.reason or "no address" in error.reason:
+                raise
+            choice = {}
+        if (told := choice.get("token_ids")) is not None:
+            text = self._tokenizer.decode(told, skip_special_tokens=True)
+            if text.strip() != str(choice["text"]).strip():
+                reason = f"it serves {self.model!r}, whose tokenizer is not the one that is used here"
+                raise self._client.refusal(reason, "Name the served model with --model: its tokenizer is read there.")
+            self._checked(_likeliest(choice.get("logprobs")))
+            return True
+        self.speaks_ids = False
+        try:
+            self._ask(ids, {"max_tokens": 1, "logprobs": WIDEST, **_PLAIN})
+        except UserError:
+            self._widest = _NARROW
+            self._ask(ids, {"max_tokens": 1, "logprobs": _NARROW, **_PLAIN})
+        return False
+
+    def _checked(self, told: dict[str, float]) -> dict[str, float]:
+        """Raises UserError where there are no logprobs, or they are none."""
+        if not told:
+            reason = "its completions have no logprobs"
+            raise self._client.refusal(reason, "Start it so that `logprobs` is answered.")
+        if max(told.values()) > 1e-3:
+            reason = "what it tells as logprobs are not logarithms of probabilities"
+            raise self._client.refusal(reason, "Start vLLM without --logprobs-mode.")
+        return told
+
+    def _text(self, ids: TokenIds) -> str:
+        """The prefix as text. The server writes BOS itself."""
+        bos = self._tokenizer.bos_token_id
+        ids = ids[1:] if bos is not None and ids[:1] == (bos,) else ids
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _piece(self, token: int) -> str:
+        """The text of a token behind another."""
+        if token not in self._pieces:
+            (before, *_) = self._tokenizer("1", add_special_tokens=False)["input_ids"][-1:]
+            start, whole = (self._tokenizer.decode(ids) for ids in ([before], [before, token]))
+            self._pieces[token] = whole[len(start) :]
+        return self._pieces[token]
+
+
+def client(url: str, field: str) -> JsonClient:
+    """The client of a server with OpenAI's completions; the address may end in /v1, as others write it."""
+    return JsonClient(url.rstrip("/").removesuffix("/v1"), field=field, key="OPENAI_API_KEY", remedy=_REMEDY)
+
+
+def served(asked: JsonClient, model: str | None = None) -> Mapping[str, Any]:
+    """What the server says of the model: id, and in vLLM root and max_model_len. Raises UserError."""
+    rows = (asked.ask("GET", "/v1/models") or {}).get("data") or []
+    names = [str(row.get("id")) for row in rows]
+    if model is None and names:
+        return dict(rows[0])
+    if model not in names:
+        raise asked.refusal(f"it does not serve {model!r}", f"It serves: {', '.join(names) or 'nothing'}.")
+    return dict(rows[names.index(model)])
+
+
+def _likeliest(logprobs: Mapping[str, Any] | None) -> dict[str, float]:
+    """Of the first token, by name: in the form of completions, or in that of chats, as llama.cpp answers."""
+    if not logprobs:
+        return {}
+    if rows := logprobs.get("top_logprobs"):
+        return {name: float(value) for name, value in (rows[0] or {}).items() if value is not None}
+    content: Iterable[Mapping[str, Any]] = logprobs.get("content") or ()
+    first = next(iter(content), {})
+    return {row["token"]: float(row["logprob"]) for row in first.get("top_logprobs", ())}
+
+
+def _by_id(told: Mapping[str, float]) -> Logprobs:
+    return {int(name.removeprefix(_ID)): value for name, value in told.items() if name.startswith(_ID)}

@@ -1,0 +1,48 @@
+"""JSON over HTTP, as all servers of models are asked. Every failure is a UserError."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import httpx2
+
+from backtrack_mrt.errors import UserError
+
+_CONNECT = 10.0  # seconds; answers may take as long as they need
+
+
+class JsonClient:
+    """Asks the server at `url`. field: the setting that named it. key: the environment variable that holds its key, if
+    it wants one. remedy: how such a server is started."""
+
+    def __init__(self, url: str, *, field: str, key: str, remedy: str) -> None:
+        self.url, self.field, self.remedy = url.rstrip("/"), field, remedy
+        secret = os.environ.get(key)
+        self._http = httpx2.Client(
+            base_url=self.url,
+            timeout=httpx2.Timeout(None, connect=_CONNECT),
+            limits=httpx2.Limits(max_connections=None),
+            headers={"Authorization": f"Bearer {secret}"} if secret else {},
+            trust_env=False,  # a proxy for the internet has no part in this
+        )
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None, remedy: str | None = None) -> Any:
+        """The JSON that the server answers with, None for a plain text."""
+        try:
+            answer = self._http.request(method, path, json=body)
+        except httpx2.HTTPError as error:
+            raise self.refusal(f"cannot be reached: {error}") from error
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise self.refusal(f"no address: {error}", "Write it like http://host:8000.") from error
+        if answer.is_error:
+            raise self.refusal(f"{path} was refused with status {answer.status_code}: {answer.text[:300]}", remedy)
+        return answer.json() if "json" in answer.headers.get("content-type", "") else None
+
+    def refusal(self, reason: str, remedy: str | None = None) -> UserError:
+        """What is wrong with the server."""
+        return UserError(self.field, self.url, reason, remedy or self.remedy)
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self._http.close()

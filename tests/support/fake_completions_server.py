@@ -1,0 +1,53 @@
+"""A server that answers OpenAI's completions as vLLM does (in token ids) or as others do (in text), with a Hugging Face
+model behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from support.fake_vllm_server import FakeServer
+
+from backtrack_mrt.types import Request, Sampling
+
+TOLD = 20  # logprobs at most
+
+
+class CompletionsServer(FakeServer):
+    """ids: whether it takes and gives token ids. asked: the bodies of all requests."""
+
+    def __init__(self, base: Any, tokenizer: Any, *, ids: bool = True, told: int = TOLD) -> None:
+        super().__init__(base, takes_adapters=False)
+        self.tokenizer, self.ids, self.told = tokenizer, ids, told
+        self.asked: list[dict[str, Any]] = []
+
+    def _complete(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        self.asked.append(body)
+        prompt = body["prompt"]
+        if self.ids == isinstance(prompt, str) or (body.get("logprobs") or 0) > self.told:
+            return None
+        ids = tuple(prompt) if self.ids else self._read(prompt)
+        stops = frozenset(body.get("stop_token_ids") or [self.tokenizer.eos_token_id])
+        with torch.no_grad():
+            logprobs = self.base(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        wanted = body.get("logprob_token_ids") or logprobs.topk(min(body["logprobs"], len(logprobs))).indices.tolist()
+        told = {self._name(token): float(logprobs[token]) for token in wanted}
+        drawn, chosen = [int(logprobs.argmax())], [float(logprobs.max())]
+        if body["max_tokens"] > 1:
+            sampling = Sampling(body["temperature"], body.get("top_p", 1.0), stops)
+            (done,) = self.engines["base"].generate([Request(ids, body["max_tokens"], body.get("seed", 0))], sampling)
+            drawn, chosen = list(done.token_ids), list(done.logprobs)
+        choice: dict[str, Any] = {
+            "text": self.tokenizer.decode(drawn, skip_special_tokens=True),
+            "finish_reason": "stop" if drawn[-1] in stops else "length",
+            "logprobs": {"token_logprobs": chosen, "top_logprobs": [told]},
+        }
+        return {"choices": [choice | ({"token_ids": drawn} if self.ids else {})]}
+
+    def _name(self, token: int) -> str:
+        return f"token_id:{token}" if self.ids else self.tokenizer.decode([token])
+
+    def _read(self, text: str) -> tuple[int, ...]:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        return tuple(ids if bos is None else [bos, *ids])
