@@ -12,6 +12,7 @@ from .protocol import EpisodeProtocol, ProtocolViolation, standing_steps
 from .rollouts.assembly import assemble
 from .runs.finished import read_run
 from .runs.records import read_trajectories
+from .training.mrt_trainer import MRTTrainer
 from .types import Completion, Group, Parsed, Phase, Problem, Sampling, Scored, StopReason, Trajectory, Turn, TurnSpec
 
 __version__: str
@@ -41,6 +42,7 @@ __all__ = [  # noqa: RUF022 (in the order of docs/api.md)
     "progress_to_go",
     # other people's trainers
     "credit",
+    "MRTTrainer",
     # running
     "Config",
     "load_config",

@@ -10,7 +10,7 @@ made into trajectories by `conversation`. The credits are the algorithms' own (`
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +42,20 @@ Message = Mapping[str, Any]  # {"role": "assistant", "content": "…"}
 _PHASE = "turn"
 
 
+def algorithm(algo: str | Algorithm, settings: Mapping[str, Any]) -> Algorithm:
+    """An algorithm by name, path or as an instance, with its own settings. Raises UserError."""
+    if isinstance(algo, Algorithm):
+        if settings:
+            raise UserError("settings", dict(settings), "the algorithm is an instance already", "Give its name.")
+        return algo
+    return plugins.configured(algorithm_named(algo), settings, algo)
+
+
+def algorithm_named(name: str) -> type[Algorithm]:
+    """The class of an algorithm, by name or path. Raises UserError."""
+    return plugins.load(ALGORITHMS, name, Algorithm, "algo")  # type: ignore[type-abstract]
+
+
 def turn_index(mask: ArrayLike) -> NDArray[np.int64]:
     """For every token the turn that sampled it, from 0, or −1 where `mask` is 0 (of the environment): every run of ones
     is a turn. (T,) → (T,)."""
@@ -69,7 +83,7 @@ def token_advantages(
 
     Raises UserError for what does not fit together.
     """
-    algorithm = algo if isinstance(algo, Algorithm) else _algorithm(algo, settings)
+    chosen = algorithm(algo, settings)
     rewards = np.asarray(outcomes, dtype=np.float64)
     rows = [np.asarray(row, dtype=np.int64) for row in turns]
     names = ["" for _ in rows] if problems is None else [f"{type(p).__name__} {p}" for p in problems]
@@ -77,8 +91,8 @@ def token_advantages(
         if given is not None and len(given) != len(rows):
             raise UserError(field, len(given), f"there are {len(rows)} trajectories", "Give one for each.")
     for field, given, needed in (
-        ("values", values, algorithm.needs_values),
-        ("baselines", baselines, algorithm.needs_critic),
+        ("values", values, chosen.needs_values),
+        ("baselines", baselines, chosen.needs_critic),
     ):
         if needed and given is None:
             remedy = "Give V_0 … V_E of each." if field == "values" else 'Give them, or baseline="value".'
@@ -86,17 +100,62 @@ def token_advantages(
     members: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         members.setdefault(name, []).append(i)
-    if objection := algorithm.objection(max_answers=1, group_size=min(map(len, members.values()), default=2)):
-        raise UserError("algo", type(algorithm).__name__, objection, "Give more trajectories of each problem.")
+    if objection := chosen.objection(max_answers=1, group_size=min(map(len, members.values()), default=2)):
+        raise UserError("algo", type(chosen).__name__, objection, "Give more trajectories of each problem.")
     scored = [
         _scored(i, Problem(name, "", ""), row, float(rewards[i]), values, baselines)
         for i, (name, row) in enumerate(zip(names, rows, strict=True))
     ]
     groups = [Group(Problem(name, "", ""), tuple(scored[i] for i in places)) for name, places in members.items()]
-    weights = algorithm.weigh_batch(groups)
+    weights = chosen.weigh_batch(groups)
     order = [i for places in members.values() for i in places]
     found = dict(zip(order, weights, strict=True))
     return [np.append(found[i], 0.0)[row] for i, row in enumerate(rows)]  # index −1 picks the 0
+
+
+def cut_turns(
+    turns: ArrayLike, token_ids: Sequence[int], tokenizer: Any, cuts: Callable[[str], Sequence[int]]
+) -> NDArray[np.int64]:
+    """The turns of `turn_index` cut further, at offsets into the text of each: ``OpenEnded().cuts`` for a thought."""
+    index = np.asarray(turns, dtype=np.int64)
+    begins = np.zeros(len(index), dtype=bool)
+    decode = _decoder(tokenizer)
+    for j in range(int(index.max(initial=-1)) + 1):
+        places = np.flatnonzero(index == j)
+        ids = tuple(token_ids[int(place)] for place in places)
+        begins[places[[0, *token_starts(ids, cuts(decode(ids)), decode)]]] = True
+    return np.where(index >= 0, np.cumsum(begins) - 1, -1)
+
+
+def trajectory(
+    problem: Problem,
+    prompt_ids: Sequence[int],
+    token_ids: Sequence[int],
+    turns: ArrayLike,
+    tokenizer: Any,
+    outcome: float = float("nan"),
+) -> Trajectory:
+    """An episode in tokens as a trajectory: `token_ids` follow the prompt, `turns` says whose each is. What the
+    environment wrote after the last turn is left out."""
+    decode, index, ids_T = _decoder(tokenizer), np.asarray(turns, dtype=np.int64), tuple(map(int, token_ids))
+    found: list[Turn] = []
+    waiting: TokenIds = ()
+    read = 0
+    for j, run in groupby(index.tolist()):
+        begins, read = read, read + len(list(run))
+        ids = ids_T[begins:read]
+        if j < 0:
+            waiting = ids
+            continue
+        goes_on = read < len(index) and index[read] >= 0
+        ended = ids[-1] == tokenizer.eos_token_id
+        finish = Finish.STOP if ended else Finish.CUT if goes_on else Finish.LENGTH
+        completion, text = Completion(ids, (float("nan"),) * len(ids), finish), decode(ids)
+        parsed = Parsed(answer=extract_boxed(text))
+        found.append(Turn(TurnSpec(_PHASE, len(ids)), text, parsed, waiting, completion))
+        waiting = ()
+    answer = next((t.parsed.answer for t in reversed(found) if t.parsed and t.parsed.answer is not None), None)
+    return Trajectory(problem, tuple(prompt_ids), tuple(found), StopReason.FINISHED, answer, outcome)
 
 
 def conversation(
@@ -108,8 +167,8 @@ def conversation(
     cuts: Callable[[str], Sequence[int]] | None = None,
 ) -> Trajectory:
     """A message list as a trajectory, in the tokens of the tokenizer's chat template: the assistant's messages are the
-    turns, all else is the prompt or the environment's. cuts: offsets at which one message falls into several turns
-    (``OpenEnded().cuts`` for a thought). Raises UserError for a template that rewrites what it has rendered."""
+    turns, cut further at `cuts` (see `cut_turns`); all else is the prompt or the environment's. Raises UserError for a
+    template that rewrites what it has rendered."""
 
     def rendered(count: int, reply: bool) -> TokenIds:
         asked = {"add_generation_prompt": reply, "tokenize": True, "return_dict": False}
@@ -118,21 +177,22 @@ def conversation(
     places = [k for k, message in enumerate(messages) if message["role"] == "assistant"]
     if not places or places[0] == 0:
         raise UserError("messages", len(messages), "no question and reply", "Give a user's message, then the reply.")
-    prompt, turns = rendered(places[0], True), list[Turn]()
-    read = prompt
+    read = prompt = rendered(places[0], True)
+    mask: list[int] = []
     for k in places:
         before, after = rendered(k, True), rendered(k + 1, False)
         if before[: len(read)] != read or after[: len(before)] != before:
             reason = "its chat template rewrites earlier messages"
             raise UserError("tokenizer", getattr(tokenizer, "name_or_path", "?"), reason, "Give one reply only.")
         ids = after[len(before) :]
-        ended = tokenizer.eos_token_id in ids
-        if ended:  # what the template writes behind the end of a message is not sampled
+        if tokenizer.eos_token_id in ids:  # what the template writes behind the end of a message is not sampled
             ids = ids[: ids.index(tokenizer.eos_token_id) + 1]
-        turns += _pieces(ids, before[len(read) :], tokenizer, cuts, Finish.STOP if ended else Finish.LENGTH)
+        mask += [0] * (len(before) - len(read)) + [1] * len(ids)
         read = before + ids
-    answer = next((t.parsed.answer for t in reversed(turns) if t.parsed and t.parsed.answer is not None), None)
-    return Trajectory(problem, prompt, tuple(turns), StopReason.FINISHED, answer, outcome)
+    turns = turn_index(mask)
+    if cuts is not None:
+        turns = cut_turns(turns, read[len(prompt) :], tokenizer, cuts)
+    return trajectory(problem, prompt, read[len(prompt) :], turns, tokenizer, outcome)
 
 
 def served_prover(
@@ -160,11 +220,6 @@ def served_prover(
     return SampledProver(dialogue, engine, grader=Grader(), **sampled)  # type: ignore[arg-type]
 
 
-def _algorithm(name: str, settings: Mapping[str, Any]) -> Algorithm:
-    found = plugins.load(ALGORITHMS, name, Algorithm, "algo")  # type: ignore[type-abstract]
-    return plugins.configured(found, settings, name)
-
-
 def _scored(
     i: int,
     problem: Problem,
@@ -181,7 +236,7 @@ def _scored(
         Turn(TurnSpec(_PHASE, int(n)), "", Parsed(), (), Completion((-1,) * int(n), (0.0,) * int(n), Finish.STOP))
         for n in np.bincount(row[row >= 0], minlength=count)
     )
-    trajectory = Trajectory(problem, (), turns, StopReason.FINISHED, outcome=outcome)
+    found_turns = Trajectory(problem, (), turns, StopReason.FINISHED, outcome=outcome)
     found: dict[str, FloatArray] = {}
     for field, given, length in (("values", values, count + 1), ("baselines", baselines, count)):
         if given is not None:
@@ -189,24 +244,8 @@ def _scored(
             if numbers.shape != (length,):
                 reason = f"{count} turns need {length}"
                 raise UserError(f"{field}[{i}]", numbers.tolist(), reason, "V_0 … V_E is one more than the turns.")
-    return Scored(trajectory, **found)
+    return Scored(found_turns, **found)
 
 
-def _pieces(
-    ids: TokenIds, instruction_ids: TokenIds, tokenizer: Any, cuts: Callable[[str], Sequence[int]] | None, end: Finish
-) -> list[Turn]:
-    """The turns of one message."""
-
-    def decode(some: TokenIds) -> str:
-        return str(tokenizer.decode(some, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    starts = [0, *(token_starts(ids, cuts(decode(ids)), decode) if cuts else ())]
-    turns = []
-    for a, b in pairwise([*starts, len(ids)]):
-        if a < b:
-            completion = Completion(ids[a:b], (float("nan"),) * (b - a), end if b == len(ids) else Finish.CUT)
-            text = decode(ids[a:b])
-            spec = TurnSpec(_PHASE, b - a)
-            turns.append(Turn(spec, text, Parsed(answer=extract_boxed(text)), instruction_ids, completion))
-            instruction_ids = ()
-    return turns
+def _decoder(tokenizer: Any) -> Callable[[TokenIds], str]:
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

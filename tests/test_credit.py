@@ -96,7 +96,9 @@ def test_message_lists(tokenizer: PreTrainedTokenizerFast) -> None:
     assert trajectory.answer == "2"
     rendered = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
     assert list(trajectory.token_ids) == rendered[: len(trajectory.token_ids)]
-    (row,) = credit.token_advantages([trajectory.turn_index()], [1.0], [[0.1, 0.0, 1.0]], credit="gae", baseline="value")
+    (row,) = credit.token_advantages(
+        [trajectory.turn_index()], [1.0], [[0.1, 0.0, 1.0]], credit="gae", baseline="value"
+    )
     assert len(row) == len(trajectory.token_ids) - len(trajectory.prompt_ids)
 
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (  # low to high; names between two bars stand on one layer
     "types errors | protocol plugins algos envs grading | config configs | runs | "
-    "policy data | rollouts prompts | env evaluation | reports | training | cli engines | __main__ scripts"
+    "policy data | rollouts prompts | env evaluation credit | reports | training | cli engines | __main__ scripts"
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS.split("|")) for name in names.split()}
 ONLY = {  # who may import nothing of the project but this, besides the own package
@@ -24,6 +24,7 @@ ONLY = {  # who may import nothing of the project but this, besides the own pack
 FOREIGN = {
     "vllm": {"policy.vllm.local", "policy.vllm.draws", "scripts.bench.vllm_engine"},
     "trl": {
+        "training.mrt_trainer",
         "training.trainer_setup",
         "training.grpo_settings",
         "training.rl",

@@ -35,6 +35,8 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "outcome_advantages": "outcomes_G scale=False",
     "turn_progress": "values",
     "progress_to_go": "values",
+    "credit": None,  # a module: see CREDIT
+    "MRTTrainer": "*args values=None prompts='instruct' algo='mrt-rl' settings=None cuts=None **kwargs",
     "Config": None,  # its fields are the settings: docs/configuration.md
     "load_config": "*files **settings",
     "train": "config existing='refuse' * accept_changes=False",
@@ -50,7 +52,16 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "UserError": "field value reason remedy",
     "RunError": "reason remedy",
 }
-NEEDS_TORCH = {"assemble", "ScriptedEngine"}
+CREDIT = {
+    "turn_index": "mask",
+    "token_advantages": "turns outcomes values=None * problems=None baselines=None algo='mrt-rl' **settings",
+    "cut_turns": "turns token_ids tokenizer cuts",
+    "trajectory": "problem prompt_ids token_ids turns tokenizer outcome=nan",
+    "conversation": "messages tokenizer problem * outcome=nan cuts=None",
+    "served_prover": "url tokenizer * env='open-ended' prompts='instruct' estimator='likelihood' samples=8 "
+    "max_answer_tokens=64 model=None",
+}
+NEEDS_TORCH = {"assemble", "ScriptedEngine", "MRTTrainer"}
 PROTOCOL = (
     "max_turns max_answers next_turn parse parse_piece final_answer cuts turns_left with_answers prolonged persistent"
 )
@@ -58,9 +69,9 @@ REPORTED = "summary phases metrics moves"
 ALGORITHM = "turn_weights weigh collection objection summary loss needs_values"
 
 
-def signature(name: str) -> str:
+def signature(name: str, owner: object = bt) -> str:
     """The parameters of a callable, without annotations; the values of an enumeration."""
-    found = getattr(bt, name)
+    found = getattr(owner, name)
     if isinstance(found, enum.EnumType):
         return " ".join(member.value for member in found)
     told, starred = [], False
@@ -82,6 +93,11 @@ def test_the_names_are_these() -> None:
 @pytest.mark.parametrize("name", [name for name, said in FACE.items() if said is not None])
 def test_the_signatures_are_these(name: str) -> None:
     assert signature(name) == FACE[name]
+
+
+@pytest.mark.parametrize("name", CREDIT)
+def test_the_credits_are_these(name: str) -> None:
+    assert signature(name, bt.credit) == CREDIT[name]
 
 
 def test_the_hooks_of_plug_ins_are_these() -> None:

@@ -27,6 +27,7 @@ _NARROW = 5  # a hosted one's
 _PLAIN = {"temperature": 1.0, "top_p": 1.0}
 _PLAIN_IDS = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # or generation_config.json has its say
 _PROBE = 8  # tokens
+_AGAIN = 8  # times that a question is asked which another program's spoiled
 _ID = "token_id:"
 _UNKNOWN_CONTEXT = 32_768
 _REMEDY = "Name the address of a server with OpenAI's completions, such as `vllm serve MODEL`: http://host:8000."
@@ -75,7 +76,10 @@ class CompletionsEngine(AsReference):
             for t, token in enumerate(ids):
                 alike = ends.get((prefix, ids), ()) if t == len(ids) - 1 else ()
                 wanted.setdefault(prefix + ids[:t], set()).update({token, *alike})
-        told = dict(zip(wanted, self._threads.map(self._next, wanted, wanted.values()), strict=True))
+        told: dict[TokenIds, Logprobs] = {}
+        for few in (True, False):  # vLLM has no likeliest tokens for a request beside one that names its tokens
+            some = {prefix: tokens for prefix, tokens in wanted.items() if (len(tokens) <= WIDEST) is few}
+            told |= zip(some, self._threads.map(self._next, some, some.values()), strict=True)
         self.stats.scored += sum(map(len, continuations))
         rows = []
         for prefix, ids in pairs:
@@ -104,7 +108,10 @@ class CompletionsEngine(AsReference):
             told = self._ask(prefix, asked)
             return {token: told[piece] for token in wanted if (piece := self._piece(token)) in told}
         if len(wanted) > WIDEST:  # the many tokens that close an answer
-            return _by_id(self._ask(prefix, asked))
+            for _ in range(_AGAIN):
+                if len(likeliest := _by_id(self._ask(prefix, asked))) >= WIDEST:
+                    return likeliest
+            raise self._client.refusal("its likeliest tokens are lost beside others' requests", "Use it alone.")
         return _by_id(self._ask(prefix, asked | {"logprob_token_ids": sorted(wanted)}))
 
     def _ask(self, prefix: TokenIds, asked: Mapping[str, Any]) -> dict[str, float]:
@@ -226,4 +233,4 @@ def _likeliest(logprobs: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def _by_id(told: Mapping[str, float]) -> Logprobs:
-    return {int(name.removeprefix(_ID)): value for name, value in told.items() if name.startswith(_ID)}
+    return {int(name.removeprefix(_ID)): value for name, value in told.items() if name.startswith(_ID) and value > -inf}

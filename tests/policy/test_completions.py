@@ -70,7 +70,7 @@ def test_a_prover_for_message_lists(parts: Assembly, server: CompletionsServer) 
     messages += [{"role": "assistant", "content": f"## Step 1: {problem.question} = {problem.answer}"}]
     (values,) = prover.values([bt.credit.conversation(messages, parts.tokenizer, problem)])
     assert values.shape == (2,)
-    assert ((0 <= values) & (values <= 1)).all()
+    assert ((values >= 0) & (values <= 1)).all()
     sampled = served_prover(
         server.url, parts.tokenizer, env="backtrack", prompts="terse", estimator="monte_carlo", samples=4
     )

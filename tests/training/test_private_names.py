@@ -23,6 +23,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 PACKAGE = Path(__file__).parents[2] / "backtrack_mrt"
 METHODS = {  # what they take, as far as the project hands it over; further parameters must have defaults
     (GRPOTrainer, "_generate_and_score_completions"): ["self", "inputs"],
+    (GRPOTrainer, "_calculate_rewards"): ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     (GRPOTrainer, "_prepare_inputs"): ["self", "generation_batch"],
     (GRPOTrainer, "_get_per_token_logps_and_entropies"): [
         *("self", "model", "input_ids", "attention_mask", "logits_to_keep")
@@ -36,7 +37,7 @@ METHODS = {  # what they take, as far as the project hands it over; further para
     (GRPOTrainer, "log"): ["self", "logs", "start_time"],
     (Trainer, "create_scheduler"): ["self", "num_training_steps", "optimizer"],
 }
-ATTRIBUTES = {"_buffered_inputs", "_metrics", "_step"}  # of GRPOTrainer
+ATTRIBUTES = {"_buffered_inputs", "_metrics", "_step", "_tokenizer"}  # of GRPOTrainer
 ELSEWHERE = {"_use_triton", "_attn_implementation"}  # each has a test of its own
 
 
