@@ -44,6 +44,9 @@ class ModelSection(Section):
     eos_token: str | None = Field(
         None, description="the token that ends a message (null: the tokenizer's, or what its chat template writes)"
     )
+    thinking: bool | None = Field(
+        None, description="whether a hybrid model thinks before it answers (null: where it answers in one message)"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="weights (bfloat16: slower on an old CPU)")
     full_finetuning: bool = Field(False, description="train all weights instead of a LoRA adapter")
     lora: LoraSection = LoraSection()

@@ -122,7 +122,7 @@ def assemble(config: Config) -> Assembly:
         raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
     server = _reachable(config)
     tokenizer = load_tokenizer(config.model)
-    dialogue = dialogue_with(tokenizer, prompts)
+    dialogue = dialogue_with(tokenizer, prompts, config.model.thinking)
     model = load_model(config.model, tokenizer, config.seed)
     return Assembly(config, model, tokenizer, dialogue, _engine(config, model, server), Grader())
 
@@ -134,9 +134,11 @@ def _check_box(section: ProverSection, prompts: Prompts, style: str) -> None:
         raise UserError("prover.estimator", section.estimator, reason, "Set it to monte_carlo or greedy.")
 
 
-def dialogue_with(tokenizer: Any, prompts: Prompts) -> Dialogue:
-    """The prompts, spoken in the tokenizer's chat. Raises UserError for a chat template that cannot be used."""
-    return Dialogue(ChatFormat(tokenizer, prompts.system, one_message=CLOSE in prompts.texts), prompts)
+def dialogue_with(tokenizer: Any, prompts: Prompts, thinking: bool | None = None) -> Dialogue:
+    """The prompts, spoken in the tokenizer's chat; see `ChatFormat`. Raises UserError for a chat template that cannot
+    be used."""
+    one_message = CLOSE in prompts.texts
+    return Dialogue(ChatFormat(tokenizer, prompts.system, one_message=one_message, thinking=thinking), prompts)
 
 
 def _reachable(config: Config) -> Server | None:

@@ -18,12 +18,15 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.rollouts.thinking import closed_thought, opened_thought, template_switches, without_empty_thought
 from backtrack_mrt.types import Completion, TokenIds
 
 # Contents while the template is taken apart. Replies hold what some templates cut out of earlier messages.
 _USERS = ("⟪first⟫", "⟪second⟫", "⟪third⟫")
 _WORD = "⟪reply⟫"
-_REPLIES = (f"<think>⟪thought⟫</think>{_WORD}", "<think>⟪doubt⟫</think>⟪answer⟫")
+_ANSWERS = (_WORD, "⟪answer⟫")
+_THOUGHTS = (f"⟪thought⟫</think>{_WORD}", "⟪doubt⟫</think>⟪answer⟫")
+_REPLIES = (f"<think>{_THOUGHTS[0]}", f"<think>{_THOUGHTS[1]}")
 _TODAY = datetime(2024, 7, 26)  # for templates that write the date: a run must be repeatable tomorrow
 _REMEMBERED = 1024  # texts whose ids are kept
 _BEHIND = "0"  # a token is read behind this: at the start of a text some tokenizers leave out its blank
@@ -97,25 +100,33 @@ class ChatFormat:
     one_message: the model is asked once and answers in one message. Then the template need not go on after a reply, as
     those of R1-type models do not: they cut the thought out of earlier replies (`follows` is False).
 
+    thinking: whether a hybrid model thinks before it answers (None: where it answers in one message). False also closes
+    a thought that the template opens in any case. Without thoughts every reply is begun with the template's empty
+    thought, also where the template would leave that out of earlier replies.
+
     Raises UserError for a template that is missing or fails, needs a generation prompt and has none, drops the system
     message, breaks the prefix property (a conversation's rendering must be its earlier rendering and more), or writes
     no or two BOS; and for a tokenizer with which a text could forge the end of a message.
     """
 
-    def __init__(self, tokenizer: Any, system: str | None = None, one_message: bool = False) -> None:
+    def __init__(
+        self, tokenizer: Any, system: str | None = None, one_message: bool = False, thinking: bool | None = None
+    ) -> None:
         self.tokenizer = tokenizer
+        self._switches = template_switches(one_message if thinking is None else thinking)
         self._system = system
         self._known: dict[str, TokenIds] = {}  # instructions come again and again
         if not getattr(tokenizer, "chat_template", None):
             raise self._refusal("it has no chat template", "Use an instruction-tuned model or set a chat template.")
-        before, to_reply = self._opening()
+        before, prompt = self._opening()
+        to_reply = closed_thought(prompt) if thinking is False else prompt
         self._begun = to_reply
         self.eos_id: int = tokenizer.convert_tokens_to_ids(self._end)
         self.stop_ids = frozenset({self.eos_id, tokenizer.eos_token_id} - {None})
         self._before, self._to_reply = self._structure(before), self._structure(to_reply)
         self._to_next: TokenIds = ()
         try:
-            self._to_next = self._structure(self._between(before, to_reply))
+            self._to_next = self._structure(self._between(before, prompt, to_reply))
             self.follows = True
         except UserError:
             if not one_message:
@@ -202,25 +213,32 @@ class ChatFormat:
             )
         return found
 
-    def _between(self, before: str, to_reply: str) -> str:
+    def _between(self, before: str, prompt: str, to_reply: str) -> str:
         """The template's constant text from the end of a reply to the next user content. Proves that a long
-        conversation is made of these pieces."""
-        conversation, opening = self._render(_USERS, _REPLIES), before + _USERS[0] + to_reply
-        breaks = "its chat template breaks the prefix property"
+        conversation is made of these pieces: `before`, the contents, and the `prompt` to a reply, of which we make
+        `to_reply`."""
+        # How an earlier reply is begun, how much of its content that prompt has said, and what the model says of it.
+        forms = [(to_reply + self._blank, "", _REPLIES)]
+        if (bare := without_empty_thought(to_reply)) is not None:
+            forms += [(to_reply, "", _ANSWERS), (bare, "", _ANSWERS)]
+        if opened := opened_thought(to_reply):
+            forms.append((to_reply.removesuffix(opened), opened, _THOUGHTS))
+        for begun, opened, replies in forms:
+            contents = [opened + reply for reply in replies]
+            conversation = self._render(_USERS, contents)
+            _, _, rest = conversation.partition(contents[0])
+            after_reply, _, _ = rest.partition(_USERS[1])
+            told = [piece for content in contents for piece in (begun, content, after_reply)]
+            pieces = [before, _USERS[0], *told[:3], _USERS[1], *told[3:], _USERS[2], prompt]
+            if "".join(pieces) == conversation:
+                return after_reply.partition(self._end)[2]
+        conversation, breaks = self._render(_USERS, _REPLIES), "its chat template breaks the prefix property"
         if _WORD in conversation and _REPLIES[0] not in conversation:
             reason = f"{breaks}: it rewrites earlier replies, as those of R1-type models do"
-            raise self._refusal(reason, f"{_INDEPENDENT} Or let the model answer in one message: --env open-ended.")
-        _, _, rest = conversation.partition(_REPLIES[0])
-        after_reply, _, _ = rest.partition(_USERS[1])
-        pieces = [before]
-        for user, reply in zip(_USERS, (*_REPLIES, ""), strict=True):
-            pieces += [user, to_reply, *([self._blank, reply, after_reply] if reply else [])]
-        if "".join(pieces) != conversation:
-            raise self._refusal(
-                f"{breaks}: {conversation!r} does not go on from its own beginning {opening!r}",
-                _INDEPENDENT,
-            )
-        return after_reply.partition(self._end)[2]
+            remedy = "Or let the model answer in one message (--env open-ended), or not think (--model.thinking false)."
+            raise self._refusal(reason, f"{_INDEPENDENT} {remedy}")
+        reason = f"{conversation!r} does not go on from its own beginning {before + _USERS[0] + prompt!r}"
+        raise self._refusal(f"{breaks}: {reason}", _INDEPENDENT)
 
     def _check_bos(self) -> None:
         bos = self.tokenizer.bos_token_id
@@ -252,6 +270,7 @@ class ChatFormat:
                 messages,
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
+                **self._switches,
                 date_string=_TODAY.strftime("%d %b %Y"),
                 strftime_now=_TODAY.strftime,
             )

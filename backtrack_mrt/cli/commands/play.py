@@ -58,7 +58,8 @@ def run(args: Namespace) -> None:
     with ExitStack() as stack:
         if args.no_model:
             prompts = load_prompts(config.env, config.prompts)
-            dialogue, grader, model = dialogue_with(load_tokenizer(config.model), prompts), Grader(workers=1), None
+            dialogue = dialogue_with(load_tokenizer(config.model), prompts, config.model.thinking)
+            grader, model = Grader(workers=1), None
         else:
             parts = assemble(config)
             stack.callback(parts.engine.close)
