@@ -191,19 +191,22 @@ class Trajectory:
 class Scored:
     """A graded trajectory with the meta-prover's values V_0 … V_E, shape (E+1,); None when no prover ran. `baselines`:
     a critic's b(c_0) … b(c_{E−1}), the chances before each turn that the trajectory ends right, shape (E,); None
-    without a critic. `weights`: what the algorithm made of its turns, shape (E,); None before it did."""
+    without a critic. `weights`: what the algorithm made of its turns, shape (E,); None before it did. `frozen_values`:
+    V_0 … V_E by the frozen base's meta-prover, one ruler for all policies; None where it was not asked."""
 
     trajectory: Trajectory
     values: FloatArray | None = None
     weights: FloatArray | None = None
     baselines: FloatArray | None = None
+    frozen_values: FloatArray | None = None
 
     def __post_init__(self) -> None:
         for name, numbers in (("weights", self.weights), ("baselines", self.baselines)):
             if numbers is not None and numbers.shape != (len(self.trajectory.turns),):
                 raise ValueError(f"{len(self.trajectory.turns)} turns need as many {name}, got shape {numbers.shape}")
-        if self.values is not None and self.values.shape != (len(self.trajectory.turns) + 1,):
-            raise ValueError(f"{len(self.trajectory.turns)} turns need one value more, got shape {self.values.shape}")
+        for values in (self.values, self.frozen_values):
+            if values is not None and values.shape != (len(self.trajectory.turns) + 1,):
+                raise ValueError(f"{len(self.trajectory.turns)} turns need one value more, got shape {values.shape}")
 
     def token_weights(self) -> FloatArray:
         """The weight of every token after the prompt: its turn's where this rollout sampled it, else 0. Shape (T,)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # what runs a model is imported when it is called
     from backtrack_mrt.evaluation.comparison import Comparison
     from backtrack_mrt.evaluation.metrics.summary import Summary
     from backtrack_mrt.evaluation.tables import RunResult
+    from backtrack_mrt.rollouts.collector import Collector
     from backtrack_mrt.runs.finished import Run
 
 
@@ -57,7 +59,7 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
     if kept is not None:
         kept.mkdir(parents=True)
     with closing(parts.engine):
-        collector = parts.collector(config.protocol, with_values=True)
+        collector = _with_base(config, parts.evaluation_collector(base=True))
         summary, _ = measure(config, collector, problems, first_wrong_step, "model", kept)
     return summary
 
@@ -69,6 +71,17 @@ def compare(*runs: Run | str | Path) -> Comparison:
     from backtrack_mrt.runs.finished import read_run
 
     return Comparison([read_run(run) if isinstance(run, str | Path) else run for run in runs])
+
+
+def _with_base(config: Config, collector: Collector) -> Collector:
+    """The collector, its frozen meta-prover that of the model below an adapter; a whole model is its own base."""
+    from backtrack_mrt.policy.files import base_of, is_adapter
+    from backtrack_mrt.rollouts.assembly import assemble
+
+    if collector.frozen is None or not is_adapter(Path(config.model.name_or_path).expanduser()):
+        return collector
+    base = assemble(config.model_copy(update={"model": base_of(config.model)}))
+    return replace(collector, frozen=base.prover())
 
 
 def _trained(run: Path) -> Config:

@@ -72,6 +72,9 @@ class EvaluationSection(Section):
     budgets: list[PositiveFloat] = Field(
         [0.25, 0.5, 1.0, 2.0], description="report regret at these multiples of protocol.token_budget"
     )
+    frozen_prover: bool = Field(
+        True, description="also measure regret by the frozen base's values: one prover for all policies"
+    )
     extra_rounds: list[PositiveInt] = Field(
         [], description="also evaluate under budget forcing: checks asked for when the model would stop, e.g. 2 4 6 8"
     )

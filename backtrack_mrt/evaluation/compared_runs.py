@@ -24,6 +24,7 @@ COMPARED = {  # what is put side by side: where it is in summary.json, by its na
     "first attempt": ("trained", "acc_at_turn", 0),
     "tokens": ("trained", "tokens"),
     "regret": ("trained", "normalised_regret"),
+    "regret, one prover": ("trained", "normalised_regret_frozen"),
     "wrong → right": ("trained", "wrong_to_right"),
     "right → wrong": ("trained", "right_to_wrong"),
     "right step": ("trained", "right_step"),

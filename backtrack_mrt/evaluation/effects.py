@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backtrack_mrt.evaluation.compared_runs import at, efficiency, gain
@@ -42,8 +42,9 @@ def effects(comparison: Comparison, warm_start: Mapping[str, Sequence[float]]) -
     def against_control(name: str, measure: str, *place: str | int, algo: str = MRT, above: bool = True) -> Effect:
         return Effect(name, measure, comparison.difference(algo, at(*place), to=CONTROL), above)
 
-    def regret_beyond(run: Run) -> float:
-        return mean_of(run.summary["trained"]["regret"][max(run.summary["trained"]["regret"], key=float)])
+    def beyond(name: str) -> Callable[[Run], float]:
+        """At the largest budget."""
+        return lambda run: mean_of(run.summary["trained"][name][max(run.summary["trained"][name], key=float)])
 
     mrt, control = comparison.runs[MRT], comparison.runs[CONTROL]
     ratios = [efficiency(ours, than=theirs) for ours, theirs in zip(mrt, control, strict=True)]
@@ -52,7 +53,16 @@ def effects(comparison: Comparison, warm_start: Mapping[str, Sequence[float]]) -
         against_control("1 gain, prolonged", "accuracy at twice the revisions", "trained", "accuracy_prolonged"),
         Effect("2 token efficiency", "tokens grpo needs / tokens mrt-rl needs", over_seeds(ratios), null=1.0),
         against_control("3 regret", "mrt-rl − grpo, trained budget", "trained", "normalised_regret", above=False),
-        Effect("3 regret beyond", "twice the budget", comparison.difference(MRT, regret_beyond, to=CONTROL), False),
+        Effect("3 regret beyond", "twice the budget", comparison.difference(MRT, beyond("regret"), to=CONTROL), False),
+        against_control(
+            "3 regret, one prover", "by the frozen base's values", "trained", "normalised_regret_frozen", above=False
+        ),
+        Effect(
+            "3 regret beyond, one prover",
+            "twice the budget, by the frozen base's values",
+            comparison.difference(MRT, beyond("regret_frozen"), to=CONTROL),
+            False,
+        ),
         against_control(
             "4 length penalty: tokens", "length-penalty − grpo", "trained", "tokens", algo=PENALTY, above=False
         ),

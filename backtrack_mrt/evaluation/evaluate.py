@@ -83,12 +83,12 @@ def measure(
 
     limits = Cuts.of(trained, prolonged)
     scored = rolled_out(collector.under(prolonged))
-    plain = replace(collector, protocol=prolonged, prover=None)
+    plain = replace(collector, protocol=prolonged, prover=None, frozen=None)
     forced_rounds: dict[str, ForcedPoint] = {}
     for rounds in wanted.extra_rounds:
         persistent = prolonged.persistent(rounds)
         assert persistent is not None  # the config's rules
-        longer_still = rolled_out(collector.under(persistent), f"_rounds_{rounds}")
+        longer_still = rolled_out(replace(collector, protocol=persistent, frozen=None), f"_rounds_{rounds}")
         forced_rounds[str(rounds)] = forced_point(longer_still, [b * trained.token_budget for b in wanted.budgets])
     linearised: list[Point] = []
     if wanted.linearised_revisions:

@@ -80,6 +80,7 @@ def numbers(summary: Summary, answers: int) -> list[tuple[str, Estimate]]:
         *found,
         ("tokens per trajectory", summary.tokens),
         (f"normalised regret at {summary.budget} tokens", summary.normalised_regret),
+        ("the same by the frozen base's values", summary.normalised_regret_frozen),
         ("went back to the right step", summary.right_step),
         *((name.replace("_", " "), estimate) for name, estimate in summary.protocol.items()),
         ("turns without a violation", summary.clean_turns),
@@ -118,7 +119,11 @@ def tables(summary: Summary, answers: int, title: str) -> list[Table]:
     curve, extras, n = summary.curve, summary.extras, summary.accuracy.n
     points = list(zip(curve.budgets, curve.tokens, curve.accuracy, curve.value, strict=True))
     votes = list(zip(summary.pass_at_k, summary.maj_at_k, strict=True))
-    regrets = [[budget, str(r), str(summary.regret_official[budget])] for budget, r in summary.regret.items() if r.n]
+    regrets = [
+        [budget, str(r), str(summary.regret_frozen[budget]), str(summary.regret_official[budget])]
+        for budget, r in summary.regret.items()
+        if r.n
+    ]
     found: list[tuple[str, Rows]] = [
         (f"{title}: n = {n}, 95 % intervals", outcome_table([Policy("", [summary], answers)])),
         (
@@ -128,7 +133,7 @@ def tables(summary: Summary, answers: int, title: str) -> list[Table]:
                 *([str(k), f"{k * summary.tokens.mean:.1f}", *map(str, both)] for k, both in enumerate(votes, 1)),
             ],
         ),
-        ("normalised regret", [["budget", "sampled tokens", "mrt-official"], *regrets]),
+        ("normalised regret", [["budget", "sampled tokens", "by the frozen base", "mrt-official"], *regrets]),
         (
             "every trajectory cut at a token budget",
             [

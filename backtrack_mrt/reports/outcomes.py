@@ -33,6 +33,7 @@ def outcome_charts(policies: Sequence[Policy]) -> list[Chart]:
         acc_at_turn(policies),
         changed_answers(policies),
         regret(policies),
+        regret(policies, frozen=True),
         *move_progress(policies),
     ]
     return [chart for chart in charts if any(np.isfinite(series.y).any() for series in chart.series)]
@@ -50,18 +51,20 @@ def accuracy(policies: Sequence[Policy]) -> Chart:
     )
 
 
-def regret(policies: Sequence[Policy]) -> Chart:
+def regret(policies: Sequence[Policy], frozen: bool = False) -> Chart:
+    """By each policy's own values, or by those of the frozen base for all of them."""
     summary = policies[0].summaries[0]
+    by = "By the values of the frozen base, one prover for all. " if frozen else ""
     return Chart(
-        "regret",
-        "Regret against budget",
-        "The share of a budget's tokens that are spent without being sure of success: the area above V. Lower is "
+        "regret_frozen" if frozen else "regret",
+        f"Regret against budget{', one prover' if frozen else ''}",
+        f"{by}The share of a budget's tokens that are spent without being sure of success: the area above V. Lower is "
         "better. Dashed: beyond the budget of training (dotted line).",
         "budget, sampled tokens",
         "normalised regret",
         _series(
             policies,
-            lambda s: list(s.regret.values()),
+            lambda s: list((s.regret_frozen if frozen else s.regret).values()),
             lambda s: [float(budget) for budget in s.regret],
             solid_to=summary.budget,
         ),

@@ -97,6 +97,18 @@ class Assembly:
             config.engine.max_rows,
         )
 
+    def evaluation_collector(self, *, base: bool = False) -> Collector:
+        """Independent rollouts with values, also those of the frozen base's meta-prover if they are wanted and can be
+        had. base: the policy is the base still, so they are the same."""
+        config, collector = self.config, self.collector(self.config.protocol, with_values=True)
+        if collector.prover is None or not config.evaluation.frozen_prover:
+            return collector
+        if base or config.prover.policy == "reference":
+            return replace(collector, frozen=collector.prover)
+        if config.model.full_finetuning:  # nobody keeps the base
+            return collector
+        return replace(collector, frozen=self.prover(config.prover.model_copy(update={"policy": "reference"})))
+
     def training_collector(self) -> Collector:
         """Rollouts as the algorithm wants them, graded as the config pays for them."""
         config = self.config

@@ -50,6 +50,7 @@ class Collector:
     group_size: int = 1
     max_answer_tokens: int = 64
     window: int | None = None
+    frozen: MetaProver | None = None  # the base's, whose values come beside the prover's; may be the prover itself
     canaries: CanaryWatch = field(default_factory=CanaryWatch)
 
     def under(self, protocol: EpisodeProtocol) -> Collector:
@@ -149,15 +150,23 @@ class _Playing:
 
     def scored(self, trajectories: list[Trajectory]) -> list[Scored]:
         """The trajectories graded, with the meta-prover's values if there is one."""
-        trajectories, prover = self.grade(trajectories), self.collector.prover
-        self.collector.canaries.see(trajectories)
-        values: list[FloatArray | None] = [None] * len(trajectories)
-        if prover is not None:
-            with self._timed("prover"):
-                spent = prover.tokens
-                values = list(prover.values(trajectories))
-                self.ledger += TokenLedger(prover=prover.tokens - spent)
-        return [Scored(trajectory, v) for trajectory, v in zip(trajectories, values, strict=True)]
+        trajectories, c = self.grade(trajectories), self.collector
+        c.canaries.see(trajectories)
+        values = self._values(trajectories, c.prover)
+        frozen = values if c.frozen is c.prover else self._values(trajectories, c.frozen)
+        return [
+            Scored(trajectory, v, frozen_values=base)
+            for trajectory, v, base in zip(trajectories, values, frozen, strict=True)
+        ]
+
+    def _values(self, trajectories: list[Trajectory], prover: MetaProver | None) -> Sequence[FloatArray | None]:
+        if prover is None:
+            return [None] * len(trajectories)
+        with self._timed("prover"):
+            spent = prover.tokens
+            values = prover.values(trajectories)
+            self.ledger += TokenLedger(prover=prover.tokens - spent)
+        return values
 
     def _counted(self, trajectories: list[Trajectory]) -> list[Trajectory]:
         for t in trajectories:

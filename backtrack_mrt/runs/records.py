@@ -10,6 +10,7 @@
     verdict    right | wrong | unevaluated | unparsable | timeout | null
     given      leading turns that were not sampled in this rollout (0 unless it was branched)
     values     [V_0 … V_E] or null
+    frozen_values  the same by the frozen base's meta-prover, or null
     weights    one per turn, what the algorithm trained it with, or null
 
 `parsed` is null or {answer, steps, step, verdict}: see `backtrack_mrt.types.Parsed`. NaN is written as null.
@@ -106,6 +107,7 @@ class _Row(TypedDict, total=False):
     verdict: str | None
     given: _Count
     values: _Numbers | None
+    frozen_values: _Numbers | None
     weights: _Numbers | None
 
 
@@ -142,6 +144,7 @@ def as_record(scored: Scored) -> dict[str, Any]:
         "verdict": trajectory.verdict,
         "given": trajectory.given,
         "values": None if scored.values is None else _numbers(scored.values.tolist()),
+        "frozen_values": None if scored.frozen_values is None else _numbers(scored.frozen_values.tolist()),
         "weights": None if scored.weights is None else _numbers(scored.weights.tolist()),
     }
 
@@ -163,7 +166,8 @@ def from_record(record: Mapping[str, Any]) -> Scored:
         verdict=row.get("verdict"),
         given=given,
     )
-    return Scored(trajectory, _array(row.get("values")), _array(row.get("weights")))
+    values, weights, frozen = _array(row.get("values")), _array(row.get("weights")), _array(row.get("frozen_values"))
+    return Scored(trajectory, values, weights, frozen_values=frozen)
 
 
 def problem_of(row: ProblemRow) -> Problem:

@@ -50,7 +50,7 @@ class HeldOut:
     def _measure(self, config: Config, name: str, step: int) -> Summary:
         """The trajectories and the results are kept in the run directory; a resumed run reads the trajectories that are
         there."""
-        collector = self.parts.collector(config.protocol, with_values=True)
+        collector = self.parts.evaluation_collector(base=name == "base")
         summary, ledger = measure(config, collector, self.problems, first_wrong_step, name, self.run.trajectories)
         spent = sum(processes.gathered([ledger]), TokenLedger())
         self.run.log_evaluation(step, name, asdict(summary) | {"ledger": asdict(spent)})

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from support.command_line import command
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import first_wrong_step, generate
 from backtrack_mrt.evaluation.evaluate import measure
-from backtrack_mrt.evaluation.metrics.summary import Summary
+from backtrack_mrt.evaluation.metrics.summary import Cuts, Summary, summarise
 from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.types import TokenLedger
 
@@ -113,3 +116,28 @@ def test_evaluating_reads_no_training_set(tmp_path: Path) -> None:
     done = command("evaluate", "tiny", "--algo", "grpo", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "evaluation.json").read_text())["summary"]["accuracy"]["n"] == 2
+
+
+def test_one_prover_for_all_policies() -> None:
+    """A policy that has moved is also measured by the base: what the base's own meta-prover says of its turns."""
+    config = read_request([]).config
+    parts = assemble(config)
+    with torch.no_grad():
+        for name, weights in parts.model.named_parameters():
+            if "lora_B" in name:
+                weights.normal_(std=0.02, generator=torch.Generator().manual_seed(len(name)))
+    problems = generate("validation", 3, seed=3)
+    scored = parts.evaluation_collector().collect(problems, [1, 2, 3], 1.0).scored
+    trajectories = [s.trajectory for s in scored]
+    by_base = assemble(config).prover().values(trajectories)
+    for s, expected in zip(scored, by_base, strict=True):
+        assert s.values is not None
+        assert s.frozen_values is not None
+        assert np.abs(s.values - expected).max() > 0.01
+        np.testing.assert_allclose(s.frozen_values, expected, atol=1e-5)
+    (mine,) = parts.evaluation_collector(base=True).collect(problems[:1], [1], 1.0).scored
+    assert mine.frozen_values is mine.values
+    summary = summarise(scored, Cuts.found(scored))
+    assert summary.normalised_regret_frozen.mean != summary.normalised_regret.mean
+    off = read_request(["--evaluation.frozen_prover", "false"]).config
+    assert replace(parts, config=off).evaluation_collector().frozen is None

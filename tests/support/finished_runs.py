@@ -21,11 +21,19 @@ def finished(
         estimate = {"mean": mean, "low": mean, "high": mean, "n": 100}
         curve = {"budgets": [0, 10, 20], "accuracy": [estimate | {"mean": k * mean / 2} for k in range(3)]}
         curve["tokens"] = [estimate | {"mean": k * 10} for k in range(3)]
-        names = ("accuracy", "accuracy_prolonged", "tokens", "normalised_regret", "right_step")
+        names = (
+            "accuracy",
+            "accuracy_prolonged",
+            "tokens",
+            "normalised_regret",
+            "normalised_regret_frozen",
+            "right_step",
+        )
         return dict.fromkeys((*names, "wrong_to_right", "right_to_wrong"), estimate) | {
             "protocol": {"backtracks": estimate},
             "moves": {"backtrack": {"progress": estimate}},
             "regret": {"128": estimate, "1024": estimate | {"mean": 1 - mean}},
+            "regret_frozen": {"128": estimate, "1024": estimate | {"mean": 0.9 - mean}},
             "acc_at_turn": [estimate],
             "curve": curve,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -46,7 +47,13 @@ def regrets_of(
     return table
 
 
+def by_frozen(scored: Sequence[Scored]) -> list[Scored]:
+    """The trajectories with the frozen base's values in place of the policy's own."""
+    return [replace(s, values=s.frozen_values) for s in scored]
+
+
 def cumulative_regret(values: FloatArray, turns: int) -> float:
-    """Σ_j (1 − V_j) over the prefixes c_0 … c_k, k = `turns` (MRT 2503.07572, definition 3.1, against an oracle of
-    value 1). After its end a trajectory keeps its last value, so that stopping early with a wrong answer costs."""
-    return float(np.sum(1.0 - held(values, turns + 1)))
+    """Σ_{j<k} (1 − V_j) over the k prefixes c_0 … c_{k−1}, k = `turns` (MRT 2503.07572, definition 3.1, against an
+    oracle of value 1). After its end a trajectory keeps its last value, so that stopping early with a wrong answer
+    costs."""
+    return float(np.sum(1.0 - held(values, turns)))

@@ -10,7 +10,7 @@ import numpy as np
 from backtrack_mrt.evaluation.metrics.budgets import accuracy_at_budgets
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, ratio_estimates
 from backtrack_mrt.evaluation.metrics.protocol_metrics import PROGRESS_EDGES, Move, progress_of_moves, protocol_metrics
-from backtrack_mrt.evaluation.metrics.regret import ForcedTokens, cumulative_regret, regrets_of
+from backtrack_mrt.evaluation.metrics.regret import ForcedTokens, by_frozen, cumulative_regret, regrets_of
 from backtrack_mrt.evaluation.metrics.turns import (
     FirstWrongStep,
     answers,
@@ -111,6 +111,8 @@ class Summary:
     budget: int
     regret: dict[str, Estimate]  # at other budgets, by the number of tokens
     regret_official: dict[str, Estimate]  # convention "mrt-official"
+    normalised_regret_frozen: Estimate  # at `budget`, by the values of the frozen base; n = 0 where it was not asked
+    regret_frozen: dict[str, Estimate]
     cumulative_regret: Estimate  # Σ (1 − V_j) over the turns of the trained limit
     value_at_turn: list[Estimate]  # V_0 … at the trained limit, the last value held
     tokens_at_turn: list[Estimate]  # sampled tokens there
@@ -155,6 +157,7 @@ def summarise(
         return dict(zip((f"{budget:g}" for budget in at), index.means(regrets_NC), strict=True))
 
     regret_NC = regrets_of(scored, [limits.budget, *at])
+    frozen_NC = regrets_of(by_frozen(scored), [limits.budget, *at])
     official_NC = regrets_of(scored, at, "mrt-official", forced_tokens)
     cumulative = [np.nan if s.values is None else cumulative_regret(s.values, limits.turns) for s in scored]
     return Summary(
@@ -172,6 +175,8 @@ def summarise(
         budget=limits.budget,
         regret=by_budget(regret_NC[:, 1:]),
         regret_official=by_budget(official_NC),
+        normalised_regret_frozen=index.mean(frozen_NC[:, 0]),
+        regret_frozen=by_budget(frozen_NC[:, 1:]),
         cumulative_regret=index.mean(cumulative),
         value_at_turn=index.means(values_at_turns(scored, limits.turns)),
         tokens_at_turn=index.means(np.array([held(row, limits.turns + 1) for row in spent])),

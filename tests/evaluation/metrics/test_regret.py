@@ -31,5 +31,6 @@ def test_regret_in_both_conventions_by_hand() -> None:
 
 def test_cumulative_regret_holds_the_last_value() -> None:
     assert cumulative_regret(np.array([0.5, 1.0]), turns=1) == 0.5
-    assert cumulative_regret(np.array([0.5, 0.25]), turns=3) == pytest.approx(0.5 + 3 * 0.75)
-    assert cumulative_regret(VALUES, turns=1) == pytest.approx(0.9 + 0.8)
+    assert cumulative_regret(np.array([0.5, 1.0]), turns=2) == 0.5
+    assert cumulative_regret(np.array([0.5, 0.25]), turns=3) == pytest.approx(0.5 + 2 * 0.75)
+    assert cumulative_regret(VALUES, turns=2) == pytest.approx(0.9 + 0.8)

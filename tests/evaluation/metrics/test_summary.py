@@ -68,7 +68,7 @@ def test_regret(summary: Summary) -> None:
     assert list(summary.regret) == list(summary.regret_official) == ["5", "10", "20", "40"]
     assert summary.regret["20"] == summary.normalised_regret
     assert summary.regret["10"].mean == pytest.approx(1 - (0.15 + 0.3) / 2)
-    assert summary.cumulative_regret.mean == pytest.approx(((6 - 2.6) + (6 - 0.6)) / 2)
+    assert summary.cumulative_regret.mean == pytest.approx(((5 - 1.7) + (5 - 0.6)) / 2)
     assert [e.mean for e in summary.value_at_turn[:2]] == pytest.approx([0.1, 0.35])
     assert [e.mean for e in summary.tokens_at_turn[:3]] == [0, 10, 14]
 
