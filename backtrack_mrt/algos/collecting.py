@@ -24,10 +24,16 @@ class Play(Protocol):
     def group_size(self) -> int:
         """G: a group is so many consecutive rows of one problem."""
 
+    @property
+    def others(self) -> int:
+        """Leading rows of the first group that another process plays: they are here because the group shares something
+        (`Collection.shares`)."""
+
     def rollout(
-        self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int], answers: int | None = None
+        self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int], answers: int | None = None, known: int = 0
     ) -> list[Trajectory]:
-        """Each start played to the end of the protocol, or to its `answers`-th answer."""
+        """Each start played to the end of the protocol, or to its `answers`-th answer. known: so many leading ones are
+        played by another process, too, which counts their tokens."""
 
     def force(self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int]) -> list[Trajectory]:
         """Each start ended by an answer now: the meta-prover's question, answered by the policy."""
@@ -42,14 +48,17 @@ class Play(Protocol):
 @dataclass(frozen=True)
 class Collection(ABC):
     """How the trajectories of groups come about. `hints`: whether it needs the prompt style's `hint.md`. `spans`:
-    whether several processes may each do some of the rows, whatever groups these belong to."""
+    whether several processes may each do some of the rows, whatever groups these belong to. `shares`: whether members
+    of a group have a start in common; then a process whose rows begin within a group is given the rows before, too."""
 
     hints: ClassVar[bool] = False
     spans: ClassVar[bool] = False
+    shares: ClassVar[bool] = False
 
     @abstractmethod
     def collect(self, play: Play, problems: Sequence[Problem], seeds: Sequence[int]) -> list[Trajectory]:
-        """The trajectories of the problems (a group repeats its problem) in the order of these, graded or not."""
+        """The trajectories of the problems (a group repeats its problem) in the order of these, graded or not; without
+        those of `play.others`."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +74,27 @@ class Independent(Collection):
 @dataclass(frozen=True)
 class TerminateOrContinue(Collection):
     """A group shares a prefix, drawn with the policy and stopped after a random number of turns: half of its members
-    answer now (the meta-prover's forced answer), the other half go on."""
+    answer now (the meta-prover's forced answer), the other half go on. Processes that share a group draw its prefix
+    each, with the same seed."""
+
+    spans: ClassVar[bool] = True
+    shares: ClassVar[bool] = True
 
     def collect(self, play: Play, problems: Sequence[Problem], seeds: Sequence[int]) -> list[Trajectory]:
         firsts = range(0, len(problems), play.group_size)
-        drawn = play.rollout([problems[row] for row in firsts], [_other(seeds[row]) for row in firsts])
+        known = int(play.others > 0)
+        drawn = play.rollout([problems[row] for row in firsts], [_other(seeds[row]) for row in firsts], known=known)
         starts: list[Trajectory] = []
         for row, trajectory in zip(firsts, drawn, strict=True):
             turns = int(np.random.default_rng(seeds[row]).integers(max(len(trajectory.turns), 1)))
             starts += [trajectory.branch(turns)] * play.group_size
-        terminates = [row % play.group_size < play.group_size // 2 for row in range(len(problems))]
-        now = [row for row, stops in enumerate(terminates) if stops]
-        later = [row for row, stops in enumerate(terminates) if not stops]
+        mine = range(play.others, len(problems))
+        now = [row for row in mine if row % play.group_size < play.group_size // 2]
+        later = [row for row in mine if row % play.group_size >= play.group_size // 2]
         ended = play.force([starts[row] for row in now], [seeds[row] for row in now])
         went_on = play.rollout([starts[row] for row in later], [seeds[row] for row in later])
         rows = dict(zip(now, ended, strict=True)) | dict(zip(later, went_on, strict=True))
-        return [rows[row] for row in range(len(problems))]
+        return [rows[row] for row in mine]
 
 
 @dataclass(frozen=True)

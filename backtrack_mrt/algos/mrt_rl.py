@@ -16,7 +16,7 @@ from backtrack_mrt.algos.base import (
     without_group,
 )
 from backtrack_mrt.algos.collecting import Collection, Independent, TerminateOrContinue
-from backtrack_mrt.types import FloatArray, Group, Scored
+from backtrack_mrt.types import FloatArray, Group, Phase, Scored
 
 
 class MrtRl(Valued):
@@ -29,7 +29,8 @@ class MrtRl(Valued):
 
     `prefix` is the paper's own form (fig. 6, 13): the group shares a prefix c_j, half of it terminates there (forced
     answer), half goes on; outcomes centred across both halves are the progress bonus implicitly. One scalar per
-    trajectory, α plays no part, and values are only logged.
+    trajectory, α plays no part, and values are only logged. With `prefix_baseline: terminated` the mean is that of the
+    half that terminates, an estimate of V_j: going on is paid what it gains over an answer now.
 
     `gae` credits a turn with the change in the chance that the *trajectory* ends right, b, where progress is the change
     in that of an answer forced now: δ_j = b(c_{j+1}) − b(c_j), and R − b for the last turn. λ lets later changes count
@@ -46,6 +47,9 @@ class MrtRl(Valued):
     gae_lambda: float = Field(0.5, ge=0, le=1, description="gae: how much later changes count for a turn (λ)")
     baseline: Literal["critic", "value"] = Field(
         "critic", description="gae: b is fitted on earlier batches, or V itself (poor: the policy goes on after V)"
+    )
+    prefix_baseline: Literal["group", "terminated"] = Field(
+        "group", description="prefix: outcomes less the mean of the whole group, or of the half that answers at once"
     )
     scale_outcome: bool = Field(False, description="divide the outcome advantage by the group's standard deviation")
 
@@ -67,6 +71,10 @@ class MrtRl(Valued):
             return [self._generalised(member) for member in group.members]
         outcomes_G = np.array([member.trajectory.outcome for member in group.members])
         advantages_G = outcome_advantages(outcomes_G, self.scale_outcome)
+        if self.credit == "prefix" and self.prefix_baseline == "terminated":
+            ended_G = [member.trajectory.turns[-1:] for member in group.members]
+            now_G = [bool(last) and last[0].spec.phase == Phase.FORCE for last in ended_G]
+            advantages_G -= advantages_G[now_G].mean() if any(now_G) else 0.0
         return [a + self._bonus(member) for member, a in zip(group.members, advantages_G, strict=True)]
 
     def _generalised(self, member: Scored) -> FloatArray:

@@ -78,10 +78,11 @@ class Collector:
         temperature: float,
         version: int = -1,
         on_rows: Callable[[int], None] = lambda rows: None,
+        others: int = 0,
     ) -> Collected:
         """`Synced.collect` with the policy after update `version` (−1: as it is)."""
         with self.synced(version) as synced:
-            return synced.collect(problems, seeds, temperature, on_rows)
+            return synced.collect(problems, seeds, temperature, on_rows, others)
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,11 @@ class Synced:
         seeds: Sequence[int],
         temperature: float,
         on_rows: Callable[[int], None] = lambda rows: None,
+        others: int = 0,
     ) -> Collected:
         """Scored trajectories of the problems, one row each (a group repeats its problem), in order; a collection may
-        give more than one per row. `on_rows` is told how many rows are newly done."""
+        give more than one per row. `on_rows` is told how many rows are newly done. others: leading rows that another
+        process plays (`Play.others`)."""
         c = self.collector
         playing, scored = _Playing(c, c.sampling(temperature)), list[Scored]()
         step = max(c.max_rows // c.group_size, 1) * c.group_size
@@ -106,6 +109,7 @@ class Synced:
             rows = slice(start, start + step)
             doing = f"sampling {len(problems[rows])} trajectories and their values"
             with told_when_out_of_memory(doing, ("engine.max_rows", "the protocol's token limits")):
+                playing.others = others if start == 0 else 0
                 scored += playing.scored(c.collection.collect(playing, problems[rows], seeds[rows]))
             on_rows(len(problems[rows]))
         return Collected(scored, playing.ledger, playing.seconds)
@@ -122,18 +126,19 @@ class _Playing:
 
     def __init__(self, collector: Collector, sampling: Sampling) -> None:
         self.collector, self.sampling, self.group_size = collector, sampling, collector.group_size
+        self.others = 0
         self.ledger = TokenLedger()
         self.seconds = {"rollout": 0.0, "grade": 0.0, "prover": 0.0}
 
     def rollout(
-        self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int], answers: int | None = None
+        self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int], answers: int | None = None, known: int = 0
     ) -> list[Trajectory]:
         c = self.collector
         protocol = c.protocol if answers is None else c.protocol.with_answers(answers)
         reserve = c.prover.reserve if c.prover else None
         with self._timed("rollout"):
             drawn = rollout(starts, seeds, protocol, c.dialogue, c.engine, self.sampling, c.window, reserve=reserve)
-        return self._counted(drawn)
+        return drawn[:known] + self._counted(drawn[known:])
 
     def force(self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int]) -> list[Trajectory]:
         c = self.collector

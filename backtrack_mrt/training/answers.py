@@ -28,6 +28,7 @@ from backtrack_mrt.policy.hf.packed_forward import Branches
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.spelling import Speller, Spelling
+from backtrack_mrt.runs import processes
 from backtrack_mrt.training.trainer_setup import Setup
 from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason, TokenIds, Trajectory
 
@@ -59,11 +60,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class AnswerMaker:
-    """Forces answers from trajectories. context_length: tokens that the model can hold."""
+    """Forces answers from trajectories. context_length: tokens that the model can hold. weight: β. by_token: whether
+    the update's mean is over tokens, or over trajectories first."""
 
     dialogue: Dialogue
     speller: Speller
     context_length: int
+    weight: float = 1.0
+    by_token: bool = True
 
     def answers(self, trajectory: Trajectory) -> list[Answer]:
         """One for the end of every turn that this rollout sampled and an answer can follow; none of a canary's gold."""
@@ -81,8 +85,8 @@ class AnswerMaker:
                 found.append(Answer(j, root, forced[root:], spellings))
         return found
 
-    def drawn(self, members: Sequence[Scored], weights: Sequence[float], seed: tuple[int, ...]) -> list[list[Answer]]:
-        """The answers of each member that are trained, which weigh on average what the member's do."""
+    def drawn(self, members: Sequence[Scored], seed: tuple[int, ...]) -> list[list[Answer]]:
+        """The answers of each member that are trained, with their weights in the loss of one of several processes."""
         rows = [self.answers(member.trajectory) for member in members]
         room = SHARE * sum(len(m.trajectory.token_ids) - len(m.trajectory.prompt_ids) for m in members)
         tokens = np.array([float(answer.tokens) for row in rows for answer in row])
@@ -92,9 +96,15 @@ class AnswerMaker:
         factors = iter(np.divide(1.0, chances, out=np.zeros(len(chances)), where=lots < chances))
         weighed = [
             [replace(answer, weight=weight * float(next(factors))) for answer in row]
-            for row, weight in zip(rows, weights, strict=True)
+            for row, weight in zip(rows, self._weights(members), strict=True)
         ]
         return [[answer for answer in row if answer.weight] for row in weighed]
+
+    def _weights(self, members: Sequence[Scored]) -> list[float]:
+        """What V weighs at the ends of each member's turns: what a token does that it sampled, times β."""
+        sampled = [sum(j >= 0 for j in member.trajectory.turn_index()) for member in members]
+        shares = [sum(sampled) if self.by_token else len(members) * tokens for tokens in sampled]
+        return [self.weight * processes.count() / max(share, 1) for share in shares]
 
 
 def _value(member: Scored, turn: int) -> float:
@@ -167,7 +177,8 @@ def answer_maker(setup: Setup, collector: Collector, packs: bool) -> AnswerMaker
         reason = f"the model has {scaled[0]}" if scaled else "nothing can branch off in this model's attention"
         raise UserError("algorithm.answer_weight", setup.config.answer_weight, reason, "Set it to 0.")
     dialogue = collector.dialogue
-    return AnswerMaker(dialogue, Speller(dialogue.chat, dialogue.force_prefix), collector.engine.context_length)
+    speller, by_token = Speller(dialogue.chat, dialogue.force_prefix), setup.config.training.loss == "dapo"
+    return AnswerMaker(dialogue, speller, collector.engine.context_length, setup.config.answer_weight, by_token)
 
 
 @contextmanager

@@ -98,6 +98,11 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         return min(training.spent(self.ledger) / training.token_budget, 1.0)
 
     @property
+    def _first_row(self) -> int:
+        """The place in the batch of this process's first row."""
+        return int(self.accelerator.process_index) * len(self._asked)
+
+    @property
     def ledger(self) -> TokenLedger:
         """The tokens of the whole run so far, by all processes, also before it was resumed."""
         return sum(self.ledgers, TokenLedger())
@@ -220,10 +225,11 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
         step, temperature = self.state.global_step + 1, self.run_config.training.temperature
-        rank, rows = self.accelerator.process_index, len(self._asked)
-        seeds = trajectory_seeds(self.run_config.seed, step, rows, first_row=rank * rows)
-        collector = self.collector.under(self.run_config.protocol_at(self.done))
-        collected = collector.collect(self._asked, seeds, temperature, version=step)
+        first, collector = self._first_row, self.collector.under(self.run_config.protocol_at(self.done))
+        others = first % self.run_config.training.group_size if self.algorithm.collection.shares else 0
+        asked = [*self._asked[:1] * others, *self._asked]
+        seeds = trajectory_seeds(self.run_config.seed, step, len(asked), first_row=first - others)
+        collected = collector.collect(asked, seeds, temperature, version=step, others=others)
         self._scored = collected.scored
         self._everyone = gathered(self._scored)
         self.ledgers.append(sum(gathered([collected.ledger]), TokenLedger()))
@@ -253,21 +259,12 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         saved = self.run_config.training.saved_rollouts
         if saved:
             self.run.save_trajectories(self.state.global_step + 1, weighed[:saved])
-        first = self.accelerator.process_index * len(self._scored)
-        mine = slice(first, first + len(self._scored))
+        mine = slice(self._first_row, self._first_row + len(self._asked))
         if self._forces is not None:
-            seed = (self.run_config.seed, int(self.state.global_step))
-            drawn = self._forces.drawn(weighed, self._answer_weights(weighed), seed)
+            drawn = self._forces.drawn(weighed, seed=(self.run_config.seed, int(self.state.global_step)))
             self._metrics["train"]["answers/trained"].append(sum(map(len, drawn)))
             self._answers = drawn[mine]
         return weighed[mine]
-
-    def _answer_weights(self, rows: Sequence[Scored]) -> list[float]:
-        """What V at the ends of each row's turns weighs in this process's loss: β, averaged as `training.loss` says."""
-        sampled = [sum(j >= 0 for j in row.trajectory.turn_index()) for row in rows]
-        by_token = self.run_config.training.loss == "dapo"
-        shares = [sum(sampled) if by_token else len(rows) * tokens for tokens in sampled]
-        return [self.run_config.answer_weight * self.accelerator.num_processes / max(n, 1) for n in shares]
 
     def _with_baselines(self, groups: list[Group]) -> list[Group]:
         """What the critic says of the groups before it is fitted on them."""

@@ -136,7 +136,7 @@ def _check_processes(config: Config) -> None:
     alone = isinstance(config.algorithm, SelfTraining) or not config.algorithm.collection.spans
     if several > 1 and alone:
         reason = f"it runs in one process, not in {several}"
-        raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl with credit: turn.")
+        raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl or grpo.")
     micro_batch = min(config.training.micro_batch_size, rows)
     if rows % (micro_batch * several):
         reason = f"{rows} rows per update cannot be shared by {several} processes in micro-batches of that size"

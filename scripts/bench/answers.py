@@ -51,7 +51,7 @@ def main() -> None:
     maker = AnswerMaker(parts.dialogue, speller, parts.engine.context_length)
     ways: dict[str, Sequence[Any]] = {
         "without answers": [],
-        "answers drawn": maker.drawn(scored, [1.0] * len(scored), (0,)),
+        "answers drawn": maker.drawn(scored, seed=(0,)),
         "all answers": [maker.answers(trajectory) for trajectory in trajectories],
     }
     times = {way: list[float]() for way in ways}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from backtrack_mrt.algos.star import Star
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.training.self_training import rows_to_fit, weighed
+from backtrack_mrt.types import Phase, TurnSpec
 
 ALGORITHMS = plugins.names("backtrack_mrt.algos")
 
@@ -105,6 +107,22 @@ def test_prefix_credit_is_the_groups_outcome() -> None:
     members = [member(True, given=0, values=[0, 1]), member(False, False, values=[0, 1, 0])]
     assert weights(MrtRl(credit="prefix", alpha=7), *members) == [[0.5], [-0.5, -0.5]]
     assert MrtRl(credit="prefix").collection == TerminateOrContinue()
+
+
+def test_going_on_may_be_paid_what_it_gains_over_answers_now() -> None:
+    """A = R − mean R of the half that terminates, an estimate of the prefix's value."""
+    now = TurnSpec(Phase.FORCE, 8)
+    members = [member(right) for right in (True, False, False, False, True, True, True, False)]
+    for k, one in enumerate(members[:4]):
+        last = replace(one.trajectory.turns[-1], spec=now)
+        members[k] = replace(one, trajectory=replace(one.trajectory, turns=(*one.trajectory.turns[:-1], last)))
+    credit = MrtRl(credit="prefix", prefix_baseline="terminated")
+    assert weights(credit, *members) == [[0.75], *[[-0.25]] * 3, *[[0.75]] * 3, [-0.25]]
+    assert sum(row[0] for row in weights(MrtRl(credit="prefix"), *members)) == 0
+    assert weights(credit, *members[4:]) == weights(MrtRl(credit="prefix"), *members[4:])  # no room to answer
+
+
+def test_ways_of_collecting() -> None:
     assert MrtRl().collection == Independent()
     assert Rise(candidates=3).collection == BestOfN(3)
 

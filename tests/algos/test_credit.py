@@ -198,6 +198,43 @@ def test_lambda_zero_with_values_is_progress_but_for_the_last_turn(member: Score
     assert weights[-1] == pytest.approx(member.trajectory.outcome - member.values[-2])
 
 
+def old_prefix_gradient() -> FloatArray:
+    """∇ Σ_j E[p_j], every prefix drawn by the policy before the update (MRT, eq. 2), by central differences."""
+    gradient, step, old = np.zeros_like(THETA), 1e-6, policy(THETA)
+    gains = [np.array(V_FIRST) - V0, *(np.array(V_SECOND[a - 1]) - V_FIRST[a] for a in (1, 2))]
+    for index in np.ndindex(*THETA.shape):
+        for sign in (1, -1):
+            theta = THETA.copy()
+            theta[index] += sign * step
+            first, second = policy(theta)
+            total = first @ gains[0] + old[0, 1] * (second @ gains[1]) + old[0, 2] * (second @ gains[2])
+            gradient[index] += sign * total / (2 * step)
+    return gradient
+
+
+def test_own_progress_is_the_gradient_of_the_papers_objective() -> None:
+    """Not of the outcome: what a turn makes possible later is not its own."""
+    gradient = expected_gradient(lambda pair: [turn_progress(values) for _, values in pair])
+    np.testing.assert_allclose(gradient, old_prefix_gradient(), atol=1e-8)
+    assert np.abs(gradient - true_gradient()).max() > 1e-3
+
+
+@given(groups, st.floats(0, 2))
+def test_the_table_of_credits(scored_group: Group, alpha: float) -> None:
+    """docs/method.md, "How the credits are related": each as GRPO's advantage and generalised advantages."""
+    outcomes = np.array([m.trajectory.outcome for m in scored_group.members])
+    grpo = Grpo().turn_weights(scored_group)
+    mean = [replace(m, baselines=np.full(len(m.trajectory.turns), outcomes.mean())) for m in scored_group.members]
+    for ours, theirs in zip(MrtRl(credit="gae", gae_lambda=1.0).turn_weights(group(*mean)), grpo, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-12)
+    for credit, decay in (("turn", 0.0), ("return_to_go", 1.0)):
+        weights = MrtRl(alpha=alpha, credit=credit).turn_weights(scored_group)
+        for member, ours, theirs in zip(scored_group.members, weights, grpo, strict=True):
+            assert member.values is not None
+            bonus = generalised_advantages(float(member.values[-1]), member.values[:-1], decay)
+            np.testing.assert_allclose(ours, theirs + alpha * bonus, atol=1e-12)
+
+
 def test_means_per_turn_index_are_biased() -> None:
     """Who reaches turn j depends on who stopped: the mean over the survivors is no baseline. Not even the direction of
     the gradient is kept."""

@@ -75,6 +75,21 @@ def test_terminate_or_continue_groups_share_a_prefix(parts: Assembly) -> None:
     assert len(lengths) > 1, "prefixes of one length only: the draw does nothing"
 
 
+@pytest.mark.parametrize("cut", [1, 2, 4, 5, 6, 11])
+def test_processes_share_the_groups_of_a_prefix(parts: Assembly, cut: int) -> None:
+    """Cut anywhere, also within a group: the trajectories of one process, and its tokens."""
+    rows = [problem for problem in PROBLEMS for _ in range(4)]
+    collector = replace(parts.training_collector(), collection=TerminateOrContinue(), group_size=4)
+    seeds = trajectory_seeds(0, 1, len(rows))
+    whole = collector.collect(rows, seeds, 1.0)
+    first, others = collector.collect(rows[:cut], seeds[:cut], 1.0), cut % 4
+    second = collector.collect(rows[cut - others :], seeds[cut - others :], 1.0, others=others)
+    found = [scored.trajectory.token_ids for scored in first.scored + second.scored]
+    assert found == [scored.trajectory.token_ids for scored in whole.scored]
+    assert first.ledger.sampled + second.ledger.sampled == whole.ledger.sampled
+    assert first.ledger.env + second.ledger.env == whole.ledger.env
+
+
 def test_a_forced_answer_ends_the_prefix_that_the_meta_prover_asks(parts: Assembly, sampling: Sampling) -> None:
     (whole,) = rollout(PROBLEMS[:1], [3], parts.config.protocol, parts.dialogue, parts.engine, sampling)
     for start in (PROBLEMS[0], whole.branch(1)):

@@ -97,13 +97,14 @@ def test_answers_take_their_share_of_the_tokens_and_weigh_the_inverse_of_their_c
     everything = [maker.answers(member.trajectory) for member in scored]
     total, spent = np.zeros(len(scored)), 0
     for seed in range(400):
-        drawn = maker.drawn(scored, [1.0] * len(scored), (seed,))
+        drawn = maker.drawn(scored, (seed,))
         total += [sum(answer.weight for answer in row) for row in drawn]
         spent += sum(answer.tokens for row in drawn for answer in row)
     trajectories = [m.trajectory for m in scored]
     room = answers.SHARE * sum(len(t.token_ids) - len(t.prompt_ids) for t in trajectories)
     assert spent / 400 == pytest.approx(room, rel=0.05)
-    assert total.sum() / 400 == pytest.approx(sum(map(len, everything)), rel=0.05)
+    sampled = sum(t.sampled_tokens for t in trajectories)
+    assert total.sum() / 400 == pytest.approx(sum(map(len, everything)) / sampled, rel=0.05)
 
 
 @given(

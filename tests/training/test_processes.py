@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ processes.leave()
 """
 
 
-def run(folder: Path, *launcher: str) -> RunDir:
+def run(folder: Path, settings: Sequence[str], *launcher: str) -> RunDir:
     """A short run that keeps the advantages, with groups that lie across two processes."""
     script = folder.with_suffix(".py")
     script.write_text(RECORDING)
@@ -84,7 +85,7 @@ def run(folder: Path, *launcher: str) -> RunDir:
     flags += ["--training.micro_batch_size", "6", "--training.saved_rollouts", "12", "--data.train_size", "24"]
     flags += ["--data.eval_size", "7", "--evaluation.forced_answers", "2", "--output-dir", str(folder)]
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), "--algo", "mrt-rl", *flags],
+        [sys.executable, *launcher, str(script), "--algo", "mrt-rl", *flags, *settings],
         check=False,
         capture_output=True,
         text=True,
@@ -96,12 +97,15 @@ def run(folder: Path, *launcher: str) -> RunDir:
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings", [(), ("--algorithm.credit", "prefix", "--algorithm.answer_weight", "0.5")], ids=["turn", "prefix"]
+)
+def test_two_processes_train_like_one(tmp_path: Path, settings: Sequence[str]) -> None:
     """The same trajectories, advantages, tokens and metrics, and the same adapter but for rounding."""
     launcher = ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCHERS / "ddp.yaml")]
     one, two = (
-        run(tmp_path / "one"),
-        run(tmp_path / "two", *launcher, "--num_processes", "2", "--main_process_port", "0"),
+        run(tmp_path / "one", settings),
+        run(tmp_path / "two", settings, *launcher, "--num_processes", "2", "--main_process_port", "0"),
     )
     for step in (1, 2):
         alone = torch.load(one.path / f"advantages_{step}_0.pt")

@@ -81,7 +81,9 @@ class FixedCollector:
     def under(self, protocol: EpisodeProtocol) -> FixedCollector:
         return self
 
-    def collect(self, problems: Sequence[Problem], seeds: Sequence[int], temperature: float, version: int) -> Collected:
+    def collect(
+        self, problems: Sequence[Problem], seeds: Sequence[int], temperature: float, version: int, others: int
+    ) -> Collected:
         assert [p.id for p in problems] == [p.id for p in self.problems for _ in range(GROUP)]
         scored = [scored for problem in self.problems for scored in self.scored[problem.id]]
         return Collected(scored, TokenLedger(), {})
