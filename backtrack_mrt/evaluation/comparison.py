@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from backtrack_mrt.evaluation.compared_runs import COMPARED, ComparedRuns, at, gain
+from backtrack_mrt.evaluation.learning_curves import has_curves, learning_rows
 from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.evaluation.tables import Rows, as_markdown, as_table
 from backtrack_mrt.runs.jsonl import json_text
@@ -68,6 +69,13 @@ class Comparison(ComparedRuns):
             as_markdown(self.rows()),
             as_markdown(self.ledger_rows()),
         ]
+        if has_curves(self.runs):
+            lines += [
+                "Tokens sampled in training until the held-out accuracy is first reached (×: as a multiple of "
+                f"{self.reference}'s, paired by seed, over the seeds in which both reach it):",
+                "",
+                as_markdown(learning_rows(self.runs)),
+            ]
         if self.tuning is not None:
             lines += [f"{self.tuning.caption}:", "", as_markdown(self.tuning.rows())]
         return "\n".join(lines)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backtrack_mrt.evaluation.learning_curves import spent
 from backtrack_mrt.reports.charts import Chart, Series
 from backtrack_mrt.runs.finished import Run
 
@@ -132,13 +133,6 @@ def held_out_charts(runs: Mapping[str, Run]) -> list[Chart]:
         if series:
             charts.append(Chart(f"held_out_{metric}", title, caption, x_label, y_label, series))
     return charts
-
-
-def spent(run: Run) -> dict[int, float]:
-    """Tokens sampled up to each step; where steps do not log theirs (self-training), as if all cost the same."""
-    logged = np.cumsum([row.get("tokens/step_sampled") or 0.0 for row in run.history])
-    total = logged if len(logged) and logged[-1] else np.linspace(0, run.sampled_tokens, len(run.history) + 1)[1:]
-    return {row["step"]: float(tokens) for row, tokens in zip(run.history, total, strict=True)}
 
 
 def _lines(curve: TrainingCurve, rows: History) -> list[Series]:

@@ -1,0 +1,77 @@
+"""How fast algorithms learn: held-out results over the tokens that training has sampled (`evaluation.every`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
+from backtrack_mrt.evaluation.metrics.estimates import over_seeds
+from backtrack_mrt.evaluation.tables import Rows
+from backtrack_mrt.runs.finished import Run
+from backtrack_mrt.types import FloatArray
+
+STEP = 0.05  # between the accuracies at which curves are compared
+
+
+def spent(run: Run) -> dict[int, float]:
+    """Tokens sampled up to each step; where steps do not log theirs (self-training), as if all cost the same."""
+    logged = np.cumsum([row.get("tokens/step_sampled") or 0.0 for row in run.history])
+    total = logged if len(logged) and logged[-1] else np.linspace(0, run.sampled_tokens, len(run.history) + 1)[1:]
+    return {row["step"]: float(tokens) for row, tokens in zip(run.history, total, strict=True)}
+
+
+def learning_curve(run: Run) -> tuple[FloatArray, FloatArray]:
+    """Tokens sampled in training, from 0, and the held-out accuracy then, shape (P,) each."""
+    at = {0: 0.0} | spent(run)
+    tokens = np.array([at[line["step"]] for line in run.evaluations])
+    return tokens, np.array([line["accuracy"]["mean"] for line in run.evaluations], float)
+
+
+def has_curves(runs: Mapping[str, Sequence[Run]]) -> bool:
+    """Whether every run was evaluated while it trained."""
+    every = [run for members in runs.values() for run in members]
+    return all(any(line["name"].startswith("step_") for line in run.evaluations) for run in every)
+
+
+def learning_rows(runs: Mapping[str, Sequence[Run]]) -> Rows:
+    """For accuracies above the base's: how many tokens an algorithm samples until it first has them, mean over the
+    seeds that do, and as a multiple of the first algorithm's, paired by seed. Between evaluations accuracy is taken to
+    rise evenly."""
+    curves = {label: [learning_curve(run) for run in members] for label, members in runs.items()}
+    levels = _levels([curve for several in curves.values() for curve in several])
+    rows = [["algorithm", *(name for level in levels for name in (f"tokens to {level:.2f}", "×"))]]
+    reference: list[list[float]] = []
+    for label, several in curves.items():
+        reached = [[_first(curve, level) for curve in several] for level in levels]
+        reference = reference or reached
+        cells = [label]
+        for ours, theirs in zip(reached, reference, strict=True):
+            there = [tokens for tokens in ours if not math.isnan(tokens)]
+            seeds = "" if len(there) == len(ours) else f" ({len(there)} of {len(ours)} seeds)"
+            ratios = [a / b for a, b in zip(ours, theirs, strict=True) if not math.isnan(a / b)]
+            cells += [f"{np.mean(there):,.0f}{seeds}" if there else "–", "" if ours is theirs else _times(ratios)]
+        rows.append(cells)
+    return rows
+
+
+def _levels(curves: Sequence[tuple[FloatArray, FloatArray]]) -> list[float]:
+    """Multiples of `STEP` above what all start from, up to the highest that is reached."""
+    start = max(accuracy[0] for _, accuracy in curves)
+    end = max(accuracy.max() for _, accuracy in curves)
+    return [round(k * STEP, 9) for k in range(math.floor(start / STEP + 1e-9) + 1, math.floor(end / STEP + 1e-9) + 1)]
+
+
+def _first(curve: tuple[FloatArray, FloatArray], level: float) -> float:
+    tokens, accuracy = curve
+    return float(tokens_to_reach(accuracy[None], tokens, np.array([level]))[0])
+
+
+def _times(ratios: Sequence[float]) -> str:
+    if not ratios:
+        return "–"
+    estimate = over_seeds(ratios)
+    spread = "" if math.isnan(estimate.low) else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.mean:.2f}{spread}"

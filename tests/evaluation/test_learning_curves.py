@@ -1,0 +1,59 @@
+"""Tokens until an accuracy is reached, over seeds and as a multiple of the reference's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backtrack_mrt.evaluation.learning_curves import has_curves, learning_curve, learning_rows
+from backtrack_mrt.runs.finished import Run
+
+
+def run(accuracies: list[float], tokens_a_step: float = 100.0, logged: bool = True) -> Run:
+    """Evaluated after 0, 2, 4, … updates."""
+    steps = 2 * (len(accuracies) - 1)
+    history: list[dict[str, Any]] = [
+        {"step": step} | ({"tokens/step_sampled": tokens_a_step} if logged else {}) for step in range(1, steps + 1)
+    ]
+    names = ["base", *(f"step_{step:06d}" for step in range(2, steps, 2)), "trained"]
+    evaluations = [
+        {"step": 2 * k, "name": name, "accuracy": {"mean": accuracy, "n": 100}}
+        for k, (name, accuracy) in enumerate(zip(names, accuracies, strict=True))
+    ]
+    summary = {"tokens": {"training": {"sampled": tokens_a_step * steps}}}
+    return Run(Path("run"), SimpleNamespace(), summary, history, evaluations)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("logged", [True, False])  # self-training logs the tokens of no step
+def test_a_curve_begins_with_the_base_at_no_tokens(logged: bool) -> None:
+    tokens, accuracy = learning_curve(run([0.5, 0.6, 0.7], logged=logged))
+    assert tokens.tolist() == [0, 200, 400]
+    assert accuracy.tolist() == [0.5, 0.6, 0.7]
+
+
+def test_tokens_to_an_accuracy_and_their_ratio() -> None:
+    fast, slow = [run([0.5, 0.6, 0.7])] * 2, [run([0.5, 0.55, 0.6]), run([0.5, 0.52, 0.54])]
+    header, ours, theirs = learning_rows({"mrt-rl": fast, "grpo": slow})
+    assert header == [
+        "algorithm",
+        *(name for level in ("0.55", "0.60", "0.65", "0.70") for name in (f"tokens to {level}", "×")),
+    ]
+    assert ours == ["mrt-rl", "100", "", "200", "", "300", "", "400", ""]
+    # The second seed of grpo never gets to .55: the first alone is compared.
+    assert theirs == ["grpo", "200 (1 of 2 seeds)", "2.00", "400 (1 of 2 seeds)", "2.00", "–", "–", "–", "–"]
+
+
+def test_an_interval_needs_two_seeds_that_reach_it() -> None:
+    fast, slow = run([0.5, 0.6]), run([0.5, 0.55, 0.6])
+    _, _, theirs = learning_rows({"mrt-rl": [fast, fast], "grpo": [slow, run([0.5, 0.52, 0.55, 0.6])]})
+    assert theirs[3:5] == ["500", "2.50 [-3.85, 8.85]"]
+    assert np.isclose(np.mean([400 / 200, 600 / 200]), 2.5)
+
+
+def test_runs_that_were_only_evaluated_at_the_ends_have_no_curve() -> None:
+    assert has_curves({"mrt-rl": [run([0.5, 0.6, 0.7])]})
+    assert not has_curves({"mrt-rl": [run([0.5, 0.6, 0.7])], "grpo": [run([0.5, 0.7])]})
