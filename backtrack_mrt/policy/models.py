@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.policy.files import FIELD, TINY, base_of, find_model, first_line, is_adapter, refusal, shape
+from backtrack_mrt.runs.processes import sharding
 
 if TYPE_CHECKING:
     import torch
@@ -200,7 +201,8 @@ def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            adapted = get_peft_model(model, config)
+            # DeepSpeed gathers weights of one type only: its adapters are of the model's, others float32.
+            adapted = get_peft_model(model, config, autocast_adapter_dtype=sharding() != "ZeRO-3")
         except ValueError as error:
             remedy = "Use 'all-linear', or names of linear modules such as q_proj."
             raise UserError("model.lora.targets", lora.targets, first_line(error), remedy) from error

@@ -15,6 +15,7 @@ from backtrack_mrt.policy.hf.trial import serving_engine
 from backtrack_mrt.policy.models import frozen_copy, load_model, load_tokenizer
 from backtrack_mrt.policy.vllm.local import VLLMEngine
 from backtrack_mrt.policy.vllm.server import Server, ServerEngine
+from backtrack_mrt.policy.whole import WholeCopy, WholeEngine
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.rollouts.collector import Collector
@@ -27,7 +28,8 @@ from backtrack_mrt.runs.durable import write_directory
 
 @dataclass(frozen=True)
 class Assembly:
-    """The parts of a run. `model` is what the trainer updates and what the engine samples from."""
+    """The parts of a run. `model` is what the trainer updates and what the engine samples from; where a launcher cuts
+    it up, the engine samples from `whole`, a copy of it."""
 
     config: Config
     model: Any
@@ -35,16 +37,20 @@ class Assembly:
     dialogue: Dialogue
     engine: Engine
     grader: Grader
+    whole: WholeCopy | None = None
 
-    @processes.main_only
     def save_policy(self, folder: Path) -> None:
-        """The trained policy and its tokenizer: a LoRA adapter, or all weights."""
+        """The trained policy and its tokenizer: a LoRA adapter, or all weights. All processes call it."""
+        if self.whole is not None:
+            self.whole.refresh()
+        policy = self.whole.copy if self.whole is not None else self.model
 
         def write(staged: Path) -> None:
-            self.model.save_pretrained(staged)
+            policy.save_pretrained(staged)
             self.tokenizer.save_pretrained(staged)
 
-        write_directory(folder, write)
+        if processes.is_main():
+            write_directory(folder, write)
 
     def prover(self, section: ProverSection | None = None, grader: Grader | None = None) -> MetaProver:
         """The meta-prover of the config, or of another `section`; a `grader` other than that of evaluation."""
@@ -136,7 +142,10 @@ def assemble(config: Config) -> Assembly:
     tokenizer = load_tokenizer(config.model)
     dialogue = dialogue_with(tokenizer, prompts, config.model.thinking)
     model = load_model(config.model, tokenizer, config.seed)
-    return Assembly(config, model, tokenizer, dialogue, _engine(config, model, server), Grader())
+    full = config.model.full_finetuning
+    whole = WholeCopy(model, frozen=server is None or full) if processes.sharding() else None
+    engine = _engine(config, model, server, whole)
+    return Assembly(config, model, tokenizer, dialogue, engine, Grader(), whole)
 
 
 def _check_box(section: ProverSection, prompts: Prompts, style: str) -> None:
@@ -166,17 +175,16 @@ def _reachable(config: Config) -> Server | None:
     if section.type == "vllm" and find_spec("vllm") is None:
         remedy = "Install it (`pip install 'backtrack-mrt[vllm]'`; without a GPU `make .venv-vllm/installed`)."
         raise UserError("engine.type", section.type, "vLLM is not installed", remedy)
-    if section.type == "vllm" and processes.count() > 1:
-        reason = f"vLLM in this process does not work under a launcher ({processes.count()} processes)"
-        raise UserError("engine.type", section.type, reason, "Start a server and name it in engine.server.")
     return None
 
 
-def _engine(config: Config, model: Any, server: Server | None) -> Engine:
+def _engine(config: Config, model: Any, server: Server | None, whole: WholeCopy | None) -> Engine:
     section = config.engine
     if server is not None:
         adapters = Path(section.adapters) if section.adapters else None
-        return ServerEngine(model, server, max_rows=section.max_rows, adapters=adapters)
+        sent = whole.copy if whole else model
+        asked = ServerEngine(model, server, max_rows=section.max_rows, adapters=adapters, sent=sent)
+        return WholeEngine(asked, whole) if whole else asked
     if section.type == "vllm":
         return VLLMEngine(
             model,
@@ -187,4 +195,6 @@ def _engine(config: Config, model: Any, server: Server | None) -> Engine:
     kind = serving_engine(model, config.model.name_or_path)
     needs_copy = config.prover.policy == "reference" and config.model.full_finetuning
     reference = frozen_copy(model) if needs_copy else None
+    if whole is not None:
+        return WholeEngine(kind(whole.copy, max_rows=section.max_rows, reference_model=reference), whole)
     return kind(model, max_rows=section.max_rows, reference_model=reference)

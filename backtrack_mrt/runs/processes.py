@@ -65,9 +65,10 @@ def sharding() -> str | None:
     return "ZeRO-3" if deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else None
 
 
-def share(length: int) -> slice:
-    """This process's part of a list of so many rows: consecutive ones, as many as the others' or one more."""
-    return slice(length * rank() // count(), length * (rank() + 1) // count())
+def share(length: int, size: int = 1) -> slice:
+    """This process's part of a list of so many groups of `size` rows: consecutive groups, as many as the others' or
+    one more."""
+    return slice(length * rank() // count() * size, length * (rank() + 1) // count() * size)
 
 
 def gathered(rows: Sequence[T]) -> list[T]:
@@ -97,6 +98,9 @@ def leave() -> None:
 def join() -> None:
     """Connect to the other processes, once; also alone, what accelerate offers wants it."""
     import torch
-    from accelerate import PartialState
+    from accelerate import DistributedType, PartialState
 
-    PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if sharding() == "FSDP" and state.distributed_type == DistributedType.MULTI_CPU:
+        # accelerate would leave the model whole on CPUs; of several GPUs it makes FSDP
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU

@@ -23,7 +23,7 @@ from backtrack_mrt.evaluation.metrics.logged import rollout_metrics, without_sig
 from backtrack_mrt.rollouts.collector import Collector, groups_of
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
-from backtrack_mrt.runs.processes import gathered
+from backtrack_mrt.runs.processes import gathered, sharding
 from backtrack_mrt.training.answers import Answer, Branched, answer_maker, branched, last_hidden_states, total_value
 from backtrack_mrt.training.critic import Critic, explained_variance
 from backtrack_mrt.training.fused_lora import fuse_adapters
@@ -68,7 +68,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             rollout_func=self._rollout,
         )
         self._packs = packable(setup.model)
-        fuse_adapters(setup.model)
+        if sharding() != "ZeRO-3":  # which brings a weight together for its own module only
+            fuse_adapters(setup.model)
         self._forces = answer_maker(setup, collector, self._packs) if config.answer_weight else None
         self._answers: list[list[Answer]] = []  # that are trained along, of each row of this process
         self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way

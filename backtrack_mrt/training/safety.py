@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from transformers import PrinterCallback, Trainer, TrainerState
 
 from backtrack_mrt.errors import Collapsed, Interrupted
+from backtrack_mrt.policy.whole import name_cut_layers
 from backtrack_mrt.runs import interrupts, processes
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
@@ -65,6 +66,8 @@ class SafeTrainer(Trainer):
         self.seconds: dict[str, float] = {}
         self._noise = _gradient_noise(setup)
         self._log = RunLog(self.run, self.seconds, first_step)
+        processes.join()
+        name_cut_layers(setup.model)
         super().__init__(model=setup.model, processing_class=setup.tokenizer, callbacks=[self._log], **settings)
 
     def fit(self, checkpoint: Checkpoint | None = None) -> None:
@@ -167,7 +170,8 @@ class SafeTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The trainer's checkpoint, whole or not at all. Every process adds the state of its random numbers."""
         step, trained = self.steps_done, [p for p in self.model.parameters() if p.requires_grad]
-        if not all(bool(p.isfinite().all()) for p in trained):
+        finite = all(bool(_piece(p).isfinite().all()) for p in trained)
+        if not all(processes.gathered([finite])):
             raise Collapsed(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
         if not self.setup.checkpoints.saved(step):
             needed = _BYTES_PER_PARAMETER * sum(p.numel() for p in trained)
@@ -207,6 +211,12 @@ def _gradient_noise(setup: Setup) -> GradientNoise | None:
     training, rl = setup.config.training, setup.config.algorithm.loss == "rl"
     together = parts_together(training.group_size, training.micro_batch_size) if rl else 1
     return GradientNoise([p for p in setup.model.parameters() if p.requires_grad], together)
+
+
+def _piece(parameter: Any) -> torch.Tensor:
+    """What this process has of a weight: all of it, or what FSDP left here."""
+    here: torch.Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
+    return here
 
 
 @processes.main_only

@@ -14,17 +14,17 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.errors import RunError, UserError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
+from backtrack_mrt.policy.whole import set_weights, trained_weights
 from backtrack_mrt.rollouts.assembly import Assembly
 from backtrack_mrt.rollouts.collector import groups_by_problem
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
-from backtrack_mrt.runs import durable
+from backtrack_mrt.runs import durable, processes
 from backtrack_mrt.runs.checkpoints import Checkpoint
-from backtrack_mrt.runs.interrupts import safe_point
+from backtrack_mrt.runs.interrupts import common_safe_point
+from backtrack_mrt.runs.processes import gathered
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, Example, weighted_row
@@ -55,7 +55,7 @@ def self_train(
     trajectory."""
     config, algorithm, run = parts.config, parts.config.algorithm, setup.run
     assert isinstance(algorithm, SelfTraining)
-    base = trainable_state(parts.model)
+    base = {name: weight.clone() for name, weight in trained_weights(parts.model)}
     done = Done.of(checkpoint.record["done"]) if checkpoint else Done()
     collections.deque(islice(problems, done.problems), maxlen=0)  # those are used up
     for iteration in range(done.iterations + 1, algorithm.iterations + 1):
@@ -70,7 +70,7 @@ def self_train(
             reason = f"iteration {iteration} kept none of its {len(scored)} trajectories: there is nothing to fit"
             raise UserError("algo", config.algo, reason, "Warm-start the model, or take easier or more problems.")
         if algorithm.from_base:
-            parts.model.load_state_dict(base, strict=False)
+            set_weights(parts.model, base)
         trainer = CrossEntropyTrainer(
             setup,
             rows=rows,
@@ -130,10 +130,12 @@ def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, fold
                 reason = f"{path}: {durable.damage(path)}, and its iteration was fitted already"
                 raise RunError(reason, "Start anew with --overwrite.")
             else:
-                safe_point()
+                common_safe_point()
                 seeds = trajectory_seeds(config.seed, (iteration << 24) + share.problems, len(rows))
-                collected = synced.collect(rows, seeds, training.temperature)
-                found, share.tokens = collected.scored, share.tokens + collected.ledger
+                mine = processes.share(batch, training.group_size)
+                collected = synced.collect(rows[mine], seeds[mine], training.temperature)
+                found = gathered(collected.scored)
+                share.tokens += sum(gathered([collected.ledger]), TokenLedger())
                 _keep_batch(path, found, share.tokens)
             share.scored += found
             share.problems += batch
@@ -142,6 +144,7 @@ def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, fold
     return share
 
 
+@processes.main_only
 def _keep_batch(path: Path, scored: Sequence[Scored], tokens: TokenLedger) -> None:
     """A batch's trajectories, with the tokens that the run has spent up to its end."""
 
@@ -171,8 +174,3 @@ def rows_to_fit(scored: Sequence[Scored]) -> list[Example]:
     heaviest = [weights.max() for _, weights in chosen]
     mean = sum(heaviest) / max(len(heaviest), 1)
     return [weighted_row(replace(s, weights=weights / mean)) for s, weights in chosen]
-
-
-def trainable_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of the parameters that training changes."""
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}

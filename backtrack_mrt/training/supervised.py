@@ -14,6 +14,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from backtrack_mrt.config import Config
+from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.trainer_setup import Setup, shared_settings
@@ -72,6 +73,13 @@ def in_order(rows: Sequence[Example], per_update: int, epochs: int | None, seed:
     return [rows[i] for update in [*updates, waiting] for i in update]
 
 
+def filled(rows: Sequence[Example], size: int) -> list[Example]:
+    """The rows, and behind them as many without loss as make up a multiple of `size`: several processes would repeat
+    rows for that."""
+    filler = Example(input_ids=rows[-1]["input_ids"][:2], weights=[0.0, 0.0])
+    return [*rows, *[filler] * (-len(rows) % size)]
+
+
 class CrossEntropyTrainer(SafeTrainer, SFTTrainer):
     """Weighted cross-entropy: Σ_t w_t · −log π(token_t) over the number of tokens with weight.
 
@@ -89,14 +97,18 @@ class CrossEntropyTrainer(SafeTrainer, SFTTrainer):
         record: Mapping[str, Any] | None = None,
     ) -> None:
         config, per_update = setup.config, setup.config.rows_per_update
+        args = cross_entropy_config(config, setup.run, epochs)
+        ordered = in_order(rows, per_update, epochs, config.seed)
+        if processes.count() > 1:
+            ordered = filled(ordered, args.per_device_train_batch_size * processes.count())
         super().__init__(
             setup,
             title=title or f"train {config.algo_label}",
             total=config.training.steps if epochs is None else math.ceil(epochs * len(rows) / per_update),
             first_step=first_step,
             record=record,
-            args=cross_entropy_config(config, setup.run, epochs),
-            train_dataset=Dataset.from_list([dict(row) for row in in_order(rows, per_update, epochs, config.seed)]),
+            args=args,
+            train_dataset=Dataset.from_list([dict(row) for row in ordered]),
             data_collator=padded_rows,
         )
 
@@ -117,6 +129,8 @@ class CrossEntropyTrainer(SafeTrainer, SFTTrainer):
         losses = torch.nn.functional.cross_entropy(outputs.logits[learnt].float(), targets[learnt], reduction="none")
         count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
         loss = (losses * weights[learnt]).sum() / count
+        if num_items_in_batch is not None:  # the tokens of all processes, over which the gradients are averaged
+            loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
 

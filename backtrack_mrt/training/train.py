@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backtrack_mrt.algos.base import SelfTraining
-from backtrack_mrt.config import Config, RunRequest
+from backtrack_mrt.config import RunRequest
 from backtrack_mrt.config.schema import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.demonstrations.loading import load_demonstrations
 from backtrack_mrt.data.loading import ProblemSets, load_problem_sets
 from backtrack_mrt.data.order import endless, training_order
-from backtrack_mrt.errors import Mistakes, UserError
+from backtrack_mrt.errors import Mistakes
 from backtrack_mrt.evaluation.calibration import CALIBRATION, at_start
 from backtrack_mrt.evaluation.tables import RunResult
 from backtrack_mrt.reports.build import rebuild
@@ -30,6 +30,7 @@ from backtrack_mrt.runs.inputs import check_inputs, save_inputs
 from backtrack_mrt.runs.trackers import Trackers
 from backtrack_mrt.training.held_out import HeldOut
 from backtrack_mrt.training.inputs import digests
+from backtrack_mrt.training.launch import check_launch
 from backtrack_mrt.training.rl import PolicyTrainer
 from backtrack_mrt.training.self_training import self_train
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, Example, weighted_row
@@ -59,7 +60,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> RunResult
     any model loads where that is possible."""
     environment.prepare()
     Mistakes(broken_rules(request.config)).tell()  # of a config that was made by hand
-    _check_processes(request.config)
+    check_launch(request.config)
     run = RunDir.check(request.config, request.existing, accept_changes=request.accept_changes)
     with interrupts.deferred(), run.locked():
         return _train(request, run, base_evaluation)
@@ -124,23 +125,6 @@ def _calibrate(parts: Assembly, problems: Sequence[Problem], run: RunDir) -> Non
     if (bias := at_start(parts, problems)) is not None:
         run.save(CALIBRATION, bias.as_json())
         processes.tell("\n".join(bias.told()))
-
-
-def _check_processes(config: Config) -> None:
-    """The rows of an update must come out even over the processes. Collecting whole groups is not shared between them
-    yet: each would sample the same. Every engine reads whole weights, or whole adapters, at its own pace."""
-    several, rows = processes.count(), config.rows_per_update
-    if sharding := processes.sharding():
-        reason = f"it samples from the model that is trained, which {sharding} cuts up over the processes"
-        raise UserError("engine.type", config.engine.type, reason, "Launch with configs/accelerate/ddp.yaml.")
-    alone = isinstance(config.algorithm, SelfTraining) or not config.algorithm.collection.spans
-    if several > 1 and alone:
-        reason = f"it runs in one process, not in {several}"
-        raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl or grpo.")
-    micro_batch = min(config.training.micro_batch_size, rows)
-    if rows % (micro_batch * several):
-        reason = f"{rows} rows per update cannot be shared by {several} processes in micro-batches of that size"
-        raise UserError("training.micro_batch_size", micro_batch, reason, "Lower it, or start fewer processes.")
 
 
 def fit(

@@ -72,7 +72,7 @@ class RunLog(TrainerCallback):
 def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
     """What both trainers are told. What is not said here is TRL's default."""
     training, rows = config.training, config.rows_per_update
-    micro_batch = min(training.micro_batch_size, rows)
+    micro_batch = min(training.micro_batch_size, rows // processes.count())
     on_cpu = not torch.cuda.is_available()
     return {
         "output_dir": str(run.checkpoints),

@@ -77,15 +77,22 @@ processes.leave()
 """
 
 
-def run(folder: Path, settings: Sequence[str], *launcher: str) -> RunDir:
+TWO = ("--num_processes", "2", "--main_process_port", "0")
+ACCELERATE = ("-m", "accelerate.commands.launch", "--config_file")
+SIZES = ("--training.steps", "2", "--training.problems_per_step", "3", "--training.group_size", "4")
+SIZES += ("--training.micro_batch_size", "6", "--data.train_size", "24", "--data.eval_size", "7")
+PREFIX = ("--algo", "mrt-rl", "--algorithm.credit", "prefix", "--algorithm.answer_weight", "0.5")
+PREFIX += ("--evaluation.forced_answers", "2")
+VOTED = ("--algo", "mrt-rl", "--evaluation.forced_answers", "2")
+
+
+def run(folder: Path, *launcher: str, flags: Sequence[str] = VOTED) -> RunDir:
     """A short run that keeps the advantages, with groups that lie across two processes."""
     script = folder.with_suffix(".py")
     script.write_text(RECORDING)
-    flags = ["--training.steps", "2", "--training.problems_per_step", "3", "--training.group_size", "4"]
-    flags += ["--training.micro_batch_size", "6", "--training.saved_rollouts", "12", "--data.train_size", "24"]
-    flags += ["--data.eval_size", "7", "--evaluation.forced_answers", "2", "--output-dir", str(folder)]
+    sizes = [*SIZES, "--training.saved_rollouts", "12", "--output-dir", str(folder)]
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), "--algo", "mrt-rl", *flags, *settings],
+        [sys.executable, *launcher, str(script), *sizes, *flags],
         check=False,
         capture_output=True,
         text=True,
@@ -96,17 +103,52 @@ def run(folder: Path, settings: Sequence[str], *launcher: str) -> RunDir:
     return RunDir(folder)
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The run of one process."""
+    return run(tmp_path_factory.mktemp("alone") / "one")
+
+
+def assert_same_adapter(one: RunDir, two: RunDir) -> None:
+    """But for rounding, a small part of what was learned."""
+    ours, theirs = (load_file(r.model / "adapter_model.safetensors") for r in (one, two))
+    learned = max(float(tensor.abs().max()) for name, tensor in ours.items() if "lora_B" in name)
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 0.05 * learned
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings", [(), ("--algorithm.credit", "prefix", "--algorithm.answer_weight", "0.5")], ids=["turn", "prefix"]
+    ("name", "flags"),
+    [
+        ("ddp", ["--algo", "rise"]),
+        ("fsdp", ["--algo", "star", "--algorithm.iterations", "2"]),
+        ("fsdp", ["--algo", "sft", "--model.full_finetuning", "true"]),
+    ],
 )
-def test_two_processes_train_like_one(tmp_path: Path, settings: Sequence[str]) -> None:
+def test_two_processes_fit_like_one(name: str, flags: list[str], tmp_path: Path) -> None:
+    """Cross-entropy: the same rows, loss and gradient in every update, also in a last one that is not full."""
+    even = ["--training.problems_per_step", "4", "--training.micro_batch_size", "8"]
+    plain = [*even, "--prover.estimator", "none", *flags]
+    one = run(tmp_path / "one", flags=plain)
+    two = run(tmp_path / "two", *ACCELERATE, str(LAUNCHERS / f"{name}.yaml"), *TWO, flags=plain)
+    rows: list[Any] = [one.metrics(), two.metrics()]
+    assert len(rows[0]) == len(rows[1]) > 1
+    for ours, theirs in zip(*rows, strict=True):
+        for metric in ours.keys() & {"loss", "grad_norm", "outcome", "kept", "learning_rate"}:
+            assert theirs[metric] == pytest.approx(ours[metric], rel=1e-3, abs=1e-5), metric
+    ours, theirs = (json.loads(r.summary_path.read_text()) for r in (one, two))
+    assert ours["tokens"] == theirs["tokens"]
+    assert ours["trained"]["accuracy"] == theirs["trained"]["accuracy"]
+    if "--model.full_finetuning" not in flags:
+        assert_same_adapter(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "flags"), [("ddp", VOTED), ("fsdp", VOTED), ("ddp", PREFIX)])
+def test_two_processes_train_like_one(name: str, flags: Sequence[str], tmp_path: Path, one: RunDir) -> None:
     """The same trajectories, advantages, tokens and metrics, and the same adapter but for rounding."""
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", str(LAUNCHERS / "ddp.yaml")]
-    one, two = (
-        run(tmp_path / "one", settings),
-        run(tmp_path / "two", settings, *launcher, "--num_processes", "2", "--main_process_port", "0"),
-    )
+    one = one if flags is VOTED else run(tmp_path / "one", flags=flags)
+    two = run(tmp_path / "two", *ACCELERATE, str(LAUNCHERS / f"{name}.yaml"), *TWO, flags=flags)
     for step in (1, 2):
         alone = torch.load(one.path / f"advantages_{step}_0.pt")
         shared = [row for rank in (0, 1) for row in torch.load(two.path / f"advantages_{step}_{rank}.pt")]
@@ -123,10 +165,7 @@ def test_two_processes_train_like_one(tmp_path: Path, settings: Sequence[str]) -
         for name in names:  # V_0 of a group across two processes is asked for twice
             tolerance = 0.05 if name == "tokens/step_prover" else 1e-3
             assert theirs[name] == pytest.approx(ours[name], rel=tolerance, abs=1e-4), name
-    adapters = [load_file(r.model / "adapter_model.safetensors") for r in (one, two)]
-    learned = max(float(tensor.abs().max()) for name, tensor in adapters[0].items() if "lora_B" in name)
-    apart = max(float((adapters[0][name] - adapters[1][name]).abs().max()) for name in adapters[0])
-    assert apart < 0.05 * learned
+    assert_same_adapter(one, two)
     ours, theirs = (json.loads(r.summary_path.read_text()) for r in (one, two))
     assert ours["tokens"]["training"]["sampled"] == theirs["tokens"]["training"]["sampled"]
     assert ours["tokens"]["evaluation"] == theirs["tokens"]["evaluation"]

@@ -63,13 +63,22 @@ class ServerEngine(JobEngine):
     """Asks `server`, which serves the base of `model`.
 
     adapters: directory in which the server finds the adapters that are written here (None: among the temporary files,
-    for a server on this machine). Raises UserError for a server with other weights or without the settings it needs.
+    for a server on this machine). sent: whose adapter is sent (None: that of `model`). Raises UserError for a server
+    with other weights or without the settings it needs.
     """
 
-    def __init__(self, model: PeftModel, server: Server, *, max_rows: int, adapters: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: PeftModel,
+        server: Server,
+        *,
+        max_rows: int,
+        adapters: Path | None = None,
+        sent: PeftModel | None = None,
+    ) -> None:
         super().__init__(min(server.context_length, model.config.max_position_embeddings), max_rows)
         self._server, self._model = server, model
-        self._adapters = AdapterFolder(model, adapters)
+        self._adapters = AdapterFolder(sent or model, adapters)
         self._adapter: str | None = None
         self._threads = ThreadPoolExecutor(max_rows)
         self._check_weights()

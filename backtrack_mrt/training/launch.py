@@ -1,0 +1,64 @@
+"""What may start under which launcher, told before a weight is read. docs/processes.md has the table."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+
+from backtrack_mrt.algos.base import SelfTraining
+from backtrack_mrt.config import Config
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs import processes
+
+
+def check_launch(config: Config) -> None:
+    """Raises UserError for a run that the launcher's processes cannot do together."""
+    several, sharding = processes.count(), processes.sharding()
+    if sharding == "ZeRO-3" and find_spec("deepspeed") is None:
+        reason = "the launcher cuts the model up with DeepSpeed, which is not installed"
+        remedy = "pip install 'backtrack-mrt[deepspeed]', or launch with configs/accelerate/fsdp.yaml."
+        raise UserError("launcher", sharding, reason, remedy)
+    if sharding == "ZeRO-3" and not torch.cuda.is_available():
+        reason = "accelerate cuts models up with DeepSpeed on GPUs only, and there is none here"
+        raise UserError("launcher", sharding, reason, "Launch with configs/accelerate/fsdp.yaml, which works on CPUs.")
+    if several == 1:
+        return
+    _check_engine(config, several, sharding)
+    _check_algorithm(config, several)
+    _check_rows(config, several)
+
+
+def _check_engine(config: Config, several: int, sharding: str | None) -> None:
+    section, model = config.engine, config.model
+    if section.type == "vllm" and section.server is None:
+        reason = f"in this process it opens a process group of its own, beside the launcher's of {several} processes"
+        raise UserError("engine.type", "vllm", reason, "Start a server and name it in engine.server, or take hf.")
+    if sharding and model.quantization is not None:
+        reason = f"{sharding} cuts up weights, and these are packed in blocks with scales"
+        remedy = "Leave it out, or launch with configs/accelerate/ddp.yaml."
+        raise UserError("model.quantization", model.quantization, reason, remedy)
+
+
+def _check_algorithm(config: Config, several: int) -> None:
+    """TRL deals an update's rows out to the processes whatever their groups; self-training deals out whole groups."""
+    if config.algorithm.loss == "rl" and not config.algorithm.collection.spans:
+        reason = f"its groups are collected whole, and the rows of an update are dealt out to {several} processes"
+        raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl with credit: turn.")
+    if isinstance(config.algorithm, SelfTraining) and processes.sharding() == "ZeRO-3":
+        reason = "it fits the model once in every iteration, and DeepSpeed cuts a model up only once"
+        raise UserError("algo", config.algo, reason, "Launch with configs/accelerate/fsdp.yaml or ddp.yaml.")
+
+
+def _check_rows(config: Config, several: int) -> None:
+    """The rows of an update must come out even over the processes and their micro-batches."""
+    rows, micro_batch = config.rows_per_update, config.training.micro_batch_size
+    field = "training.problems_per_step"
+    if rows % several:
+        reason = f"{rows} rows per update cannot be shared evenly by {several} processes"
+        raise UserError(field, config.training.problems_per_step, reason, "Change it, or the number of processes.")
+    own = rows // several
+    if own % min(micro_batch, own):
+        fitting = max(n for n in range(1, micro_batch + 1) if own % n == 0)
+        reason = f"each of {several} processes has {own} rows per update, which is not divisible by it"
+        raise UserError("training.micro_batch_size", micro_batch, reason, f"Set it to {fitting}.")
