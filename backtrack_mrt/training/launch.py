@@ -45,6 +45,11 @@ def _check_algorithm(config: Config, several: int) -> None:
     if config.algorithm.loss == "rl" and not config.algorithm.collection.spans:
         reason = f"its groups are collected whole, and the rows of an update are dealt out to {several} processes"
         raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl with credit: turn.")
+    if config.answer_weight and (sharding := processes.sharding()):
+        reason = f"the answers' loss reads the output layer after the forward pass, when {sharding} has it in pieces"
+        raise UserError(
+            "algorithm.answer_weight", config.answer_weight, reason, "Set it to 0, or launch with ddp.yaml."
+        )
     if isinstance(config.algorithm, SelfTraining) and processes.sharding() == "ZeRO-3":
         reason = "it fits the model once in every iteration, and DeepSpeed cuts a model up only once"
         raise UserError("algo", config.algo, reason, "Launch with configs/accelerate/fsdp.yaml or ddp.yaml.")

@@ -148,6 +148,15 @@ def test_rows_that_do_not_come_out_even_are_refused(flags, match, monkeypatch):
         check_launch(read_request(flags).config)
 
 
+def test_answers_that_are_trained_along_need_a_whole_output_layer(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = read_request(["--algorithm.answer_weight", "1"]).config
+    check_launch(config)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match=r"algorithm\.answer_weight.*FSDP has it in pieces"):
+        check_launch(config)
+
+
 def test_packed_weights_are_not_cut_up(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     config = read_request(["--model.quantization", "nf4"]).config
