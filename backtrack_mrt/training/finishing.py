@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from backtrack_mrt.config import Config, Existing, RunRequest
+from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.compared_runs import differences
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run
+from backtrack_mrt.runs.inputs import check_inputs
 from backtrack_mrt.runs.processes import tell
+from backtrack_mrt.training.inputs import digests
 from backtrack_mrt.training.train import train
 
 
@@ -22,6 +25,8 @@ def finished_run(request: RunRequest, base: Path | None = None) -> Run:
         tell(f"{config.algo_label}, seed {config.seed}: {run.path}")
         how: Existing = "resume" if existing != "overwrite" and _resumable(run) else "overwrite"
         train(RunRequest(config, how, request.accept_changes), base_evaluation=base)
+    else:
+        check_inputs(run.path, digests(config, load_problem_sets(config.data)), request.accept_changes)
     found = read_run(run.path)
     _check_unchanged(found, config)
     return found

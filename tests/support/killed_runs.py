@@ -1,18 +1,15 @@
-"""Kills training processes with SIGKILL and looks at what is left. Run by tests/training/test_kills.py in a process
-of its own: it imports everything once, before it has threads, and every victim is a fork of it.
+"""Kills saves with SIGKILL at every file operation and looks at what is left. Run by tests/training/test_kills.py in a
+process of its own: it imports everything once, before it has threads, and every victim is a fork of it.
 
-    python -m support.killed_runs saves FOLDER              at every file operation of a save
-    python -m support.killed_runs random FOLDER KILLS SEED  at random times; then resumed, again and again, to the end
+    python -m support.killed_runs FOLDER
 """
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +17,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from support.short_runs import assert_same_run, request
+from support.short_runs import request
 
 from backtrack_mrt.runs import durable
 from backtrack_mrt.runs.checkpoints import Checkpoints
-from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.train import train
 
 FLAGS = (
@@ -138,42 +134,6 @@ def kill_saves(folder: Path) -> None:
     raise AssertionError("it was not saved")
 
 
-def kill_at_random(folder: Path, kills: int, seed: int) -> None:
-    """Kill a run `kills` times, again and again resumed, and compare with a run that was left alone."""
-    rng, killed, finished = random.Random(seed), 0, 0
-    assert wait(forked(lambda: train(request(folder / "whole", *FLAGS)))) == 0
-    while killed < kills or not finished:
-        path = folder / f"cut_{finished}"
-        run = RunDir(path)
-        resume = ("--resume",) if run.config_path.exists() else ()
-        began = time.monotonic()
-        child = forked(lambda path=path, resume=resume: train(request(path, *FLAGS, *resume)))  # type: ignore[misc]
-        if killed < kills:
-            newest = Checkpoints(run.checkpoints, 2).newest()
-            steps = (newest.step if newest else 0) + rng.randint(1, 4)
-            while (
-                killed % 3 and alive(child) and len(run.metrics()) < steps
-            ):  # two of three are killed while they train
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.5 if killed % 3 else 4))
-            os.kill(child, signal.SIGKILL)
-        code = wait(child)
-        if code == -signal.SIGKILL:
-            killed += 1
-            newest, logged = Checkpoints(run.checkpoints, 2).newest(), run.metrics()
-            lost = (logged[-1]["step"] if logged else 0) - (newest.step if newest else 0)
-            assert lost <= 2, f"{lost} steps lost"
-            print(f"killed after {time.monotonic() - began:.1f} s: {len(logged)} steps logged, {lost} to do again")
-        else:
-            assert code == 0, f"exit code {code}"
-            assert_same_run(folder / "whole", path)
-            finished += 1
-    print(f"{killed} kills, {finished} runs to the end, each the same as the one left alone")
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "saves":
-        kill_saves(Path(sys.argv[2]))
-    else:
-        kill_at_random(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    kill_saves(Path(sys.argv[1]))
