@@ -67,6 +67,8 @@ class EvaluationSection(Section):
 
     every: int = Field(0, ge=0, description="evaluate also after every so many updates (0: only before and after)")
     samples: int = Field(1, gt=0, description="trajectories per held-out problem")
+    small_set: int = Field(100, ge=0, description="a held-out set of fewer problems is small")
+    small_set_samples: int = Field(1, gt=0, description="trajectories per problem of a small set, at least")
     temperature: float = Field(1.0, ge=0, description="0 is greedy")
     extra_revisions: float = Field(2.0, ge=1, description="also report at this multiple of the trained revision limit")
     budgets: list[PositiveFloat] = Field(

@@ -100,6 +100,11 @@ class ComparedRuns:
         """The runs of an algorithm at as many tokens as the reference's; none where it has no such runs."""
         return self.runs[label] if ledger == "sampled" else self.equal_total.get(label, [])
 
+    @property
+    def sets(self) -> list[str]:
+        """The problem sets and their average; none where there is only one set."""
+        return list(self.runs[self.reference][0].summary["base"]["sets"])
+
     def estimate(self, label: str, value: Callable[[Run], float], ledger: Ledger = "sampled") -> Estimate:
         """Mean of a number over the seeds of an algorithm."""
         members = self.members(label, ledger)
@@ -143,7 +148,14 @@ class ComparedRuns:
     def _numbers(self, label: str) -> Iterator[tuple[str, Any]]:
         yield "runs", [run.path.name for run in self.runs[label]]
         numbers: dict[str, Callable[[Run], float]] = {name: at(*place) for name, place in self.compared.items()}
-        numbers |= {"gain over the base": gain, "token efficiency over the base": efficiency}
+        numbers |= {
+            "gain over the base": gain,
+            "token efficiency over the base": efficiency,
+            "token efficiency over the base, by votes": votes_efficiency,
+            "the base's maj@k at as many tokens": base_votes,
+        }
+        for name in self.sets:
+            numbers[f"accuracy on {name}"] = at("trained", "sets", name, "accuracy")
         for name, value in numbers.items():
             yield (
                 name,
@@ -181,6 +193,31 @@ def efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:
     level = share * min(accuracy.max() for accuracy, _ in curves)
     theirs, ours = (tokens_to_reach(accuracy[None], tokens, np.array([level]))[0] for accuracy, tokens in curves)
     return float(theirs / ours)
+
+
+def votes_efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:
+    """The same off the curves of maj@k against k × tokens; NaN with a single sample per problem."""
+    found = []
+    for summary in (run.summary["base"] if than is None else than.summary["trained"], run.summary["trained"]):
+        votes = np.array([mean_of(point) for point in summary["maj_at_k"]])
+        found.append((votes, mean_of(summary["tokens"]) * np.arange(1.0, len(votes) + 1)))
+    if min(len(votes) for votes, _ in found) < 2:
+        return math.nan
+    level = np.array([share * min(votes.max() for votes, _ in found)])
+    theirs, ours = (tokens_to_reach(votes[None], tokens, level)[0] for votes, tokens in found)
+    return float(theirs / ours)
+
+
+def base_votes(run: Run, *place: str) -> float:
+    """maj@k of the base at as many tokens as one trajectory of the trained policy takes, interpolated between the k:
+    what a policy must beat that spends them on one. `place`: of a set's results in the summary. NaN where the base's
+    samples do not take as many."""
+    base, trained = (run.summary[side] for side in ("base", "trained"))
+    for key in place:
+        base, trained = base[key], trained[key]
+    votes = [mean_of(point) for point in base["maj_at_k"]]
+    k = mean_of(trained["tokens"]) / mean_of(base["tokens"])
+    return float(np.interp(k, range(1, len(votes) + 1), votes)) if k <= len(votes) else math.nan
 
 
 def differences(ours: Any, theirs: Any) -> str:

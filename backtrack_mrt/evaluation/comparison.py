@@ -8,7 +8,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from backtrack_mrt.evaluation.compared_runs import COMPARED, ComparedRuns, at, gain
+from backtrack_mrt.evaluation.compared_runs import COMPARED, ComparedRuns, at, base_votes, gain
 from backtrack_mrt.evaluation.learning_curves import has_curves, learning_rows
 from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.evaluation.tables import Rows, as_markdown, as_table
@@ -25,6 +25,21 @@ class Comparison(ComparedRuns):
         rows = [["algorithm", *compared], ["base", *base]]
         for label in self.runs:
             rows.append([label, *(_cell(self.estimate(label, at(*place))) for place in compared.values())])
+        return rows
+
+    def set_rows(self) -> Rows:
+        """Accuracy by problem set and on average, each set counting the same; what the base's votes come to with as
+        many tokens as the reference's trajectories. Only a header where there is one set."""
+        reference = self.reference
+        rows = [["algorithm", *self.sets]]
+        if not self.sets:
+            return rows
+        places = [("sets", name) for name in self.sets]
+        rows.append(["base", *(_cell(self.estimate(reference, at("base", *p, "accuracy"))) for p in places)])
+        votes = [self.estimate(reference, lambda run, p=p: base_votes(run, *p)) for p in places]  # type: ignore[misc]
+        rows.append([f"base, maj@k at {reference}'s tokens", *map(_cell, votes)])
+        for label in self.runs:
+            rows.append([label, *(_cell(self.estimate(label, at("trained", *p, "accuracy"))) for p in places)])
         return rows
 
     def ledger_rows(self) -> Rows:
@@ -67,6 +82,7 @@ class Comparison(ComparedRuns):
             f"{apart}; total tokens are those sampled, inserted by the environment and spent by the prover.",
             "",
             as_markdown(self.rows()),
+            *([as_markdown(self.set_rows())] if self.sets else []),
             as_markdown(self.ledger_rows()),
         ]
         if has_curves(self.runs):

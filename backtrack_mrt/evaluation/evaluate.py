@@ -3,6 +3,7 @@ read off (budget forcing, a sliding window, forced answers after every turn) is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isnan
@@ -10,17 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from backtrack_mrt.config import Config
+from backtrack_mrt.config import Config, EvaluationSection
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex
+from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex
+from backtrack_mrt.evaluation.metrics.problem_sets import set_of
+from backtrack_mrt.evaluation.metrics.regret import envelope_regret
 from backtrack_mrt.evaluation.metrics.summary import (
     Cuts,
     Extras,
     ForcedPoint,
+    LinearisedPoint,
     Point,
     Summary,
     forced_point,
-    points_by_answer,
+    linearised_points,
     summarise,
 )
 from backtrack_mrt.evaluation.metrics.turns import FirstWrongStep, tokens_at_turns
@@ -33,22 +37,32 @@ from backtrack_mrt.rollouts.rollout import grade, trajectory_seeds
 from backtrack_mrt.runs.processes import gathered, share
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
-from backtrack_mrt.types import Problem, Scored, StopReason, TokenLedger, Trajectory
+from backtrack_mrt.types import FloatArray, Problem, Scored, StopReason, TokenLedger, Trajectory
 
+ENVELOPE_VOTES = 8  # forced answers that the second official regret needs
 EVALUATION_STEP = 2**31  # the `step` of evaluation seeds: no training step reaches it
 
 
+def sampled_rows(problems: Sequence[Problem], wanted: EvaluationSection) -> list[Problem]:
+    """Each problem as often as it is to be sampled: those of a small set more often."""
+    size = Counter(map(set_of, problems))
+
+    def samples(problem: Problem) -> int:
+        small = size[set_of(problem)] < wanted.small_set
+        return max(wanted.samples, wanted.small_set_samples if small else 1)
+
+    return [problem for problem in problems for _ in range(samples(problem))]
+
+
 def evaluate(
-    problems: Sequence[Problem],
+    rows: Sequence[Problem],
     collector: Collector,
     temperature: float,
-    samples: int,
     seed: int,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Collected:
-    """`samples` scored trajectories per problem; the same seeds for every policy, so that comparisons are paired.
-    Several processes share the rows; all get all trajectories, and each the cost of its own."""
-    rows = [problem for problem in problems for _ in range(samples)]
+    """A scored trajectory of every row (a problem may have several); the same seeds for every policy, so that
+    comparisons are paired. Several processes share the rows; all get all trajectories, and each the cost of its own."""
     seeds = trajectory_seeds(seed, EVALUATION_STEP, len(rows))
     mine = share(len(rows))
     collected = collector.collect(rows[mine], seeds[mine], temperature, on_rows=on_rows)
@@ -69,13 +83,14 @@ def measure(
     wanted, trained = config.evaluation, config.protocol
     prolonged = trained.prolonged(wanted.extra_revisions)
     ledgers: list[TokenLedger] = []
+    rows = sampled_rows(problems, wanted)
 
     def rolled_out(collector: Collector, suffix: str = "") -> list[Scored]:
         path = kept / f"evaluation_{name}{suffix}.jsonl" if kept else None
         if path is not None and path.exists():
             return read_trajectories(path)
-        with progress(share(len(problems) * wanted.samples).stop, f"evaluate {name}{suffix}") as bar:  # the main one's
-            found = evaluate(problems, collector, wanted.temperature, wanted.samples, config.seed, bar.update)
+        with progress(share(len(rows)).stop, f"evaluate {name}{suffix}") as bar:  # the main one's
+            found = evaluate(rows, collector, wanted.temperature, config.seed, bar.update)
         ledgers.append(found.ledger)
         if path is not None:
             write_trajectories(path, found.scored)
@@ -90,17 +105,20 @@ def measure(
         assert persistent is not None  # the config's rules
         longer_still = rolled_out(replace(collector, protocol=persistent, frozen=None), f"_rounds_{rounds}")
         forced_rounds[str(rounds)] = forced_point(longer_still, [b * trained.token_budget for b in wanted.budgets])
-    linearised: list[Point] = []
+    linearised: list[LinearisedPoint] = []
     if wanted.linearised_revisions:
         longer = trained.prolonged(wanted.linearised_revisions)
         sliding = rolled_out(replace(plain, protocol=longer, window=wanted.window), "_linearised")
-        linearised = points_by_answer(sliding, longer.max_answers)
+        linearised = linearised_points(sliding, longer.max_answers)
     by_turn: list[Point] = []
+    envelope: list[Estimate] = []
     if p := wanted.forced_answers:
         forcing = replace(plain, max_answer_tokens=config.prover.max_answer_tokens)
-        by_turn, ledger = forced_majority(scored, p, limits.turns, forcing, wanted.temperature, config.seed)
+        votes, ledger = forced_majority(scored, p, limits.turns, forcing, wanted.temperature, config.seed)
+        by_turn = majority_points(scored, votes, limits.turns)
+        envelope = envelope_regrets(scored, votes, limits.turns)
         ledgers.append(ledger)
-    extras = Extras(forced_rounds, linearised, by_turn)
+    extras = Extras(forced_rounds, linearised, by_turn, envelope)
     forced = forced_tokens(collector.dialogue, scored)
     summary = summarise(scored, limits, first_wrong_step, prolonged, wanted.budgets, forced, extras)
     return summary, sum(ledgers, TokenLedger())
@@ -117,19 +135,17 @@ def forced_tokens(dialogue: Dialogue, scored: Sequence[Scored]) -> Callable[[Tra
 
 def forced_majority(
     scored: Sequence[Scored], p: int, turns: int, collector: Collector, temperature: float, seed: int
-) -> tuple[list[Point], TokenLedger]:
-    """[maj@p]_j for j = 0 … `turns`: every trajectory cut after j turns (or its end), answered `p` times by force, the
-    majority taken. The tokens of a point are those of the j turns; the ledger has the forced answers, as the prover's.
-    """
+) -> tuple[list[FloatArray], TokenLedger]:
+    """maj@k for k = 1 … `p` of answers forced after j turns, j = 0 … `turns` (or the trajectory's end): of every
+    trajectory, shape (J, p). The ledger has the forced answers, as the prover's."""
     trajectories = [s.trajectory for s in scored]
-    last = [len(t.turns) - (t.stop is StopReason.VIOLATION) for t in trajectories]
-    right = np.zeros((len(scored), turns + 1))
+    last = [min(len(t.turns) - (t.stop is StopReason.VIOLATION), turns) for t in trajectories]
+    votes = [np.zeros((end + 1, p)) for end in last]
     step, spent = max(collector.max_rows // p, 1), TokenLedger()
     with collector.synced(-1) as synced:
         for j in range(turns + 1):
             going = [i for i, end in enumerate(last) if j <= end]
-            rows, found = going[share(len(going))], list[tuple[int, float]]()
-            right[:, j] = right[:, max(j - 1, 0)]
+            rows, found = going[share(len(going))], list[tuple[int, FloatArray]]()
             for start in range(0, len(rows), step):
                 some = rows[start : start + step]
                 starts = [trajectories[i].branch(j) for i in some for _ in range(p)]
@@ -138,12 +154,26 @@ def forced_majority(
                 spent += TokenLedger(prover=forced.ledger.sampled)
                 for place, i in enumerate(some):
                     (ballot,) = ballots(forced.scored[place * p : (place + 1) * p], limit=j + 2)
-                    found.append((i, float(majority(ballot)[-1])))
+                    found.append((i, majority(ballot)))
             for i, voted in gathered(found):
-                right[i, j] = voted
+                votes[i][j] = voted
+    return votes, spent
+
+
+def majority_points(scored: Sequence[Scored], votes: Sequence[FloatArray], turns: int) -> list[Point]:
+    """[maj@p]_j for j = 0 … `turns`, the last vote held; the tokens are those of the j turns."""
     index = ProblemIndex(scored)
-    tokens = [held(tokens_at_turns(t), turns + 1) for t in trajectories]
-    return [Point(*both) for both in zip(index.means(right), index.means(tokens), strict=True)], spent
+    right = [held(rows[:, -1], turns + 1) for rows in votes]
+    tokens = [held(tokens_at_turns(s.trajectory), turns + 1) for s in scored]
+    return [Point(*both) for both in zip(index.means(right), index.means(tokens), strict=True)]
+
+
+def envelope_regrets(scored: Sequence[Scored], votes: Sequence[FloatArray], turns: int) -> list[Estimate]:
+    """Over the first 1 … `turns` turns; none with fewer than eight forced answers."""
+    if min(rows.shape[1] for rows in votes) < ENVELOPE_VOTES:
+        return []
+    table = [[envelope_regret(rows, steps) for steps in range(1, turns + 1)] for rows in votes]
+    return ProblemIndex(scored).means(table)
 
 
 def read_graded(path: Path) -> list[Scored]:

@@ -118,21 +118,26 @@ def tables(summary: Summary, answers: int, title: str) -> list[Table]:
     trained limit."""
     curve, extras, n = summary.curve, summary.extras, summary.accuracy.n
     points = list(zip(curve.budgets, curve.tokens, curve.accuracy, curve.value, strict=True))
-    votes = list(zip(summary.pass_at_k, summary.maj_at_k, strict=True))
+    votes = list(zip(summary.pass_at_k, summary.maj_at_k, summary.first_maj_at_k, strict=True))
     regrets = [
         [budget, str(r), str(summary.regret_frozen[budget]), str(summary.regret_official[budget])]
         for budget, r in summary.regret.items()
         if r.n
+    ]
+    sets = [
+        [name, f"{at.problems} × {at.samples}", str(at.accuracy), f"{at.tokens.mean:.1f}", str(at.maj_at_k[-1])]
+        for name, at in summary.sets.items()
     ]
     found: list[tuple[str, Rows]] = [
         (f"{title}: n = {n}, 95 % intervals", outcome_table([Policy("", [summary], answers)])),
         (
             "k samples side by side",
             [
-                ["k", "tokens", "pass@k", "maj@k"],
+                ["k", "tokens", "pass@k", "maj@k", "of first attempts"],
                 *([str(k), f"{k * summary.tokens.mean:.1f}", *map(str, both)] for k, both in enumerate(votes, 1)),
             ],
         ),
+        ("by problem set", [["set", "n", "accuracy", "tokens", "maj@n"], *sets]),
         ("normalised regret", [["budget", "sampled tokens", "by the frozen base", "mrt-official"], *regrets]),
         (
             "every trajectory cut at a token budget",
@@ -148,12 +153,16 @@ def tables(summary: Summary, answers: int, title: str) -> list[Table]:
     ]
     at_budgets = (f"regret at {budget}" for budget in next((at.regret for at in extras.forced_rounds.values()), ()))
     found.append(("budget forcing", [["rounds", "tokens", "accuracy", "value", *at_budgets], *forced]))
-    for name, first, extra in (
-        ("linearised, sliding window", "answers", enumerate(extras.linearised, 1)),
-        ("majority of forced answers", "turns", enumerate(extras.majority_at_turn)),
-    ):
-        more = [[str(key), f"{point.tokens.mean:.1f}", str(point.accuracy)] for key, point in extra]
-        found.append((name, [[first, "tokens", "accuracy"], *more]))
+    along = [
+        [str(k), f"{at.tokens.mean:.1f}", str(at.accuracy), str(at.majority)]
+        for k, at in enumerate(extras.linearised, 1)
+    ]
+    header = ["answers", "tokens", "the last one", "a vote over all so far"]
+    found.append(("linearised, sliding window", [header, *along]))
+    by_turn = [[str(j), f"{at.tokens.mean:.1f}", str(at.accuracy)] for j, at in enumerate(extras.majority_at_turn)]
+    found.append(("majority of forced answers", [["turns", "tokens", "accuracy"], *by_turn]))
+    envelope = [[str(steps), str(regret)] for steps, regret in enumerate(extras.regret_envelope, 1)]
+    found.append(("regret against the better of voting and going on", [["turns", "mrt-official"], *envelope]))
     if len(votes) == 1:
         del found[1]
     return [as_table(rows, name) for name, rows in found if len(rows) > 1]
@@ -165,6 +174,7 @@ def rivalry_table(found: Rivalry) -> Table:
     rows = [
         ["", ""],
         *([f"their tokens / ours, for accuracy {at}", str(ratio)] for at, ratio in found.token_efficiency.items()),
+        *([f"the same by votes, for maj@k {at}", str(ratio)] for at, ratio in found.voting_efficiency.items()),
         [f"our accuracy, {found.own.tokens.mean:.1f} tokens", str(found.own.accuracy)],
         ["their maj@k at as many tokens", str(votes) if votes.n else "their samples end before: draw more"],
     ]

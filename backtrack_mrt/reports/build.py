@@ -19,7 +19,7 @@ from backtrack_mrt.reports import rendering
 from backtrack_mrt.reports.archive import TraceSource, archive, shared_out
 from backtrack_mrt.reports.curves import training_charts
 from backtrack_mrt.reports.inputs import any_run, policies, sources
-from backtrack_mrt.reports.outcomes import outcome_charts
+from backtrack_mrt.reports.outcomes import gains, outcome_charts
 from backtrack_mrt.reports.trace_view import TraceView
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.finished import Run
@@ -61,7 +61,13 @@ def report_comparison(comparison: Comparison, folder: Path) -> Path:
         f"seeds {', '.join(map(str, comparison.seeds))}; 95 % {interval}."
     ]
     content = _results(comparison.runs, {label: members[0] for label, members in comparison.runs.items()})
+    content |= {"headline": comparison.headline(), "headline_charts": [gains(comparison)]}
     content["outcomes"].append((comparison.rows(), "Algorithms side by side, means over seeds"))
+    if comparison.sets:
+        content["outcomes"].append((comparison.set_rows(), "Accuracy by problem set"))
+    content["outcomes"].append((comparison.ledger_rows(), "What was gained for which tokens"))
+    if comparison.tuning is not None:
+        content["outcomes"].append((comparison.tuning.rows(), comparison.tuning.caption))
     return _write(folder, title, lines, content, sources(runs), runs)
 
 
@@ -90,7 +96,7 @@ def _write(
     folder: Path, title: str, lines: list[str], content: dict[str, Any], found: list[TraceSource], runs: Sequence[Run]
 ) -> Path:
     (folder / FIGURES).mkdir(exist_ok=True)
-    for chart in (*content["outcome_charts"], *content["training_charts"]):
+    for chart in (*content.get("headline_charts", ()), *content["outcome_charts"], *content["training_charts"]):
         chart.save(folder / FIGURES)
     with replacing(folder / REPORT) as file:  # a reader never meets half a page
         file.write(_page(title, lines, content, found, runs))
@@ -99,7 +105,8 @@ def _write(
 
 def _page(title: str, lines: list[str], content: dict[str, Any], found: list[TraceSource], runs: Sequence[Run]) -> str:
     kept = shared_out(found, MOST_TRACES)
-    content = {"outcomes": [], "outcome_charts": [], "training_charts": []} | content
+    nothing = {"headline": "", "headline_charts": [], "outcomes": [], "outcome_charts": [], "training_charts": []}
+    content = nothing | content
     notable = _notable(kept)
     sections = [
         ("results", "Results", content["outcomes"]),

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from backtrack_mrt.config import Ledger
+from backtrack_mrt.evaluation.compared_runs import gain
+from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.evaluation.tables import Policy, pooled
@@ -37,6 +40,29 @@ def outcome_charts(policies: Sequence[Policy]) -> list[Chart]:
         *move_progress(policies),
     ]
     return [chart for chart in charts if any(np.isfinite(series.y).any() for series in chart.series)]
+
+
+def gains(comparison: Comparison) -> Chart:
+    """Bars: what each algorithm has gained, in each ledger in which it was trained."""
+    labels = list(comparison.runs)
+    ledgers: dict[Ledger, str] = {"sampled": "at equal sampled tokens"}
+    if comparison.equal_total:
+        ledgers["total"] = "at equal tokens in all"
+    series = []
+    for colour, (ledger, told) in enumerate(ledgers.items()):
+        found = [comparison.estimate(label, gain, ledger) for label in labels]
+        mean, low, high = np.array([[e.mean, e.low, e.high] for e in found]).T
+        places = np.arange(len(labels), dtype=np.float64)
+        series.append(Series(told, places, mean, low, high, colour))
+    return Chart(
+        "gain",
+        "What was gained",
+        "Held-out accuracy after training − the base's, at the trained limit; with 95 % intervals over seeds.",
+        "",
+        "gain in accuracy",
+        series,
+        ticks=labels,
+    )
 
 
 def accuracy(policies: Sequence[Policy]) -> Chart:

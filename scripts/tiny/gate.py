@@ -114,7 +114,7 @@ def main() -> None:
     problems = generate(args.split, args.n, args.seed)
     start = time.perf_counter()
     protocol = parts.config.protocol.prolonged(LIMITS[-1] / TRAINED)
-    scored = evaluate(problems, parts.collector(protocol, True), args.temperature, 1, args.seed).scored
+    scored = evaluate(problems, parts.collector(protocol, True), args.temperature, args.seed).scored
     trajectories = [s.trajectory for s in scored]
     print(f"{args.split}, n = {args.n}, temperature {args.temperature:g}, {time.perf_counter() - start:.0f} s\n")
 

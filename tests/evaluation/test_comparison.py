@@ -190,3 +190,23 @@ def test_other_seeds_are_refused(tmp_path: Path) -> None:
         Comparison([read_run(path) for path in runs])
     with pytest.raises(UserError, match="no finished run"):
         read_run(tmp_path)
+
+
+def test_results_by_set_and_the_base_s_votes(tmp_path: Path) -> None:
+    """The base votes with as many tokens as a trajectory of the policy takes: here, one and a half samples."""
+    paths = [finished(tmp_path / a, a, 0, accuracy) for a, accuracy in (("mrt-rl", 0.8), ("grpo", 0.7))]
+    for path in paths:
+        summary = json.loads((path / "summary.json").read_text())
+        for side, accuracy, tokens in (("base", 0.5, 40), ("trained", 0.8, 60)):
+            votes = [{"mean": accuracy + 0.1 * k, "low": None, "high": None, "n": 9} for k in range(2)]
+            one = {"accuracy": votes[0], "tokens": votes[0] | {"mean": tokens}, "maj_at_k": votes}
+            summary[side] |= {"sets": {"aime24": one, "average": one}}
+        (path / "summary.json").write_text(json.dumps(summary))
+    rows = Comparison([read_run(path) for path in paths]).set_rows()
+    assert rows == [
+        ["algorithm", "aime24", "average"],
+        ["base", "0.500", "0.500"],
+        ["base, maj@k at mrt-rl's tokens", "0.550", "0.550"],
+        ["mrt-rl", "0.800", "0.800"],
+        ["grpo", "0.800", "0.800"],
+    ]

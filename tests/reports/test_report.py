@@ -234,7 +234,11 @@ def test_the_report_of_a_comparison(tmp_path: Path) -> None:
         "grpo/evaluation_trained",
         *(f"{algo}/step_00000{step}" for algo in ("mrt-rl", "grpo") for step in (1, 2)),
     ]
-    assert "gain − mrt-rl&#39;s" in text
+    assert "− mrt-rl&#39;s" in text
+    head, _, rest = text.partition('id="results"')
+    assert re.search(r"mrt-rl gains [+−-]\d\.\d+.* in accuracy over the base.*grpo.*at equal tokens, 1 seed\.", head)
+    assert 'id="figure-gain"' in head  # the sentence and its picture come first
+    assert 'id="figure-accuracy"' in rest
     assert "config.yaml of grpo" in text
 
 

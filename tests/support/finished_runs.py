@@ -35,6 +35,8 @@ def finished(
             "regret": {"128": estimate, "1024": estimate | {"mean": 1 - mean}},
             "regret_frozen": {"128": estimate, "1024": estimate | {"mean": 0.9 - mean}},
             "acc_at_turn": [estimate],
+            "maj_at_k": [estimate],
+            "sets": {},
             "curve": curve,
         }
 

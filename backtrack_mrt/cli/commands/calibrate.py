@@ -32,7 +32,7 @@ def run(args: Namespace) -> None:
 
     parts = assemble(config)
     collector = parts.collector(config.protocol, with_values=False)
-    scored = evaluate(problems, collector, config.training.temperature, 1, config.seed).scored
+    scored = evaluate(problems, collector, config.training.temperature, config.seed).scored
     prefixes = [prefix for each in prefixes_of(parts, scored) for prefix in each]
     own, asked = {"samples": _SAMPLES, "temperature": 1.0, "top_p": 1.0}, config.prover
     reference = parts.sampled_prover(asked, helped=False, seed=config.seed + 1)

@@ -75,6 +75,38 @@ def token_efficiency(
     return found
 
 
+def voting_efficiency(
+    ours: Sequence[Scored], theirs: Sequence[Scored], limit: int, shares: Sequence[float] = ACCURACY_SHARES
+) -> dict[str, Estimate]:
+    """`token_efficiency` read off the curves of maj@k against k × tokens instead of off single trajectories, as the
+    paper does. A level that one sample already has takes that sample's tokens."""
+    indices = [ProblemIndex(side) for side in (ours, theirs)]
+    curves = []
+    for place, (index, side) in enumerate(zip(indices, (ours, theirs), strict=True)):
+        _, votes = voting_curves(ballots(side, limit))
+        spent = index.problem_means([[tokens_by_answer(s.trajectory, limit)[-1]] for s in side])
+        both = np.hstack([spent, votes])
+        paired = indices[0].ids == indices[1].ids
+        curves.append(np.vstack([both.mean(0), resampled_means(both, seed=0 if paired else place)]))
+    top = np.minimum(*(curve[:, 1:].max(axis=1) for curve in curves))
+    found = {}
+    for share in shares if top[0] > 0 else ():
+        ours_R, theirs_R = (
+            np.array([_tokens_for(row[0], row[1:], share * level) for row, level in zip(curve, top, strict=True)])
+            for curve in curves
+        )
+        ratio, *resampled = theirs_R / ours_R
+        problems, n = min(len(index.ids) for index in indices), min(len(ours), len(theirs))
+        found[f"{share * top[0]:.3f}"] = of_resamples(float(ratio), np.array(resampled), problems, n)
+    return found
+
+
+def _tokens_for(spent: float, votes: FloatArray, level: float) -> float:
+    """Tokens at which maj@k of samples that cost `spent` each first reaches the level."""
+    tokens = spent * np.arange(1.0, len(votes) + 1)
+    return float(tokens_to_reach(votes[None], tokens, np.array([level]))[0])
+
+
 def majority_at_tokens(scored: Sequence[Scored], limit: int, tokens: float) -> Estimate:
     """maj@k of the samples, interpolated at a total of so many sampled tokens per problem: what a policy must beat
     that spends as many on one trajectory. At fewer tokens than one sample takes it is maj@1, in the samples' favour; no

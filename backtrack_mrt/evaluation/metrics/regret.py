@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -45,6 +46,25 @@ def regrets_of(
         if s.values is not None:
             row[:] = regrets(*value_curve(s, convention, forced_tokens(s.trajectory)), budgets)
     return table
+
+
+def envelope_regret(votes: FloatArray, steps: int) -> float:
+    """The second regret of MRT's released code: what was lost by going on where a vote would have been better.
+
+    votes: maj@k of answers forced after j turns, j = 0 … E, k = 1 … K with K ≥ 8, shape (E+1, K). After each of the
+    first `steps` turns there are two ways to spend five more units: votes (k = 1, 2, 4, and 4 and 8 mixed at 6 units),
+    or going on (from maj@1 here to maj@1 after the turn, linearly). Regret is the share of the area under the better of
+    both that lies above going on; NaN where that area is 0, as there.
+    """
+    units = np.array([1.0, 2.0, 4.0, 6.0])
+    lost = best = 0.0
+    for here, there in pairwise(votes[: steps + 1]):
+        voting = np.array([here[0], here[1], here[3], (here[3] + here[7]) / 2])
+        going_on = here[0] + (units - 1) / 5 * (there[0] - here[0])
+        better = np.maximum(voting, going_on)
+        best += float(np.trapezoid(better, units))
+        lost += float(np.trapezoid(better - going_on, units))
+    return lost / best if best else float("nan")
 
 
 def by_frozen(scored: Sequence[Scored]) -> list[Scored]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from backtrack_mrt.evaluation.metrics.budgets import accuracy_at_budgets
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, ratio_estimates
+from backtrack_mrt.evaluation.metrics.problem_sets import SetResult, by_set
 from backtrack_mrt.evaluation.metrics.protocol_metrics import PROGRESS_EDGES, Move, progress_of_moves, protocol_metrics
 from backtrack_mrt.evaluation.metrics.regret import ForcedTokens, by_frozen, cumulative_regret, regrets_of
 from backtrack_mrt.evaluation.metrics.turns import (
@@ -20,7 +21,7 @@ from backtrack_mrt.evaluation.metrics.turns import (
     tokens_by_answer,
 )
 from backtrack_mrt.evaluation.metrics.values import held, values_at_tokens, values_at_turns
-from backtrack_mrt.evaluation.metrics.voting import ballots, voting_curves
+from backtrack_mrt.evaluation.metrics.voting import ballots, votes_by_answer, voting_curves
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.types import FloatArray, Scored, StopReason
 
@@ -75,6 +76,14 @@ class Point:
 
 
 @dataclass(frozen=True)
+class LinearisedPoint(Point):
+    """After k answers of one long trace: `accuracy` is that of the last answer, `majority` that of a vote over the
+    trace's answers so far (maj@k of the linearised budget)."""
+
+    majority: Estimate
+
+
+@dataclass(frozen=True)
 class ForcedPoint(Point):
     """Under budget forcing also V at the end, and the normalised regret by budgets of sampled tokens (n = 0 without a
     meta-prover)."""
@@ -88,8 +97,9 @@ class Extras:
     """What further rollouts found; empty where they were not asked for."""
 
     forced_rounds: dict[str, ForcedPoint] = field(default_factory=dict)  # budget forcing, by the number of extra checks
-    linearised: list[Point] = field(default_factory=list)  # sliding window, after each answer
+    linearised: list[LinearisedPoint] = field(default_factory=list)  # sliding window, after each answer
     majority_at_turn: list[Point] = field(default_factory=list)  # [maj@p]_j: cut after j turns, p forced answers
+    regret_envelope: list[Estimate] = field(default_factory=list)  # over the first 1, 2, … turns; with p ≥ 8
 
 
 @dataclass(frozen=True)
@@ -107,6 +117,7 @@ class Summary:
     right_to_wrong: Estimate
     pass_at_k: list[Estimate]  # k = 1 … samples, at the trained limit; k samples cost k × tokens
     maj_at_k: list[Estimate]
+    first_maj_at_k: list[Estimate]  # votes over first attempts alone: k of them cost k × tokens_at_answer[0]
     normalised_regret: Estimate  # at `budget` sampled tokens; n = 0 without a meta-prover
     budget: int
     regret: dict[str, Estimate]  # at other budgets, by the number of tokens
@@ -124,6 +135,7 @@ class Summary:
     clean_turns: Estimate  # share of turns without a violation
     violations: dict[str, Estimate]  # share of the trajectories, prolonged
     stops: dict[str, Estimate]
+    sets: dict[str, SetResult]  # by problem set, and their average; empty where there is only one
     extras: Extras = Extras()
 
 
@@ -149,6 +161,7 @@ def summarise(
     kinds = [returns(t, first_wrong_step) for t in trajectories]
     spent = [tokens_at_turns(t) for t in trajectories]
     passed, voted = voting_curves(ballots(scored, limits.answers))
+    _, first_voted = voting_curves(ballots(scored, 1))
 
     def share(hits: Sequence[float], of: Sequence[float]) -> Estimate:
         return index.ratios(np.array(hits)[:, None], np.array(of)[:, None])[0]
@@ -171,6 +184,7 @@ def summarise(
         right_to_wrong=index.mean(first * (1 - final)),
         pass_at_k=ratio_estimates(passed, np.ones_like(passed)),
         maj_at_k=ratio_estimates(voted, np.ones_like(voted)),
+        first_maj_at_k=ratio_estimates(first_voted, np.ones_like(first_voted)),
         normalised_regret=index.mean(regret_NC[:, 0]),
         budget=limits.budget,
         regret=by_budget(regret_NC[:, 1:]),
@@ -188,6 +202,7 @@ def summarise(
         clean_turns=share(*_sums([[turn.violation is None for turn in t.turns] for t in trajectories])),
         violations=_shares(index, [{turn.violation for turn in t.turns} - {None} for t in trajectories]),
         stops=_shares(index, [{str(t.stop)} if t.stop else set() for t in trajectories], [str(r) for r in StopReason]),
+        sets=by_set(scored, limits.answers, limits.most_answers, limits.budget),
         extras=extras or Extras(),
     )
 
@@ -228,6 +243,14 @@ def points_by_answer(scored: Sequence[Scored], most: int) -> list[Point]:
     right = index.means([outcomes_by_answer(t, most) for t in trajectories])
     tokens = index.means([tokens_by_answer(t, most) for t in trajectories])
     return [Point(*both) for both in zip(right, tokens, strict=True)]
+
+
+def linearised_points(scored: Sequence[Scored], most: int) -> list[LinearisedPoint]:
+    """The same with votes over the answers of each trace."""
+    index = ProblemIndex(scored)
+    votes = index.means([votes_by_answer(s.trajectory, most) for s in scored])
+    points = points_by_answer(scored, most)
+    return [LinearisedPoint(p.accuracy, p.tokens, vote) for p, vote in zip(points, votes, strict=True)]
 
 
 def _sums(rows: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:

@@ -10,8 +10,8 @@ from math import comb
 
 import numpy as np
 
-from backtrack_mrt.evaluation.metrics.turns import answer_after, outcomes_by_answer
-from backtrack_mrt.types import FloatArray, Scored
+from backtrack_mrt.evaluation.metrics.turns import answer_after, answers, outcomes_by_answer
+from backtrack_mrt.types import FloatArray, Scored, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,18 @@ def majority(ballot: Ballot) -> FloatArray:
     share: FloatArray = won[1:] / [float(comb(size, k)) for k in range(1, size + 1)]
     share.flags.writeable = False
     return share
+
+
+def votes_by_answer(trajectory: Trajectory, most: int) -> FloatArray:
+    """The chance that a vote over the first k answers of one trace is right, k = 1 … `most`, shape (most,): all of them
+    where there are fewer, 0 without any."""
+    given, found = answers(trajectory), np.zeros(most)
+    for k in range(1, most + 1):
+        cast = [(bool(trajectory.turns[j].right), answer) for j, answer in given[:k]]
+        wrong = Counter(answer for right, answer in cast if not right)
+        ballot = Ballot(sum(right for right, _ in cast), tuple(count for _, count in wrong.most_common()))
+        found[k - 1] = majority(ballot)[-1] if cast else 0.0
+    return found
 
 
 def voting_curves(cast: Sequence[Ballot]) -> tuple[FloatArray, FloatArray]:

@@ -83,7 +83,8 @@ def test_curve(summary: Summary) -> None:
 
 def test_it_becomes_json(summary: Summary) -> None:
     text = json.dumps(plain_json(asdict(summary)), allow_nan=False)
-    assert json.loads(text)["extras"] == {"forced_rounds": {}, "linearised": [], "majority_at_turn": []}
+    nothing = {"forced_rounds": {}, "linearised": [], "majority_at_turn": [], "regret_envelope": []}
+    assert json.loads(text)["extras"] == nothing
 
 
 def test_without_values_and_with_few_problems() -> None:
