@@ -6,7 +6,8 @@ from .cli.api import compare, evaluate, load_config, train
 from .config import Config
 from .env import make
 from .errors import RunError, UserError
-from .grading import Grader, Verdict, extract_boxed
+from .graders.base import Grader
+from .grading import Grade, Verdict, extract_boxed
 from .policy.scripted import ScriptedEngine
 from .protocol import EpisodeProtocol, ProtocolViolation, standing_steps
 from .rollouts.assembly import assemble
@@ -43,6 +44,9 @@ __all__ = [  # noqa: RUF022 (in the order of docs/api.md)
     # other people's trainers
     "credit",
     "MRTTrainer",
+    # a grader
+    "Grader",
+    "Grade",
     # running
     "Config",
     "load_config",
@@ -54,7 +58,6 @@ __all__ = [  # noqa: RUF022 (in the order of docs/api.md)
     # parts
     "assemble",
     "make",
-    "Grader",
     "Verdict",
     "ScriptedEngine",
     # what can go wrong

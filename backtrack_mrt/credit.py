@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.grading import Grader, extract_boxed
+from backtrack_mrt.graders.math import MATH
+from backtrack_mrt.grading import extract_boxed
 from backtrack_mrt.rollouts.prover import LikelihoodProver, MetaProver, SampledProver
 from backtrack_mrt.rollouts.rollout import token_starts
 from backtrack_mrt.types import (
@@ -217,7 +218,7 @@ def served_prover(
     if estimator == "likelihood":
         return LikelihoodProver(dialogue, engine)
     sampled = {"samples": samples, "temperature": 1.0, "max_answer_tokens": max_answer_tokens}
-    return SampledProver(dialogue, engine, grader=Grader(), **sampled)  # type: ignore[arg-type]
+    return SampledProver(dialogue, engine, grader=MATH, **sampled)  # type: ignore[arg-type]
 
 
 def _scored(

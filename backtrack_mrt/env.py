@@ -24,7 +24,8 @@ from gymnasium.utils.env_checker import check_env
 from backtrack_mrt import plugins
 from backtrack_mrt.data import signs
 from backtrack_mrt.errors import UserError, did_you_mean
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.grading import Verdict
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ByteChat, Chat
 from backtrack_mrt.rollouts.dialogue import Dialogue
@@ -34,8 +35,8 @@ from backtrack_mrt.runs.trace import render_trace
 from backtrack_mrt.types import Completion, Finish, FloatArray, Problem, StopReason, TokenIds, Trajectory
 
 Action = str | Completion
-Grade = Callable[[Problem, str | None], str]
-PROTOCOLS = "backtrack_mrt.envs"
+Judge = Callable[[Problem, str | None], float | str]
+PROTOCOLS, GRADERS = "backtrack_mrt.envs", "backtrack_mrt.graders"
 
 
 class TextSpace(gymnasium.Space[Any]):
@@ -63,11 +64,29 @@ class TextSpace(gymnasium.Space[Any]):
         return f"TextSpace(completions={self.completions})"
 
 
+class Judged(Grader):
+    """A grader that asks a function."""
+
+    function: Judge
+
+    def judge(self, problem: Problem, answer: str) -> Verdict | float:
+        judged = self.function(problem, answer)
+        return Verdict(judged) if isinstance(judged, str) else judged
+
+
+def grader_for(grade: Grader | Judge | str | None) -> Grader:
+    """The grader that is meant: see `EpisodeEnv`. Raises UserError for an unknown name."""
+    if grade is None or isinstance(grade, str):
+        return plugins.load(GRADERS, grade or "math", Grader, "grade")()  # type: ignore[type-abstract]
+    return grade if isinstance(grade, Grader) else Judged(function=grade)
+
+
 class EpisodeEnv(gymnasium.Env[str, Any]):
     """One trajectory of `protocol` per episode.
 
     problems: drawn from uniformly at `reset`, unless `options={"problem": index or Problem}` names one.
-    grade: (problem, answer that stands) → verdict; "right" gives reward 1. By default the project's grader.
+    grade: what judges the answer that stands: a grader, its name, the path of its file, or a function (problem, answer)
+    → reward from 0 to 1, or verdict. By default mathematics.
     chat: turns text into the tokens of a model. Without one, a token is a byte of UTF-8.
     `info` holds problem (its id), phase and max_new_tokens (of the turn asked for; None and 0 at the end), parsed and
     violation (of the turn just taken), stop, answer and verdict (None before the end).
@@ -81,7 +100,7 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         problems: Sequence[Problem],
         prompts: Prompts,
         *,
-        grade: Grade | None = None,
+        grade: Grader | Judge | str | None = None,
         chat: Chat | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -89,13 +108,13 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
             raise UserError("render_mode", render_mode, "unknown mode", did_you_mean(str(render_mode), ["ansi"]))
         if not problems:
             raise UserError("problems", problems, "there is no problem to solve", "Pass at least one.")
-        self.protocol, self.problems = protocol, problems
-        self.dialogue = Dialogue(chat or ByteChat(), prompts)
+        self.problems = problems
         self.render_mode = render_mode
         self.observation_space = TextSpace()
         self.action_space = TextSpace(completions=True)
-        self._grader = Grader(workers=1) if grade is None else None
-        self._grade = grade or self._default_grade
+        self.grader = grader_for(grade)
+        self.protocol = protocol.marked_by(self.grader.marker)
+        self.dialogue = Dialogue(chat or ByteChat(), prompts.marked(self.protocol.marked))
         self._episode: Episode | None = None
         self._instruction_ids: TokenIds = ()
         self._trajectory: Trajectory | None = None
@@ -144,7 +163,7 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         self._trajectory = episode.trajectory()
         reward = 0.0
         if episode.stop is not None:
-            self._trajectory = graded(self._trajectory, lambda answer: self._grade(episode.problem, answer))
+            self._trajectory = graded(self._trajectory, lambda answer: self.grader.grade(episode.problem, answer))
             reward = self._trajectory.outcome
         truncated = episode.stop is StopReason.BUDGET
         terminated = episode.stop is not None and not truncated
@@ -155,13 +174,8 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         return render_trace(self.trajectory) if self.render_mode == "ansi" else None
 
     def close(self) -> None:
-        """End the grader's worker process, if one was started."""
-        if self._grader is not None:
-            self._grader.close()
-
-    def _default_grade(self, problem: Problem, answer: str | None) -> str:
-        assert self._grader is not None
-        return self._grader.grade(problem.answer, answer, rel_tol=problem.rel_tol)
+        """End the grader's processes, if any were started."""
+        self.grader.close()
 
     def _choose(self, options: Mapping[str, Any]) -> Problem:
         for key in options:
@@ -240,7 +254,7 @@ def make(
     problems: Sequence[Problem] | None = None,
     *,
     prompts: str = "instruct",
-    grade: Grade | None = None,
+    grade: Grader | Judge | str | None = None,
     chat: Chat | None = None,
     render_mode: str | None = None,
     **settings: Any,

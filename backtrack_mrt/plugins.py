@@ -1,4 +1,4 @@
-"""Find protocols and algorithms: by name (one file each, or an entry point of a third-party wheel) or by path.
+"""Find protocols, algorithms, graders and provers: by name (one file each, or an entry point of a wheel) or by path.
 
 A name that ends in ``.py`` or holds a slash is the path of the user's own file, loaded from there; a run keeps a copy
 of it under a place that tells its contents, ``plugins/<digest>/<file name>``, so that it can be moved and read again.

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from backtrack_mrt.grading.markers import BOXED, MARKERS, Marker, MarkerName
 from backtrack_mrt.types import (
     Parsed,
     Problem,
@@ -49,7 +50,30 @@ class EpisodeProtocol(BaseModel, ABC):
     summary: ClassVar[str] = ""
     one_message: ClassVar[bool] = False  # whether all turns are one message, in which the model is asked only once
     phases: ClassVar[Mapping[str, str]] = {}  # what turns of a phase are for, in a few words, for readers of a report
+    marker: MarkerName | None = Field(
+        None,
+        description="where answers stand: boxed, line (Answer: …), fence (code) (null: as the grader has it)",
+    )
     token_budget: int = Field(1024, gt=0, description="sampled tokens per trajectory, all turns together")
+
+    _grader_marker: Marker = PrivateAttr(BOXED)
+
+    @property
+    def marked(self) -> Marker:
+        """Where answers stand in a text."""
+        return MARKERS[self.marker] if self.marker else self._grader_marker
+
+    def marked_by(self, marker: Marker) -> Self:
+        """The same protocol with answers where a grader has them."""
+        if self._grader_marker is marker:
+            return self
+        other = self.model_copy()
+        other._grader_marker = marker
+        return other
+
+    def find_answer(self, text: str) -> str | None:
+        """The last complete answer that the text marks."""
+        return self.marked.find(text)
 
     @abstractmethod
     def next_turn(self, problem: Problem, turns: Sequence[Turn]) -> TurnSpec | StopReason:

@@ -111,9 +111,8 @@ class Turn:
     """One turn z_j: the environment's instruction (I tokens, not trained on) and the model's completion (T tokens).
 
     `parsed` is None exactly when the turn was not accepted: it broke the protocol (`violation` names how) or was cut
-    off by the budget. `right` is the grade of the answer it gives; None without an answer or before grading. The first
-    turn has no instruction tokens: its instruction is part of the prompt.
-    """
+    off by the budget. `reward` is what the answer it gives is worth, 1 if right; None without one or before grading.
+    The first turn has no instruction tokens: its instruction is part of the prompt."""
 
     spec: TurnSpec
     text: str
@@ -121,7 +120,12 @@ class Turn:
     instruction_ids: TokenIds
     completion: Completion
     violation: str | None = None
-    right: bool | None = None
+    reward: float | None = None
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer is wholly right; None without an answer or before grading."""
+        return None if self.reward is None else self.reward == 1
 
     def __len__(self) -> int:
         return len(self.instruction_ids) + len(self.completion.token_ids)
@@ -140,10 +144,9 @@ def joined_ids(prompt_ids: TokenIds, turns: Sequence[Turn]) -> TokenIds:
 class Trajectory:
     """A problem and its turns. `stop` is None while it is still going on.
 
-    answer: the final answer that stands, None without one. outcome: R, 1.0 if it is right and the protocol was kept,
-    else 0.0; NaN until graded. verdict: the grader's word on `answer`. given: leading turns that this rollout did not
-    sample, because it was branched off another one; they are never trained on.
-    """
+    answer: the final answer that stands, None without one. outcome: R, its reward (1.0 if it is right) where the
+    protocol was kept, else 0.0; NaN until graded. verdict: the grader's word on `answer`. given: leading turns that
+    this rollout did not sample, because it was branched off another one; they are never trained on."""
 
     problem: Problem
     prompt_ids: TokenIds

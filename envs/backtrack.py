@@ -35,7 +35,6 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, standing_steps
 from backtrack_mrt.types import Parsed, Phase, Problem, StopReason, Trajectory, Turn, TurnSpec
 
@@ -111,7 +110,20 @@ class Backtrack(EpisodeProtocol):
             return _parse_verdict(text, standing)
         if phase == BacktrackPhase.BACKTRACK:
             return Parsed(step=_in_range(_only(_TARGET, text, "target")[1], 0, standing - 1, "target"))
-        return _parse_solution(text, first_step=standing + 1)
+        return self._parse_solution(text, first_step=standing + 1)
+
+    def _parse_solution(self, text: str, first_step: int) -> Parsed:
+        marks = list(_STEP.finditer(text))
+        if not marks:
+            raise ProtocolViolation("missing_step", f"no line '## Step {first_step}:'")
+        for expected, mark in enumerate(marks, first_step):
+            if int(mark[1]) != expected:
+                raise ProtocolViolation("step_order", f"step {mark[1]} where step {expected} was expected")
+        starts = [mark.start() for mark in marks] + [len(text)]
+        answer = self.find_answer(text[starts[0] :])
+        if answer is None:
+            raise ProtocolViolation("missing_answer", f"{self.marked.missing} after the first step")
+        return Parsed(answer=answer, steps=tuple(text[a:b].strip() for a, b in pairwise(starts)))
 
     def metrics(self, trajectory: Trajectory) -> dict[str, float | Share]:
         """Backtracks per trajectory; of those behind a graded answer, how many withdrew a right one."""
@@ -140,20 +152,6 @@ class Backtrack(EpisodeProtocol):
             if turn.parsed is not None and turn.parsed.answer is not None:
                 return turn.parsed.answer
         return None
-
-
-def _parse_solution(text: str, first_step: int) -> Parsed:
-    marks = list(_STEP.finditer(text))
-    if not marks:
-        raise ProtocolViolation("missing_step", f"no line '## Step {first_step}:'")
-    for expected, mark in enumerate(marks, first_step):
-        if int(mark[1]) != expected:
-            raise ProtocolViolation("step_order", f"step {mark[1]} where step {expected} was expected")
-    starts = [mark.start() for mark in marks] + [len(text)]
-    answer = extract_boxed(text[starts[0] :])
-    if answer is None:
-        raise ProtocolViolation("missing_answer", "no balanced \\boxed{…} after the first step")
-    return Parsed(answer=answer, steps=tuple(text[a:b].strip() for a, b in pairwise(starts)))
 
 
 def _parse_verdict(text: str, standing: int) -> Parsed:

@@ -22,7 +22,6 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation
 from backtrack_mrt.types import Finish, Parsed, Problem, StopReason, Turn, TurnSpec
 
@@ -68,9 +67,9 @@ class OpenEnded(EpisodeProtocol):
         return self.max_episodes - since
 
     def parse(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
-        answer = _answer([*(turn.text for turn in turns), text])
+        answer = self._answer([*(turn.text for turn in turns), text])
         if answer is None:
-            raise ProtocolViolation("missing_answer", "the stream ends without a balanced \\boxed{…}")
+            raise ProtocolViolation("missing_answer", f"{self.marked.missing} in the whole stream")
         return Parsed(answer=answer)
 
     def parse_piece(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
@@ -78,7 +77,12 @@ class OpenEnded(EpisodeProtocol):
 
     def final_answer(self, turns: Sequence[Turn]) -> str | None:
         """Of the whole stream, also if the budget ended it."""
-        return _answer([turn.text for turn in turns])
+        return self._answer([turn.text for turn in turns])
+
+    def _answer(self, pieces: Sequence[str]) -> str | None:
+        stream = "".join(pieces)
+        _, thought_ended, message = stream.partition(_THOUGHT_END)
+        return self.find_answer(message if thought_ended else stream)
 
     def cuts(self, text: str) -> Sequence[int]:
         thought = text.find(_THOUGHT_END)
@@ -94,9 +98,3 @@ class OpenEnded(EpisodeProtocol):
 def _cue_pattern(cues: tuple[str, ...]) -> re.Pattern[str]:
     """A cue at the start of a line or sentence. No place needs more than the longest cue: the search is linear."""
     return re.compile(rf"(?:^|(?<=[.!?] ))(?:{'|'.join(map(re.escape, cues))})(?!\w)", re.MULTILINE)
-
-
-def _answer(pieces: Sequence[str]) -> str | None:
-    stream = "".join(pieces)
-    _, thought_ended, message = stream.partition(_THOUGHT_END)
-    return extract_boxed(message if thought_ended else stream)

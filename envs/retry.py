@@ -12,7 +12,6 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation
 from backtrack_mrt.types import Parsed, Phase, Problem, StopReason, Turn, TurnSpec
 
@@ -42,7 +41,7 @@ class Retry(EpisodeProtocol):
         return TurnSpec(RETRY if turns else Phase.ATTEMPT, self.attempt_tokens)
 
     def parse(self, phase: str, text: str, turns: Sequence[Turn]) -> Parsed:
-        answer = extract_boxed(text)
+        answer = self.find_answer(text)
         if answer is None:
-            raise ProtocolViolation("missing_answer", "no balanced \\boxed{…}")
+            raise ProtocolViolation("missing_answer", self.marked.missing)
         return Parsed(answer=answer)

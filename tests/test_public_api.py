@@ -16,7 +16,7 @@ from backtrack_mrt.cli.request import read_request
 
 FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "Problem": "id question answer source='' rel_tol=None canary=False",
-    "Turn": "spec text parsed instruction_ids completion violation=None right=None",
+    "Turn": "spec text parsed instruction_ids completion violation=None reward=None",
     "TurnSpec": "phase max_new_tokens fields=<factory>",
     "Parsed": "answer=None steps=() step=None verdict=None",
     "Completion": "token_ids logprobs finish",
@@ -26,7 +26,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "Sampling": "temperature=1.0 top_p=1.0 stop_ids=frozenset()",
     "StopReason": "finished turn_limit budget violation",
     "Phase": "attempt force",
-    "EpisodeProtocol": "* token_budget=1024",
+    "EpisodeProtocol": "* marker=None token_budget=1024",
     "ProtocolViolation": "name detail",
     "standing_steps": "turns",
     "extract_boxed": "text",
@@ -37,6 +37,8 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "progress_to_go": "values",
     "credit": None,  # a module: see CREDIT
     "MRTTrainer": "*args values=None prompts='instruct' algo='mrt-rl' settings=None cuts=None **kwargs",
+    "Grader": "",
+    "Grade": "verdict reward",
     "Config": None,  # its fields are the settings: docs/configuration.md
     "load_config": "*files **settings",
     "train": "config existing='refuse' * accept_changes=False",
@@ -46,8 +48,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "read_trajectories": "path",
     "assemble": "config",
     "make": "protocol problems=None * prompts='instruct' grade=None chat=None render_mode=None **settings",
-    "Grader": "workers=2 cache_size=65536 limits=None",
-    "Verdict": "right wrong unevaluated unparsable timeout",
+    "Verdict": "right partial wrong unevaluated unparsable timeout",
     "ScriptedEngine": "script=None * vocabulary=512 context_length=4096 weights=0",
     "UserError": "field value reason remedy",
     "RunError": "reason remedy",

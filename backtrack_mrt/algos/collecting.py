@@ -125,7 +125,7 @@ class BestOfN(Collection):
             others = play.grade(play.rollout(starts, others_seeds, answers=k + 1))
             for case, (_, _, ending) in enumerate(cases):
                 candidates = [ending, *others[case * (self.n - 1) : (case + 1) * (self.n - 1)]]
-                answered.append(max(candidates, key=lambda t: bool(t.turns[-1].right)))
+                answered.append(max(candidates, key=lambda t: t.turns[-1].reward or 0.0))
         order = {problem.id: place for place, problem in reversed(list(enumerate(problems)))}
         return sorted(answered, key=lambda t: order[t.problem.id])
 

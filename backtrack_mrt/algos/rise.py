@@ -70,6 +70,6 @@ def _false_alarm(trajectory: Trajectory, before: float) -> bool:
 
 
 def _reward(trajectory: Trajectory, turns: int) -> float:
-    """1 if the last answer in the first `turns` turns is right."""
-    grades = [turn.right for turn in trajectory.turns[:turns] if turn.right is not None]
-    return float(grades[-1]) if grades else 0.0
+    """What the last answer in the first `turns` turns is worth."""
+    rewards = [turn.reward for turn in trajectory.turns[:turns] if turn.reward is not None]
+    return rewards[-1] if rewards else 0.0

@@ -47,7 +47,7 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
     config = what if isinstance(what, Config) else _trained(Path(what))
     kept = None if save is None else Path(save)
     find_model(config.model)
-    problems, notes = load_held_out(config.data)
+    problems, notes = load_held_out(config.data, config.grading)
     from backtrack_mrt.evaluation.evaluate import measure
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
     from backtrack_mrt.rollouts.long_questions import fitting

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.policy.engine import Sampler
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, standing_steps
 from backtrack_mrt.rollouts.chat import ChatFormat

@@ -107,7 +107,7 @@ def _layers(argv: Sequence[str]) -> tuple[Namespace, list[Layer]]:
 def _epilog() -> str:
     """The plug-ins and the shipped configs."""
     lines = []
-    for title, field in (("algorithms", "algo"), ("protocols", "env")):
+    for title, field in (("algorithms", "algo"), ("protocols", "env"), ("graders", "grader")):
         lines.append(f"{title} (--{field}; each has flags of its own: --{field} NAME --help):")
         package, base = PLUGINS[field]
         for name in plugins.names(package):

@@ -1,7 +1,7 @@
 """Everything a run depends on: what may be said, and where it was said."""
 
 from backtrack_mrt.config.model import ArchitectureSection, EngineSection, LoraSection, ModelSection, ProverSection
-from backtrack_mrt.config.problems import DataSection, GradingSection, SetSection
+from backtrack_mrt.config.problems import DataSection, SetSection
 from backtrack_mrt.config.run import Config, Existing, Ledger, RunRequest
 from backtrack_mrt.config.section import Section
 from backtrack_mrt.config.training import EvaluationSection, TrainingSection
@@ -13,7 +13,6 @@ __all__ = [
     "EngineSection",
     "EvaluationSection",
     "Existing",
-    "GradingSection",
     "Ledger",
     "LoraSection",
     "ModelSection",

@@ -2,9 +2,9 @@
 so that a mistake is told with its flag, or its file and line; all mistakes are told at once.
 
 Settings of a plug-in belong to the plug-in that the same layer names (`algorithm` to its `algo`, `protocol` to its
-`env`); ``algorithms: {mrt-rl: {alpha: 2.0}, grpo: {}}`` (and `protocols`) give settings for several. Only those of the
-chosen plug-in become part of the config, so one file serves every ``--algo``; the others must be right as well.
-"""
+`env`, `grading` to its `grader`); ``algorithms: {mrt-rl: {alpha: 2.0}, grpo: {}}`` (and `protocols`, `gradings`) give
+settings for several. Only those of the chosen plug-in become part of the config, so one file serves every ``--algo``;
+the others must be right as well."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
 from backtrack_mrt.config.schema import Anew, Check, FlagWords, broken_rules
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
+from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.protocol import EpisodeProtocol
 
 PLUGINS: dict[str, tuple[str, type[BaseModel]]] = {  # by the field that names them: package and base class
     "algo": ("backtrack_mrt.algos", Algorithm),
     "env": ("backtrack_mrt.envs", EpisodeProtocol),
+    "grader": ("backtrack_mrt.graders", Grader),
 }
-SECTIONS = {"algorithm": "algo", "protocol": "env"}  # section: the field that names the plug-in
+SECTIONS = {"algorithm": "algo", "protocol": "env", "grading": "grader"}  # section: the field that names the plug-in
 PLUGIN_KEYS = {key for section in SECTIONS for key in (section, f"{section}s")}
 PATHS = (*PLUGINS, "prompts")  # fields that may be paths of the user's own files, relative to the file they stand in
 DEFAULT_CONFIG = "tiny.yaml"  # where no file is named

@@ -1,4 +1,4 @@
-"""Settings of the problems that are trained on and held out, and of what counts as an answer to them."""
+"""Settings of the problems that are trained on and held out."""
 
 from __future__ import annotations
 
@@ -56,11 +56,3 @@ class DataSection(Section):
     canaries: float = Field(0, ge=0, lt=1, description="share of training problems with a wrong gold: train nothing")
     traces: list[str] = Field([], description="JSONL files of demonstrations for --algo sft (none: generated ones)")
     seed: int = Field(0, ge=0, description="which problems are drawn")
-
-
-class GradingSection(Section):
-    """What training pays for. Evaluation and `backtrack-mrt grade` count every answer that equals the gold."""
-
-    forms: Literal["numeral", "equivalent"] = Field(
-        "numeral", description="where the gold is a numeral: numerals only (not 16-14 for 2), or whatever equals it"
-    )

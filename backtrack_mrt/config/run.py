@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm, Valued
 from backtrack_mrt.config.model import EngineSection, ModelSection, ProverSection
-from backtrack_mrt.config.problems import DataSection, GradingSection
+from backtrack_mrt.config.problems import DataSection
 from backtrack_mrt.config.section import Section
 from backtrack_mrt.config.training import EvaluationSection, TrainingSection
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.graders.math import Math
 from backtrack_mrt.protocol import EpisodeProtocol
 
 Existing = Literal["refuse", "resume", "overwrite"]  # what to do with a run that is there already
@@ -30,6 +32,7 @@ class Config(Section):
 
     algo: str = Field("mrt-rl", description="algorithm: its name, or your own file ./NAME.py")
     env: str = Field("backtrack", description="episode protocol: its name, or your own file ./NAME.py")
+    grader: str = Field("math", description="what judges answers: its name, or your own file ./NAME.py")
     prompts: str = Field("terse", description="prompts of the protocol: a style, or your own folder ./NAME")
     algorithm: SerializeAsAny[Algorithm] = Field(description="settings of the algorithm")
     protocol: SerializeAsAny[EpisodeProtocol] = Field(description="settings of the protocol")
@@ -38,11 +41,18 @@ class Config(Section):
     engine: EngineSection = EngineSection()
     prover: ProverSection = ProverSection()
     training: TrainingSection = TrainingSection()
-    grading: GradingSection = GradingSection()
+    grading: SerializeAsAny[Grader] = Field(default_factory=Math, description="settings of the grader")
     evaluation: EvaluationSection = EvaluationSection()
     seed: int = Field(0, ge=0, lt=1 << 32, description="seed of sampling and initialisation")
     output_dir: str | None = Field(None, description="run directory (null: runs/<env>-<algo>-seed<seed>)")
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field([], description="trackers of the metrics")
+
+    @model_validator(mode="after")
+    def _marked(self) -> Self:
+        """The protocol finds answers where the grader has them, unless it says otherwise."""
+        if isinstance(self.protocol, EpisodeProtocol) and isinstance(self.grading, Grader):  # not where one is unknown
+            vars(self)["protocol"] = self.protocol.marked_by(self.grading.marker)
+        return self
 
     @property
     def algo_label(self) -> str:
@@ -57,7 +67,7 @@ class Config(Section):
     @property
     def sources(self) -> dict[str, plugins.PluginSource]:
         """The user's own files among the plug-ins, by the field that names them."""
-        named = {"algo": self.algo, "env": self.env, "prompts": self.prompts}
+        named = {"algo": self.algo, "env": self.env, "grader": self.grader, "prompts": self.prompts}
         return {field: plugins.source_of(name, field) for field, name in named.items() if plugins.is_path(name)}
 
     @property
@@ -72,8 +82,9 @@ class Config(Section):
 
     @property
     def answer_weight(self) -> float:
-        """The weight β of the forced answers that are trained along, 0 for algorithms without values."""
-        return self.algorithm.answer_weight if isinstance(self.algorithm, Valued) else 0.0
+        """The weight β of the forced answers that are trained along; 0 for algorithms without values, and where nobody can
+        list the right answers."""
+        return self.algorithm.answer_weight if isinstance(self.algorithm, Valued) and self.grading.listed else 0.0
 
     def protocol_at(self, done: float) -> EpisodeProtocol:
         """The protocol of training rollouts after the share `done` of training: the token budget grows linearly."""

@@ -2,10 +2,13 @@ r"""The gold answer of a row: as it is, behind ``####`` or "the answer is", or i
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Literal
 
-from backtrack_mrt.grading import check_gold, extract_boxed
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.graders.math import MATH, Math
+from backtrack_mrt.grading import extract_boxed
 
 Extract = Literal["auto", "plain", "hashes", "boxed"]
 
@@ -42,11 +45,15 @@ _SENTENCES = re.compile(r"\s\S*\w[.!?]\s+[A-Z][a-z]+")
 _FEW = 4  # words behind a numeral that may be its unit
 
 
-def read_gold(value: Any, extract: Extract, solution: bool = False) -> tuple[str, str | None]:
-    """The gold answer in `value`, and why it cannot be used (None if it can).
+def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grader = MATH) -> tuple[str, str | None]:
+    """The gold answer in `value`, and why `grader` cannot use it (None if it can).
 
     `extract` says where it stands. "auto" takes a last line ``####``, else the last box, else what "the answer is" at
-    the end, else the last ``####`` wherever it is, else `value` as it is, unless `value` is a worked `solution`."""
+    the end, else the last ``####`` wherever it is, else `value` as it is, unless `value` is a worked `solution`. Golds
+    that are no answers (tests, numbers and a target) are taken as they are; lists of lines and mappings, too."""
+    if not grader.golds_are_answers and extract == "auto":
+        gold = _whole(value)
+        return gold, grader.check_gold(gold)
     text = _text(value)
     found = _extracted(text, extract, solution)
     if found is None:
@@ -54,7 +61,8 @@ def read_gold(value: Any, extract: Extract, solution: bool = False) -> tuple[str
         return "", "is empty" if not text else f"has {marks}"
     whole = _WHOLE.fullmatch(found)
     gold = whole[1] if whole else found
-    return gold, _placeholder(gold) or check_gold(gold)
+    absent = _placeholder(gold) if isinstance(grader, Math) else None
+    return gold, absent or grader.check_gold(gold)
 
 
 def _placeholder(gold: str) -> str | None:
@@ -64,6 +72,12 @@ def _placeholder(gold: str) -> str | None:
     if _ELSEWHERE.match(gold):
         return f"says where the answer is, not what it is: {gold}"
     return "is several sentences" if _SENTENCES.search(gold) else None
+
+
+def _whole(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    return json.dumps(value) if isinstance(value, dict) else str(value if value is not None else "")
 
 
 def _text(value: Any) -> str:

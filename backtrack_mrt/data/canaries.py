@@ -13,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.grading import Grader, Verdict
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.graders.math import MATH
+from backtrack_mrt.grading import Verdict
 from backtrack_mrt.types import Problem, Trajectory
 
 LIMIT = 0.05  # share of right answers above which there is a warning; wrong answers meet a wrong gold now and then
@@ -21,21 +23,21 @@ SEEN = 40  # trajectories before the share says anything
 _TRIES = 100
 
 
-def with_canaries(problems: Sequence[Problem], share: float, seed: int) -> list[Problem]:
+def with_canaries(problems: Sequence[Problem], share: float, seed: int, grader: Grader = MATH) -> list[Problem]:
     """The problems, the golds of a `share` of them (rounded up) replaced by ones of others that are not equal. Raises
     UserError where all golds are the same."""
     rng = random.Random(f"canaries/{seed}")
     mixed = list(problems)
-    with Grader(workers=1) as grader:
-        for row in rng.sample(range(len(problems)), math.ceil(share * len(problems))):
-            mixed[row] = replace(problems[row], answer=_wrong_gold(problems[row], problems, rng, grader), canary=True)
+    for row in rng.sample(range(len(problems)), math.ceil(share * len(problems))):
+        mixed[row] = replace(problems[row], answer=_wrong_gold(problems[row], problems, rng, grader), canary=True)
     return mixed
 
 
 def _wrong_gold(problem: Problem, others: Sequence[Problem], rng: random.Random, grader: Grader) -> str:
     for other in rng.choices(others, k=_TRIES):
-        pairs = [(problem.answer, other.answer), (other.answer, problem.answer)]
-        if grader.grade_many(pairs, rel_tol=problem.rel_tol) == [Verdict.WRONG] * 2:
+        swapped = replace(problem, answer=other.answer)
+        grades = grader.grade_many([(problem, other.answer), (swapped, problem.answer)])
+        if all(grade.verdict is Verdict.WRONG for grade in grades):
             return other.answer
     reason = f"no other gold was found that differs from {problem.answer!r}, the one of {problem.id}"
     raise UserError("data.canaries", problem.answer, reason, "Set it to 0, or take problems with different answers.")

@@ -14,6 +14,8 @@ from backtrack_mrt.data.duplicates import SHARE, Overlap, Words, words_in
 from backtrack_mrt.data.files import is_local
 from backtrack_mrt.data.problems import SetSource, notes_on, read_problems, some, unrated
 from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.types import Problem
 
 GENERATED = "signs/"
@@ -28,15 +30,16 @@ class ProblemSets:
     notes: list[str]
 
 
-def load_problem_sets(data: DataSection, batch: int = 1) -> ProblemSets:
+def load_problem_sets(data: DataSection, batch: int = 1, grader: Grader = MATH) -> ProblemSets:
     """The training and held-out problems of a config, drawn with its seed. The held-out problems are drawn first; their
     questions and near copies are then kept out of training, so that runs on different training sets stay comparable.
+    Golds are those that the `grader` can use.
 
     Raises UserError for whatever is wrong with a set, and if it has fewer problems than asked for, or, in training,
     than one `batch` of problems."""
-    held_out, told = load_held_out(data)
+    held_out, told = load_held_out(data, grader)
     v0 = (data.v0[0], data.v0[1]) if data.v0 else None
-    trained = _Wanted("data.train", data.train, data.train_size, data.seed, data.bad_golds, data.sets, v0, True)
+    trained = _Wanted("data.train", data.train, data.train_size, data.seed, data.bad_golds, data.sets, grader, v0, True)
     pool = _shuffled(_pool(trained, told), data.seed)
     drawn, passed = _select(pool, data.train_size, Overlap(words_in(problem.question) for problem in held_out))
     told += passed
@@ -44,12 +47,12 @@ def load_problem_sets(data: DataSection, batch: int = 1) -> ProblemSets:
     return ProblemSets(drawn, held_out, told)
 
 
-def load_held_out(data: DataSection) -> tuple[list[Problem], list[str]]:
+def load_held_out(data: DataSection, grader: Grader = MATH) -> tuple[list[Problem], list[str]]:
     """The held-out problems of `load_problem_sets`, and notes on what was left out. The training sets are not read.
 
     Raises UserError for whatever is wrong with a set, and if it has fewer problems than asked for."""
     notes: list[str] = []
-    wanted = _Wanted("data.eval", data.eval, data.eval_size, data.seed, data.bad_golds, data.sets)
+    wanted = _Wanted("data.eval", data.eval, data.eval_size, data.seed, data.bad_golds, data.sets, grader)
     held_out = _shuffled(_pool(wanted, notes), data.seed)[: data.eval_size]
     _check_size(held_out, wanted)
     return held_out, notes
@@ -65,7 +68,7 @@ def load_problems(
 ) -> list[Problem]:
     """`size` problems (None: all) drawn without replacement from the sets `specs`, the same for the same arguments.
     `field` is what a UserError blames, `sets` are named sets of one's own; see `load_problem_sets`."""
-    wanted = _Wanted(field, list(specs), size, seed, "refuse", sets or {})
+    wanted = _Wanted(field, list(specs), size, seed, "refuse", sets or {}, MATH)
     drawn = _shuffled(_pool(wanted, []), seed)[:size]
     _check_size(drawn, wanted)
     return drawn
@@ -86,6 +89,7 @@ class _Wanted:
     seed: int
     bad_golds: str
     sets: Mapping[str, SetSection]
+    grader: Grader
     v0: tuple[float, float] | None = None
     trained_on: bool = False
 
@@ -138,7 +142,7 @@ def _pool(wanted: _Wanted, told: list[str]) -> list[Problem]:
         name, entry = find_set(spec, wanted.sets, field)
         if wanted.trained_on:
             refuse_test_set(spec, entry, field)
-        source = SetSource(field, spec, name, entry, wanted.bad_golds, wanted.v0)
+        source = SetSource(field, spec, name, entry, wanted.bad_golds, wanted.v0, wanted.grader)
         found = read_problems(source)
         told += notes_on(source, found)
         pool += found.problems

@@ -18,6 +18,8 @@ from backtrack_mrt.config import SetSection
 from backtrack_mrt.data.answers import read_gold
 from backtrack_mrt.data.sources import cell, column, read_rows
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.types import Problem
 
 QUESTION_COLUMNS = ("problem", "question", "question_concat", "prompt")
@@ -38,6 +40,7 @@ class SetSource:
     entry: SetSection
     bad_golds: str = "refuse"  # unless the entry says otherwise
     v0: tuple[float, float] | None = None  # only rows with `v0` in this interval
+    grader: Grader = MATH
 
     @property
     def skips(self) -> bool:
@@ -77,7 +80,7 @@ def read_problems(source: SetSource) -> Found:
             given = str(index if cells.get("id") in (None, "") else cells["id"])
             identity = given if "/" in given else f"{source.name}/{given}"
             asked = _question(cells, question)
-            gold, why = read_gold(cell(cells, answer), entry.extract, answer == SOLUTION)
+            gold, why = read_gold(cell(cells, answer), entry.extract, answer == SOLUTION, source.grader)
             if asked is None and not source.skips:
                 raise source.error(f"{where} has no text in column {question[0]!r}", "Complete or remove the row.")
             if asked is None or why:

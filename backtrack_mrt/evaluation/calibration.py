@@ -101,11 +101,12 @@ def at_start(parts: Assembly, problems: Sequence[Problem]) -> Bias | None:
     found: no likelihood in use, or every gold has one spelling only. The run's random numbers stay as they are, and the
     engine's cache is left empty."""
     section, config = parts.config.prover, parts.config
-    if not section.calibration or section.estimator not in ("likelihood", "auto"):
+    if not section.calibration or section.estimator not in ("likelihood", "auto") or not parts.grader.listed:
         return None
     prover, some = parts.prover(), problems[: ceil(section.calibration / 2)]
-    speller = Speller(parts.dialogue.chat, parts.dialogue.force_prefix)
-    if all(len(s) == 1 and len(s[0].endings) == 1 for s in (speller.spellings(p.answer) for p in some)):
+    dialogue = parts.dialogue
+    speller = Speller(dialogue.chat, dialogue.force_prefix, parts.grader.spellings, dialogue.marker)
+    if all(len(s) == 1 and len(s[0].endings) == 1 for s in (speller.spellings(p) for p in some)):
         return None
     sampled = parts.sampled_prover(section, seed=config.seed + 1)
     collector = parts.collector(config.protocol, with_values=False)

@@ -30,7 +30,8 @@ from backtrack_mrt.evaluation.metrics.summary import (
 from backtrack_mrt.evaluation.metrics.turns import FirstWrongStep, tokens_at_turns
 from backtrack_mrt.evaluation.metrics.values import held
 from backtrack_mrt.evaluation.metrics.voting import ballots, majority
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.rollout import grade, trajectory_seeds
@@ -176,15 +177,15 @@ def envelope_regrets(scored: Sequence[Scored], votes: Sequence[FloatArray], turn
     return ProblemIndex(scored).means(table)
 
 
-def read_graded(path: Path) -> list[Scored]:
+def read_graded(path: Path, grader: Grader = MATH) -> list[Scored]:
     """The trajectories of a file, at least one, every answer graded. Grades that the file has are kept. Raises
     UserError."""
     scored = read_trajectories(path)
     if not scored:
         raise UserError("trajectories", str(path), "the file is empty", "Give a file with one trajectory per line.")
     missing = [i for i, s in enumerate(scored) if _ungraded(s.trajectory)]
-    with Grader() as grader:
-        found = grade([scored[i].trajectory for i in missing], grader)
+    with grader.opened().evaluating() as counting:
+        found = grade([scored[i].trajectory for i in missing], counting)
     for i, trajectory in zip(missing, found, strict=True):
         before = scored[i].trajectory
         if not isnan(before.outcome):
@@ -195,4 +196,4 @@ def read_graded(path: Path) -> list[Scored]:
 
 def _ungraded(trajectory: Trajectory) -> bool:
     given = [turn for turn in trajectory.turns if turn.parsed is not None and turn.parsed.answer is not None]
-    return isnan(trajectory.outcome) or any(turn.right is None for turn in given)
+    return isnan(trajectory.outcome) or any(turn.reward is None for turn in given)

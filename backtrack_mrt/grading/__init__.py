@@ -1,22 +1,23 @@
 """Grade answers: extraction, guards, exact arithmetic, then math-verify in a killable process.
 
->>> with Grader() as grader:
+>>> with MathGrader() as grader:
 ...     grader.grade("1/2", "0.5"), grader.grade_completion("7", "So it is \\\\boxed{8}.")
 (<Verdict.RIGHT: 'right'>, <Verdict.WRONG: 'wrong'>)
 """
 
 from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.grading.forms import Forms, is_evaluated
-from backtrack_mrt.grading.grader import Grader
+from backtrack_mrt.grading.grader import MathGrader
 from backtrack_mrt.grading.guards import check_gold
 from backtrack_mrt.grading.pool import Limits
 from backtrack_mrt.grading.surface import is_canonical, surface_forms
-from backtrack_mrt.grading.verdict import Verdict
+from backtrack_mrt.grading.verdict import Grade, Verdict
 
 __all__ = [
     "Forms",
-    "Grader",
+    "Grade",
     "Limits",
+    "MathGrader",
     "Verdict",
     "check_gold",
     "extract_boxed",

@@ -6,6 +6,7 @@ import re
 from typing import Literal
 
 from backtrack_mrt.grading.exact import parse_quantity
+from backtrack_mrt.grading.guards import MAX_CHARS
 from backtrack_mrt.grading.judge import plain, plain_gold
 from backtrack_mrt.grading.labels import split_label
 from backtrack_mrt.grading.rounding import SIGN
@@ -25,7 +26,7 @@ def is_evaluated(gold: str, answer: str) -> bool:
     their multiples, number words, each with a sign and a unit, after a name ("x = 5") or a calculation ("3 + 2 = 5").
     A fraction that is a whole number (48/2) is a division left undone.
     """
-    if gold.strip() == answer.strip() or not _is_numeral(plain_gold(gold.strip())):
+    if gold.strip() == answer.strip() or len(gold) > MAX_CHARS or not _is_numeral(plain_gold(gold.strip())):
         return True
     text = plain(translate(answer))
     label = split_label(text)

@@ -14,7 +14,7 @@ from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.grading.forms import Forms, is_evaluated
 from backtrack_mrt.grading.guards import MAX_CHARS, MAX_DIGITS
 from backtrack_mrt.grading.judge import judge
-from backtrack_mrt.grading.pool import Limits, WorkerPool
+from backtrack_mrt.grading.pool import Limits, WorkerPool, comparing
 from backtrack_mrt.grading.question import Ask
 from backtrack_mrt.grading.verdict import Verdict
 
@@ -22,7 +22,7 @@ _INTEGER = re.compile(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}")
 _Key = tuple[str, str, float | None]
 
 
-class Grader:
+class MathGrader:
     """Grades, remembers, counts. One instance serves any number of threads.
 
     No process is started until a pair needs one: integers, fractions, decimals, words, choices and tuples of them
@@ -41,13 +41,13 @@ class Grader:
     def __init__(self, workers: int = 2, cache_size: int = 65_536, limits: Limits | None = None) -> None:
         if workers < 1 or cache_size < 0:
             raise ValueError(f"workers = {workers}, cache_size = {cache_size}: at least 1 and 0")
-        self._pool = WorkerPool(workers, limits or Limits())
+        self._pool = WorkerPool(workers, comparing(limits or Limits()))
         self._cache: OrderedDict[_Key, Verdict] = OrderedDict()
         self._cache_size = cache_size
         self._lock = threading.Lock()  # of the cache and the counts
         self._counts: Counter[Verdict] = Counter()
 
-    def with_forms(self, forms: Forms) -> Grader:
+    def with_forms(self, forms: Forms) -> MathGrader:
         """The same grader (its workers, memory and counts) with another rule: "numeral" pays only numerals where the
         gold is one (training's default), "equivalent" whatever equals it."""
         twin = copy(self)
@@ -58,7 +58,8 @@ class Grader:
     def counts(self) -> dict[Verdict, int]:
         """How often each verdict was given since the start, or since `reset_counts`; every verdict that this grader can
         give is a key."""
-        given = [verdict for verdict in Verdict if verdict is not Verdict.UNEVALUATED or self.forms == "numeral"]
+        unheard = {Verdict.PARTIAL, *([] if self.forms == "numeral" else [Verdict.UNEVALUATED])}
+        given = [verdict for verdict in Verdict if verdict not in unheard]
         with self._lock:
             return {verdict: self._counts[verdict] for verdict in given}
 
@@ -126,7 +127,7 @@ class Grader:
         """End the worker processes. A later grade starts them again."""
         self._pool.close()
 
-    def __enter__(self) -> Grader:
+    def __enter__(self) -> MathGrader:
         return self
 
     def __exit__(
@@ -171,7 +172,7 @@ class Grader:
         return verdict if is_evaluated(gold, answer) else Verdict.UNEVALUATED
 
     def _ask(self, key: _Key, question: Ask) -> Verdict:
-        reply = self._pool.ask(question, key[2])
+        reply = self._pool.ask(question.request(key[2]))
         if reply.lasting:
             self._remember(key, reply.verdict)
         return reply.verdict

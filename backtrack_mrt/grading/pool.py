@@ -1,4 +1,4 @@
-"""A few worker processes, started when first needed, that any thread may ask."""
+"""A few worker processes, started when first needed, that any thread may ask: JSON lines in and out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.grading.question import Ask
 from backtrack_mrt.grading.verdict import Verdict
 
 START_LIMIT_S = 60.0  # importing math-verify takes 0.4 s on an idle machine and much longer on a cold or busy one
@@ -38,17 +38,39 @@ class Limits:
 
 @dataclass(frozen=True)
 class Reply:
-    """A verdict, and whether the same question would get it again (not so after a wall-clock timeout)."""
+    """A verdict, and whether the same question would get it again (not so after a wall-clock timeout). share: of the
+    parts of the question that were right, where it has parts."""
 
     verdict: Verdict
     lasting: bool
+    share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Program:
+    """How a guard process is started. wall_s: after which it says itself that a question has timed out. remedy: what
+    to try where it does not start. environment: all that it has."""
+
+    command: Sequence[str]
+    wall_s: float
+    remedy: str
+    environment: Mapping[str, str] = field(default_factory=lambda: {**os.environ, "PYTHONHASHSEED": "0"})
+
+
+def comparing(limits: Limits, compare: Literal["symbolic", "bare"] = "symbolic") -> Program:
+    """The guard of worker.py. compare: the file beside it that compares, `symbolic` (the project's) or `bare`
+    (math-verify as it comes)."""
+    command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))]
+    command += ["--compare", compare, "--cpu-s", str(limits.cpu_s), "--wall-s", str(limits.wall_s)]
+    command += ["--memory-mb", str(limits.memory_mb), "--recycle", str(limits.recycle)]
+    return Program(command, limits.wall_s, f"Check that `{sys.executable} -c 'import math_verify'` works.")
 
 
 class Worker:
-    """One guard process (worker.py) and its pipes. Used by one thread at a time."""
+    """One guard process and its pipes. Used by one thread at a time."""
 
-    def __init__(self, limits: Limits, compare: str = "symbolic") -> None:
-        self._limits, self._compare = limits, compare
+    def __init__(self, program: Program) -> None:
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0  # the process that may use the pipes: a forked copy of this one must not
         self._started_at = 0.0
@@ -56,23 +78,18 @@ class Worker:
         self._failed_starts = 0  # in a row
         self._was_ready = False  # one has, since the last `close`
 
-    def ask(self, question: Ask, rel_tol: float | None) -> Reply:
+    def ask(self, request: Mapping[str, Any]) -> Reply:
         """Put one question, within the limits, a restart of the process included.
 
         Only the first start comes on top of them: it waits up to `START_LIMIT_S`. A restart that takes longer than
         the limits (a busy machine) costs this question its verdict and goes on for the next one.
         """
-        if question.unordered:
-            golds, answers = zip(*question.pairs, strict=True)
-            request: dict[str, object] = {"match": [golds, answers]}
-        else:
-            request = {"pairs": question.pairs, "near": question.near}
-        line = json.dumps({**request, "rel_tol": rel_tol}).encode() + b"\n"
+        line = json.dumps(request).encode() + b"\n"
         if self._process is not None and self._owner != os.getpid():
             self.close()
         if not self._was_ready:
             self._await_ready(START_LIMIT_S)
-        deadline = time.monotonic() + self._limits.wall_s + _MARGIN_S
+        deadline = time.monotonic() + self._program.wall_s + _MARGIN_S
         try:
             for _ in range(2):  # a guard that somebody else killed is replaced once
                 if not self._await_ready(deadline - time.monotonic()):
@@ -122,7 +139,8 @@ class Worker:
         if not reply:
             return None
         message = json.loads(reply)
-        return Reply(Verdict(message["verdict"]), lasting=message["why"] in ("", "cpu", "memory"))
+        lasting = message["why"] in ("", "cpu", "memory")
+        return Reply(Verdict(message["verdict"]), lasting, message.get("share", 0.0))
 
     def _await_ready(self, limit_s: float) -> bool:
         """Whether a process is ready within the limit; starts one if there is none, and leaves a slow one starting."""
@@ -142,25 +160,20 @@ class Worker:
                 return False
             self.close()
             reason = message.get("failed", "it ended at once" if hello == b"" else f"no answer in {START_LIMIT_S} s")
-            remedy = f"Check that `{sys.executable} -c 'import math_verify'` works."
-            raise UserError("grading worker", sys.executable, f"does not start: {reason}", remedy)
+            raise UserError("grading worker", sys.executable, f"does not start: {reason}", self._program.remedy)
         self._ready = self._was_ready = True
         self._failed_starts = 0
         return True
 
     def _start(self) -> None:
-        limits = self._limits
-        command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))]
-        command += ["--compare", self._compare, "--cpu-s", str(limits.cpu_s), "--wall-s", str(limits.wall_s)]
-        command += ["--memory-mb", str(limits.memory_mb), "--recycle", str(limits.recycle)]
         # Its own session: Ctrl-C goes to the training process only. A fixed hash seed: the same verdicts in each run.
         self._process = subprocess.Popen(
-            command,
+            self._program.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
+            env=dict(self._program.environment),
         )
         self._owner, self._started_at, self._ready = os.getpid(), time.monotonic(), False
 
@@ -185,23 +198,22 @@ def _read_line(process: subprocess.Popen[bytes], limit_s: float) -> bytes | None
 
 
 class WorkerPool:
-    """``size`` workers; a thread that finds all busy waits for one. compare: the file beside worker.py that compares,
-    `symbolic` (the project's) or `bare` (math-verify as it comes)."""
+    """``size`` workers; a thread that finds all busy waits for one."""
 
-    def __init__(self, size: int, limits: Limits, compare: Literal["symbolic", "bare"] = "symbolic") -> None:
+    def __init__(self, size: int, program: Program) -> None:
         self.size = size
-        self._workers = [Worker(limits, compare) for _ in range(size)]
+        self._workers = [Worker(program) for _ in range(size)]
         self._closing = threading.Lock()  # two half-finished calls of `close` would wait for each other's workers
         # Last in, first out: as long as one worker keeps up, the others need no process.
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
         for worker in self._workers:
             self._idle.put(worker)
 
-    def ask(self, question: Ask, rel_tol: float | None) -> Reply:
+    def ask(self, request: Mapping[str, Any]) -> Reply:
         """`Worker.ask` with the next idle worker."""
         worker = self._idle.get()
         try:
-            return worker.ask(question, rel_tol)
+            return worker.ask(request)
         finally:
             self._idle.put(worker)
 

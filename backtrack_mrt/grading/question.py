@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from backtrack_mrt.grading.verdict import Verdict
 
@@ -18,6 +19,12 @@ class Ask:
     pairs: tuple[tuple[str, str], ...]
     unordered: bool = False
     near: tuple[tuple[str, str, str], ...] = ()
+
+    def request(self, rel_tol: float | None) -> dict[str, Any]:
+        """The question as the worker reads it."""
+        if self.unordered:
+            return {"match": list(zip(*self.pairs, strict=True)), "rel_tol": rel_tol}
+        return {"pairs": self.pairs, "near": self.near, "rel_tol": rel_tol}
 
 
 def all_of(results: Sequence[Verdict | Ask]) -> Verdict | Ask:

@@ -15,6 +15,8 @@ from backtrack_mrt.config.files import as_yaml
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.evaluate import read_graded
 from backtrack_mrt.evaluation.tables import outcome_table
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.reports import rendering
 from backtrack_mrt.reports.archive import TraceSource, archive, shared_out
 from backtrack_mrt.reports.curves import training_charts
@@ -71,12 +73,14 @@ def report_comparison(comparison: Comparison, folder: Path) -> Path:
     return _write(folder, title, lines, content, sources(runs), runs)
 
 
-def report_traces(paths: Sequence[Path], out: Path) -> Path:
-    """Write the viewer of trajectory files to `out`; answers without a grade are graded. Raises UserError for a file
-    that holds no trajectories."""
+def report_traces(paths: Sequence[Path], out: Path, grader: Grader = MATH) -> Path:
+    """Write the viewer of trajectory files to `out`; `grader` grades answers that have no grade. Raises UserError for a
+    file that holds no trajectories."""
     stems = [path.stem for path in paths]
     labels = stems if len(set(stems)) == len(stems) else [f"{path.parent.name}/{path.stem}" for path in paths]
-    found = [TraceSource(visible(label), label, read_graded(path)) for path, label in zip(paths, labels, strict=True)]
+    found = [
+        TraceSource(visible(label), label, read_graded(path, grader)) for path, label in zip(paths, labels, strict=True)
+    ]
     with replacing(out) as file:
         file.write(_page("Traces", [", ".join(path.name for path in paths)], {}, found, []))
     return out

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.hf.trial import serving_engine
 from backtrack_mrt.policy.models import frozen_copy, load_model, load_tokenizer
@@ -20,7 +21,7 @@ from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
-from backtrack_mrt.rollouts.prompts import CLOSE, FORCE_PREFIX, HINT, Prompts, load_prompts, opens_box
+from backtrack_mrt.rollouts.prompts import CLOSE, HINT, Prompts, load_prompts
 from backtrack_mrt.rollouts.prover import AutoProver, LikelihoodProver, MetaProver, SampledProver
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.durable import write_directory
@@ -29,15 +30,21 @@ from backtrack_mrt.runs.durable import write_directory
 @dataclass(frozen=True)
 class Assembly:
     """The parts of a run. `model` is what the trainer updates and what the engine samples from; where a launcher cuts
-    it up, the engine samples from `whole`, a copy of it."""
+    it up, the engine samples from `whole`, a copy of it. Training pays by the grader `paying`, evaluation counts by
+    `grader`."""
 
     config: Config
     model: Any
     tokenizer: Any
     dialogue: Dialogue
     engine: Engine
-    grader: Grader
+    paying: Grader
     whole: WholeCopy | None = None
+
+    @cached_property
+    def grader(self) -> Grader:
+        """What evaluation counts by: with the same memory and processes as `paying`."""
+        return self.paying.evaluating()
 
     def save_policy(self, folder: Path) -> None:
         """The trained policy and its tokenizer: a LoRA adapter, or all weights. All processes call it."""
@@ -55,7 +62,9 @@ class Assembly:
     def prover(self, section: ProverSection | None = None, grader: Grader | None = None) -> MetaProver:
         """The meta-prover of the config, or of another `section`; a `grader` other than that of evaluation."""
         section = section or self.config.prover
-        _check_box(section, self.dialogue.prompts, self.config.prompts)
+        _check_begun(section, self.dialogue.prompts, self.config.prompts)
+        if not self.grader.listed:
+            return self.sampled_prover(section, grader)
         if section.estimator == "likelihood":
             return self._likelihood(section)
         sampled = self.sampled_prover(section, grader)
@@ -73,7 +82,7 @@ class Assembly:
         seed: of its samples (None: the config's)."""
         greedy = section.estimator == "greedy"
         as_it_is = not greedy and section.temperature == section.top_p == 1
-        exact = as_it_is and opens_box(self.dialogue.force_prefix)
+        exact = as_it_is and self.grader.listed and self.dialogue.prompts.begins_answer
         return SampledProver(
             self.dialogue,
             self.engine,
@@ -88,7 +97,7 @@ class Assembly:
         )
 
     def _likelihood(self, section: ProverSection) -> LikelihoodProver:
-        return LikelihoodProver(self.dialogue, self.engine, section.policy)
+        return LikelihoodProver(self.dialogue, self.engine, section.policy, self.grader.spellings)
 
     def collector(self, protocol: EpisodeProtocol, with_values: bool, grader: Grader | None = None) -> Collector:
         """Independent rollouts under `protocol`, with the meta-prover's values (if the config has one) or without;
@@ -119,9 +128,7 @@ class Assembly:
         """Rollouts as the algorithm wants them, graded as the config pays for them."""
         config = self.config
         return replace(
-            self.collector(
-                config.protocol, config.algorithm.needs_values, self.grader.with_forms(config.grading.forms)
-            ),
+            self.collector(config.protocol, config.algorithm.needs_values, self.paying),
             collection=config.algorithm.collection,
             group_size=config.training.group_size,
             max_answer_tokens=config.prover.max_answer_tokens,
@@ -130,10 +137,10 @@ class Assembly:
 
 def assemble(config: Config) -> Assembly:
     """Load and connect everything. Raises UserError for a missing model or one whose chat template cannot be used."""
-    prompts = load_prompts(config.env, config.prompts).asking(config.prover.suffix)
-    _check_box(config.prover, prompts, config.prompts)
-    if config.answer_weight and not opens_box(prompts.texts[FORCE_PREFIX]):
-        reason = f"the prompts {config.prompts!r} open no box in force_prefix.md, in which the gold could stand"
+    prompts = prompts_of(config)
+    _check_begun(config.prover, prompts, config.prompts)
+    if config.answer_weight and not prompts.begins_answer:
+        reason = f"the prompts {config.prompts!r} begin no answer in force_prefix.md, where the gold could stand"
         raise UserError("algorithm.answer_weight", config.answer_weight, reason, "Set it to 0.")
     if config.algorithm.collection.hints and HINT not in prompts.texts:
         reason = f"the prompts {config.prompts!r} of {config.env_label} have no {HINT}.md"
@@ -145,13 +152,19 @@ def assemble(config: Config) -> Assembly:
     full = config.model.full_finetuning
     whole = WholeCopy(model, frozen=server is None or full) if processes.sharding() else None
     engine = _engine(config, model, server, whole)
-    return Assembly(config, model, tokenizer, dialogue, engine, Grader(), whole)
+    return Assembly(config, model, tokenizer, dialogue, engine, config.grading.opened(), whole)
 
 
-def _check_box(section: ProverSection, prompts: Prompts, style: str) -> None:
-    """A gold has a likelihood where it would stand: in a box that the forced answer is begun with."""
-    if section.estimator in ("likelihood", "auto") and not opens_box(prompts.texts[FORCE_PREFIX]):
-        reason = f"the prompts {style!r} open no box in force_prefix.md, in which the gold could stand"
+def prompts_of(config: Config) -> Prompts:
+    """The run's prompts: with its words for the forced answer, and answers where its grader has them."""
+    return load_prompts(config.env, config.prompts).asking(config.prover.suffix).marked(config.protocol.marked)
+
+
+def _check_begun(section: ProverSection, prompts: Prompts, style: str) -> None:
+    """A gold has a likelihood where it would stand: where the forced answer is begun."""
+    if section.estimator in ("likelihood", "auto") and not prompts.begins_answer:
+        opening = prompts.marker.opening
+        reason = f"the prompts {style!r} do not end in {opening!r} in force_prefix.md, where the gold could stand"
         raise UserError("prover.estimator", section.estimator, reason, "Set it to monte_carlo or greedy.")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from backtrack_mrt.algos.collecting import Collection, Independent
 from backtrack_mrt.data.canaries import CanaryWatch
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue

@@ -8,14 +8,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from backtrack_mrt.grading import extract_boxed
+from backtrack_mrt.grading.markers import Marker
 from backtrack_mrt.rollouts.chat import Chat
 from backtrack_mrt.rollouts.episode import reopened
-from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts, opens_box
+from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, QUESTION, Prompts
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory, TurnSpec
 
 _CLOSING_TAG = re.compile(r"</(\w+)>")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def closing_of_thought(close: str, begun: str, said: str) -> str:
@@ -26,21 +25,6 @@ def closing_of_thought(close: str, begun: str, said: str) -> str:
         return close
     untagged = close[: tag.start()].rstrip() + close[tag.end() :]
     return untagged if said else untagged.lstrip()
-
-
-def is_closed(text: str) -> bool:
-    """Whether a box opened before the text is closed in it."""
-    return _closed_at(text) is not None
-
-
-def _closed_at(text: str) -> int | None:
-    """Where the text goes on behind the brace that closes a box opened before it."""
-    depth = 1
-    for brace in _BRACE.finditer(text):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return brace.end()
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +61,7 @@ class Dialogue:
         return self.chat.following(self.instruction(spec, previous), after=previous)
 
     def forced(self, trajectory: Trajectory, turns: int) -> TokenIds:
-        """The prefix c_j (j = `turns`), the question for the answer *now*, and the reply begun up to ``\\boxed{``.
+        """The prefix c_j (j = `turns`), the question for the answer *now*, and the reply begun up to the answer.
         For j = 0 that question takes the place of the first turn's instruction.
 
         A style with `close.md` does not ask while the model's message is under way: that text closes its thought, if
@@ -115,16 +99,27 @@ class Dialogue:
 
     @property
     def force_prefix(self) -> str:
-        """How the forced answer is begun for the model; it ends in ``\\boxed{``."""
+        """How the forced answer is begun for the model; it ends where the answer is to stand."""
         return self.prompts.texts[FORCE_PREFIX]
 
+    @property
+    def marker(self) -> Marker:
+        """How answers are marked."""
+        return self.prompts.marker
+
+    def is_complete(self, ids: TokenIds) -> bool:
+        """Whether a completion of `forced` has ended the answer that was begun for it."""
+        ended = self.marker.ended_by_message and ids[-1:] != () and ids[-1] in self.chat.stop_ids
+        return ended or self.marker.end_in(self.chat.decode(ids)) is not None
+
     def forced_answer(self, ids: TokenIds) -> str | None:
-        """The answer that a completion of `forced` gives: what closes the begun box, or the last box where none was
-        begun; None without an answer."""
+        """The answer that a completion of `forced` gives: the one begun, or the last one marked where none was begun;
+        None without an answer."""
         text = self.chat.decode(ids)
-        end = _closed_at(text) if opens_box(self.force_prefix) else None
-        return extract_boxed(self.force_prefix + text[:end])
+        if not self.prompts.begins_answer:
+            return self.marker.find(self.force_prefix + text)
+        return self.marker.find(self.force_prefix + text[: self.marker.end_in(text)]) if self.is_complete(ids) else None
 
     def answer(self, gold: str) -> TokenIds:
-        """The continuation of `forced` that answers `gold`: its tokens and the closing brace."""
-        return self.chat.encode(gold + "}")
+        """The continuation of `forced` that answers `gold`: its tokens and what ends an answer."""
+        return self.chat.encode(self.marker.lead + gold + self.marker.closing)

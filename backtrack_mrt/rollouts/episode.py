@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from backtrack_mrt.grading import Grade
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation
 from backtrack_mrt.types import (
     Completion,
@@ -102,15 +103,15 @@ def reopened(completion: Completion, finish: Finish) -> Completion:
     return Completion(completion.token_ids[:-1], completion.logprobs[:-1], finish)
 
 
-def graded(trajectory: Trajectory, verdict_of: Callable[[str | None], str]) -> Trajectory:
-    """The trajectory with the grade of every answer given, the verdict on the final one, and the outcome R: 1 if an
-    answer stands, is right, and the protocol was kept."""
+def graded(trajectory: Trajectory, grade_of: Callable[[str | None], Grade]) -> Trajectory:
+    """The trajectory with the reward of every answer given, the verdict on the final one, and the outcome R: its
+    reward, if an answer stands and the protocol was kept."""
     turns = tuple(
         turn
         if turn.parsed is None or turn.parsed.answer is None
-        else replace(turn, right=verdict_of(turn.parsed.answer) == "right")
+        else replace(turn, reward=grade_of(turn.parsed.answer).reward)
         for turn in trajectory.turns
     )
-    verdict = str(verdict_of(trajectory.answer))
+    final = grade_of(trajectory.answer)
     kept = trajectory.answer is not None and trajectory.stop is not StopReason.VIOLATION
-    return replace(trajectory, turns=turns, verdict=verdict, outcome=float(kept and verdict == "right"))
+    return replace(trajectory, turns=turns, verdict=str(final.verdict), outcome=final.reward if kept else 0.0)

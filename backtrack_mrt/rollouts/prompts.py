@@ -16,8 +16,10 @@ from pathlib import Path
 
 from backtrack_mrt import plugins
 from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.grading.markers import BOXED, Marker
 
 _PLACEHOLDER = re.compile(r"<<([a-z_]+)>>")
+_SHOWN = re.compile(r"\\boxed\{([^{}]*)\}")  # an answer as a prompt shows it
 QUESTION, FORCE, FORCE_PREFIX = "question", "force", "force_prefix"  # files every style has, besides its phases
 HINT = "hint"  # optional: what follows the first instruction when the gold answer is given away (`<<answer>>`)
 CLOSE = "close"  # optional, for one free stream: closes the model's thought before a forced answer in its own message
@@ -33,6 +35,22 @@ class Prompts:
     now" instruction), `force_prefix` (how that answer is begun for the model), optionally `hint`, `close`, `system`."""
 
     texts: Mapping[str, str]
+    marker: Marker = BOXED
+
+    def marked(self, marker: Marker) -> Prompts:
+        r"""The same with answers marked in another way: what a prompt shows in ``\boxed{}`` takes that form, and the
+        forced answer begins with it. Prompts that show no box are left as they are."""
+        if marker is BOXED:
+            return self
+        texts = {name: _SHOWN.sub(lambda box: marker.around(box[1]), text) for name, text in self.texts.items()}
+        if opens_box(texts[FORCE_PREFIX]):
+            texts[FORCE_PREFIX] = marker.opening
+        return Prompts(texts, marker)
+
+    @property
+    def begins_answer(self) -> bool:
+        """Whether a forced answer is begun for the model: if not, it writes its solution first."""
+        return self.texts[FORCE_PREFIX].endswith(self.marker.opening)
 
     def render(self, name: str, fields: Mapping[str, str]) -> str:
         """The prompt `name` with its placeholders filled in one pass: contents are not searched for placeholders.
@@ -59,7 +77,7 @@ class Prompts:
         if "<<" in suffix:
             raise UserError("prover.suffix", suffix, "nothing is filled in here", "Write it without << and >>.")
         ended = {CLOSE: f"\n\n{suffix}{self.texts[CLOSE]}"} if CLOSE in self.texts else {}
-        return Prompts({**self.texts, FORCE: suffix, **ended})
+        return Prompts({**self.texts, FORCE: suffix, **ended}, self.marker)
 
     @property
     def system(self) -> str | None:
@@ -67,8 +85,8 @@ class Prompts:
 
 
 def opens_box(force_prefix: str) -> bool:
-    """Whether a forced answer is begun inside a box: if not, the model writes its solution first."""
-    return force_prefix.endswith("\\boxed{")
+    """Whether a forced answer is begun inside a box."""
+    return force_prefix.endswith(BOXED.opening)
 
 
 def load_prompts(protocol: str, chosen: str) -> Prompts:

@@ -14,11 +14,11 @@ from typing import Literal
 
 import numpy as np
 
-from backtrack_mrt.grading import Grader, Verdict, is_canonical
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.policy.engine import Engine
-from backtrack_mrt.rollouts.dialogue import Dialogue, is_closed
-from backtrack_mrt.rollouts.prompts import opens_box
-from backtrack_mrt.rollouts.spelling import CLOSING, Speller, Spelling, Vocabulary
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.spelling import Speller, Spelling, Surfaces, Vocabulary
 from backtrack_mrt.types import FloatArray, Problem, Request, Sampling, StopReason, TokenIds, Trajectory
 
 Prefix = tuple[TokenIds, Problem]
@@ -78,13 +78,19 @@ class LikelihoodProver(MetaProver):
     """V = Σ exp Σ_t log π(token_t | c_j, suffix) over the spellings of the gold (see `spelling`): no sampling noise,
     exact where the gold has one usual form, else a lower bound."""
 
-    def __init__(self, dialogue: Dialogue, engine: Engine, policy: Literal["policy", "reference"] = "policy") -> None:
+    def __init__(
+        self,
+        dialogue: Dialogue,
+        engine: Engine,
+        policy: Literal["policy", "reference"] = "policy",
+        surfaces: Surfaces = MATH.spellings,
+    ) -> None:
         super().__init__(dialogue, engine, policy)
-        self._speller = Speller(dialogue.chat, dialogue.force_prefix)
+        self._speller = Speller(dialogue.chat, dialogue.force_prefix, surfaces, dialogue.marker)
 
     def spellings(self, problem: Problem) -> tuple[Spelling, ...]:
         """What counts as the problem's gold."""
-        return self._speller.spellings(problem.answer)
+        return self._speller.spellings(problem)
 
     def prefix_values(self, prefixes: Sequence[Prefix]) -> FloatArray:
         spelled = [self.spellings(problem) for _, problem in prefixes]
@@ -110,11 +116,11 @@ def _scored_tokens(spellings: Sequence[Spelling]) -> int:
 
 
 class SampledProver(MetaProver):
-    """V = share of `samples` forced answers that are graded right (`monte_carlo`; noise sd ≤ .5/√samples). With
+    """V = mean reward of `samples` forced answers (`monte_carlo`; noise sd ≤ .5/√samples). With
     temperature 0 and one sample it is `greedy`: 0 or 1.
 
     likelihood: the control variate. The chance L that an answer begins with a spelling of the gold is known, so only
-    the other right answers are left to chance: V = L + share(right) − share(so begun). The mean stays the same and the
+    the other answers are left to chance: V = L + mean(reward) − share(so begun). The mean stays the same and the
     variance falls from V(1 − V)/K to about (V − L)(1 − V + L)/K; a single estimate may be a little above 1. Only for
     samples of the policy as it is: temperature 1, top_p 1.
     """
@@ -135,8 +141,9 @@ class SampledProver(MetaProver):
     ) -> None:
         super().__init__(dialogue, engine, policy)
         self.grader, self.samples, self.seed, self.max_answer_tokens = grader, samples, seed, max_answer_tokens
-        begun = opens_box(dialogue.force_prefix)
-        self._closers = frozenset(Vocabulary(dialogue.chat.pieces).beginning_with(CLOSING)) if begun else frozenset()
+        ending = dialogue.marker.closing if dialogue.prompts.begins_answer else ""
+        one = len(ending) == 1  # a longer ending is seldom one token: the message is then drawn to its end
+        self._closers = frozenset(Vocabulary(dialogue.chat.pieces).beginning_with(ending)) if one else frozenset()
         self.sampling = Sampling(temperature, top_p, dialogue.chat.stop_ids | self._closers)
         self.likelihood = likelihood
 
@@ -147,11 +154,8 @@ class SampledProver(MetaProver):
         self.tokens += sum(map(len, drawn))
         problems = [problem for _, problem in prefixes for _ in range(self.samples)]
         answers = [self.dialogue.forced_answer(ids) for ids in drawn]
-        verdicts = self.grader.grade_many(
-            [(problem.answer, answer) for problem, answer in zip(problems, answers, strict=True)],
-            rel_tol=[problem.rel_tol for problem in problems],
-        )
-        counted = np.array([verdict is Verdict.RIGHT for verdict in verdicts], dtype=np.float64)
+        grades = self.grader.grade_many(list(zip(problems, answers, strict=True)))
+        counted = np.array([grade.reward for grade in grades], dtype=np.float64)
         known = np.zeros(len(prefixes))
         if self.likelihood is not None:
             spent = self.likelihood.tokens
@@ -184,7 +188,7 @@ class SampledProver(MetaProver):
     def _goes_on(self, ids: TokenIds) -> bool:
         """Whether an answer stopped too early."""
         paused = len(ids) < self.max_answer_tokens and ids[-1] in self._closers
-        return paused and not is_closed(self.dialogue.chat.decode(ids))
+        return paused and not self.dialogue.is_complete(ids)
 
     def answer_tokens(self, problem: Problem) -> int:
         known = self.likelihood.answer_tokens(problem) if self.likelihood else 0
@@ -200,7 +204,7 @@ class AutoProver(MetaProver):
 
     def chosen(self, problem: Problem) -> LikelihoodProver | SampledProver:
         """Who values the problem's prefixes."""
-        return self.likelihood if problem.rel_tol is None and is_canonical(problem.answer) else self.monte_carlo
+        return self.likelihood if self.monte_carlo.grader.is_canonical(problem) else self.monte_carlo
 
     def prefix_values(self, prefixes: Sequence[Prefix]) -> FloatArray:
         values = np.zeros(len(prefixes))

@@ -20,6 +20,7 @@ from itertools import pairwise
 from typing import Any
 
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.grading.verdict import grade_of
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, merged, standing_steps
 from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.dialogue import Dialogue
@@ -113,7 +114,7 @@ class _Player:
     def _measured(self, turns: Sequence[Turn], stop: StopReason) -> None:
         """The protocol's own numbers about a trajectory that has ended, right or wrong."""
         answer = self._call("final_answer", tuple(turns))
-        ended = graded(Trajectory(PROBLEM, (), tuple(turns), stop, answer), lambda a: "right" if a == "2" else "wrong")
+        ended = graded(Trajectory(PROBLEM, (), tuple(turns), stop, answer), lambda a: grade_of(float(a == "2")))
         for name, value in self._call("metrics", ended).items():
             if not re.fullmatch(NAME, name) or not isinstance(value, int | float | Share):
                 raise self._wrong("metrics", {name: value}, "it is not a snake_case name with a number or a Share")

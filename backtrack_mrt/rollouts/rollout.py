@@ -10,7 +10,7 @@ from itertools import count, pairwise
 
 import numpy as np
 
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.policy.engine import Sampler
 from backtrack_mrt.protocol import EpisodeProtocol, merged
 from backtrack_mrt.rollouts.dialogue import Dialogue
@@ -144,16 +144,12 @@ def force_answers(
 
 
 def grade(trajectories: Sequence[Trajectory], grader: Grader) -> list[Trajectory]:
-    """The trajectories with the grade of every answer given, and their outcomes. Each distinct answer to a gold is
+    """The trajectories with the grade of every answer given, and their outcomes. Each distinct answer to a problem is
     graded once."""
     asked = {
-        (trajectory.problem.answer, answer, trajectory.problem.rel_tol): None
+        (trajectory.problem, answer): None
         for trajectory in trajectories
         for answer in (trajectory.answer, *(turn.parsed.answer for turn in trajectory.turns if turn.parsed))
     }
-    given = grader.grade_many([key[:2] for key in asked], rel_tol=[key[2] for key in asked])
-    verdicts = dict(zip(asked, given, strict=True))
-    return [
-        graded(t, lambda answer, p=t.problem: verdicts[p.answer, answer, p.rel_tol])  # type: ignore[misc]
-        for t in trajectories
-    ]
+    grades = dict(zip(asked, grader.grade_many(list(asked)), strict=True))
+    return [graded(t, lambda answer, p=t.problem: grades[p, answer]) for t in trajectories]  # type: ignore[misc]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from backtrack_mrt.config import Config
-from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.completions import CompletionsEngine, client, served
 from backtrack_mrt.policy.models import load_tokenizer
-from backtrack_mrt.rollouts.assembly import Assembly, dialogue_with
-from backtrack_mrt.rollouts.prompts import load_prompts
+from backtrack_mrt.rollouts.assembly import Assembly, dialogue_with, prompts_of
 
 
 def assemble_served(config: Config, url: str) -> Assembly:
     """The parts around the model that is served at `url`; `config.model` says whose tokenizer it has. Raises UserError
     for a server that cannot be asked."""
-    prompts = load_prompts(config.env, config.prompts).asking(config.prover.suffix)
     tokenizer = load_tokenizer(config.model)
-    dialogue = dialogue_with(tokenizer, prompts)
+    dialogue = dialogue_with(tokenizer, prompts_of(config))
     engine = CompletionsEngine(url, tokenizer, max_rows=min(config.engine.max_rows, 64))
-    return Assembly(config, None, tokenizer, dialogue, engine, Grader())
+    return Assembly(config, None, tokenizer, dialogue, engine, config.grading.opened())
 
 
 def served_name(url: str, field: str) -> str:

@@ -1,22 +1,23 @@
 r"""All the tokens in which a forced answer can be right: what the likelihood of an answer sums over.
 
-The forced answer is begun up to ``\boxed{``. The model answers y when its text goes on with y and a closing brace. Few
-models have one token for that brace: ``}``, ``}$``, ``}.\n`` and many more begin with it, and where y itself ends in a
-brace, ``}}`` does both. So a spelling is some tokens and a set: the tokens that may come last. The token sequences of
-different spellings are different, and none begins another: their probabilities add up.
-"""
+The forced answer is begun up to ``\boxed{`` (or another marker). The model answers y when its text goes on with y and a
+closing brace. Few models have one token for that brace: ``}``, ``}$``, ``}.\n`` and many more begin with it, and where
+y itself ends in a brace, ``}}`` does both. A line also ends with the message. So a spelling is some tokens and a set:
+the tokens that may come last. The token sequences of different spellings are different, and none begins another: their
+probabilities add up."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from backtrack_mrt.grading import surface_forms
+from backtrack_mrt.graders.math import MATH
+from backtrack_mrt.grading.markers import BOXED, Marker
 from backtrack_mrt.rollouts.chat import Chat
-from backtrack_mrt.types import TokenIds
+from backtrack_mrt.types import Problem, TokenIds
 
-CLOSING = "}"
+Surfaces = Callable[[Problem], Sequence[str]]  # how a problem's right answers are written
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Vocabulary:
     def beginning_with(self, text: str) -> TokenIds:
         """Sorted ids of all tokens that begin with `text`; before a closing brace, blanks are nothing."""
         found = set(_beginning_with(self._sorted, text))
-        if text.startswith(CLOSING):
+        if text.startswith(BOXED.closing):
             found |= set(_beginning_with(self._spaced, text))
         return tuple(sorted(found))
 
@@ -56,52 +57,58 @@ def _beginning_with(rows: list[tuple[str, int]], text: str) -> Iterator[int]:
 
 
 class Speller:
-    """The spellings of golds behind `begun`, the text with which a forced answer is begun."""
+    """The spellings of right answers behind `begun`, the text with which a forced answer is begun; `surfaces` says how
+    they are written."""
 
-    def __init__(self, chat: Chat, begun: str) -> None:
-        self.chat, self.begun = chat, begun
+    def __init__(self, chat: Chat, begun: str, surfaces: Surfaces = MATH.spellings, marker: Marker = BOXED) -> None:
+        self.chat, self.begun, self.surfaces, self.marker = chat, begun, surfaces, marker
         self._vocabulary: Vocabulary | None = None
-        self._known: dict[str, tuple[Spelling, ...]] = {}
+        self._known: dict[tuple[str, ...], tuple[Spelling, ...]] = {}
 
-    def spellings(self, gold: str) -> tuple[Spelling, ...]:
-        """The ways in which the tokenizer itself writes the gold's surface forms, and their shorter beginnings where
-        one token does all the rest."""
-        if gold not in self._known:
-            self._known[gold] = tuple(self._spelled(gold))
-        return self._known[gold]
+    def spellings(self, problem: Problem) -> tuple[Spelling, ...]:
+        """The ways in which the tokenizer itself writes the right answers, and their shorter beginnings where one token
+        does all the rest."""
+        surfaces = tuple(self.surfaces(problem))
+        if surfaces not in self._known:
+            self._known[surfaces] = tuple(self._spelled(surfaces))
+        return self._known[surfaces]
 
-    def _spelled(self, gold: str) -> Iterator[Spelling]:
+    def _spelled(self, surfaces: tuple[str, ...]) -> Iterator[Spelling]:
         if self._vocabulary is None:
             self._vocabulary = Vocabulary(self.chat.pieces)
         endings: dict[TokenIds, set[int]] = {}
         usual: dict[TokenIds, int] = {}
-        for text in (form + CLOSING for form in surface_forms(gold)):
+        lead, closing = self.marker.lead, self.marker.closing
+        for text in (lead + surface + closing for surface in surfaces):
             for ids in self._tokenised(text):
                 for length in range(len(ids)):
                     body = ids[:length]
                     said = self._read(body)
                     if not text.startswith(said):
                         continue
-                    if found := self._vocabulary.beginning_with(text[len(said) :]):
+                    found = self._vocabulary.beginning_with(text[len(said) :])
+                    if text[len(said) :] == closing and self.marker.ended_by_message:
+                        found = tuple(sorted({*found, *self.chat.stop_ids}))
+                    if found:
                         endings.setdefault(body, set()).update(found)
                         if ids[length] in found:
                             usual.setdefault(body, ids[length])
         if not endings:  # a tokenizer whose texts do not add up
-            ids = self.chat.encode(gold + CLOSING)
+            ids = self.chat.encode(lead + surfaces[0] + closing)
             endings, usual = {ids[:-1]: {ids[-1]}}, {ids[:-1]: ids[-1]}
         for body, last in endings.items():
             yield Spelling((*body, usual.get(body, min(last))), tuple(sorted(last)))
 
     def _tokenised(self, text: str) -> set[TokenIds]:
-        """The tokens of the text behind the begun answer: whole, and with a brace of its own. A tokenizer may write
+        """The tokens of the text behind the begun answer: whole, and with an ending of its own. A tokenizer may write
         the joint with one token that the begun answer already has half of: then the text is taken alone."""
-        written = set()
-        for end in (CLOSING, ""):
+        written, closing = set(), self.marker.closing
+        for end in (closing, ""):
             before = self.chat.encode(self.begun)
-            whole = text.removesuffix(CLOSING) + end
+            whole = text.removesuffix(closing) + end
             ids = self.chat.encode(self.begun + whole)
             ids = ids[len(before) :] if ids[: len(before)] == before else self.chat.encode(whole)
-            written.add(ids if end else ids + self.chat.encode(CLOSING))
+            written.add(ids if end else ids + self.chat.encode(closing))
         return written
 
     def _read(self, ids: TokenIds) -> str:

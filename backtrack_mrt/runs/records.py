@@ -89,6 +89,7 @@ class _TurnRow(TypedDict, total=False):
     parsed: _ParsedRow | None
     violation: str | None
     right: bool | None
+    reward: float | None
     instruction_ids: list[int] | None
     token_ids: list[int]
     tokens: _Count
@@ -191,6 +192,7 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
         "parsed": None if turn.parsed is None else asdict(turn.parsed) | {"steps": list(turn.parsed.steps)},
         "violation": turn.violation,
         "right": turn.right,
+        **({} if turn.reward in (None, 0, 1) else {"reward": turn.reward}),
         "instruction_ids": list(turn.instruction_ids),
         "token_ids": list(turn.completion.token_ids),
         "logprobs": _numbers(turn.completion.logprobs),
@@ -218,7 +220,7 @@ def _turn(row: _TurnRow) -> Turn:
             finish=row.get("finish", Finish.STOP),
         ),
         violation=row.get("violation"),
-        right=row.get("right"),
+        reward=row["reward"] if "reward" in row else _share(row.get("right")),
     )
 
 
@@ -232,6 +234,10 @@ def _parsed(row: _TurnRow) -> Parsed | None:
         raise ValueError("'text' is missing in a turn")
     answer = row.get("answer", extract_boxed(row.get("text") or ""))
     return None if row.get("violation") else Parsed(answer=None if answer is None else str(answer))
+
+
+def _share(right: bool | None) -> float | None:
+    return None if right is None else float(right)
 
 
 @lru_cache(maxsize=1024)

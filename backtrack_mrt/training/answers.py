@@ -73,7 +73,7 @@ class AnswerMaker:
         """One for the end of every turn that this rollout sampled and an answer can follow; none of a canary's gold."""
         if trajectory.problem.canary:
             return []
-        ids, spellings = trajectory.token_ids, self.speller.spellings(trajectory.problem.answer)
+        ids, spellings = trajectory.token_ids, self.speller.spellings(trajectory.problem)
         longest = max(len(spelling.ids) for spelling in spellings)
         found = []
         for j in range(trajectory.given + 1, len(trajectory.turns) + 1 - (trajectory.stop is StopReason.VIOLATION)):
@@ -177,7 +177,8 @@ def answer_maker(setup: Setup, collector: Collector, packs: bool) -> AnswerMaker
         reason = f"the model has {scaled[0]}" if scaled else "nothing can branch off in this model's attention"
         raise UserError("algorithm.answer_weight", setup.config.answer_weight, reason, "Set it to 0.")
     dialogue = collector.dialogue
-    speller, by_token = Speller(dialogue.chat, dialogue.force_prefix), setup.config.training.loss == "dapo"
+    speller = Speller(dialogue.chat, dialogue.force_prefix, collector.grader.spellings, dialogue.marker)
+    by_token = setup.config.training.loss == "dapo"
     return AnswerMaker(dialogue, speller, collector.engine.context_length, setup.config.answer_weight, by_token)
 
 

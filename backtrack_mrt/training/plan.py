@@ -248,10 +248,10 @@ def _skeleton(config: Config) -> Any:
 
 def _prompt_tokens(config: Config) -> tuple[int, int, int]:
     """Tokens of the longest opening, of a trajectory's instructions, and of one forced answer with its question."""
-    prompts = load_prompts(config.env, config.prompts)
+    prompts = load_prompts(config.env, config.prompts).marked(config.protocol.marked)
     question, answer = _ASSUMED_QUESTION, _ASSUMED_ANSWER
     if not any(on_hub(spec, config.data.sets) for spec in config.data.train + config.data.eval):
-        problems = load_problem_sets(config.data, config.training.problems_per_step).train
+        problems = load_problem_sets(config.data, config.training.problems_per_step, config.grading).train
         question = max(len(problem.question) for problem in problems)
         answer = max(len(problem.answer) for problem in problems)
     texts = {name: _tokens(len(text)) + _TEMPLATE_TOKENS for name, text in prompts.texts.items()}

@@ -69,7 +69,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> RunResult
 def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> RunResult:
     config, clock = request.config, Stopwatch()
     trackers = Trackers(config)
-    problems = load_problem_sets(config.data, batch=config.training.problems_per_step)
+    problems = load_problem_sets(config.data, config.training.problems_per_step, config.grading)
     inputs = digests(config, problems)
     if request.existing == "resume":
         check_inputs(run.path, inputs, request.accept_changes)
@@ -132,7 +132,7 @@ def fit(
 ) -> TokenLedger:
     """Train as the algorithm says. Returns the tokens spent, also before a resume."""
     config, setup = parts.config, Setup(parts.model, parts.tokenizer, parts.config, run, between_steps)
-    rolled_out = with_canaries(problems, config.data.canaries, config.data.seed)
+    rolled_out = with_canaries(problems, config.data.canaries, config.data.seed, parts.grader)
     if config.algorithm.loss == "rl":
         order, collector = training_order(rolled_out, config), parts.training_collector()
         trainer = PolicyTrainer(setup, problems=order, algorithm=config.algorithm, collector=collector)

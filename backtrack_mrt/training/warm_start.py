@@ -57,7 +57,7 @@ class WarmStart:
         for attempt in attempts:
             trajectory = self._accepted(attempt.problem, attempt.text)
             if trajectory is not None:
-                turn = replace(trajectory.turns[0], right=attempt.right)
+                turn = replace(trajectory.turns[0], reward=float(attempt.right))
                 groups[attempt.problem.id].append(Scored(replace(trajectory, turns=(turn,))))
         return [Group(members[0].trajectory.problem, tuple(members)) for members in groups.values()]
 

@@ -71,7 +71,9 @@ def write_warm_start(config: Config, folder: Path, branches: int, labelled: str 
 
 
 def _problems(config: Config) -> list[Problem]:
-    problems = training_order(load_problem_sets(config.data, config.training.problems_per_step).train, config)
+    problems = training_order(
+        load_problem_sets(config.data, config.training.problems_per_step, config.grading).train, config
+    )
     return list({problem.id: problem for problem in problems}.values())
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.grading import Grader, Limits, Verdict
+from backtrack_mrt.grading import Limits, MathGrader, Verdict
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 GOLDS = ("math500", "minerva_math", "aime24", "amc23", "math_train", "gsm8k_test", "asdiv")
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--generated", action="store_true", help="no files: generated answers only")
     args = parser.parse_args()
     rows = mixed(args.n, args.bombs, args.seed, None if args.generated or not DATA.is_dir() else DATA)
-    with Grader(workers=args.workers, limits=Limits(cpu_s=args.cpu_s)) as grader:
+    with MathGrader(workers=args.workers, limits=Limits(cpu_s=args.cpu_s)) as grader:
         with ThreadPoolExecutor(args.workers) as threads:  # every worker has started, and has loaded what it needs
             list(threads.map(lambda k: grader.grade(rf"{k}\sqrt{{2}}", rf"\sqrt{{{2 * k * k}}}"), range(2, 40)))
             before, began = memory(), time.perf_counter()
@@ -86,7 +86,7 @@ def mixed(n: int, bombs: float, seed: int, data: Path | None) -> list[Row]:
     return rows
 
 
-def timed(grader: Grader, row: Row) -> tuple[Verdict, float]:
+def timed(grader: MathGrader, row: Row) -> tuple[Verdict, float]:
     start = time.perf_counter()
     return grader.grade(row.gold, row.answer), time.perf_counter() - start
 

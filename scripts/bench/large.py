@@ -26,7 +26,6 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.grading import Grader
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.models import random_policy
 from backtrack_mrt.rollouts.assembly import Assembly
@@ -102,7 +101,7 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     dialogue = Dialogue(ChatFormat(tokenizer, prompts.system), prompts)
     engine = FullTurns(model, max_rows=config.engine.max_rows)
     engine.eos_id = dialogue.chat.eos_id
-    parts = Assembly(config, model, tokenizer, dialogue, engine, Grader())
+    parts = Assembly(config, model, tokenizer, dialogue, engine, config.grading.opened())
     collector = parts.training_collector()
     reserve = collector.prover.reserve if collector.prover else None
     problems: list[Problem] = generate("train", STEPS * config.training.problems_per_step, seed=0)

@@ -15,7 +15,7 @@ import argparse
 from backtrack_mrt.data.duplicates import RUN, SHARE, Overlap, words_in
 from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.grading import Grader, Verdict
+from backtrack_mrt.grading import MathGrader, Verdict
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
             for share, other in [overlap.nearest(question)]
             if share > 0
         ]
-        with Grader() as grader:
+        with MathGrader() as grader:
             verdicts = grader.grade_many((other.answer, problem.answer) for _, problem, other in pairs)
         answered = [pair[0] for pair, verdict in zip(pairs, verdicts, strict=True) if verdict is Verdict.RIGHT]
         half, half_answered = (sum(share >= SHARE for share in shares) for shares in ([p[0] for p in pairs], answered))

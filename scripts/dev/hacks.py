@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.grading import Grader, Verdict
+from backtrack_mrt.grading import MathGrader, Verdict
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def attempts(n: int, seed: int) -> list[Hack]:
     return list(islice(seen, n))
 
 
-def paid(hack: Hack, evaluation: Grader) -> bool:
+def paid(hack: Hack, evaluation: MathGrader) -> bool:
     """Whether training pays for it, or (unless it is a calculation left undone) evaluation."""
     graders = [evaluation.with_forms("numeral")] + ([] if hack.undone else [evaluation])
     return any(
@@ -248,7 +248,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the attempts (default: 0)")
     args = parser.parse_args()
     tried, found = Counter[str](), list[Hack]()
-    with Grader(workers=1) as grader:
+    with MathGrader(workers=1) as grader:
         for hack in attempts(args.n, args.seed):
             tried[hack.kind] += 1
             if paid(hack, grader):

@@ -10,7 +10,7 @@ from support.command_line import command
 
 from backtrack_mrt.cli.commands.grade import grade_rows, parse_rows
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.math import Math
 
 
 def test_rows_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
@@ -65,5 +65,5 @@ def test_bad_rows_are_named(line: str, told: str) -> None:
 
 def test_a_tolerance_reaches_the_grader() -> None:
     rows = parse_rows(['{"gold": "4.5e33", "answer": "4.52e33"}'] * 2, "rows")
-    with Grader() as grader:
+    with Math() as grader:
         assert [row["verdict"] for row in grade_rows(rows, grader, rel_tol=0.01)] == ["right", "right"]

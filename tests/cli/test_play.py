@@ -17,7 +17,7 @@ from support.command_line import command
 from backtrack_mrt.cli.game import Game, shown_tokens
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.evaluation.evaluate import read_graded
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.math import Math
 from backtrack_mrt.policy.models import load_tokenizer
 from backtrack_mrt.rollouts.assembly import dialogue_with
 from backtrack_mrt.rollouts.prompts import load_prompts
@@ -189,7 +189,7 @@ def game() -> Iterator[Game]:
     """By hand, without a model."""
     config = read_request([]).config
     dialogue = dialogue_with(load_tokenizer(config.model), load_prompts(config.env, config.prompts))
-    with Grader(workers=1) as grader:
+    with Math(workers=1) as grader:
         yield Game(Problem("p", "1) 2 3 = 5;", "++"), config.protocol, dialogue, grader)
 
 

@@ -16,7 +16,7 @@ from backtrack_mrt.data.canaries import SEEN, CanaryWatch, with_canaries
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
-from backtrack_mrt.grading import Grader, Verdict
+from backtrack_mrt.grading import MathGrader, Verdict
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.records import as_record, from_record, read_trajectories
 from backtrack_mrt.training.train import train
@@ -38,7 +38,7 @@ CANARY = Problem("c", "What is 1 + 1?", "3", canary=True)
 
 def scored(problem: Problem, right: bool) -> Scored:
     completion = Completion((1, 2), (-1.0, -1.0), Finish.STOP)
-    turn = Turn(TurnSpec("attempt", 8), "", Parsed(answer="3"), (), completion, right=right)
+    turn = Turn(TurnSpec("attempt", 8), "", Parsed(answer="3"), (), completion, reward=float(right))
     return Scored(
         Trajectory(problem, (0,), (turn,), StopReason.FINISHED, "3", float(right), "right" if right else "wrong"),
         np.array([0.2, 0.8]),
@@ -50,7 +50,7 @@ def test_a_share_of_the_golds_is_replaced_by_other_ones_that_differ() -> None:
     mixed = with_canaries(problems, 0.05, seed=1)
     changed = [(a, b) for a, b in zip(problems, mixed, strict=True) if a != b]
     assert len(changed) == 5
-    with Grader() as grader:
+    with MathGrader() as grader:
         for honest, canary in changed:
             assert (canary.id, canary.question, canary.canary) == (honest.id, honest.question, True)
             assert canary.answer in {problem.answer for problem in problems}

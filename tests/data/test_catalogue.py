@@ -15,7 +15,7 @@ from backtrack_mrt.data import sources
 from backtrack_mrt.data.catalogue import CATALOGUE
 from backtrack_mrt.data.loading import load_problem_sets, load_problems, on_hub
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.grading import Grader, Verdict
+from backtrack_mrt.grading import MathGrader, Verdict
 
 GSM8K = [
     {"question": "Tim has 2 bags of 3 nuts. How many nuts?", "answer": "2 bags of 3 are <<2*3=6>>6 nuts.\n#### 6"},
@@ -144,7 +144,7 @@ def test_every_ready_made_set_loads_with_its_documented_columns(name, stored):
     assert sorted(problem.answer for problem in problems) == sorted(GOLDS[name])
     assert {problem.id.partition("/")[0] for problem in problems} == {name}
     assert {problem.rel_tol for problem in problems} == {CATALOGUE[name].rel_tol}
-    with Grader(workers=1) as grader:
+    with MathGrader(workers=1) as grader:
         verdicts = grader.grade_many([(problem.answer, problem.answer) for problem in problems])
     assert set(verdicts) == {Verdict.RIGHT}
 

@@ -8,7 +8,7 @@ import pytest
 
 from backtrack_mrt.config import DataSection
 from backtrack_mrt.data.loading import load_problem_sets, load_problems
-from backtrack_mrt.grading import Grader, Verdict
+from backtrack_mrt.grading import MathGrader, Verdict
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SIZES = {"aime24": 30, "aime25": 30, "amc23": 40, "minerva-math": 272, "math500": 500, "gsm8k-test": 1319}
@@ -26,7 +26,7 @@ def test_every_evaluation_set_loads_and_its_golds_are_right(name: str) -> None:
     problems = load_problems([local(name)], None, 0)
     assert len(problems) == SIZES[name]
     assert {problem.rel_tol for problem in problems} == {0.01 if name == "minerva-math" else None}
-    with Grader(workers=1) as grader:
+    with MathGrader(workers=1) as grader:
         for answer in ("{}", "${}$."):  # as it is, and as it would stand in a sentence
             pairs = [(problem.answer, answer.format(problem.answer)) for problem in problems]
             verdicts = grader.grade_many(pairs, rel_tol=[problem.rel_tol for problem in problems])

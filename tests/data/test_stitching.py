@@ -20,7 +20,7 @@ from backtrack_mrt.data.demonstrations.stitching import (
     shared_steps,
 )
 from backtrack_mrt.envs.backtrack import Backtrack
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.math import Math
 from backtrack_mrt.plugins import load
 from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.protocol import EpisodeProtocol
@@ -63,7 +63,7 @@ def warm_start(values: Sequence[float], *replies: str, attempts: int = 2, branch
     """A policy that says the replies in this order."""
     dialogue = byte_dialogue()
     engine = ScriptedEngine([(*dialogue.chat.encode(text), dialogue.chat.eos_id) for text in replies])
-    collector = Collector(Backtrack(), dialogue, engine, Grader(), None, max_rows=2)
+    collector = Collector(Backtrack(), dialogue, engine, Math(), None, max_rows=2)
     return WarmStart(collector, Told(dialogue, values), 1.0, attempts, branches, seed=0)
 
 

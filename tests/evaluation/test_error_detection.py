@@ -6,7 +6,7 @@ from backtrack_mrt.data.demonstrations.attempts import Attempt
 from backtrack_mrt.data.demonstrations.files import Demonstration, Span
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.evaluation.error_detection import demonstrated, detection, labelled
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.math import Math
 from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.collector import Collector
@@ -26,7 +26,7 @@ def demonstration(name: str, answer: int, *checks: str) -> Demonstration:
 def policy(*replies: str) -> Collector:
     chat = DIALOGUE.chat
     engine = ScriptedEngine([(*chat.encode(text), chat.eos_id) for text in replies])
-    return Collector(Backtrack(), DIALOGUE, engine, Grader(), None, max_rows=2)
+    return Collector(Backtrack(), DIALOGUE, engine, Math(), None, max_rows=2)
 
 
 def shares(collector: Collector, cases: list) -> dict[str, tuple[float, int]]:  # type: ignore[type-arg]

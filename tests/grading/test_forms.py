@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from backtrack_mrt.grading import Grader, Verdict
+from backtrack_mrt.grading import MathGrader, Verdict
 
 RIGHT, WRONG, UNEVALUATED = Verdict.RIGHT, Verdict.WRONG, Verdict.UNEVALUATED
 
 
 @pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(workers=1) as made:
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(workers=1) as made:
         yield made
 
 
@@ -41,19 +41,19 @@ DONE = [
 
 
 @pytest.mark.parametrize(("gold", "answer"), UNDONE)
-def test_a_calculation_left_undone(grader: Grader, gold: str, answer: str) -> None:
+def test_a_calculation_left_undone(grader: MathGrader, gold: str, answer: str) -> None:
     assert grader.grade(gold, answer) is RIGHT
     assert grader.with_forms("numeral").grade(gold, answer) is UNEVALUATED
     assert grader.with_forms("numeral").grade_many([(gold, answer), (gold, gold)]) == [UNEVALUATED, RIGHT]
 
 
 @pytest.mark.parametrize(("gold", "answer"), DONE)
-def test_a_numeral_in_any_form(grader: Grader, gold: str, answer: str) -> None:
+def test_a_numeral_in_any_form(grader: MathGrader, gold: str, answer: str) -> None:
     assert grader.grade(gold, answer) is RIGHT
     assert grader.with_forms("numeral").grade(gold, answer) is RIGHT
 
 
-def test_what_is_wrong_stays_wrong(grader: Grader) -> None:
+def test_what_is_wrong_stays_wrong(grader: MathGrader) -> None:
     strict = grader.with_forms("numeral")
     assert strict.grade("2", "16-13") is WRONG
     assert strict.grade("2", "3") is WRONG

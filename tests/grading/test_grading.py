@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from backtrack_mrt.grading import Grader, Verdict, check_gold, extract_boxed
+from backtrack_mrt.grading import MathGrader, Verdict, check_gold, extract_boxed
 from backtrack_mrt.grading.guards import refuse
 from backtrack_mrt.grading.judge import judge
 
@@ -14,8 +14,8 @@ RIGHT, WRONG, UNPARSABLE = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE
 
 
 @pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(workers=1) as made:
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(workers=1) as made:
         yield made
 
 
@@ -100,7 +100,7 @@ def test_equal_in_another_spelling(gold: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(("gold", "answer"), [pair for pair in DIFFERENT if pair not in [("12", "1 2")]])
-def test_not_equal(grader: Grader, gold: str, answer: str) -> None:
+def test_not_equal(grader: MathGrader, gold: str, answer: str) -> None:
     assert grader.grade(gold, answer) is WRONG
 
 
@@ -121,7 +121,7 @@ def test_not_equal(grader: Grader, gold: str, answer: str) -> None:
         ("(x+y+z)^{60}", "(x+y+z+w)^{60}", WRONG),
     ],
 )  # fmt: skip
-def test_what_needs_algebra(grader: Grader, gold: str, answer: str, verdict: Verdict) -> None:
+def test_what_needs_algebra(grader: MathGrader, gold: str, answer: str, verdict: Verdict) -> None:
     assert grader.grade(gold, answer) is verdict
 
 
@@ -170,7 +170,7 @@ def test_an_empty_gold_earns_nothing(answer: str) -> None:
     assert _without_worker("", answer) is UNPARSABLE
 
 
-def test_tolerance_is_relative_and_only_on_request(grader: Grader) -> None:
+def test_tolerance_is_relative_and_only_on_request(grader: MathGrader) -> None:
     assert grader.grade("4.5e33", "4.52e33") is WRONG
     assert grader.grade("4.5e33", "4.52e33", rel_tol=0.01) is RIGHT
     assert grader.grade("4.5e33", "4.6e33", rel_tol=0.01) is WRONG
@@ -181,7 +181,7 @@ def test_tolerance_is_relative_and_only_on_request(grader: Grader) -> None:
 
 
 def test_completions() -> None:
-    with Grader() as grader:
+    with MathGrader() as grader:
         assert grader.grade_completion("7", r"the final answer is $7$. \boxed{8}") is WRONG
         assert grader.grade_completion("7", r"\boxed{8} no, \boxed{7}") is RIGHT
         assert grader.grade_completion("7", "the answer is 7") is UNPARSABLE
@@ -197,7 +197,7 @@ def test_many_equals_one_by_one_and_counts_each() -> None:
         ("7", None),
         ("7", "7}"),
     ]
-    with Grader(workers=2) as one, Grader(workers=2) as many:
+    with MathGrader(workers=2) as one, MathGrader(workers=2) as many:
         expected = [one.grade(gold, answer) for gold, answer in pairs * 3]
         assert many.grade_many(pairs * 3) == expected
         assert expected[:5] == [RIGHT, RIGHT, WRONG, UNPARSABLE, UNPARSABLE]
@@ -208,7 +208,7 @@ def test_many_equals_one_by_one_and_counts_each() -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    grader = Grader(cache_size=10)
+    grader = MathGrader(cache_size=10)
     for number in range(100):
         grader.grade("1/3", f"{number}/7")
     assert len(grader._cache) == 10
@@ -216,7 +216,7 @@ def test_the_cache_is_bounded() -> None:
 
 def _without_worker(gold: str, answer: object) -> Verdict:
     """The verdict, where asking a worker would be a mistake."""
-    grader = Grader()
+    grader = MathGrader()
     verdict = grader.grade(gold, answer)  # type: ignore[arg-type]  # the wrong types are part of the tests
     assert all(worker._process is None for worker in grader._pool._workers), "a worker was started"
     return verdict

@@ -8,7 +8,7 @@ import pytest
 from support.number_kinds import NUMBER_KINDS
 from support.writing_kinds import WRITING_KINDS
 
-from backtrack_mrt.grading import Grader, Verdict, extract_boxed
+from backtrack_mrt.grading import MathGrader, Verdict, extract_boxed
 
 KINDS = NUMBER_KINDS | WRITING_KINDS
 
@@ -18,13 +18,13 @@ def test_no_kind_hides_another() -> None:
 
 
 @pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(workers=1) as made:
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(workers=1) as made:
         yield made
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_right_answers_are_paid(grader: Grader, kind: str) -> None:
+def test_right_answers_are_paid(grader: MathGrader, kind: str) -> None:
     right, _ = KINDS[kind]
     verdicts = grader.grade_many(right)
     refused = [pair for pair, verdict in zip(right, verdicts, strict=True) if verdict is not Verdict.RIGHT]
@@ -32,7 +32,7 @@ def test_right_answers_are_paid(grader: Grader, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_wrong_answers_are_not(grader: Grader, kind: str) -> None:
+def test_wrong_answers_are_not(grader: MathGrader, kind: str) -> None:
     _, wrong = KINDS[kind]
     verdicts = grader.grade_many(wrong)
     paid = [pair for pair, verdict in zip(wrong, verdicts, strict=True) if verdict is Verdict.RIGHT]

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backtrack_mrt.grading import Grader, Verdict, check_gold
+from backtrack_mrt.grading import MathGrader, Verdict, check_gold
 
 RIGHT, WRONG = Verdict.RIGHT, Verdict.WRONG
 
 
 @pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(workers=1) as made:
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(workers=1) as made:
         yield made
 
 
@@ -35,7 +35,7 @@ _SETTINGS = settings(deadline=None, max_examples=150)
 @given(gold=_ANSWERS, answer=_ANSWERS)
 @example(gold="7", answer="7,")
 @example(gold=r"\text{}", answer=r"\text{}")
-def test_any_text_gets_the_same_verdict_twice(grader: Grader, gold: str, answer: str) -> None:
+def test_any_text_gets_the_same_verdict_twice(grader: MathGrader, gold: str, answer: str) -> None:
     first = grader.grade(gold, answer)
     grader._cache.clear()
     assert grader.grade(gold, answer) is first
@@ -44,7 +44,7 @@ def test_any_text_gets_the_same_verdict_twice(grader: Grader, gold: str, answer:
 
 @_SETTINGS
 @given(gold=_ANSWERS)
-def test_a_usable_gold_equals_itself(grader: Grader, gold: str) -> None:
+def test_a_usable_gold_equals_itself(grader: MathGrader, gold: str) -> None:
     if check_gold(gold) is None:
         assert grader.grade(gold, gold) is RIGHT
         assert grader.grade(gold, f" {gold}\n") is RIGHT
@@ -77,7 +77,7 @@ def test_rationals_are_equal_exactly_if_equal(data: st.DataObject, first: Fracti
 
 def _without_worker(gold: str, answer: object) -> Verdict:
     """The verdict, where asking a worker would be a mistake."""
-    grader = Grader()
+    grader = MathGrader()
     verdict = grader.grade(gold, answer)  # type: ignore[arg-type]  # the wrong types are part of the tests
     assert all(worker._process is None for worker in grader._pool._workers), "a worker was started"
     return verdict

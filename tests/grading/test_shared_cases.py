@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from backtrack_mrt.cli.commands.grade import GradeRow, grade_rows
-from backtrack_mrt.grading import Grader, Verdict, check_gold
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.graders.math import Math
+from backtrack_mrt.grading import MathGrader, Verdict, check_gold
 
 SHARED = Path(__file__).parents[3] / "shared"
 CASES = SHARED / "grader" / "cases.jsonl"
@@ -27,8 +29,14 @@ needs_data = pytest.mark.skipif(not DATA.exists(), reason="the data sets are not
 
 
 @pytest.fixture(scope="module")
-def grader() -> Iterator[Grader]:
-    with Grader(workers=1) as made:
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(workers=1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def by_row() -> Iterator[Grader]:
+    with Math(forms="equivalent", workers=1) as made:
         yield made
 
 
@@ -38,10 +46,10 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 
 @needs_cases
-def test_labelled_cases(grader: Grader) -> None:
+def test_labelled_cases(by_row: Grader) -> None:
     cases = _rows(CASES)
     start = time.monotonic()
-    graded = list(grade_rows((GradeRow(case["gold"], case["answer"], case["form"]) for case in cases), grader))
+    graded = list(grade_rows((GradeRow(case["gold"], case["answer"], case["form"]) for case in cases), by_row))
     assert len(graded) == len(cases)
     wrongly = [
         (case["id"], case["gold"][:50], case["answer"][:50], result["verdict"])
@@ -53,12 +61,12 @@ def test_labelled_cases(grader: Grader) -> None:
 
 
 @pytest.mark.parametrize("name", ["hard_cases.jsonl", "guard_cases.jsonl"])
-def test_cases_of_public_reports(grader: Grader, name: str) -> None:
+def test_cases_of_public_reports(by_row: Grader, name: str) -> None:
     file = CASES.with_name(name)
     if not file.exists():
         pytest.skip(f"the labelled cases are not here (../shared/grader/{name})")
     cases = _rows(file)
-    graded = grade_rows((GradeRow(case["gold"], case["answer"], case["form"]) for case in cases), grader)
+    graded = grade_rows((GradeRow(case["gold"], case["answer"], case["form"]) for case in cases), by_row)
     wrongly = [
         (case["id"], case["gold"], case["answer"], result["verdict"])
         for case, result in zip(cases, graded, strict=True)
@@ -68,7 +76,7 @@ def test_cases_of_public_reports(grader: Grader, name: str) -> None:
 
 
 @needs_data
-def test_golds_equal_themselves_and_are_usable(grader: Grader) -> None:
+def test_golds_equal_themselves_and_are_usable(grader: MathGrader) -> None:
     files = [file for file in sorted(DATA.glob("*.jsonl")) if file.stem != ATTEMPTS]
     assert files
     for file in files:
@@ -80,7 +88,7 @@ def test_golds_equal_themselves_and_are_usable(grader: Grader) -> None:
 
 
 @needs_data
-def test_labelled_attempts(grader: Grader) -> None:
+def test_labelled_attempts(grader: MathGrader) -> None:
     rows = _rows(DATA / f"{ATTEMPTS}.jsonl")
     verdicts = grader.grade_many((row["answer"], row["attempt"].rpartition("A:")[2]) for row in rows)
     wrongly = [row for row, verdict in zip(rows, verdicts, strict=True) if (verdict == "right") != row["is_correct"]]
@@ -96,7 +104,7 @@ SAME = {
 
 @pytest.mark.slow
 @needs_data
-def test_neighbouring_golds_are_not_mixed_up(grader: Grader) -> None:
+def test_neighbouring_golds_are_not_mixed_up(grader: MathGrader) -> None:
     for file in sorted(DATA.glob("*.jsonl")):
         golds = [row["answer"] for row in _rows(file)]
         pairs = [(gold, other) for gold, other in pairwise(golds) if gold != other]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtrack_mrt.grading import Grader, is_canonical, surface_forms
+from backtrack_mrt.grading import MathGrader, is_canonical, surface_forms
 
 FORMS = {
     "12": {"12.0", r"\$12"},
@@ -31,12 +31,12 @@ FORMS = {
 
 @pytest.fixture(scope="module")
 def grader():
-    with Grader(workers=1) as grader:
+    with MathGrader(workers=1) as grader:
         yield grader
 
 
 @pytest.mark.parametrize("gold", FORMS)
-def test_forms_begin_with_the_gold_and_all_are_right(gold: str, grader: Grader) -> None:
+def test_forms_begin_with_the_gold_and_all_are_right(gold: str, grader: MathGrader) -> None:
     forms = surface_forms(gold)
     assert forms[0] == gold
     assert set(forms) >= FORMS[gold]
@@ -46,7 +46,7 @@ def test_forms_begin_with_the_gold_and_all_are_right(gold: str, grader: Grader) 
 
 @settings(max_examples=40, deadline=None)
 @given(st.fractions(Fraction(-2000), Fraction(2000), max_denominator=40))
-def test_every_number_s_forms_are_right(grader: Grader, number: Fraction) -> None:
+def test_every_number_s_forms_are_right(grader: MathGrader, number: Fraction) -> None:
     forms = surface_forms(str(number))
     assert len(forms) > 2
     assert {form: grader.grade(str(number), form).value for form in forms} == dict.fromkeys(forms, "right")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.grading import Grader, Limits, Verdict
+from backtrack_mrt.grading import Limits, MathGrader, Verdict
 from backtrack_mrt.grading import pool as pool_module
 
 RIGHT, WRONG, TIMEOUT = Verdict.RIGHT, Verdict.WRONG, Verdict.TIMEOUT
@@ -25,12 +25,12 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks a
 
 
 @pytest.fixture
-def grader() -> Iterator[Grader]:
-    with Grader(workers=1, cache_size=0, limits=Limits(cpu_s=0.1)) as made:
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(workers=1, cache_size=0, limits=Limits(cpu_s=0.1)) as made:
         yield made
 
 
-def _guard(grader: Grader) -> int:
+def _guard(grader: MathGrader) -> int:
     """The process id of the first worker's guard."""
     process = grader._pool._workers[0]._process
     assert process is not None
@@ -64,7 +64,7 @@ def _eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
 
 
 def test_nothing_starts_before_it_is_needed_and_nothing_heavy_is_loaded() -> None:
-    with Grader(workers=2) as grader:
+    with MathGrader(workers=2) as grader:
         first, second = grader._pool._workers
         assert grader.grade("1/2", "0.5") is RIGHT
         assert first._process is second._process is None
@@ -78,7 +78,7 @@ def test_nothing_starts_before_it_is_needed_and_nothing_heavy_is_loaded() -> Non
     assert _gone(guard)
 
 
-def test_a_bomb_storm_leaves_the_grader_well(grader: Grader) -> None:
+def test_a_bomb_storm_leaves_the_grader_well(grader: MathGrader) -> None:
     assert grader.grade(*SQRT) is RIGHT
     guard, before = _guard(grader), _resident_kib(_guard(grader))
     for _ in range(10):
@@ -91,7 +91,7 @@ def test_a_bomb_storm_leaves_the_grader_well(grader: Grader) -> None:
 
 def test_a_bomb_costs_no_more_than_the_limits() -> None:
     """A second of CPU; on a busy machine the limit of wall time."""
-    with Grader(workers=1) as grader:
+    with MathGrader(workers=1) as grader:
         grader.grade(*SQRT)
         start = time.monotonic()
         assert grader.grade(*BOMB) is TIMEOUT
@@ -99,7 +99,7 @@ def test_a_bomb_costs_no_more_than_the_limits() -> None:
 
 
 def test_a_bomb_is_remembered() -> None:
-    with Grader(workers=1, limits=Limits(cpu_s=0.2)) as grader:
+    with MathGrader(workers=1, limits=Limits(cpu_s=0.2)) as grader:
         grader.grade(*BOMB)
         grader.close()
         assert grader.grade(*BOMB) is TIMEOUT
@@ -107,7 +107,7 @@ def test_a_bomb_is_remembered() -> None:
 
 
 @pytest.mark.parametrize("who", ["guard", "child"])
-def test_a_killed_process_is_replaced(grader: Grader, who: str) -> None:
+def test_a_killed_process_is_replaced(grader: MathGrader, who: str) -> None:
     grader.grade(*SQRT)
     guard = _guard(grader)
     victim = guard if who == "guard" else _child(guard)
@@ -117,7 +117,7 @@ def test_a_killed_process_is_replaced(grader: Grader, who: str) -> None:
     assert (_guard(grader) != guard) == (who == "guard")
 
 
-def _at_work(grader: Grader, known: set[int]) -> bool:
+def _at_work(grader: MathGrader, known: set[int]) -> bool:
     """Whether a child that is not `known` has computed for a tenth of a second."""
     process = grader._pool._workers[0]._process
     try:
@@ -131,7 +131,7 @@ def _at_work(grader: Grader, known: set[int]) -> bool:
 @pytest.mark.parametrize("who", ["guard", "child"])
 def test_a_process_killed_in_the_middle_of_a_question(who: str) -> None:
     verdicts: list[Verdict] = []
-    with Grader(workers=1, cache_size=0, limits=Limits(cpu_s=20.0, wall_s=200.0)) as grader:
+    with MathGrader(workers=1, cache_size=0, limits=Limits(cpu_s=20.0, wall_s=200.0)) as grader:
         asking = threading.Thread(target=lambda: verdicts.append(grader.grade(*BOMB)))
         asking.start()
         known: set[int] = set()
@@ -147,7 +147,7 @@ def test_a_process_killed_in_the_middle_of_a_question(who: str) -> None:
 
 def test_a_storm_of_bombs_alone_starves_nobody() -> None:
     """With every worker busy on bombs, what needs none is graded at once, and what needs one after them."""
-    with Grader(workers=2, cache_size=0, limits=Limits(cpu_s=0.1)) as grader:
+    with MathGrader(workers=2, cache_size=0, limits=Limits(cpu_s=0.1)) as grader:
         grader.grade(*SQRT)
         storm = [(r"\sqrt{2}", rf"\binom{{{9999 - k}^{{999}}}}{{{9999 - k}^{{99}}}}") for k in range(12)]
         asking = threading.Thread(target=lambda: grader.grade_many(storm))
@@ -159,7 +159,7 @@ def test_a_storm_of_bombs_alone_starves_nobody() -> None:
         assert _eventually(lambda: grader.grade(*SQRT) is RIGHT)
 
 
-def test_a_process_killed_while_it_starts_is_no_error(grader: Grader) -> None:
+def test_a_process_killed_while_it_starts_is_no_error(grader: MathGrader) -> None:
     grader.grade(*SQRT)
     worker = grader._pool._workers[0]
     worker._end()
@@ -171,7 +171,7 @@ def test_a_process_killed_while_it_starts_is_no_error(grader: Grader) -> None:
 
 @pytest.mark.parametrize("who", ["guard", "child"])
 def test_a_hanging_process_is_replaced(who: str) -> None:
-    with Grader(workers=1, limits=Limits(wall_s=0.3)) as grader:
+    with MathGrader(workers=1, limits=Limits(wall_s=0.3)) as grader:
         grader.grade(*SQRT)
         guard = _guard(grader)
         os.kill(guard if who == "guard" else _child(guard), signal.SIGSTOP)
@@ -181,13 +181,13 @@ def test_a_hanging_process_is_replaced(who: str) -> None:
 
 
 def test_without_memory_there_is_no_verdict() -> None:
-    with Grader(workers=1, limits=Limits(memory_mb=1)) as grader:  # less than the child has already
+    with MathGrader(workers=1, limits=Limits(memory_mb=1)) as grader:  # less than the child has already
         assert grader.grade(*SQRT) is TIMEOUT
         assert grader.grade("7", "7.0") is RIGHT
 
 
 def test_children_are_recycled() -> None:
-    with Grader(workers=1, cache_size=0, limits=Limits(recycle=3)) as grader:
+    with MathGrader(workers=1, cache_size=0, limits=Limits(recycle=3)) as grader:
         children = []
         for _ in range(9):
             assert grader.grade(*SQRT) is RIGHT
@@ -197,7 +197,7 @@ def test_children_are_recycled() -> None:
 
 
 def test_many_threads_share_few_workers() -> None:
-    with Grader(workers=2, cache_size=0) as grader:
+    with MathGrader(workers=2, cache_size=0) as grader:
         wrong: list[object] = []
 
         def work(seed: int) -> None:
@@ -216,7 +216,7 @@ def test_many_threads_share_few_workers() -> None:
         assert sum(grader.counts.values()) == 12 * 6 * 3
 
 
-def test_an_interrupted_question_does_not_answer_the_next(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_question_does_not_answer_the_next(grader: MathGrader, monkeypatch: pytest.MonkeyPatch) -> None:
     grader.grade(*SQRT)
 
     def interrupted(*_: object) -> bytes:
@@ -229,7 +229,7 @@ def test_an_interrupted_question_does_not_answer_the_next(grader: Grader, monkey
     assert grader.grade(r"2\sqrt{2}", r"\sqrt{9+x}") is WRONG
 
 
-def test_a_forked_copy_starts_its_own_worker(grader: Grader) -> None:
+def test_a_forked_copy_starts_its_own_worker(grader: MathGrader) -> None:
     grader.grade(*SQRT)
     guard = _guard(grader)
     child = os.fork()
@@ -249,8 +249,8 @@ def test_a_forked_copy_starts_its_own_worker(grader: Grader) -> None:
 @pytest.mark.parametrize("question", [SQRT, BOMB])
 def test_no_process_outlives_a_killed_parent(question: tuple[str, str]) -> None:
     program = (
-        "from backtrack_mrt.grading import Grader, Limits\n"
-        "grader = Grader(workers=1, limits=Limits(cpu_s=60, wall_s=60))\n"
+        "from backtrack_mrt.grading import MathGrader, Limits\n"
+        "grader = MathGrader(workers=1, limits=Limits(cpu_s=60, wall_s=60))\n"
         f"grader.grade(*{SQRT!r})\n"
         "print(grader._pool._workers[0]._process.pid, flush=True)\n"
         f"grader.grade(*{question!r})\n"
@@ -269,7 +269,7 @@ def test_no_process_outlives_a_killed_parent(question: tuple[str, str]) -> None:
 def test_a_worker_that_cannot_start_is_an_error_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "no_such_folder"))
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with Grader() as grader:
+    with MathGrader() as grader:
         assert grader.grade("7", "7.0") is RIGHT
         with pytest.raises(UserError, match="does not start"):
             grader.grade(*SQRT)

@@ -13,6 +13,7 @@ import backtrack_mrt.envs.backtrack
 import backtrack_mrt.envs.single
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
 from backtrack_mrt.envs.single import Single
+from backtrack_mrt.grading.verdict import grade_of
 from backtrack_mrt.protocol import ProtocolViolation, standing_steps
 from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.types import Completion, Finish, Parsed, StopReason, Trajectory
@@ -80,7 +81,7 @@ def test_every_violation_has_its_name_and_outcome_0(name):
     run = after(episode(*before), broken)
     assert run.turns[-1].violation == name
     assert run.turns[-1].parsed is None
-    trajectory = graded(run.trajectory(), lambda answer: "right")
+    trajectory = graded(run.trajectory(), lambda answer: grade_of(1.0))
     assert (trajectory.stop, trajectory.answer, trajectory.outcome) == (StopReason.VIOLATION, None, 0.0)
 
 

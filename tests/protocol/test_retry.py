@@ -11,6 +11,7 @@ import backtrack_mrt.envs.retry
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.open_ended import OpenEnded
 from backtrack_mrt.envs.retry import Retry
+from backtrack_mrt.grading.verdict import grade_of
 from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.types import StopReason, Trajectory
 
@@ -33,7 +34,7 @@ def test_the_latest_answer_stands():
     run = episode("\\boxed{2}")
     assert run.trajectory().answer == "2"
     assert after(run, "\\boxed{3}").trajectory().answer == "3"
-    trajectory = graded(run.trajectory(), lambda answer: "right" if answer == "2" else "wrong")
+    trajectory = graded(run.trajectory(), lambda answer: grade_of(float(answer == "2")))
     assert [turn.right for turn in trajectory.turns] == [True, False]
     assert trajectory.outcome == 0.0, "what counts is the answer that stands"
 

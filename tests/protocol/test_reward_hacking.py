@@ -27,6 +27,7 @@ from backtrack_mrt.algos.rise import Rise
 from backtrack_mrt.algos.star import Star
 from backtrack_mrt.algos.star_shortest import StarShortest
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
+from backtrack_mrt.grading.verdict import grade_of
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.types import Completion, Finish, Group, Problem, Scored, StopReason, Trajectory
@@ -44,7 +45,7 @@ def played(*texts: str, protocol: EpisodeProtocol | None = None) -> Trajectory:
     for j, text in enumerate(texts):
         ids = tuple(range(1000 * j, 1000 * j + len(text)))
         episode.advance(text, Completion(ids, (-1.0,) * len(ids), Finish.STOP), (7,) if j else ())
-    return graded(episode.trajectory(), lambda answer: "right" if answer == "4" else "wrong")
+    return graded(episode.trajectory(), lambda answer: grade_of(float(answer == "4")))
 
 
 def valued(trajectory: Trajectory) -> Scored:

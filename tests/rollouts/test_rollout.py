@@ -13,10 +13,10 @@ from support.turn_strategies import PROBLEM, attempt
 from backtrack_mrt import plugins
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import generate
-from backtrack_mrt.env import EpisodeEnv, ProgressReward
+from backtrack_mrt.env import EpisodeEnv, Judged, ProgressReward
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.retry import Retry
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.math import Math
 from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
@@ -113,6 +113,7 @@ def test_progress_rewards_are_the_progress_of_the_batched_values(env):
     assert any(v.max() - v.min() > 0.01 for v in values), "a prover that says the same everywhere shows nothing"
     protocol, dialogue = run.config.protocol, run.dialogue
     for trajectory, expected in zip(trajectories(env), values, strict=True):
+        grader = Judged(function=exact)
         bare = EpisodeEnv(protocol, PROBLEMS, dialogue.prompts, grade=exact, chat=dialogue.chat)
         wrapped = ProgressReward(bare, prover, alpha=1.0)
         wrapped.reset(options={"problem": trajectory.problem})
@@ -120,7 +121,7 @@ def test_progress_rewards_are_the_progress_of_the_batched_values(env):
         rewards = [wrapped.step(turn.completion)[1] for turn in trajectory.turns]
         assert bare.trajectory.token_ids == trajectory.token_ids
         assert bare.trajectory.stop == trajectory.stop
-        outcome = graded(trajectory, lambda answer, t=trajectory: exact(t.problem, answer)).outcome
+        outcome = graded(trajectory, lambda answer, p=trajectory.problem, g=grader: g.grade(p, answer)).outcome
         progress = np.diff(expected)
         progress[-1] += outcome
         np.testing.assert_allclose(rewards, progress, atol=1e-4)
@@ -204,7 +205,7 @@ def test_sampled_values_and_forced_answers_take_the_same_prefixes(env):
     sampling = Sampling(0.0, stop_ids=run.dialogue.chat.stop_ids)
     ended = force_answers([trajectory.branch(1)], [0], run.dialogue, run.engine, sampling, 40)[0]
     assert ended.answer is not None
-    with Grader(workers=1) as grader:
+    with Math(workers=1) as grader:
         prover = SampledProver(
             run.dialogue, run.engine, grader=grader, samples=1, temperature=0.0, max_answer_tokens=40
         )
@@ -218,7 +219,7 @@ def test_sampled_values_allow_the_tolerance_of_the_problem():
     dialogue = Dialogue(CHAT, load_prompts("backtrack", "instruct"))
     engine = ScriptedEngine(lambda prefix: (*CHAT.encode("3.1}"), CHAT.eos_id))
     exact = Problem("pi", "How much?", "3.09")
-    with Grader(workers=1) as grader:
+    with Math(workers=1) as grader:
         prover = SampledProver(dialogue, engine, grader=grader, samples=2, temperature=1.0, max_answer_tokens=8)
         prefixes = [(CHAT.encode("?"), problem) for problem in (exact, replace(exact, rel_tol=0.01))]
         assert prover.prefix_values(prefixes).tolist() == [0.0, 1.0]

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.math import MATH, Math
 from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.dialogue import Dialogue
@@ -73,7 +73,7 @@ GOLDS = ["12", "3", "1/2", r"\frac{1}{2}", "0.5", "1,230", r"\text{x}", "x = 2"]
 
 def sequences(gold: str) -> list[TokenIds]:
     """All token sequences that count as the gold, each up to the token that closes the box."""
-    spellings = Speller(CHAT, DIALOGUE.force_prefix).spellings(gold)
+    spellings = Speller(CHAT, DIALOGUE.force_prefix, MATH.spellings).spellings(Problem("p", "?", gold))
     return [(*spelling.ids[:-1], last) for spelling in spellings for last in spelling.endings]
 
 
@@ -82,9 +82,9 @@ def test_all_counted_sequences_are_right_and_none_begins_another(gold: str) -> N
     found = sequences(gold)
     assert len(found) == len(set(found)) > 1
     assert not any(a == b[: len(a)] for a, b in product(found, found) if a != b)
-    with Grader(workers=1) as grader:
+    with Math(workers=1) as grader:
         for ids in found:
-            assert grader.grade(gold, DIALOGUE.forced_answer(ids)) == "right", CHAT.decode(ids)
+            assert grader.grade(Problem("p", "?", gold), DIALOGUE.forced_answer(ids)).reward == 1, CHAT.decode(ids)
 
 
 def test_every_token_that_closes_the_box_counts() -> None:
@@ -157,7 +157,7 @@ class Sayings(ScriptedEngine):
 def test_with_the_likelihood_sampled_values_keep_their_mean_and_lose_noise() -> None:
     prefixes = [(CHAT.encode("?"), Problem("p", "?", "2"))] * 200
     likelihood = LikelihoodProver(DIALOGUE, Sayings())
-    with Grader(workers=1) as grader:
+    with Math(workers=1) as grader:
         plain, helped = (
             SampledProver(
                 DIALOGUE, Sayings(), grader=grader, samples=20, temperature=1.0, max_answer_tokens=4, likelihood=help
@@ -172,7 +172,7 @@ def test_with_the_likelihood_sampled_values_keep_their_mean_and_lose_noise() -> 
 
 
 def test_auto_takes_the_likelihood_for_integers_alone() -> None:
-    with Grader(workers=1) as grader:
+    with Math(workers=1) as grader:
         likelihood = LikelihoodProver(DIALOGUE, engine())
         sampled = SampledProver(DIALOGUE, engine(), grader=grader, samples=2, temperature=1.0, max_answer_tokens=4)
         auto, other = AutoProver(likelihood, sampled), LikelihoodProver(DIALOGUE, engine())
@@ -188,7 +188,7 @@ def test_auto_takes_the_likelihood_for_integers_alone() -> None:
 
 def test_a_forced_answer_ends_with_its_box() -> None:
     engine = ScriptedEngine(lambda prefix: (*CHAT.encode(r"\frac{1}{2}}. No: \boxed{7}"), CHAT.eos_id))
-    with Grader(workers=1) as grader:
+    with Math(workers=1) as grader:
         prover = SampledProver(DIALOGUE, engine, grader=grader, samples=1, temperature=1.0, max_answer_tokens=64)
         for gold, value in (("7", 0.0), ("1", 0.0)):
             assert prover.prefix_values([(CHAT.encode("?"), Problem("p", "?", gold))]) == [value]

@@ -31,20 +31,22 @@ HOSTILE = (
 )
 
 
-def turn(phase: str, text: str, parsed: Parsed | None, right: bool | None = None, violation: str | None = None) -> Turn:
+def turn(
+    phase: str, text: str, parsed: Parsed | None, reward: float | None = None, violation: str | None = None
+) -> Turn:
     """Tokens 5, 6, … , two per turn after an instruction of one."""
     completion = Completion((5, 6), (-0.1, -3.0), Finish.STOP)
-    return Turn(TurnSpec(phase, 9), text, parsed, (4,), completion, violation, right)
+    return Turn(TurnSpec(phase, 9), text, parsed, (4,), completion, violation, reward)
 
 
 def fixed(number: int = 1, question: str = "1 + 1?", answer: str = "2") -> Scored:
     """Two steps, the second wrong; found, taken back, done again."""
     steps = ("## Step 1: one", "## Step 2: three\n\\boxed{3}")
     turns = (
-        turn("attempt", "\n\n".join(steps), Parsed(answer="3", steps=steps), right=False),
+        turn("attempt", "\n\n".join(steps), Parsed(answer="3", steps=steps), reward=0.0),
         turn("detect", "Error in step 2", Parsed(step=2, verdict=False)),
         turn("backtrack", "Backtrack to step 1", Parsed(step=1)),
-        turn("revise", f"## Step 2: {answer}", Parsed(answer=answer, steps=(f"## Step 2: {answer}",)), right=True),
+        turn("revise", f"## Step 2: {answer}", Parsed(answer=answer, steps=(f"## Step 2: {answer}",)), reward=1.0),
     )
     problem = Problem(f"p/{number}", question, "2", "test")
     trajectory = Trajectory(problem, (1, 2), turns, StopReason.TURN_LIMIT, answer, 1.0, "right")
@@ -54,8 +56,8 @@ def fixed(number: int = 1, question: str = "1 + 1?", answer: str = "2") -> Score
 def spoiled(number: int = 1) -> Scored:
     """A right answer, then a wrong one."""
     turns = (
-        turn("attempt", "\\boxed{2}", Parsed(answer="2"), right=True),
-        turn("revise", "\\boxed{4}", Parsed(answer="4"), right=False),
+        turn("attempt", "\\boxed{2}", Parsed(answer="2"), reward=1.0),
+        turn("revise", "\\boxed{4}", Parsed(answer="4"), reward=0.0),
     )
     problem = Problem(f"p/{number}", "1 + 1?", "2", "test")
     trajectory = Trajectory(problem, (1, 2), turns, StopReason.FINISHED, "4", 0.0, "wrong")
@@ -72,7 +74,7 @@ def broken(number: int = 1) -> Scored:
 def hostile(number: int = 1) -> Scored:
     """`HOSTILE` wherever a model or a data set can write, and a turn of 100,000 characters."""
     turns = (
-        turn(HOSTILE, HOSTILE + "x" * 100_000, Parsed(answer=HOSTILE, steps=(HOSTILE,)), right=True),
+        turn(HOSTILE, HOSTILE + "x" * 100_000, Parsed(answer=HOSTILE, steps=(HOSTILE,)), reward=1.0),
         turn("attempt", HOSTILE, None, violation=HOSTILE),
     )
     problem = Problem(f"p/{number}{HOSTILE}", HOSTILE, HOSTILE, HOSTILE)

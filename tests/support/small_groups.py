@@ -19,7 +19,7 @@ def member(*right: bool, tokens: int = 4, given: int = 0, values: list[float] | 
             Parsed(answer=str(int(r))),
             (),
             Completion((start + 2 * j + r,) * tokens, (0.0,) * tokens, Finish.STOP),
-            right=r,
+            reward=float(r),
         )
         for j, r in enumerate(right)
     )

@@ -14,6 +14,7 @@ from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.data.loading import load_problems
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
+from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
@@ -119,7 +120,7 @@ def test_values_are_those_of_a_plain_forward(parts: Assembly, scored: list[Score
     trajectory, values = scored[0].trajectory, scored[0].values
     assert values is not None
     assert len(values) == 5
-    spellings = Speller(parts.dialogue.chat, parts.dialogue.force_prefix).spellings(trajectory.problem.answer)
+    spellings = Speller(parts.dialogue.chat, parts.dialogue.force_prefix, MATH.spellings).spellings(trajectory.problem)
     assert max(len(spelling.endings) for spelling in spellings) > 10, "many tokens close a box"
     for j, value in enumerate(values):
         forced, plain = parts.dialogue.forced(trajectory, j), 0.0

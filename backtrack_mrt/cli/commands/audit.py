@@ -1,17 +1,21 @@
 """Grade saved trajectories again, beside bare math-verify.
 
-Tells verdicts that have changed, and answers on which bare math-verify says otherwise: those are for people to read. A
-run stands for all trajectory files in it. Exit code 1 if a stored verdict no longer holds.
-"""
+Tells verdicts that have changed and, for mathematics, answers on which bare math-verify says otherwise: those are for
+people to read. A run stands for all trajectory files in it and is graded by its own grader; files by `--grader`. Exit
+code 1 if a stored verdict no longer holds."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backtrack_mrt.cli.command import Parser, natural
+from backtrack_mrt.cli.request import read_request
+from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.graders.base import Grader
 
 if TYPE_CHECKING:
     from backtrack_mrt.evaluation.audit import Audit
@@ -26,6 +30,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--show", type=natural, default=10, help="findings of each kind to print (default: %(default)s)"
     )
+    parser.take_settings()
     parser.add_argument("--workers", type=natural, default=2, help="grading processes (default: %(default)s)")
 
 
@@ -33,10 +38,22 @@ def run(args: Namespace) -> int:
     from backtrack_mrt.evaluation.audit import audit
     from backtrack_mrt.runs.records import read_trajectories
 
+    grader = grader_of(args.places, args.settings)
     scored = [member for place in args.places for path in files(place) for member in read_trajectories(path)]
-    found = audit(scored, args.workers)
+    found = audit(scored, args.workers, grader=grader)
     report(found, args.show)
     return int(bool(found.changes))
+
+
+def grader_of(places: Sequence[Path], settings: Sequence[str]) -> Grader:
+    """The grader of the runs; the one that is named (mathematics without) for files. Raises UserError where the runs
+    have different ones."""
+    if settings or not all((place / "config.yaml").is_file() for place in places):
+        return read_request(settings, training=False).config.grading
+    configs = [read_config(str(place / "config.yaml")) for place in places]
+    if any(config.grading != configs[0].grading for config in configs):
+        raise UserError("RUN", str(places[0]), "the runs have different graders", "Audit them one by one.")
+    return configs[0].grading
 
 
 def files(place: Path) -> list[Path]:
@@ -53,15 +70,18 @@ def report(found: Audit, show: int) -> None:
     from backtrack_mrt.grading import Verdict
     from backtrack_mrt.runs.trace import inline
 
-    print(f"{found.trajectories} trajectories, {found.pairs} distinct answers to golds")
+    print(f"{found.trajectories} trajectories, {found.pairs} distinct answers to problems")
     print(f"{len(found.changes)} stored verdicts no longer hold")
     for change in found.changes[:show]:
         problem = change.trajectory.problem
         print(f"  {inline(problem.id)}, {change.what}: {change.stored} is now {change.now}", end="")
         print(f" (gold {inline(problem.answer)}, answer {inline(str(change.trajectory.answer))})")
+    if not found.agreement:
+        return
     print("grader / bare math-verify:")
-    for ours in Verdict:
-        row = ", ".join(f"{bare} {found.agreement[ours, bare]}" for bare in Verdict)
+    given = [verdict for verdict in Verdict if verdict is not Verdict.PARTIAL]
+    for ours in given:
+        row = ", ".join(f"{bare} {found.agreement[ours, bare]}" for bare in given)
         print(f"  {ours:<10} / {row}")
     print(f"{len(found.disagreements)} answers right for one of them only")
     for pair in found.disagreements[:show]:

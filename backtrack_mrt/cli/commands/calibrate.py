@@ -25,7 +25,7 @@ def run(args: Namespace) -> None:
     config = config_of(args)
     from backtrack_mrt.data.loading import load_held_out
 
-    problems, _ = load_held_out(config.data)
+    problems, _ = load_held_out(config.data, config.grading)
     from backtrack_mrt.evaluation.calibration import OneTokenisation, calibrate, prefixes_of
     from backtrack_mrt.evaluation.evaluate import evaluate
     from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch

@@ -55,8 +55,8 @@ def run(args: Namespace) -> None:
         from backtrack_mrt.evaluation.metrics.summary import summarise
         from backtrack_mrt.evaluation.rivals import rivalry
 
-        ours = read_graded(args.traces)
-        theirs = read_graded(args.against) if args.against else []
+        ours = read_graded(args.traces, config.grading)
+        theirs = read_graded(args.against, config.grading) if args.against else []
         told = {setting.partition("=")[0] for setting in args.settings}
         if run is None and "--config" not in told:
             limits = Cuts.found([*ours, *theirs])

@@ -1,8 +1,9 @@
 r"""Grade answers against golds, one JSON row in, one out.
 
 Input rows: gold and answer (strings; a null answer is none), optionally form ("answer": what stands in the box, the
-default; "completion": a whole text whose last \boxed{} counts) and id. Other fields are ignored.
-Output rows: id (if given), verdict (right, wrong, unparsable, timeout) and seconds.
+default; "completion": a whole text whose last \boxed{}, or other marker of the grader, counts), question (for graders
+that read it) and id. Other fields are ignored.
+Output rows: id (if given), verdict (right, partial, wrong, unparsable, timeout), reward and seconds.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError, did_you_mean
-from backtrack_mrt.grading import Grader
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.types import Problem
 
 EXAMPLES = """\
   backtrack-mrt grade rows.jsonl --summary
+  backtrack-mrt grade rows.jsonl --grader number --grading.rel_tol 0.05
   echo '{"gold": "1/2", "answer": "So it is \\\\boxed{0.5}.", "form": "completion"}' | backtrack-mrt grade -"""
 
 FORMS = ("answer", "completion")
@@ -33,13 +37,15 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--rel-tol", type=float, metavar="SHARE", help="accept numbers this close, e.g. 0.01 for 1%% (default: exact)"
     )
+    parser.take_settings()
     parser.add_argument("--summary", action="store_true", help="print the verdict counts to standard error at the end")
 
 
 def run(args: Namespace) -> None:
     if args.rel_tol is not None and not 0 <= args.rel_tol < 1:
         raise UserError("--rel-tol", args.rel_tol, "not a share", "Use a number from 0 to 1, such as 0.01.")
-    with _open(args.file) as lines, Grader(workers=1) as grader:
+    grading = read_request(args.settings, training=False).config.grading
+    with _open(args.file) as lines, grading.opened().evaluating() as grader:
         for row in grade_rows(parse_rows(lines, args.file), grader, args.rel_tol):
             print(json.dumps(row), flush=True)
         if args.summary:
@@ -55,6 +61,7 @@ class GradeRow:
     text: str | None
     form: str
     id: Any = None
+    question: str = ""
 
 
 def parse_rows(lines: Iterable[str], source: str) -> Iterator[GradeRow]:
@@ -92,7 +99,8 @@ def _parse_row(line: str, where: str) -> GradeRow:
     if form not in FORMS:
         remedy = did_you_mean(form, FORMS) if isinstance(form, str) else f"Use one of {', '.join(FORMS)}."
         raise UserError(f"{where}, form", _shortened(form), "not a known form", remedy)
-    return GradeRow(gold, answer, form, row.get("id"))
+    question = row.get("question")
+    return GradeRow(gold, answer, form, row.get("id"), question if isinstance(question, str) else "")
 
 
 def _shortened(value: object) -> object:
@@ -101,14 +109,15 @@ def _shortened(value: object) -> object:
 
 
 def grade_rows(rows: Iterable[GradeRow], grader: Grader, rel_tol: float | None = None) -> Iterator[dict[str, Any]]:
-    """For each row its ``id`` (if it has one), ``verdict`` and the wall ``seconds`` the grade took."""
+    """For each row its ``id`` (if it has one), ``verdict``, ``reward`` and the wall ``seconds`` the grade took."""
     for row in rows:
-        grade = grader.grade if row.form == "answer" else grader.grade_completion
+        problem = Problem(str(row.id), row.question, row.gold, rel_tol=rel_tol)
         start = time.perf_counter()
-        verdict = grade(row.gold, row.text, rel_tol=rel_tol)
+        found = row.text if row.form == "answer" or row.text is None else grader.marker.find(row.text)
+        grade = grader.grade(problem, found)
         seconds = round(time.perf_counter() - start, 6)
         named = {} if row.id is None else {"id": row.id}
-        yield {**named, "verdict": verdict.value, "seconds": seconds}
+        yield {**named, "verdict": grade.verdict.value, "reward": grade.reward, "seconds": seconds}
 
 
 def _open(file: str) -> contextlib.AbstractContextManager[TextIO]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.types import Problem
 
 EXAMPLES = """\
@@ -41,25 +42,26 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.cli.game import Game
     from backtrack_mrt.cli.terminal import Session, check_appendable, choose
     from backtrack_mrt.data.loading import load_held_out
-    from backtrack_mrt.grading import Grader
     from backtrack_mrt.policy.files import find_model
 
-    problems = cache(lambda: load_held_out(config.data)[0])  # with a question of one's own perhaps never read
-    first = own_problem(args.question, args.answer)
+    problems = cache(lambda: load_held_out(config.data, config.grading)[0])  # perhaps never read
+    first = own_problem(args.question, args.answer, config.grading)
     find_model(config.model)
     first = first or choose(problems(), args.problem)
     if args.save:
         check_appendable(args.save, "--save")
     from backtrack_mrt.policy.models import load_tokenizer
-    from backtrack_mrt.rollouts.assembly import assemble, dialogue_with  # late: a mistake must not wait for torch
+    from backtrack_mrt.rollouts.assembly import (  # late: a mistake must not wait for torch
+        assemble,
+        dialogue_with,
+        prompts_of,
+    )
     from backtrack_mrt.rollouts.chat import ChatFormat
-    from backtrack_mrt.rollouts.prompts import load_prompts
 
     with ExitStack() as stack:
         if args.no_model:
-            prompts = load_prompts(config.env, config.prompts)
-            dialogue = dialogue_with(load_tokenizer(config.model), prompts, config.model.thinking)
-            grader, model = Grader(workers=1), None
+            dialogue = dialogue_with(load_tokenizer(config.model), prompts_of(config), config.model.thinking)
+            grader, model = config.grading.opened().evaluating(), None
         else:
             parts = assemble(config)
             stack.callback(parts.engine.close)
@@ -74,16 +76,14 @@ def run(args: Namespace) -> None:
         Session(problems, begin, dialogue.chat, watch=args.watch, save=args.save, ids=args.ids).run(first)
 
 
-def own_problem(question: str | None, answer: str | None) -> Problem | None:
+def own_problem(question: str | None, answer: str | None, grader: Grader) -> Problem | None:
     """The problem on the command line, if there is one. Raises UserError."""
-    from backtrack_mrt.grading import check_gold
-
     if question is None and answer is None:
         return None
     if not question or not question.strip():
         raise UserError("--question", question, "there is no question", "Give --question and --answer.")
     if answer is None:
         raise UserError("--answer", answer, "a question needs its gold answer", "Give --answer, too.")
-    if why := check_gold(answer):
+    if why := grader.check_gold(answer):
         raise UserError("--answer", answer, f"it {why}", "Give an answer that can be graded.")
     return Problem("typed", question, answer, "typed")

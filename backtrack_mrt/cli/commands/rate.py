@@ -37,7 +37,7 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.policy.files import find_model
 
     find_model(config.model)
-    found = load_problem_sets(config.data.model_copy(update={"v0": None}))
+    found = load_problem_sets(config.data.model_copy(update={"v0": None}), grader=config.grading)
     print("".join(f"{note}\n" for note in found.notes), end="")
     import numpy as np
 

@@ -16,7 +16,7 @@ ACCURACY_SHARES = (0.5, 0.75, 0.9)  # where token efficiency is read off, as sha
 
 
 def correct_at_budgets(trajectory: Trajectory, budgets: ArrayLike) -> FloatArray:
-    """1 where the trajectory, cut at so many sampled tokens, has a right answer, shape (C,).
+    """The reward of the trajectory cut at so many sampled tokens, 1 where it has a right answer, shape (C,).
 
     It is the last answer given by then, whatever a backtrack under way thinks of it. From its own end on a trajectory
     has its outcome.
@@ -24,8 +24,8 @@ def correct_at_budgets(trajectory: Trajectory, budgets: ArrayLike) -> FloatArray
     spent = tokens_at_turns(trajectory)
     given = [j for j, _ in answers(trajectory)]
     changes = [*(spent[j + 1] for j in given), spent[-1]]
-    right = [0.0, *(float(bool(trajectory.turns[j].right)) for j in given), trajectory.outcome]
-    return np.array(right)[np.searchsorted(changes, np.asarray(budgets), side="right")]
+    rewards = [0.0, *(trajectory.turns[j].reward or 0.0 for j in given), trajectory.outcome]
+    return np.array(rewards)[np.searchsorted(changes, np.asarray(budgets), side="right")]
 
 
 def accuracy_at_budgets(scored: Sequence[Scored], budgets: ArrayLike) -> FloatArray:

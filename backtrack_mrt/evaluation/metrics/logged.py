@@ -36,6 +36,8 @@ def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
     verdicts = Counter(t.verdict for t in trajectories)
     for verdict in ("right", "wrong", "unparsable", "timeout"):
         metrics[f"grader/{verdict}"] = verdicts[verdict] / n
+    if verdicts["partial"]:
+        metrics["grader/partial"] = verdicts["partial"] / n
     metrics["grader/unevaluated"] = sum(map(_unevaluated, trajectories)) / n
     for name, count in Counter(turn.violation for t in trajectories for turn in t.turns if turn.violation).items():
         metrics[f"violation/{name}"] = count / n

@@ -34,7 +34,7 @@ def outcomes_by_answer(trajectory: Trajectory, most: int) -> FloatArray:
     outcomes = np.full(most, trajectory.outcome)
     for k, (j, _) in enumerate(answers(trajectory)[:most]):
         if j < len(trajectory.turns) - 1:
-            outcomes[k] = float(bool(trajectory.turns[j].right))
+            outcomes[k] = trajectory.turns[j].reward or 0.0
     return outcomes
 
 

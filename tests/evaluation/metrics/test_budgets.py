@@ -34,10 +34,10 @@ def test_the_last_answer_given_by_then_counts() -> None:
 
 
 def test_an_answer_counts_while_it_is_reconsidered_and_a_violation_ends_it() -> None:
-    right_first = replace(ATTEMPT, parsed=Parsed(answer="2", steps=("a", "b")), right=True)
+    right_first = replace(ATTEMPT, parsed=Parsed(answer="2", steps=("a", "b")), reward=1.0)
     broken = replace(
         CORRECTED,
-        turns=(right_first, ERROR_2, TO_1, replace(REVISE, parsed=None, right=None)),
+        turns=(right_first, ERROR_2, TO_1, replace(REVISE, parsed=None, reward=None)),
         answer=None,
         outcome=0.0,
     )

@@ -66,7 +66,7 @@ def test_a_protocol_is_shown_its_own_numbers_and_no_backtracks() -> None:
 
 
 def test_one_answer_has_no_rows_of_later_ones() -> None:
-    only = [Scored(replace(CORRECTED, turns=(replace(ATTEMPT, right=True),)))]
+    only = [Scored(replace(CORRECTED, turns=(replace(ATTEMPT, reward=1.0),)))]
     told = [name for name, _ in numbers(summarise(only, Cuts.found(only)), 1)]
     assert told[:2] == ["final accuracy (as trained)", "tokens per trajectory"]
 

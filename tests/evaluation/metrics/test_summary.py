@@ -22,7 +22,7 @@ LIMITS = Cuts(answers=2, most_answers=3, turns=5, budget=20, most_tokens=32)
 def summary() -> Summary:
     """Six problems; of each a trajectory that corrects itself, and one that breaks the protocol after a right answer
     of 10 tokens with a turn of 4."""
-    right = replace(ATTEMPT, parsed=Parsed(answer="2", steps=("a",)), right=True)
+    right = replace(ATTEMPT, parsed=Parsed(answer="2", steps=("a",)), reward=1.0)
     bad = turn(BacktrackPhase.DETECT, 4, None, "missing_verdict")
     broken = replace(
         CORRECTED, turns=(right, bad), stop=StopReason.VIOLATION, answer=None, outcome=0.0, verdict="unparsable"

@@ -55,7 +55,7 @@ def test_answers_and_outcomes_at_every_limit() -> None:
 def test_a_violation_counts_from_the_limit_that_allows_it() -> None:
     broken = replace(
         CORRECTED,
-        turns=(replace(ATTEMPT, right=True), turn(BacktrackPhase.DETECT, 4, None, "missing_verdict")),
+        turns=(replace(ATTEMPT, reward=1.0), turn(BacktrackPhase.DETECT, 4, None, "missing_verdict")),
         stop=StopReason.VIOLATION,
         answer=None,
         outcome=0.0,

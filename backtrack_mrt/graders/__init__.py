@@ -1,0 +1,1 @@
+"""Graders: what an answer is worth. One file each; `--grader NAME`."""

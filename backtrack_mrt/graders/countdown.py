@@ -1,0 +1,141 @@
+r"""Countdown: any expression in + − × ÷ and brackets that uses the given numbers, each once, and reaches the target.
+
+The gold says what is given, in one of three ways: a solution (``(8-5)*9``: its numbers, its value); the numbers and the
+target (``{"numbers": [5, 8, 9], "target": 27}``); or the target alone, with the numbers in the question. The answer
+stands in the last ``\boxed{}``; ``= target`` may follow it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import ClassVar
+
+from pydantic import Field
+
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.grading.verdict import Verdict
+from backtrack_mrt.types import Problem
+
+_MOST_CHARACTERS = 200
+_SIGNS = {
+    r"\times": "*",
+    r"\cdot": "*",
+    r"\div": "/",
+    "×": "*",
+    "·": "*",
+    "÷": "/",
+    "−": "-",
+    r"\left": "",
+    r"\right": "",
+}
+_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
+_WRITTEN = re.compile(r"[0-9+\-*/() ]+")
+_NUMERAL = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True)
+class Given:
+    """The numbers that are to be used, and the target."""
+
+    numbers: tuple[int, ...]
+    target: Fraction
+
+
+class Countdown(Grader):
+    """Any expression that uses the given numbers and reaches the target."""
+
+    summary: ClassVar[str] = "any expression that uses the given numbers reaches the target"
+    golds_are_answers: ClassVar[bool] = False
+    all_numbers: bool = Field(True, description="every number must be used, not only none twice")
+
+    def judge(self, problem: Problem, answer: str) -> Verdict | float:
+        given = given_in(problem)
+        if given is None:
+            return Verdict.UNPARSABLE
+        left, *sides = plain_expression(answer).split("=")
+        read = [evaluated(side) for side in (left, *sides)]
+        if any(side is None for side in read) or len(sides) > 1:
+            return Verdict.UNPARSABLE
+        used, there = Counter(map(int, _NUMERAL.findall(left))), Counter(given.numbers)
+        allowed = used == there if self.all_numbers else used <= there
+        return float(allowed and all(value == given.target for value in read))
+
+    def check_gold(self, gold: str) -> str | None:
+        if _read_gold(gold) is None and not _NUMERAL.fullmatch(gold.strip().lstrip("-")):
+            return f"is neither a solution, nor numbers and a target, nor a target: {gold[:40]}"
+        return None
+
+
+def plain_expression(text: str) -> str:
+    """The expression with the signs of a keyboard."""
+    text = text.strip().strip("$") if len(text) <= _MOST_CHARACTERS else ""
+    for written, plain in _SIGNS.items():
+        text = text.replace(written, plain)
+    return _FRACTION.sub(r"((\1)/(\2))", text)
+
+
+def evaluated(expression: str) -> Fraction | None:
+    """The exact value of an expression in + - * / and brackets; None for anything else, and for a division by zero."""
+    expression = expression.strip()
+    if not _WRITTEN.fullmatch(expression) or len(expression) > _MOST_CHARACTERS:
+        return None
+    try:
+        return _value(ast.parse(expression, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return None
+
+
+def _value(node: ast.expr) -> Fraction:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        return Fraction(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand)
+    if isinstance(node, ast.BinOp):
+        left, right = _value(node.left), _value(node.right)
+        if isinstance(node.op, ast.Add):
+            return left + right
+        if isinstance(node.op, ast.Sub):
+            return left - right
+        if isinstance(node.op, ast.Mult):
+            return left * right
+        if isinstance(node.op, ast.Div):
+            return left / right
+    raise ValueError("no arithmetic")
+
+
+def given_in(problem: Problem) -> Given | None:
+    """What a problem gives; None where it cannot be told."""
+    given = _read_gold(problem.answer)
+    if given is not None:
+        return given
+    try:
+        target = int(problem.answer)
+    except ValueError:
+        return None
+    numbers = Counter(map(int, _NUMERAL.findall(problem.question)))
+    numbers[abs(target)] -= 1  # the question names the target, too
+    left = tuple(numbers.elements())
+    return Given(left, Fraction(target)) if left else None
+
+
+@lru_cache(maxsize=4096)
+def _read_gold(gold: str) -> Given | None:
+    """The numbers and the target that the gold holds by itself."""
+    gold = gold.strip()
+    if gold.startswith("{"):
+        try:
+            row = json.loads(gold)
+            numbers = row.get("numbers", row.get("nums"))
+            return Given(tuple(map(int, numbers)), Fraction(row["target"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+    expression = plain_expression(gold).partition("=")[0]
+    numbers = tuple(map(int, _NUMERAL.findall(expression)))
+    value = evaluated(expression) if len(numbers) > 1 else None
+    return None if value is None else Given(numbers, value)
