@@ -82,8 +82,8 @@ class Config(Section):
 
     @property
     def answer_weight(self) -> float:
-        """The weight β of the forced answers that are trained along; 0 for algorithms without values, and where nobody can
-        list the right answers."""
+        """The weight β of the forced answers that are trained along; 0 for algorithms without values, and where right
+        answers cannot be listed."""
         return self.algorithm.answer_weight if isinstance(self.algorithm, Valued) and self.grading.listed else 0.0
 
     def protocol_at(self, done: float) -> EpisodeProtocol:
