@@ -21,7 +21,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import product
 
 from backtrack_mrt.types import Problem
@@ -62,7 +62,12 @@ def sign_patterns(size: int) -> list[str]:
 
 def split_of(numbers: tuple[int, ...], target: int) -> str:
     """Partition of a block; equal for its reorderings and its mirror image (all signs and the target flipped)."""
-    digest = hashlib.sha256(f"{PARTITION}: {sorted(numbers)}={abs(target)}".encode()).digest()
+    return _drawn_split(tuple(sorted(numbers)), abs(target))
+
+
+@cache
+def _drawn_split(numbers: tuple[int, ...], target: int) -> str:
+    digest = hashlib.sha256(f"{PARTITION}: {list(numbers)}={target}".encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     for split, size in SPLITS.items():
         share -= size
@@ -71,21 +76,25 @@ def split_of(numbers: tuple[int, ...], target: int) -> str:
     return "test"
 
 
-@lru_cache
+@cache
 def blocks_of(split: str, size: int, max_number: int = MAX_NUMBER) -> tuple[SignsBlock, ...]:
     """Every block of `size` numbers in 1..`max_number` in a split: one solution, and that one of mixed signs."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     if size not in BLOCK_SIZES or not 2 <= max_number <= MAX_NUMBER:
         raise ValueError(f"blocks have {BLOCK_SIZES} numbers up to 2..{MAX_NUMBER}, got {size} and {max_number}")
-    blocks = []
+    return tuple(block for block in _blocks(size, max_number) if split_of(block.numbers, block.target) == split)
+
+
+@cache
+def _blocks(size: int, max_number: int) -> tuple[SignsBlock, ...]:
+    """Those of all splits."""
+    patterns, blocks = sign_patterns(size), []
     for numbers in product(range(1, max_number + 1), repeat=size):
-        solutions: dict[int, list[str]] = {}
-        for signs in sign_patterns(size):
-            solutions.setdefault(signed_sum(numbers, signs), []).append(signs)
-        for target, patterns in solutions.items():
-            if len(patterns) == 1 and len(set(patterns[0])) == 2 and split_of(numbers, target) == split:
-                blocks.append(SignsBlock(numbers, target, patterns[0]))
+        totals = [sum(terms) for terms in product(*((n, -n) for n in numbers))]  # one per pattern
+        for signs, total in zip(patterns, totals, strict=True):
+            if totals.count(total) == 1 and len(set(signs)) == 2:
+                blocks.append(SignsBlock(numbers, total, signs))
     return tuple(blocks)
 
 

@@ -6,22 +6,32 @@ starts, before torch is. What the user has set stays.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+
+from backtrack_mrt.runs.late_import import import_late
 
 _TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")  # any of them speaks for the user
 # Threads of OpenMP wait for each other many thousand times a second, by default in a busy loop of some milliseconds.
 # Beside other programs the one that is waited for has no core then, and a step of seconds does not end in minutes.
 # Threads that sleep at once lose a third of an idle machine's speed; these spin for some microseconds first.
 _WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}  # GNU's and Intel's
+# Importing the libraries makes a million objects that stay. Python would look through them again and again for garbage:
+# a quarter of the time that a training takes to start.
+_OFTEN, _SELDOM = (700, 10, 10), (50_000, 20, 100)  # new objects, collections of them, collections of those
+_NEEDED_BY_FEW = "bitsandbytes"  # other libraries import it wherever it is installed, and it takes most of a second
 
 
 def prepare() -> None:
-    """Switch off the reports of use that libraries send, and have waiting threads sleep soon. Does nothing the second
-    time."""
+    """Switch off the reports of use that libraries send, have waiting threads sleep soon, and have the libraries' imports
+    cost less. Does nothing the second time."""
     if not any(name in os.environ for name in _TELEMETRY):
         os.environ[_TELEMETRY[0]] = "1"
         if constants := sys.modules.get("huggingface_hub.constants"):
             constants.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
     if not {*_WAITING, "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ |= _WAITING
+    if gc.get_threshold() == _OFTEN:
+        gc.set_threshold(*_SELDOM)
+    import_late(_NEEDED_BY_FEW)

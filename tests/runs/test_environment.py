@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -74,10 +75,25 @@ def test_what_the_user_has_set_stays(name: str) -> None:
     assert os.environ.get(other) in (None, "mine")
 
 
+@pytest.mark.usefixtures("nothing_set")
+def test_garbage_is_looked_for_seldom_unless_the_user_says_how_often() -> None:
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)  # Python's own
+        environment.prepare()
+        assert gc.get_threshold()[0] > 10_000
+        gc.set_threshold(500, 5, 5)
+        environment.prepare()
+        assert gc.get_threshold() == (500, 5, 5)
+    finally:
+        gc.set_threshold(*before)
+
+
 def test_importing_changes_nothing() -> None:
-    code = """import os
-before = dict(os.environ)
+    code = """import gc, os, sys
+before = dict(os.environ), gc.get_threshold()
 import backtrack_mrt.cli.main, backtrack_mrt.cli.api, backtrack_mrt.runs.environment
-assert dict(os.environ) == before
+assert (dict(os.environ), gc.get_threshold()) == before
+assert "bitsandbytes" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
