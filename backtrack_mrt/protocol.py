@@ -7,7 +7,7 @@ through it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -156,11 +156,16 @@ def standing_steps(turns: Sequence[Turn]) -> tuple[str, ...]:
 def standing(turns: Sequence[Turn]) -> list[tuple[int, int, str]]:
     """The steps of the solution that stands, each with its turn and its place among that turn's steps (both from 0): a
     turn that names a target discards the steps after it, a turn that writes steps appends them."""
+    return [[], *standing_after_each(turns)][-1]
+
+
+def standing_after_each(turns: Sequence[Turn]) -> Iterator[list[tuple[int, int, str]]]:
+    """`standing` after the first turn, the first two, …"""
     steps: list[tuple[int, int, str]] = []
     for j, turn in enumerate(turns):
-        if turn.parsed is None:
-            continue
-        if turn.parsed.verdict is None and turn.parsed.step is not None:
-            steps = steps[: turn.parsed.step]
-        steps += [(j, place, text) for place, text in enumerate(turn.parsed.steps)]
-    return steps
+        if turn.parsed is not None:
+            if turn.parsed.verdict is None and turn.parsed.step is not None:
+                steps = steps[: turn.parsed.step]
+            if turn.parsed.steps:
+                steps = steps + [(j, place, text) for place, text in enumerate(turn.parsed.steps)]
+        yield steps

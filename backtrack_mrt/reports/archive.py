@@ -12,11 +12,11 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from backtrack_mrt.reports.trace_view import TraceView, view
 from backtrack_mrt.runs.trace import visible
@@ -43,23 +43,34 @@ class TraceSource:
     total: int = 0
     phases: Mapping[str, str] = field(default_factory=dict)
 
-    @cached_property
-    def views(self) -> list[TraceView]:
-        """How they read; a trace is called by its source and its line in the file."""
-        return [
-            view(f"{self.name}:{line}", self.label, scored, self.phases) for line, scored in enumerate(self.scored, 1)
-        ]
+    def view(self, line: int) -> TraceView:
+        """How the trajectory of a line (from 1) reads; a trace is called by its source and its line in the file."""
+        return view(f"{self.name}:{line}", self.label, self.scored[line - 1], self.phases)
+
+    def views(self) -> Iterator[TraceView]:
+        """All of them, one at a time: thousands of views would take more memory than the trajectories."""
+        return map(self.view, range(1, len(self.scored) + 1))
+
+
+class Outline(NamedTuple):
+    """As much of a trace as it takes to choose one."""
+
+    line: int
+    kind: str
+    progress: float
+    tokens: int
 
 
 @dataclass
 class Archive:
-    """What the page's script is given."""
+    """What the page's script is given, and an outline of every trace by source."""
 
     index: str
     traces: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     words: str = ""
     count: int = 0
+    outlines: list[list[Outline]] = field(default_factory=list)
 
 
 def shared_out(sources: Sequence[TraceSource], most: int) -> list[TraceSource]:
@@ -84,9 +95,19 @@ def archive(sources: Sequence[TraceSource], render: Callable[[TraceView], str]) 
     packed = Archive(index="")
     html: list[str] = []
     tokens: list[Any] = []
+
+    def pack() -> None:
+        packed.traces.append(compressed(html))
+        packed.tokens.append(compressed(tokens))
+        html.clear()
+        tokens.clear()
+
     for place, source in enumerate(sources):
-        for trace in source.views:
-            problem = trace.trajectory.problem
+        outlines: list[Outline] = []
+        packed.outlines.append(outlines)
+        for line, trace in enumerate(source.views(), 1):
+            problem, sampled = trace.trajectory.problem, trace.trajectory.sampled_tokens
+            outlines.append(Outline(line, trace.kind, trace.progress or 0.0, sampled))
             if problem.id not in problems:
                 problems[problem.id] = len(problems)
                 questions.append([visible(problem.id), visible(problem.question)[:300]])
@@ -96,9 +117,10 @@ def archive(sources: Sequence[TraceSource], render: Callable[[TraceView], str]) 
             if source.words:
                 for token in {*trace.trajectory.token_ids} - words.keys():
                     words[token] = visible(source.words(token)) if token >= 0 else ""
-    for start in range(0, len(rows), PACK):
-        packed.traces.append(compressed(html[start : start + PACK]))
-        packed.tokens.append(compressed(tokens[start : start + PACK]))
+            if len(html) == PACK:
+                pack()
+    if html:
+        pack()
     names = [[source.name, visible(source.label), source.seed] for source in sources]
     packed.index = compressed({"columns": COLUMNS, "pack": PACK, "sources": names, "problems": questions, "rows": rows})
     packed.words, packed.count = compressed(words), len(rows)
@@ -150,10 +172,13 @@ def _tokens(trace: TraceView) -> dict[str, Any]:
             [visible(turn.phase), len(sampled.instruction_ids), turn.tokens, turn.given]
             for turn, sampled in zip(trace.turns, trajectory.turns, strict=True)
         ],
-        "logprobs": [_hundredths(value) for turn in trajectory.turns for value in turn.completion.logprobs],
+        "logprobs": _hundredths([value for turn in trajectory.turns for value in turn.completion.logprobs]),
         "weights": [turn.weight for turn in trace.turns],
     }
 
 
-def _hundredths(logprob: float) -> int | None:
-    return round(-100 * logprob) if math.isfinite(logprob) else None
+def _hundredths(logprobs: list[float]) -> list[int | None]:
+    numbers = np.array(logprobs)
+    known = np.isfinite(numbers)
+    rounded: list[int | None] = np.rint(-100 * np.where(known, numbers, 0)).astype(int).tolist()
+    return rounded if known.all() else [value if there else None for value, there in zip(rounded, known, strict=True)]

@@ -18,10 +18,11 @@ from backtrack_mrt.evaluation.tables import outcome_table
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.reports import rendering
-from backtrack_mrt.reports.archive import TraceSource, archive, shared_out
+from backtrack_mrt.reports.archive import Archive, TraceSource, archive, shared_out
 from backtrack_mrt.reports.curves import training_charts
 from backtrack_mrt.reports.inputs import any_run, policies, sources
 from backtrack_mrt.reports.outcomes import gains, outcome_charts
+from backtrack_mrt.reports.trace_html import trace_html
 from backtrack_mrt.reports.trace_view import TraceView
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.finished import Run
@@ -34,21 +35,24 @@ NOTABLE = 3  # best and worst traces that are shown without scripts
 LIBRARIES = ("torch", "transformers", "trl", "peft", "vllm", "numpy")
 
 
-def report_run(path: Path) -> Path:
-    """Write RUN/report.html and RUN/figures of a run, finished or not. Raises UserError if there is none."""
+def report_run(path: Path, figures: bool = True) -> Path:
+    """Write RUN/report.html and RUN/figures of a run, finished or not. figures: False leaves out the files for papers.
+    Raises UserError if there is none."""
     run = any_run(path)
     title = f"{run.label} on {', '.join(run.config.data.eval)}"
     state = "" if "trained" in run.summary else " Still training: this report is rebuilt at each evaluation."
     lines = [f"{path.name}: seed {run.config.seed}, {run.config.env_label}, {run.config.model.name_or_path}.{state}"]
     content = _results({run.label: [run]}, {run.label: run})
+    if figures:
+        _save_figures(path, content)
     return _write(path, title, lines, content, sources([run]), [run])
 
 
 @main_only
-def rebuild(path: Path) -> None:
+def rebuild(path: Path, figures: bool = False) -> None:
     """`report_run` while training: whatever goes wrong with it is told, and costs no training."""
     try:
-        report_run(path)
+        report_run(path, figures)
     except Exception as error:
         print(f"no report: {error!r}; `backtrack-mrt report {path}` tries again", file=sys.stderr)
 
@@ -70,6 +74,7 @@ def report_comparison(comparison: Comparison, folder: Path) -> Path:
     content["outcomes"].append((comparison.ledger_rows(), "What was gained for which tokens"))
     if comparison.tuning is not None:
         content["outcomes"].append((comparison.tuning.rows(), comparison.tuning.caption))
+    _save_figures(folder, content)
     return _write(folder, title, lines, content, sources(runs), runs)
 
 
@@ -96,12 +101,15 @@ def _results(runs: Mapping[str, Sequence[Run]], first: Mapping[str, Run]) -> dic
     }
 
 
-def _write(
-    folder: Path, title: str, lines: list[str], content: dict[str, Any], found: list[TraceSource], runs: Sequence[Run]
-) -> Path:
+def _save_figures(folder: Path, content: Mapping[str, Any]) -> None:
     (folder / FIGURES).mkdir(exist_ok=True)
     for chart in (*content.get("headline_charts", ()), *content["outcome_charts"], *content["training_charts"]):
         chart.save(folder / FIGURES)
+
+
+def _write(
+    folder: Path, title: str, lines: list[str], content: dict[str, Any], found: list[TraceSource], runs: Sequence[Run]
+) -> Path:
     with replacing(folder / REPORT) as file:  # a reader never meets half a page
         file.write(_page(title, lines, content, found, runs))
     return folder / REPORT
@@ -111,7 +119,8 @@ def _page(title: str, lines: list[str], content: dict[str, Any], found: list[Tra
     kept = shared_out(found, MOST_TRACES)
     nothing = {"headline": "", "headline_charts": [], "outcomes": [], "outcome_charts": [], "training_charts": []}
     content = nothing | content
-    notable = _notable(kept)
+    packed = archive(kept, trace_html)
+    notable = _notable(kept, packed)
     sections = [
         ("results", "Results", content["outcomes"]),
         ("training", "Over training", content["training_charts"]),
@@ -126,7 +135,7 @@ def _page(title: str, lines: list[str], content: dict[str, Any], found: list[Tra
         notes=cut,
         sections=[(name, heading) for name, heading, there in sections if there],
         notable=notable,
-        archive=archive(kept, rendering.trace_html),
+        archive=packed,
         drawn=lambda chart: Markup(chart.svg()),  # matplotlib's, which escapes the labels
         setup=_setup(runs),
         config=[(f"config.yaml of {run.path.name}", as_yaml(run.config.resolved())) for run in runs],
@@ -135,22 +144,23 @@ def _page(title: str, lines: list[str], content: dict[str, Any], found: list[Tra
     )
 
 
-def _notable(found: Sequence[TraceSource]) -> list[tuple[str, list[TraceView]]]:
+def _notable(found: Sequence[TraceSource], packed: Archive) -> list[tuple[str, list[TraceView]]]:
     """The traces to look at first, of the trained policies, or of the base as long as there is nothing else: those that
     corrected themselves and those that spoiled a right answer, most progress and least progress first; shorter ones
     first where that is equal."""
-    evaluations = [source for source in found if not source.label.rpartition(", ")[2].startswith("step ")]
-    trained = [source for source in evaluations if "evaluation_base" not in source.name] or evaluations
-    of_first_seed = [source for source in trained if source.seed == trained[0].seed]
+    outlined = list(zip(found, packed.outlines, strict=True))
+    evaluations = [both for both in outlined if not both[0].label.rpartition(", ")[2].startswith("step ")]
+    trained = [both for both in evaluations if "evaluation_base" not in both[0].name] or evaluations
+    of_first_seed = [both for both in trained if both[0].seed == trained[0][0].seed]
     each = max(NOTABLE // max(len(of_first_seed), 1), 1)
     orders = {"Best": (("fixed", "right"), 1), "Worst": (("spoiled", "violation", "wrong"), -1)}
     picked = []
     for heading, (kinds, sign) in orders.items():
         best: list[TraceView] = []
-        for source in of_first_seed:
-            of_kind = [trace for trace in source.views if trace.kind in kinds]
-            of_kind.sort(key=lambda t: (kinds.index(t.kind), -sign * (t.progress or 0), t.trajectory.sampled_tokens))
-            best += of_kind[:each]
+        for source, outlines in of_first_seed:
+            of_kind = [outline for outline in outlines if outline.kind in kinds]
+            of_kind.sort(key=lambda o: (kinds.index(o.kind), -sign * o.progress, o.tokens))
+            best += [source.view(outline.line) for outline in of_kind[:each]]
         if best:
             picked.append((heading, best))
     return picked

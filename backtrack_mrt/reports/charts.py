@@ -84,19 +84,26 @@ class Chart:
 
     def svg(self) -> str:
         """For the page: text as text, colours as the page's variables, no style attributes and no outer files."""
-        return _for_page(self._files[0], self.title, prefix=self.name)
+        return _for_page(self._svg, self.title, prefix=self.name)
 
     def save(self, folder: Path) -> None:
         """NAME.svg, NAME.png and NAME.csv, for papers."""
-        svg, png = self._files
-        (folder / f"{self.name}.svg").write_text(svg, encoding="utf-8")
-        (folder / f"{self.name}.png").write_bytes(png)
+        (folder / f"{self.name}.svg").write_text(self._svg, encoding="utf-8")
+        self._figure.savefig(folder / f"{self.name}.png", dpi=150, pil_kwargs={"compress_level": 1})
         (folder / f"{self.name}.csv").write_text(self.csv(), encoding="utf-8")
 
     @cached_property
-    def _files(self) -> tuple[str, bytes]:
-        """SVG and PNG. Drawn without pyplot: nobody's backend or open figures are touched."""
+    def _svg(self) -> str:
         import matplotlib
+
+        svg = io.StringIO()
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
+            self._figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        return svg.getvalue()
+
+    @cached_property
+    def _figure(self) -> Any:
+        """Drawn without pyplot: nobody's backend or open figures are touched."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 3.6))
@@ -115,11 +122,7 @@ class Chart:
         if len(self.series) > 1:
             place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if beside else {}
             axes.legend(fontsize="small", frameon=False, **place)
-        svg, png = io.StringIO(), io.BytesIO()
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
-            figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-        figure.savefig(png, format="png", dpi=150)
-        return svg.getvalue(), png.getvalue()
+        return figure
 
     def _limits(self) -> tuple[float, float]:
         """Of y: all lines, and as much of the intervals as leaves these readable (with two seeds they are wide)."""

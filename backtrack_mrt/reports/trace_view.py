@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from backtrack_mrt.evaluation.metrics.regret import normalised_regret
 from backtrack_mrt.evaluation.metrics.turns import tokens_at_turns
-from backtrack_mrt.protocol import standing
+from backtrack_mrt.protocol import standing_after_each
 from backtrack_mrt.runs.trace import claim
 from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason, Trajectory, Turn
 
@@ -86,7 +88,7 @@ class TraceView:
         values = known(self.scored)
         return None if values is None else float(values[-1] - values[0])
 
-    @property
+    @cached_property
     def regret(self) -> float | None:
         """Normalised, over the trajectory's own tokens."""
         values, tokens = known(self.scored), self.trajectory.sampled_tokens
@@ -142,7 +144,7 @@ def strength(progress: float | None) -> int:
     """Progress in seven classes, −3 … 3; 0 without one."""
     if progress is None:
         return 0
-    return int(np.sign(progress)) * int(np.searchsorted(STRENGTHS, abs(progress), side="right"))
+    return bisect_right(STRENGTHS, abs(progress)) * (1 if progress > 0 else -1)
 
 
 def verdict(trajectory: Trajectory) -> tuple[str, str]:
@@ -170,10 +172,13 @@ def pieces_by_turn(turns: Sequence[Turn]) -> list[list[Piece]]:
     """Every turn's text cut into its steps and what stands between them, with what later turns discarded."""
     discarded: dict[tuple[int, int], int] = {}  # by turn and place of the step
     numbers: dict[tuple[int, int], int] = {}
-    for j in range(len(turns)):
-        stands = [(turn, place) for turn, place, _ in standing(turns[: j + 1])]
-        discarded |= dict.fromkeys(numbers.keys() - discarded.keys() - set(stands), j + 1)
-        numbers |= {step: number for number, step in enumerate(stands, 1)}
+    before: list[tuple[int, int, str]] = []
+    for j, steps in enumerate(standing_after_each(turns)):
+        if steps is not before:
+            stands = [(turn, place) for turn, place, _ in steps]
+            discarded |= dict.fromkeys(numbers.keys() - discarded.keys() - set(stands), j + 1)
+            numbers |= {step: number for number, step in enumerate(stands, 1)}
+        before = steps
     found = []
     for j, turn in enumerate(turns):
         pieces, end = [], 0

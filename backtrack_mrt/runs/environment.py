@@ -24,8 +24,8 @@ _NEEDED_BY_FEW = "bitsandbytes"  # other libraries import it wherever it is inst
 
 
 def prepare() -> None:
-    """Switch off the reports of use that libraries send, have waiting threads sleep soon, and have the libraries' imports
-    cost less. Does nothing the second time."""
+    """Switch off the reports of use that libraries send, have waiting threads sleep soon, make the libraries' imports
+    cheaper. Does nothing the second time."""
     if not any(name in os.environ for name in _TELEMETRY):
         os.environ[_TELEMETRY[0]] = "1"
         if constants := sys.modules.get("huggingface_hub.constants"):
@@ -35,3 +35,10 @@ def prepare() -> None:
     if gc.get_threshold() == _OFTEN:
         gc.set_threshold(*_SELDOM)
     import_late(_NEEDED_BY_FEW)
+
+
+def settle() -> None:
+    """What has been imported by now is no garbage: collections, of which trainers ask for some, pass it by from here
+    on. Once, before a model is loaded: what is frozen is never freed."""
+    if not gc.get_freeze_count():
+        gc.freeze()

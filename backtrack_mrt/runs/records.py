@@ -216,7 +216,7 @@ def _turn(row: _TurnRow) -> Turn:
         instruction_ids=tuple(row.get("instruction_ids") or ()),
         completion=Completion(
             token_ids=token_ids,
-            logprobs=(math.nan,) * len(token_ids) if logprobs is None else tuple(map(_or_nan, logprobs)),
+            logprobs=(math.nan,) * len(token_ids) if logprobs is None else _floats(logprobs),
             finish=row.get("finish", Finish.STOP),
         ),
         violation=row.get("violation"),
@@ -256,6 +256,10 @@ def _numbers(values: Sequence[float]) -> list[float | None]:
 
 def _array(values: Sequence[float | None] | None) -> FloatArray | None:
     return None if values is None else np.array([_or_nan(value) for value in values], dtype=np.float64)
+
+
+def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(map(_or_nan, values)) if None in values else tuple(values)  # type: ignore[arg-type]
 
 
 def _or_nan(value: float | None) -> float:

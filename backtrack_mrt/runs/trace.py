@@ -74,7 +74,8 @@ def inline(text: str) -> str:
 def visible(text: str) -> str:
     """Text that steers neither a terminal nor a page: what is not seen, or turns the direction of writing, is shown by
     its name, which a reader can look up: ⟨U+202E⟩."""
-    return text.translate(_SHOWN)
+    seen = text.replace("\n", "").replace("\t", "").isprintable()
+    return text if seen else text.translate(_SHOWN)
 
 
 class _Shown(dict[int, str]):

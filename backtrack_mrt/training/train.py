@@ -59,6 +59,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> RunResult
     another run with this seed and evaluation, which are then not sampled again. Raises UserError for bad input, before
     any model loads where that is possible."""
     environment.prepare()
+    environment.settle()
     Mistakes(broken_rules(request.config)).tell()  # of a config that was made by hand
     check_launch(request.config)
     run = RunDir.check(request.config, request.existing, accept_changes=request.accept_changes)
@@ -105,7 +106,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
     result = RunResult(config.algo_label, config.protocol.max_answers, base, trained, clock.seconds, ledgers)
     run.save("summary.json", result.as_json())
     write_cards(run, config, problems, training, result)
-    rebuild(run.path)
+    rebuild(run.path, figures=True)
     processes.wait()
     return result
 

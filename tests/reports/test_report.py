@@ -21,7 +21,7 @@ from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.reports.archive import TraceSource, shared_out
 from backtrack_mrt.reports.build import rebuild, report_comparison, report_run, report_traces
 from backtrack_mrt.reports.curves import training_charts
-from backtrack_mrt.reports.rendering import signed, trace_html
+from backtrack_mrt.reports.trace_html import signed, trace_html
 from backtrack_mrt.reports.trace_view import Piece, claim, strength, view
 from backtrack_mrt.runs.finished import read_run
 from backtrack_mrt.runs.records import as_record

@@ -89,6 +89,16 @@ def test_garbage_is_looked_for_seldom_unless_the_user_says_how_often() -> None:
         gc.set_threshold(*before)
 
 
+def test_what_has_been_imported_is_frozen_once_and_nothing_that_comes_later() -> None:
+    environment.settle()
+    frozen = gc.get_freeze_count()
+    kept = [[] for _ in range(1000)]
+    environment.settle()
+    assert frozen > 0
+    assert gc.get_freeze_count() <= frozen
+    assert gc.is_tracked(kept)
+
+
 def test_importing_changes_nothing() -> None:
     code = """import gc, os, sys
 before = dict(os.environ), gc.get_threshold()

@@ -32,14 +32,17 @@ def test_it_is_executed_when_it_is_used_and_once(library: Path) -> None:
     import seldom
 
     inspect.getmodule(inspect.currentframe())  # looks through all modules
-    assert seldom.__spec__.name == "seldom" and not (library / "read").exists()
-    assert seldom.ANSWER == 42 and (library / "read").exists()
+    assert seldom.__spec__.name == "seldom"
+    assert not (library / "read").exists()
+    assert seldom.ANSWER == 42
+    assert (library / "read").exists()
     assert type(sys.modules["seldom"]) is not LateModule
     (library / "read").unlink()
     import_late("seldom")
     from seldom import ANSWER, part
 
-    assert ANSWER == part.ANSWER == 42 and not (library / "read").exists()
+    assert ANSWER == part.ANSWER == 42
+    assert not (library / "read").exists()
     with pytest.raises(AttributeError, match="QUESTION"):
         _ = seldom.QUESTION
 

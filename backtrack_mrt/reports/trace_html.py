@@ -1,0 +1,186 @@
+"""One trace as an HTML fragment. A page holds thousands of them, so this is Python and not a template.
+
+Every text in it is a model's or a data set's: it comes in by `said`, which lets no tag and no hidden character through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from backtrack_mrt.reports.trace_view import Piece, TraceView, TurnView
+from backtrack_mrt.runs.trace import visible
+
+FOLDED = 1500  # characters of a piece of text that are shown before the rest is folded away
+WIDTH, HEIGHT = 640, 120  # of a trace's value curve
+LONGEST = 12  # characters of a phase's name in the curve
+TICKS = "".join(
+    f'<text class="tick" x="-8" y="{y}">{label}</text>' for y, label in ((4, "1"), (HEIGHT // 2 + 4, "½"), (124, "0"))
+)
+
+
+def trace_html(trace: TraceView, level: int = 3) -> Markup:
+    """level: of its heading."""
+    trajectory, name = trace.trajectory, said(trace.name)
+    problem, answer = trajectory.problem, trajectory.answer
+    mark = {1.0: '<span class="grade right">✓</span> ', 0.0: '<span class="grade wrong">✗</span> '}
+    facts = [
+        f"<bdi>{said(trace.source)}</bdi>",
+        f"problem <bdi>{said(problem.id)}</bdi>",
+        f"{len(trace.turns)} turns",
+        f"{trajectory.sampled_tokens} tokens",
+    ]
+    if trace.progress is not None:
+        facts.append(f"progress {signed(trace.progress)}")
+    final = "none" if answer is None else _said_in_span(answer)
+    verdict = f" ({said(trajectory.verdict)})" if trajectory.verdict else ""
+    turns = "".join(_turn(turn, level + 1) for turn in trace.turns)
+    return Markup(
+        f'<article class="trace" data-name="{name}" aria-label="Trace {name}">\n<header>\n'
+        f"<h{level}>{mark.get(trajectory.outcome, '')}{trace.headline}</h{level}>\n"
+        f'<p class="meta">{" · ".join(facts)}</p>\n</header>\n<dl class="asked">\n'
+        f'<dt>Problem</dt><dd class="question">{_text(problem.question)}</dd>\n'
+        f"<dt>Right answer</dt><dd>{_said_in_span(problem.answer)}</dd>\n"
+        f"<dt>Final answer</dt><dd>{final}{verdict}</dd>\n"
+        f"<dt>Ended</dt><dd>{trace.stopped}</dd>\n</dl>\n"
+        f'{_figure(trace)}<ol class="turns">\n{turns}</ol>\n'
+        f'<details class="tokens" data-trace="{name}"><summary>Tokens: mask, log-probability, advantage</summary>'
+        "<p>This view needs scripts.</p></details>\n</article>\n"
+    )
+
+
+def said(text: str) -> str:
+    """Somebody's text, made visible and escaped."""
+    return escape(visible(text))
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """+0.42, −0.42 (a real minus sign), ±0 for what rounds to nothing; – for None."""
+    if value is None:
+        return "–"
+    text = f"{value:+.{digits}f}"
+    return "±0" if not float(text) else text.replace("-", "−")
+
+
+def _said_in_span(text: str) -> str:
+    return f'<span class="said">{said(text)}</span>'
+
+
+def _text(text: str) -> str:
+    """What is shown of a text, and the rest; a little more than `FOLDED` is shown whole."""
+    if len(text) < 1.2 * FOLDED:
+        return _said_in_span(text)
+    shown, rest = text[:FOLDED], text[FOLDED:]
+    folded = f"<summary>{len(rest):,} more characters</summary>{_said_in_span(rest)}"
+    return f'{_said_in_span(shown)}<details class="rest">{folded}</details>'
+
+
+def _turn(turn: TurnView, level: int) -> str:
+    kind, name = _phase(turn.phase, turn.meaning, level)
+    progress = ""
+    if turn.progress is not None:
+        arrow = "▲" if turn.strength > 0 else "▼" if turn.strength < 0 else "■"
+        progress = (
+            f'<span class="progress p{turn.strength}">V {turn.before:.2f} → {turn.after:.2f}, '
+            f"progress {arrow} {signed(turn.progress)}</span>\n"
+        )
+    weight = "" if turn.weight is None else f", weight {signed(turn.weight)}"
+    return (
+        f'<li class="turn {kind}{" given" if turn.given else ""}">\n<div class="head">\n'
+        f'<h{level}><span class="number">{turn.number}</span> {name}\n'
+        f'<span class="claim{" violation" if turn.violation else ""}"><bdi>{said(turn.claim)}</bdi> '
+        f"{_GRADES[turn.right]}</span>\n{progress}"
+        f'<span class="count">{turn.tokens} tokens{", given" if turn.given else ""}{weight}</span>\n</div>\n'
+        f'<div class="text">{"".join(_pieces(turn.pieces)) or _NOTHING}</div>\n</li>\n'
+    )
+
+
+@lru_cache
+def _phase(phase: str, meaning: str, level: int) -> tuple[str, str]:
+    """Its class, and its name with the end of the heading."""
+    name = f"<bdi>{said(phase)}</bdi></h{level}>"
+    return (said(phase.lower()), f'{name}<span class="meaning">{said(meaning)}</span>') if meaning else ("other", name)
+
+
+_GRADES = {
+    None: "",
+    True: '<span class="grade right">✓ right</span>',
+    False: '<span class="grade wrong">✗ wrong</span>',
+}
+_NOTHING = '<span class="nothing">(nothing)</span>'
+
+
+def _pieces(pieces: Iterable[Piece]) -> Iterator[str]:
+    """Neighbours that were discarded together are told of once."""
+    for piece, following in pairwise([*pieces, None]):
+        assert piece is not None
+        by = piece.discarded_by
+        if by:
+            yield f'<del title="discarded by turn {by}">{_text(piece.text)}</del>'
+            if following is None or following.discarded_by != by:
+                yield f'<small class="why">discarded by turn {by}</small>'
+        else:
+            yield f'<span class="step">{_text(piece.text)}</span>' if piece.step else _text(piece.text)
+
+
+@dataclass(frozen=True)
+class ValueCurve:
+    """V over the tokens of a trace, in units of the drawing: (x, y) after 0 … E turns."""
+
+    points: list[tuple[float, float]]
+
+    @property
+    def line(self) -> str:
+        return " ".join(f"{x:g},{y:g}" for x, y in self.points)
+
+    @property
+    def above(self) -> str:
+        """The outline of the regret: the area over the curve."""
+        return f"0,0 {self.line} {WIDTH},0"
+
+
+def curve(trace: TraceView) -> ValueCurve | None:
+    """None without values, or without tokens."""
+    values = [trace.turns[0].before, *(turn.after for turn in trace.turns)] if trace.turns else []
+    total = trace.trajectory.sampled_tokens
+    if not total or any(value is None for value in values):
+        return None
+    return ValueCurve(
+        [
+            (round(WIDTH * x / total, 1), round(HEIGHT * (1 - min(max(y or 0.0, 0.0), 1.0)), 1))
+            for x, y in zip(trace.spent.tolist(), values, strict=True)
+        ]
+    )
+
+
+def _figure(trace: TraceView) -> str:
+    """The curve, a band per turn below it."""
+    found = curve(trace)
+    if found is None:
+        return ""
+    regret, before, after = f"{trace.regret:.2f}", trace.turns[0].before, trace.turns[-1].after
+    bands, ends = [], []
+    for turn, ((start, _), (end, y)) in zip(trace.turns, pairwise(found.points), strict=True):
+        middle, width = (start + end) / 2, end - start
+        bands.append(
+            f'<rect class="band p{turn.strength}" x="{middle - width / 2:g}" y="126" width="{width:g}" height="18"/>\n'
+        )
+        if width > 22:
+            phase = turn.phase if len(turn.phase) <= LONGEST else f"{turn.phase[: LONGEST - 1]}…"
+            label = f" {said(phase)}" if width > 90 else ""
+            bands.append(f'<text class="phase" x="{middle:g}" y="139">{turn.number}{label}</text>')
+        ends.append(f'<circle cx="{middle + width / 2:g}" cy="{y:g}" r="4"/>')
+    return (
+        f'<figure class="value">\n<svg viewBox="-34 -8 690 158" role="img" aria-label="V over the tokens of the trace: '
+        f'from {before:.2f} to {after:.2f}; regret {regret}">\n<polygon class="regret" points="{found.above}"/>\n'
+        f'<path class="axis" d="M0 0V120H640M-4 0H0M-4 60H0M-4 120H0"/>\n{TICKS}\n'
+        f'{"".join(bands)}<polyline class="line" points="{found.line}"/>\n'
+        f'{"".join(ends)}<circle cx="0" cy="{found.points[0][1]:g}" r="4"/>\n</svg>\n'
+        "<figcaption>V, the chance of success if it had to answer at that point, over its "
+        f"{trace.trajectory.sampled_tokens} sampled tokens. Hatched: regret {regret}.</figcaption>\n</figure>\n\n"
+    )
