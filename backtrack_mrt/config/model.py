@@ -64,7 +64,11 @@ class EngineSection(Section):
 
     type: Literal["hf", "vllm"] = Field("hf", description="what samples: hf (transformers, in this process) or vllm")
     max_rows: int = Field(256, gt=0, description="trajectories decoded side by side")
-    server: str | None = Field(None, description="vllm: a server, e.g. http://host:8000 (null: in this process)")
+    server: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="vllm: servers that share the rows, http://host:8000 … (null: in this process)",
+    )
     adapters: str | None = Field(
         None, description="vllm server: directory that both machines see (null: the server runs on this machine)"
     )
@@ -72,6 +76,11 @@ class EngineSection(Section):
     gpu_memory: float = Field(
         0.4, gt=0, le=1, description="vllm in this process: share of the GPU's memory, its copy of the weights included"
     )
+
+    @field_validator("server", mode="before")
+    @classmethod
+    def _one_server(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
 
 class ProverSection(Section):

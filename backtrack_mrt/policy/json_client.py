@@ -12,6 +12,10 @@ from backtrack_mrt.errors import UserError
 _CONNECT = 10.0  # seconds; answers may take as long as they need
 
 
+class ServerGone(UserError):
+    """A server that gives no answer, or only says that it is broken: another one may give it."""
+
+
 class JsonClient:
     """Asks the server at `url`. field: the setting that named it. key: the environment variable that holds its key, if
     it wants one. remedy: how such a server is started."""
@@ -32,11 +36,14 @@ class JsonClient:
         try:
             answer = self._http.request(method, path, json=body)
         except httpx2.HTTPError as error:
-            raise self.refusal(f"cannot be reached: {error}") from error
+            raise ServerGone(self.field, self.url, f"cannot be reached: {error}", self.remedy) from error
         except (httpx2.InvalidURL, ValueError) as error:
             raise self.refusal(f"no address: {error}", "Write it like http://host:8000.") from error
         if answer.is_error:
-            raise self.refusal(f"{path} was refused with status {answer.status_code}: {answer.text[:300]}", remedy)
+            reason = f"{path} was refused with status {answer.status_code}: {answer.text[:300]}"
+            if answer.is_server_error:
+                raise ServerGone(self.field, self.url, reason, remedy or self.remedy)
+            raise self.refusal(reason, remedy)
         return answer.json() if "json" in answer.headers.get("content-type", "") else None
 
     def refusal(self, reason: str, remedy: str | None = None) -> UserError:

@@ -15,7 +15,8 @@ from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.hf.trial import serving_engine
 from backtrack_mrt.policy.models import frozen_copy, load_model, load_tokenizer
 from backtrack_mrt.policy.vllm.local import VLLMEngine
-from backtrack_mrt.policy.vllm.server import Server, ServerEngine
+from backtrack_mrt.policy.vllm.remote import ServerEngine
+from backtrack_mrt.policy.vllm.servers import Servers
 from backtrack_mrt.policy.whole import WholeCopy, WholeEngine
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ChatFormat
@@ -145,13 +146,13 @@ def assemble(config: Config) -> Assembly:
     if config.algorithm.collection.hints and HINT not in prompts.texts:
         reason = f"the prompts {config.prompts!r} of {config.env_label} have no {HINT}.md"
         raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
-    server = _reachable(config)
+    servers = _reachable(config)
     tokenizer = load_tokenizer(config.model)
     dialogue = dialogue_with(tokenizer, prompts, config.model.thinking)
     model = load_model(config.model, tokenizer, config.seed)
     full = config.model.full_finetuning
-    whole = WholeCopy(model, frozen=server is None or full) if processes.sharding() else None
-    engine = _engine(config, model, server, whole)
+    whole = WholeCopy(model, frozen=servers is None or full) if processes.sharding() else None
+    engine = _engine(config, model, servers, whole)
     return Assembly(config, model, tokenizer, dialogue, engine, config.grading.opened(), whole)
 
 
@@ -175,8 +176,8 @@ def dialogue_with(tokenizer: Any, prompts: Prompts, thinking: bool | None = None
     return Dialogue(ChatFormat(tokenizer, prompts.system, one_message=one_message, thinking=thinking), prompts)
 
 
-def _reachable(config: Config) -> Server | None:
-    """The server that the config names, if any. Raises UserError for one that cannot be reached, and where vLLM is to
+def _reachable(config: Config) -> Servers | None:
+    """The servers that the config names, if any. Raises UserError for one that cannot be reached, and where vLLM is to
     run in this process and cannot."""
     section = config.engine
     if section.adapters is not None and not Path(section.adapters).is_dir():
@@ -184,19 +185,19 @@ def _reachable(config: Config) -> Server | None:
             "engine.adapters", section.adapters, "no such directory", "Create it where both machines see it."
         )
     if section.server is not None:
-        return Server(section.server)
+        return Servers(section.server, threads=section.max_rows)
     if section.type == "vllm" and find_spec("vllm") is None:
         remedy = "Install it (`pip install 'backtrack-mrt[vllm]'`; without a GPU `make .venv-vllm/installed`)."
         raise UserError("engine.type", section.type, "vLLM is not installed", remedy)
     return None
 
 
-def _engine(config: Config, model: Any, server: Server | None, whole: WholeCopy | None) -> Engine:
+def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCopy | None) -> Engine:
     section = config.engine
-    if server is not None:
+    if servers is not None:
         adapters = Path(section.adapters) if section.adapters else None
         sent = whole.copy if whole else model
-        asked = ServerEngine(model, server, max_rows=section.max_rows, adapters=adapters, sent=sent)
+        asked = ServerEngine(model, servers, max_rows=section.max_rows, adapters=adapters, sent=sent)
         return WholeEngine(asked, whole) if whole else asked
     if section.type == "vllm":
         return VLLMEngine(

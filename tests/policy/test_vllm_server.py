@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from support.engine_subjects import FREE, random_llama, random_policy, requests
+from support.engine_subjects import FREE, VOCABULARY, random_llama, random_policy, requests
 from support.fake_vllm_server import FakeServer
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.policy.hf.engine import HFEngine
-from backtrack_mrt.policy.vllm.server import Server, ServerEngine
+from backtrack_mrt.policy.vllm.remote import ServerEngine
+from backtrack_mrt.policy.vllm.servers import Servers
 from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import Sampling
@@ -35,7 +38,7 @@ def fake() -> Iterator[FakeServer]:
 
 @pytest.mark.parametrize("sampling", [FREE, Sampling(0.6, 0.8, frozenset({3, 4})), Sampling(0.0)])
 def test_it_draws_and_scores_what_the_hf_engine_does(model: PeftModel, fake: FakeServer, sampling: Sampling) -> None:
-    engine, hf = ServerEngine(model, Server(fake.url), max_rows=4), HFEngine(model, max_rows=4)
+    engine, hf = ServerEngine(model, Servers([fake.url], 4), max_rows=4), HFEngine(model, max_rows=4)
     asked = requests(6)
     done, truth = engine.generate(asked, sampling), hf.generate(asked, sampling)
     assert [(c.token_ids, c.finish) for c in done] == [(c.token_ids, c.finish) for c in truth]
@@ -48,7 +51,7 @@ def test_it_draws_and_scores_what_the_hf_engine_does(model: PeftModel, fake: Fak
 
 
 def test_every_version_is_an_adapter_of_its_own(model: PeftModel, fake: FakeServer, tmp_path: Path) -> None:
-    engine = ServerEngine(model, Server(fake.url), max_rows=4, adapters=tmp_path)
+    engine = ServerEngine(model, Servers([fake.url], 4), max_rows=4, adapters=tmp_path)
     before = engine.generate(requests(6), FREE)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -71,7 +74,7 @@ def test_other_weights_are_refused(model: PeftModel, fake: FakeServer) -> None:
     with torch.no_grad():
         model.get_base_model().lm_head.weight.mul_(1.1)
     with pytest.raises(UserError, match=r"engine.server.*logprobs are .* nats away.*model.name_or_path"):
-        ServerEngine(model, Server(fake.url), max_rows=4)
+        ServerEngine(model, Servers([fake.url], 4), max_rows=4)
 
 
 @pytest.mark.parametrize(("lacks", "reason"), [("obeys", "draws its tokens itself"), ("takes_adapters", "status 404")])
@@ -79,12 +82,51 @@ def test_a_server_without_the_settings_it_needs_is_refused(model: PeftModel, lac
     settings = {"obeys": True, "takes_adapters": True, lacks: False}
     fake = FakeServer(random_llama().eval(), **settings)
     with fake.running(), pytest.raises(UserError, match=rf"{reason}.*docs/engines.md"):
-        ServerEngine(model, Server(fake.url), max_rows=4)
+        ServerEngine(model, Servers([fake.url], 4), max_rows=4)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backtrack_mrt.policy.vllm.servers.WAITS", (0.0,))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_rows_are_shared_and_a_server_that_dies_is_left_out(
+    model: PeftModel, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two servers give what one gives, each does about half, a row stays where its history is; one dies, the other
+    does all of it."""
+    asked = [
+        replace(r, prefix_ids=tuple((k + 3 * i) % VOCABULARY for i in range(40))) for k, r in enumerate(requests(6))
+    ]
+    truth = HFEngine(model, max_rows=6).generate(asked, FREE)
+    with FakeServer(random_llama().eval()).running() as other:
+        engine = ServerEngine(model, Servers([fake.url, other.url], 4), max_rows=4)
+        assert [c.token_ids for c in engine.generate(asked, FREE)] == [c.token_ids for c in truth]
+        done = {server: [body["prompt"] for body in server.completed[2:]] for server in (fake, other)}
+        assert [len(prompts) for prompts in done.values()] == [3, 3]
+        longer = [replace(r, prefix_ids=r.prefix_ids + c.token_ids) for r, c in zip(asked, truth, strict=True)]
+        later = engine.generate(longer, FREE)
+        for server, prompts in done.items():
+            assert {tuple(body["prompt"][:40]) for body in server.completed[5:]} == {tuple(p) for p in prompts}
+    assert engine.generate(longer, FREE) == later  # by one server, since the other is gone
+    told = capsys.readouterr().err
+    assert told.count(f"{other.url} cannot be reached") == 1
+    assert "going on with 1 servers" in told
+    engine.sync(1)
+    assert [c.token_ids for c in engine.generate(asked, FREE)] == [c.token_ids for c in truth]
+    engine.close()
+
+
+def test_the_tolerance_is_that_of_the_logits_spacing(model: PeftModel, fake: FakeServer, capsys) -> None:
+    ServerEngine(model, Servers([fake.url], 4), max_rows=4).close()
+    assert re.search(r"nats away .* allowed 0\.01\)", capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_server_that_goes_away_is_a_clear_error(model: PeftModel) -> None:
     with FakeServer(random_llama().eval()).running() as server:
-        engine = ServerEngine(model, Server(server.url), max_rows=4)
+        engine = ServerEngine(model, Servers([server.url], 4), max_rows=4)
     with pytest.raises(UserError, match="cannot be reached"):
         engine.generate(requests(2), FREE)
 

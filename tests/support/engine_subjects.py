@@ -21,7 +21,8 @@ from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.hf.plain_engine import PlainEngine
 from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.policy.vllm.local import VLLMEngine
-from backtrack_mrt.policy.vllm.server import Server, ServerEngine
+from backtrack_mrt.policy.vllm.remote import ServerEngine
+from backtrack_mrt.policy.vllm.servers import Servers
 from backtrack_mrt.types import FloatArray, Request, Sampling, TokenIds
 
 VOCABULARY, CONTEXT = 40, 160
@@ -90,7 +91,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def server_engine(policy: PeftModel, server_url: str) -> Iterator[ServerEngine]:
-    engine = ServerEngine(policy, Server(server_url), max_rows=6)
+    engine = ServerEngine(policy, Servers([server_url], 6), max_rows=6)
     yield engine
     engine.close()
 

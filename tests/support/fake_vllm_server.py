@@ -25,6 +25,7 @@ class FakeServer:
         self.base, self.obeys, self.takes_adapters = base, obeys, takes_adapters
         self.engines: dict[str, Engine] = {"base": HFEngine(base, max_rows=1)}
         self.loaded: list[str] = []  # names of all adapters ever
+        self.completed: list[dict[str, Any]] = []  # what was asked for, as it came
         self.url = ""
         self._lock = Lock()
 
@@ -71,6 +72,7 @@ class FakeServer:
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """The body of the answer, None for "not found"."""
         if path == "/v1/completions":
+            self.completed.append(body)
             return self._complete(body)
         if not self.takes_adapters:
             return None

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
+from support.fake_vllm_server import FakeServer
 
+from backtrack_mrt.config import ModelSection
+from backtrack_mrt.policy.models import load_merged
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.directory import RunDir
 
@@ -109,6 +112,13 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return run(tmp_path_factory.mktemp("alone") / "one")
 
 
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Of a server of the embedded model."""
+    with FakeServer(load_merged(ModelSection()).eval()).running() as server:
+        yield server.url
+
+
 def assert_same_adapter(one: RunDir, two: RunDir) -> None:
     """But for rounding, a small part of what was learned."""
     ours, theirs = (load_file(r.model / "adapter_model.safetensors") for r in (one, two))
@@ -144,11 +154,24 @@ def test_two_processes_fit_like_one(name: str, flags: list[str], tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "flags"), [("ddp", VOTED), ("fsdp", VOTED), ("ddp", PREFIX)])
-def test_two_processes_train_like_one(name: str, flags: Sequence[str], tmp_path: Path, one: RunDir) -> None:
-    """The same trajectories, advantages, tokens and metrics, and the same adapter but for rounding."""
+@pytest.mark.parametrize(
+    ("name", "flags", "served"),
+    [
+        ("ddp", VOTED, False),
+        ("fsdp", VOTED, False),
+        ("ddp", PREFIX, False),
+        ("ddp", VOTED, True),
+        ("fsdp", VOTED, True),
+    ],
+)
+def test_two_processes_train_like_one(
+    name: str, flags: Sequence[str], served: bool, tmp_path: Path, one: RunDir, request: pytest.FixtureRequest
+) -> None:
+    """The same trajectories, advantages, tokens and metrics, and the same adapter but for rounding; so also where
+    another process samples, behind a server that answers like vLLM's."""
     one = one if flags is VOTED else run(tmp_path / "one", flags=flags)
-    two = run(tmp_path / "two", *ACCELERATE, str(LAUNCHERS / f"{name}.yaml"), *TWO, flags=flags)
+    server = ("--engine.type", "vllm", "--engine.server", request.getfixturevalue("url")) if served else ()
+    two = run(tmp_path / "two", *ACCELERATE, str(LAUNCHERS / f"{name}.yaml"), *TWO, flags=[*flags, *server])
     for step in (1, 2):
         alone = torch.load(one.path / f"advantages_{step}_0.pt")
         shared = [row for rank in (0, 1) for row in torch.load(two.path / f"advantages_{step}_{rank}.pt")]

@@ -1,0 +1,107 @@
+"""The engine on vLLM servers. Needs no vLLM here. A server must draw its tokens as jobs say, and take adapters while it
+runs; docs/engines.md has the command. That it does, and that its weights are those that are trained, is checked at the
+start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.hf.lora import AdapterFolder
+from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine, forced, sampled
+from backtrack_mrt.policy.vllm.server import FIELD, SAME, START, Server
+from backtrack_mrt.policy.vllm.servers import Servers
+from backtrack_mrt.runs import processes
+from backtrack_mrt.types import Sampling, TokenIds
+
+_PROBE, _PROBE_TEMPERATURE = 24, 0.5  # tokens; not 1, to see whether logprobs are at the temperature
+_LEAST_TOLERANCE = 0.01  # nats, mean
+_ROUNDINGS = 2  # steps between neighbouring logits that kernels may differ by, in the mean
+
+
+class ServerEngine(JobEngine):
+    """Asks `servers`, which serve the base of `model`.
+
+    adapters: directory in which the servers find the adapters that are written here (None: among the temporary files,
+    for servers on this machine). sent: whose adapter is sent (None: that of `model`). Raises UserError for a server
+    with other weights or without the settings it needs.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        servers: Servers,
+        *,
+        max_rows: int,
+        adapters: Path | None = None,
+        sent: PeftModel | None = None,
+    ) -> None:
+        super().__init__(min(servers.context_length, model.config.max_position_embeddings), max_rows)
+        self._servers, self._model = servers, model
+        self._adapters = AdapterFolder(sent or model, adapters)
+        self._adapter: str | None = None
+        for server in servers.all:
+            self._check_weights(server)
+        self._hand_over()
+        self._outdated = False
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._unload()
+        self._servers.close()
+
+    def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
+        return self._servers.complete(jobs, None if self._in_reference else self._adapter)
+
+    def _hand_over(self) -> None:
+        name, _, path = self._adapters.write()
+        remedy = f"{START} It must see the same directory at engine.adapters."
+        body = {"lora_name": name, "lora_path": str(path.resolve())}
+        self._servers.on_each(lambda server: server.ask("POST", "/v1/load_lora_adapter", body, remedy))
+        self._unload()
+        self._adapter = name
+
+    def _unload(self) -> None:
+        if self._adapter is not None:
+            body = {"lora_name": self._adapter}
+            self._servers.on_each(lambda server: server.ask("POST", "/v1/unload_lora_adapter", body))
+            self._adapter = None
+
+    def _forget(self) -> None:
+        """A server's cache is kept by adapter, and every version is an adapter of its own."""
+        self._servers.forget()
+
+    def _check_weights(self, server: Server) -> None:
+        vocabulary = self._model.config.vocab_size
+        ids = tuple(torch.randint(vocabulary, (_PROBE + 1,), generator=torch.Generator().manual_seed(0)).tolist())
+        draw = sampled(0, Sampling(_PROBE_TEMPERATURE))
+        jobs = Job(ids[:1], _PROBE, forced(ids[1:])), Job(ids[:1], _PROBE, draw)
+        told, free = (server.complete(server.model, job) for job in jobs)
+        if told.token_ids != ids[1:]:
+            raise UserError(FIELD, server.url, "it draws its tokens itself, not as it is told", START)
+        gaps, steps = zip(
+            *(self._gaps(ids[:1], drawn, t) for drawn, t in ((told, 1.0), (free, _PROBE_TEMPERATURE))), strict=True
+        )
+        mean, allowed = float(torch.cat(gaps).mean()), max(_LEAST_TOLERANCE, _ROUNDINGS * max(steps))
+        found = f"{mean:.2g} nats away from those of the model that is trained (mean of {2 * _PROBE} tokens"
+        if not mean <= allowed:
+            reason = f"it serves {server.model!r}, whose logprobs are {found}; rounding makes up to {allowed:.2g})"
+            raise UserError(FIELD, server.url, reason, SAME)
+        processes.tell(f"{server.url}: logprobs are {found}, allowed {allowed:.2g})")
+
+    def _gaps(self, prompt: TokenIds, drawn: Drawn, temperature: float) -> tuple[Tensor, float]:
+        """Distance (T,) of the server's logprobs to those of the base that is here, and the step between neighbouring
+        numbers of the model's type at the size of the largest logit: .13 for logits of 16 in bfloat16."""
+        model = self._model
+        ids = torch.tensor([prompt + drawn.token_ids], device=model.device)
+        with torch.no_grad(), model.disable_adapter():
+            logits = model(ids).logits[0, len(prompt) - 1 : -1].float() / temperature
+        ours = logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0].cpu()
+        step = torch.finfo(model.dtype).eps * float(logits.abs().max())
+        return (ours - torch.tensor(drawn.logprobs)).abs(), step
