@@ -87,7 +87,7 @@ def report_traces(paths: Sequence[Path], out: Path, grader: Grader = MATH) -> Pa
         TraceSource(visible(label), label, read_graded(path, grader)) for path, label in zip(paths, labels, strict=True)
     ]
     with replacing(out) as file:
-        file.write(_page("Traces", [", ".join(path.name for path in paths)], {}, found, []))
+        file.write(page("Traces", [", ".join(path.name for path in paths)], {}, found, []))
     return out
 
 
@@ -111,11 +111,12 @@ def _write(
     folder: Path, title: str, lines: list[str], content: dict[str, Any], found: list[TraceSource], runs: Sequence[Run]
 ) -> Path:
     with replacing(folder / REPORT) as file:  # a reader never meets half a page
-        file.write(_page(title, lines, content, found, runs))
+        file.write(page(title, lines, content, found, runs))
     return folder / REPORT
 
 
-def _page(title: str, lines: list[str], content: dict[str, Any], found: list[TraceSource], runs: Sequence[Run]) -> str:
+def page(title: str, lines: list[str], content: dict[str, Any], found: list[TraceSource], runs: Sequence[Run]) -> str:
+    """One file: tables and charts (`outcomes`, `outcome_charts`, `training_charts`), traces, what was run."""
     kept = shared_out(found, MOST_TRACES)
     nothing = {"headline": "", "headline_charts": [], "outcomes": [], "outcome_charts": [], "training_charts": []}
     content = nothing | content

@@ -10,6 +10,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.episode import Episode
+from backtrack_mrt.rollouts.rollout import cut
 from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
 
 
@@ -54,6 +55,36 @@ def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: 
                 "Write the turn in the protocol's grammar, or raise its token limits.",
             )
     return Tokenised(episode.trajectory(), tuple(learn))
+
+
+def retold(problem: Problem, texts: Sequence[str], protocol: EpisodeProtocol, dialogue: Dialogue) -> Trajectory:
+    """One message that some model wrote, as a trajectory of the protocol, not graded: its pieces are the turns; a
+    single text is cut as the protocol cuts. No budget ends it. Raises UserError where a message is not a trajectory."""
+    if not protocol.one_message:
+        reason = "a stored trace is one message, and this protocol is several"
+        raise UserError("env", type(protocol).__name__, reason, "Take --env open-ended.")
+    ends = "\n".join(dialogue.chat.begun.split("\n")[-2:]).strip()
+    first = texts[0].lstrip()
+    if ends and first.startswith(ends):  # the template has begun the thought already
+        texts = [first.removeprefix(ends).lstrip("\n"), *texts[1:]]
+    pieces = [dialogue.chat.encode(text) for text in texts]
+    pieces[-1] += (dialogue.chat.eos_id,)
+    length = sum(map(len, pieces))
+    longest = protocol.model_copy(update={"token_budget": length + 1})
+    episode = Episode(longest, Trajectory(problem, ()))
+    assert episode.spec is not None  # the first turn
+    episode.prompt_ids = dialogue.opening(problem, episode.spec)
+    nan = float("nan")
+    if len(pieces) == 1:
+        whole = Completion(pieces[0], (nan,) * length, Finish.STOP)
+        completions = cut(whole, longest, dialogue, longest.turns_left([]))
+    else:
+        completions = [Completion(ids, (nan,) * len(ids), Finish.CUT) for ids in pieces[:-1]]
+        completions.append(Completion(pieces[-1], (nan,) * len(pieces[-1]), Finish.STOP))
+    for completion in completions:
+        if episode.spec is not None:
+            episode.advance(dialogue.chat.decode(completion.token_ids), completion)
+    return episode.trajectory()
 
 
 def accepted(
