@@ -12,7 +12,14 @@ from rich.console import Console
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.loading import load_held_out
 from backtrack_mrt.data.signs import first_wrong_step
-from backtrack_mrt.evaluation.evaluate import evaluate, forced_majority, forced_tokens, majority_points
+from backtrack_mrt.evaluation.evaluate import (
+    envelope_regrets,
+    evaluate,
+    forced_majority,
+    forced_tokens,
+    majority_points,
+    sampled_rows,
+)
 from backtrack_mrt.evaluation.metrics.summary import Cuts, Extras, Summary, summarise
 from backtrack_mrt.evaluation.tables import as_table
 from backtrack_mrt.evaluation.thinking import Thresholds, by_set
@@ -50,12 +57,17 @@ def audit_thinking(
         if votes and parts is not None:
             collector = parts.collector(prolonged, with_values=False)
             collector = replace(collector, max_answer_tokens=config.prover.max_answer_tokens)
-            cast, _ = forced_majority(scored, votes, limits.turns, collector, config.evaluation.temperature, config.seed)
+            cast, _ = forced_majority(
+                scored, votes, limits.turns, collector, config.evaluation.temperature, config.seed
+            )
 
     def summarised(places: Sequence[int]) -> Summary:
         some = [scored[i] for i in places]
-        by_turn = majority_points(some, [cast[i] for i in places], limits.turns) if cast else []
-        extras = Extras(majority_at_turn=by_turn)
+        extras = Extras()
+        if some_cast := [cast[i] for i in places] if cast else []:
+            by_turn = majority_points(some, some_cast, limits.turns)
+            envelope = envelope_regrets(some, some_cast, limits.turns)
+            extras = Extras(majority_at_turn=by_turn, regret_envelope=envelope)
         return summarise(some, limits, first_wrong_step, prolonged, config.evaluation.budgets, forced, extras)
 
     found = by_set(scored, thresholds, summarised)
@@ -80,4 +92,4 @@ def _sampled(config: Config, parts: Assembly) -> list[Scored]:
     collector = parts.collector(prolonged, with_values=True)
     if collector.prover is None:
         collector = replace(collector, prover=parts.prover())
-    return evaluate(problems, collector, wanted.temperature, wanted.samples, config.seed).scored
+    return evaluate(sampled_rows(problems, wanted), collector, wanted.temperature, config.seed).scored
