@@ -22,7 +22,7 @@ from backtrack_mrt.evaluation.evaluate import (
 )
 from backtrack_mrt.evaluation.metrics.summary import Cuts, Extras, Summary, summarise
 from backtrack_mrt.evaluation.tables import as_table
-from backtrack_mrt.evaluation.thinking import Thresholds, by_set
+from backtrack_mrt.evaluation.thinking import Thresholds, thinking_by_set
 from backtrack_mrt.evaluation.traces import read_traces
 from backtrack_mrt.reports.thinking import report_thinking, thinking_table, votes_table
 from backtrack_mrt.rollouts.assembly import Assembly
@@ -70,7 +70,7 @@ def audit_thinking(
             extras = Extras(majority_at_turn=by_turn, regret_envelope=envelope)
         return summarise(some, limits, first_wrong_step, prolonged, config.evaluation.budgets, forced, extras)
 
-    found = by_set(scored, thresholds, summarised)
+    found = thinking_by_set(scored, thresholds, summarised)
     out.mkdir(parents=True, exist_ok=True)
     write_trajectories(out / "traces.jsonl", scored)
     told = {"thresholds": asdict(thresholds), "votes": votes, "sets": {name: asdict(t) for name, t in found.items()}}

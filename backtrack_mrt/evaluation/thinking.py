@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex
+from backtrack_mrt.evaluation.metrics.problem_sets import set_of
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.evaluation.metrics.turns import tokens_at_turns
 from backtrack_mrt.types import Scored
@@ -40,15 +41,14 @@ class Thinking:
     after_turn: Mapping[str, Estimate]  # right answers if all stop after j turns and answer once, by j: V_j
 
 
-def by_set(
+def thinking_by_set(
     scored: Sequence[Scored], thresholds: Thresholds, summarised: Callable[[Sequence[int]], Summary]
 ) -> dict[str, Thinking]:
     """Each problem set by its name, behind them all together if there are several. All trajectories have values;
     `summarised` are those at these places."""
     sets: dict[str, list[int]] = defaultdict(list)
     for i, s in enumerate(scored):
-        problem = s.trajectory.problem
-        sets[problem.source or problem.id.rpartition("/")[0] or ALL].append(i)
+        sets[set_of(s.trajectory.problem) or ALL].append(i)
     if len(sets) > 1:
         sets[ALL] = list(range(len(scored)))
     return {

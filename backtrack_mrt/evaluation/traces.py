@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,9 @@ def _told(row: Any) -> tuple[Problem, str] | None:
     if question is None or gold is None or not text:
         missing = "question" if question is None else "answer" if gold is None else "completion"
         raise ValueError(f"{missing!r} is missing")
-    name = row.get("id")
-    return Problem(question if name is None else str(name), question, gold, str(row.get("source") or "")), text
+    source = str(row.get("source") or "traces")
+    name = row.get("id") or f"{source}/{sha256(question.encode()).hexdigest()[:12]}"
+    return Problem(str(name), question, gold, source), text
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> str | None:

@@ -18,7 +18,7 @@ from backtrack_mrt.cli.api import evaluate
 from backtrack_mrt.cli.main import main
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.summary import Cuts, summarise
-from backtrack_mrt.evaluation.thinking import ALL, Thresholds, by_set
+from backtrack_mrt.evaluation.thinking import ALL, Thresholds, thinking_by_set
 from backtrack_mrt.rollouts.assembly import Assembly
 from backtrack_mrt.runs.jsonl import json_text
 from backtrack_mrt.runs.records import read_trajectories
@@ -29,7 +29,7 @@ SIZE = ["--data.eval_size", "5", "--protocol.max_revisions", "1", "--evaluation.
 
 def trajectory(source: str, values: list[float], outcome: float) -> Scored:
     """Turns of `CORRECTED`, as many as the values say."""
-    problem = replace(CORRECTED.problem, id=f"{source}/{len(values)}/{outcome}", source=source)
+    problem = replace(CORRECTED.problem, id=f"{source}/{len(values)}-{outcome}", source=source)
     turns = CORRECTED.turns[: len(values) - 1]
     return Scored(replace(CORRECTED, problem=problem, turns=turns, outcome=outcome), np.array(values))
 
@@ -40,7 +40,9 @@ def test_by_hand() -> None:
     starved = trajectory("b", [0.1, 0.3, 0.6], 0.0)  # still rising
     scored = [over, lost, starved]
     lengths = [len(turn.completion.token_ids) for turn in CORRECTED.turns]
-    found = by_set(scored, Thresholds(), lambda places: summarise([scored[i] for i in places], Cuts.found(scored)))
+    found = thinking_by_set(
+        scored, Thresholds(), lambda places: summarise([scored[i] for i in places], Cuts.found(scored))
+    )
     assert list(found) == ["a", "b", ALL]
     assert found["a"].overthinking.mean == (lengths[1] + lengths[2] + lengths[1]) / 2
     assert found["a"].overthinking_share.mean == (2 * lengths[1] + lengths[2]) / sum(
