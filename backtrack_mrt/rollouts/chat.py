@@ -15,8 +15,6 @@ from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from jinja2 import TemplateError
-
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.thinking import closed_thought, opened_thought, template_switches, without_empty_thought
 from backtrack_mrt.types import Completion, TokenIds
@@ -274,8 +272,9 @@ class ChatFormat:
                 date_string=_TODAY.strftime("%d %b %Y"),
                 strftime_now=_TODAY.strftime,
             )
-        except TemplateError as error:
-            raise self._refusal(f"its chat template fails: {error}", "Use another chat template.") from error
+        except Exception as error:  # a template is a program: it fails in any way
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise self._refusal(f"its chat template fails: {said}", "Use another chat template.") from error
         return str(rendered)
 
     def _structure(self, text: str) -> TokenIds:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 def count() -> int:
     """How many processes work on this run."""
-    return _number("WORLD_SIZE", 1)
+    return _number("WORLD_SIZE", 1, least=1)
 
 
 def rank() -> int:
@@ -32,11 +32,11 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def _number(name: str, default: int) -> int:
+def _number(name: str, default: int, least: int = 0) -> int:
     """A launcher's number in the environment. Raises UserError."""
     said = os.environ.get(name, str(default))
-    if not said.isdecimal():
-        raise UserError(name, said, "not a whole number", "A launcher sets it; without one, unset it.")
+    if not (said.isascii() and said.isdecimal() and int(said) >= least):
+        raise UserError(name, said, f"not a whole number of at least {least}", "A launcher sets it; else unset it.")
     return int(said)
 
 
