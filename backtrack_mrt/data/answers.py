@@ -3,46 +3,46 @@ r"""The gold answer of a row: as it is, behind ``####`` or "the answer is", or i
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Literal
 
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH, Math
 from backtrack_mrt.grading import extract_boxed
+from backtrack_mrt.grading.number_words import is_number_word, multiplier
+from backtrack_mrt.grading.spellings import FUNCTIONS
+from backtrack_mrt.grading.units import parse_unit
 
 Extract = Literal["auto", "plain", "hashes", "boxed"]
 
 _LAST_LINE = re.compile(r"(?:\A|\n)#### ?([^\n]+)\s*\Z")
 _ANYWHERE = re.compile(r"####[ \t]*([^\n#]+)")
-_SAID = re.compile(r"\banswer\s+is\s*:?[\s*]*([^\n]+?)[\s*.]*\Z", re.IGNORECASE)
+_SAID = re.compile(
+    r"(?:\banswer\s+is\s*:?|(?:\A|\n)\W*(?:the |final )*answer[\s*]*[:=])[\s*]*([^\n]+?)[\s*.]*\Z", re.IGNORECASE
+)
+_TAGGED = re.compile(r"<answer>\s*([^<>]+?)\s*</answer>\s*\Z", re.IGNORECASE)
 _NUMERAL = re.compile(r"-?\$?\d+(?:,\d{3})*(?:[./]\d+)?(?=[\s.,;!]|\Z)")
 _WHOLE = re.compile(r"([+-]?\d+)\.0")  # a whole number that went through a float
 # What stands where nobody has written an answer. `proof` and `notfound` are NuminaMath's words.
+_NOTHING = (
+    "proof notfound n/a na none null nan nil unknown tbd todo missing idk placeholder answer unanswerable ? - — xxx"
+)
 _ABSENT = {
-    *(
-        "proof",
-        "notfound",
-        "n/a",
-        "na",
-        "none",
-        "null",
-        "nan",
-        "nil",
-        "unknown",
-        "tbd",
-        "todo",
-        "missing",
-        "?",
-        "-",
-        "—",
-    ),
-    *("not found", "not available", "not provided", "not given", "no answer", "not applicable"),
+    *_NOTHING.split(),
+    *("not found", "not available", "not provided", "not given", "no answer", "not applicable", "to be determined"),
+    *("i don't know", "i do not know", "solution omitted", "left as an exercise", "left to the reader", "your answer"),
+    *("answer here", "your answer here"),
 }
 _ELSEWHERE = re.compile(
-    r"(?:please )?see (?:the |my |attached )?(?:solution|above|below|explanation|proof|figure)\b", re.I
+    r"\W*(?:please )?(?:see|refer to|cf\.?|as in|given in) (?:the |my |attached )*"
+    r"(?:solution|above|below|explanation|proof|figure|attached|text|answer|appendix|worksheet|image)\b|todo\b",
+    re.I,
 )
 _SENTENCES = re.compile(r"\s\S*\w[.!?]\s+[A-Z][a-z]+")
-_FEW = 4  # words behind a numeral that may be its unit
+_FEW = 4  # words that may be a numeral's unit, or an answer without its solution
+_JOINING = "or and to through plus minus times divided over mod base squared cubed factorial percent degrees"
+_JOINS = frozenset(_JOINING.split())
 
 
 def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grader = MATH) -> tuple[str, str | None]:
@@ -54,8 +54,12 @@ def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grad
     if not grader.golds_are_answers and extract == "auto":
         gold = _whole(value)
         return gold, grader.check_gold(gold)
-    text = _text(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "", f"is no answer but says so: {value}"
+    text = _text(value[0] if isinstance(value, list) and len(value) == 1 else value)
     found = _extracted(text, extract, solution)
+    if found is not None and extract != "plain" and found != text and isinstance(grader, Math):
+        found = _bare(found)
     if found is None:
         marks = {"hashes": "no last line ####", "boxed": r"no \boxed{}"}.get(extract, r"neither #### nor \boxed{}")
         return "", "is empty" if not text else f"has {marks}"
@@ -88,16 +92,27 @@ def _extracted(text: str, extract: Extract, solution: bool) -> str | None:
     auto = extract == "auto"
     line = _LAST_LINE.search(text) if auto or extract == "hashes" else None
     found = line[1] if line else extract_boxed(text) if auto or extract == "boxed" else None
-    if found is None and auto and (said := _SAID.search(text)):
+    if found is None and auto and (said := _TAGGED.search(text) or _SAID.search(text)):
         found = said[1]
     if found is None and (auto or extract == "hashes") and (marked := _ANYWHERE.findall(text)):
         found = marked[-1]
-    if found is None and (extract == "plain" or (auto and not solution)):
+    if found is None and (extract == "plain" or (auto and not (solution and len(text.split()) > _FEW))):
         return text.strip()
-    return None if found is None else _bare(found.strip())
+    return None if found is None else found.strip()
 
 
 def _bare(found: str) -> str:
-    """A numeral without the sentence that goes on behind it."""
+    """A numeral without the words that go on behind it, unless they are its unit or make it another number."""
     numeral = _NUMERAL.match(found)
-    return numeral[0] if numeral and len(found[numeral.end() :].split()) > _FEW else found
+    if numeral is None:
+        return found
+    behind = re.findall(r"[^\s.,;!]+", found[numeral.end() :])
+    if len(behind) <= _FEW and (not behind or not _goes_on(behind[0]) or parse_unit(" ".join(behind)) is not None):
+        return found
+    return numeral[0]
+
+
+def _goes_on(word: str) -> bool:
+    """Whether a sentence goes on with this word behind a numeral."""
+    known = word.lower() in FUNCTIONS | _JOINS or is_number_word(word.lower()) or multiplier(word.lower()) is not None
+    return word.isascii() and word.isalpha() and len(word) > 1 and not known

@@ -11,8 +11,6 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from glob import glob
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -48,7 +46,7 @@ def local_rows(place: str, field: str, spec: str) -> Iterator[RawRow]:
             if path.is_dir():
                 yield from _saved_rows(path)
                 continue
-            with _opened(path, field) as file:
+            with _opened(path) as file:
                 yield from _READERS[_kind(path)](file, str(path))
         except (OSError, UnicodeDecodeError, csv.Error, ValueError, EOFError, zlib.error) as error:
             reason = f"cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
@@ -94,21 +92,16 @@ def _inside(folder: Path, field: str, spec: str) -> list[Path]:
     raise UserError(field, spec, "the folder holds no rows", "Give one with .jsonl, .json, .csv or .parquet files.")
 
 
-def _opened(path: Path, field: str) -> BinaryIO:
+def _opened(path: Path) -> BinaryIO:
     """The file's contents, unpacked while they are read."""
     if path.suffix.lower() == ".gz":
         return cast(BinaryIO, gzip.open(path))
     if path.suffix.lower() != ".zst":
         return path.open("rb")
-    if find_spec("zstandard") is None:
-        remedy = f"pip install zstandard, or unpack it: `zstd -d {path}`."
-        raise UserError(field, str(path), "it is packed with Zstandard, which is not installed", remedy)
-    zstandard = import_module("zstandard")
-    try:
-        with path.open("rb") as packed:
-            return io.BytesIO(zstandard.ZstdDecompressor().stream_reader(packed).read())
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from error
+    import pyarrow  # type: ignore[import-untyped]  # slow to import
+
+    with pyarrow.input_stream(str(path), compression="zstd") as packed:
+        return io.BytesIO(packed.read())
 
 
 def _jsonl_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
@@ -124,6 +117,8 @@ def _json_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
         yield from _jsonl_rows(io.BytesIO(text), name)
         return
     rows = _json(text, "the file")
+    if isinstance(rows, dict) and len(rows) == 1:  # {"data": [ … ]}
+        (rows,) = rows.values()
     if not isinstance(rows, list):
         raise ValueError("not a list of rows")
     for index, row in enumerate(rows):
@@ -173,7 +168,7 @@ def _is_json(text: bytes) -> bool:
 
 def _json(text: bytes, where: str) -> Any:
     try:
-        read = jsonl.parse(text)
+        read = jsonl.parse(text, bad_numbers=True)  # Python writes NaN where nothing is known
     except ValueError as error:
         raise ValueError(f"{where} is {error}") from error
     if _SURROGATE.search(text):

@@ -22,7 +22,7 @@ from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.types import Problem
 
-QUESTION_COLUMNS = ("problem", "question", "question_concat", "prompt")
+QUESTION_COLUMNS = ("problem", "question", "question_concat", "prompt", "Question", "Problem")
 ANSWER_COLUMNS = (
     *("answer", "result", "Answer", "final_answer", "expected_answer", "ground_truth"),
     "reward_model.ground_truth",  # verl's
@@ -147,8 +147,16 @@ def _asked(value: Any) -> str:
         said = [message for message in value if isinstance(message, dict)]
         asked = [message.get("content") for message in said if message.get("role") == "user"]
         alone = len(asked) == 1 and all(message.get("role") != "assistant" for message in said)
-        return _asked(asked[0]) if alone and isinstance(asked[0], str) else ""
+        return _written(asked[0]) if alone else ""
     return value if isinstance(value, str) else ""
+
+
+def _written(content: Any) -> str:
+    """A message's content, also where it is a list of texts (``{"type": "text", "text": …}``)."""
+    parts = content if isinstance(content, list) else [content]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    said = [text for text in texts if isinstance(text, str)]
+    return "\n".join(said) if len(said) == len(texts) else ""
 
 
 def _rated_in(cells: Mapping[str, Any], where: str, source: SetSource) -> bool:

@@ -63,11 +63,11 @@ def numbered_lines(file: BinaryIO, *, torn: bool = False) -> Iterator[tuple[int,
             yield number, line
 
 
-def parse(text: bytes) -> Any:
-    """The JSON value of UTF-8 text. Raises ValueError saying why it is none, also for NaN, which JSON does not have,
-    for too deep nesting and for a number of too many digits."""
+def parse(text: bytes, *, bad_numbers: bool = False) -> Any:
+    """The JSON value of UTF-8 text. Raises ValueError saying why it is none, also for NaN, which JSON does not have
+    (unless such numbers are to be read), for too deep nesting and for a number of too many digits."""
     try:
-        return _DECODER.decode(text.decode("utf-8-sig"))
+        return (_LENIENT if bad_numbers else _DECODER).decode(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"not valid UTF-8: {error.reason}") from error
     except json.JSONDecodeError as error:
@@ -104,10 +104,10 @@ def told(error: ValidationError) -> str:
 
 
 def _refused(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON: write null")
+    raise ValueError(f"not JSON: {constant}, which is null there")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refused)
+_DECODER, _LENIENT = json.JSONDecoder(parse_constant=_refused), json.JSONDecoder()
 
 
 def _short(text: str) -> str:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""Hostile inputs by kind: every one must end in one line per mistake and exit code 2 (or 1, where that is documented), or
-be taken. Never a traceback, never a hang.
+"""Hostile inputs by kind: every one must end in one line per mistake and exit code 2 (or 1, where that is documented),
+or be taken. Never a traceback, never a hang.
 
     python scripts/dev/hostile.py --n 600
 
@@ -18,7 +18,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import traceback
 from collections import Counter
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from scripts.dev.hostile_cases import KINDS, Case
+from hostile_cases import KINDS, Case
 
 from backtrack_mrt.cli.main import run
 from backtrack_mrt.errors import run_main
@@ -129,5 +128,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     run_main(main)

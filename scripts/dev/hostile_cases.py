@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 import shutil
@@ -12,131 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from hostile_values import PLACEHOLDERS, VALUES, WORDS, damaged, dumped, mutated
+
 from backtrack_mrt.config import Config
 from backtrack_mrt.config.schema import field_paths
 
 TRAIN = ("train", "--output-dir", "run", "--training.steps", "1", "--data.eval_size", "2", "--data.train_size", "32")
-WORDS = (
-    *(
-        "",
-        " ",
-        "null",
-        "true",
-        "-1",
-        "0",
-        "0.5",
-        "1e400",
-        "-inf",
-        "nan",
-        "NaN",
-        "9" * 5_000,
-        "0x10",
-        "1_000",
-        "½",
-        "٣",
-        "²",
-    ),
-    *(
-        "x" * 300,
-        "x" * 5_000,
-        "\udcff",
-        "\u202etxt",
-        "a\nb",
-        "\x1b[2J",
-        "[",
-        "[]",
-        "[[[[",
-        "{}",
-        "{a: 1}",
-        "- a",
-        "---",
-        "!!int 1",
-    ),
-    *(
-        "../..",
-        "/",
-        "/dev/null",
-        "/proc/self/mem",
-        "~nobody/x",
-        "$HOME",
-        "%s%n",
-        "--",
-        "-",
-        "=",
-        "a/b/c/d",
-        "a:b:c",
-        "http://[",
-        "file:///etc/passwd",
-    ),
-    *(
-        "two",
-        "None",
-        "signs/",
-        "signs/nope",
-        "gsm8k=",
-        "=x",
-        "tiny/",
-        "TINY",
-        "./nope.py",
-        "nope.py",
-        "./",
-        "mrt-rl ",
-        "mrt_rl",
-        "MRT-RL",
-    ),
-)
-VALUES: tuple[Any, ...] = (
-    *(
-        None,
-        True,
-        False,
-        0,
-        -1,
-        1,
-        0.5,
-        10**30,
-        -(10**400),
-        1e308,
-        "",
-        " ",
-        "x",
-        "x" * 1_000,
-        [],
-        {},
-        [[]],
-        [None],
-        {"a": {"b": 1}},
-    ),
-    *(
-        "\u0000",
-        "\ud800",
-        "½",
-        "٣",
-        "NaN",
-        "Infinity",
-        "1e9",
-        "</think>",
-        "<|im_end|>",
-        "\\boxed{",
-        "{{ 1/0 }}",
-        "../x",
-    ),
-)
-PLACEHOLDERS = (
-    "N/A",
-    "None",
-    "nan",
-    "see solution",
-    "",
-    "?",
-    "It is 5. Or 6.",
-    "#### ",
-    "\\boxed{}",
-    "the answer",
-    "1/0",
-    "∞",
-    "9" * 3_000,
-)
 
 
 @dataclass(frozen=True)
@@ -155,52 +35,6 @@ def flag(rng: random.Random, folder: Path) -> Case:
     names = [*field_paths(Config), "config", "compare", "seeds", "dry-run", "resume", "overwrite", "nope", "model", ""]
     given = [f"--{rng.choice(names)}", *rng.choices(WORDS, k=rng.choice((0, 1, 1, 1, 1, 2)))]
     return Case("flags", repr(given)[:200], (*TRAIN, *given))
-
-
-def _mutated(rng: random.Random, value: Any) -> Any:
-    """The value with one part of it replaced, taken away, doubled or put deeper."""
-    if isinstance(value, dict) and value and rng.random() < 0.85:
-        key = rng.choice(list(value))
-        how = rng.random()
-        if how < 0.15:
-            return {k: v for k, v in value.items() if k != key}
-        if how < 0.25:
-            return value | {rng.choice(("nope", "", "x" * 300, "__class__", key.upper())): rng.choice(VALUES)}
-        return value | {key: _mutated(rng, value[key])}
-    if isinstance(value, list) and value and rng.random() < 0.7:
-        at = rng.randrange(len(value))
-        return [*value[:at], _mutated(rng, value[at]), *value[at + 1 :]]
-    if rng.random() < 0.05:
-        for _ in range(rng.choice((10, 3_000))):
-            value = [value]
-        return value
-    return rng.choice(VALUES)
-
-
-def _dumped(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        return "[" * 100_000
-
-
-def _damaged(rng: random.Random, content: bytes) -> bytes:
-    """Bytes as a bad disk or a wrong program leaves them."""
-    at = rng.randrange(len(content) + 1)
-    return rng.choice(
-        (
-            content[:at],
-            content[:at] + bytes([rng.randrange(256)]) + content[at + 1 :],
-            content[:at] + b"\xff\xfe" + content[at:],
-            b"\xef\xbb\xbf" + content,
-            content.replace(b'"', b"'"),
-            b"",
-            b"\x00" * 100,
-            b"[" * 100_000,
-            content.decode("utf-8", "replace").encode("utf-16"),
-            gzip.compress(content)[: rng.choice((5, 10_000))],
-        )
-    )
 
 
 def yaml_file(rng: random.Random, folder: Path) -> Case:
@@ -241,10 +75,10 @@ def yaml_file(rng: random.Random, folder: Path) -> Case:
     text = (
         rng.choice(texts).encode()
         if rng.random() < 0.4
-        else _dumped(_mutated(rng, good)).encode("utf-8", "surrogatepass")
+        else dumped(mutated(rng, good)).encode("utf-8", "surrogatepass")
     )
     if rng.random() < 0.2:
-        text = _damaged(rng, text)
+        text = damaged(rng, text)
     (folder / "c.yaml").write_bytes(text)
     return Case("YAML files", repr(text[:150]), (*TRAIN, "--config", "c.yaml"))
 
@@ -254,14 +88,14 @@ def _rows(rng: random.Random, odd: int) -> list[Any]:
     for n in rng.sample(range(40), odd):
         extra = {"rel_tol": rng.choice(VALUES), "v0": rng.choice(VALUES), "source": rng.choice(VALUES)}
         chosen = dict(rng.sample(sorted(extra.items(), key=repr), rng.choice((0, 1))))
-        rows[n] = _mutated(rng, rows[n] | chosen | ({"answer": rng.choice(PLACEHOLDERS)} if rng.random() < 0.3 else {}))
+        rows[n] = mutated(rng, rows[n] | chosen | ({"answer": rng.choice(PLACEHOLDERS)} if rng.random() < 0.3 else {}))
     return rows
 
 
 def data_rows(rng: random.Random, folder: Path) -> Case:
     """Rows that are no problems."""
     rows = _rows(rng, odd=rng.choice((1, 1, 3)))
-    text = "".join(_dumped(row) + "\n" for row in rows).encode("utf-8", "surrogatepass")
+    text = "".join(dumped(row) + "\n" for row in rows).encode("utf-8", "surrogatepass")
     (folder / "d.jsonl").write_bytes(text)
     odd = [
         row
@@ -270,25 +104,25 @@ def data_rows(rng: random.Random, folder: Path) -> Case:
     ]
     flags = rng.choice(((), ("--data.bad_golds", "skip"), ("--data.v0", "0", "1")))
     return Case(
-        "rows of data", _dumped(odd)[:200], (*TRAIN, "--data.train", "d.jsonl", "--data.train_size", "null", *flags)
+        "rows of data", dumped(odd)[:200], (*TRAIN, "--data.train", "d.jsonl", "--data.train_size", "null", *flags)
     )
 
 
 def data_file(rng: random.Random, folder: Path) -> Case:
     """Files that are not what their names say."""
     name = rng.choice(("d.jsonl", "d.json", "d.csv", "d.parquet", "d.jsonl.gz", "d.json.zst", "D.NDJSON", "d.txt", "d"))
-    content = "".join(_dumped(row) + "\n" for row in _rows(rng, odd=0)).encode()
+    content = "".join(dumped(row) + "\n" for row in _rows(rng, odd=0)).encode()
     how = rng.choice(("damaged", "folder", "link", "pipe name", "damaged"))
     path = folder / name
     if how == "folder":
         path.mkdir()
         (path / rng.choice(("state.json", "dataset_info.json", "train.jsonl", "x.bin"))).write_bytes(
-            _damaged(rng, content)
+            damaged(rng, content)
         )
     elif how == "link":
         path.symlink_to(rng.choice((path, Path("/nope"), Path("/dev/null"), folder)))
     else:
-        path.write_bytes(_damaged(rng, content))
+        path.write_bytes(damaged(rng, content))
     return Case(
         "files of data",
         f"{name}, {how}",
@@ -305,7 +139,10 @@ def _model(folder: Path) -> Path:
 
 def template(rng: random.Random, folder: Path) -> Case:
     """A chat template that breaks what one promises."""
-    whole = "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    whole = (
+        "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
     odd = (
         *(
             "",
@@ -369,15 +206,15 @@ def model_folder(rng: random.Random, folder: Path) -> Case:
                 "target_modules": ["q_proj"],
                 "task_type": "CAUSAL_LM",
             }
-        changed = _mutated(rng, read)
-        path.write_bytes(_dumped(changed).encode("utf-8", "surrogatepass"))
+        changed = mutated(rng, read)
+        path.write_bytes(dumped(changed).encode("utf-8", "surrogatepass"))
         odd = {k: v for k, v in changed.items() if read.get(k, "") != v} if isinstance(changed, dict) else changed
-        told = f"{path.name}: {_dumped(odd)}"[:200]
+        told = f"{path.name}: {dumped(odd)}"[:200]
     else:
         path = rng.choice(sorted(p for p in model.iterdir() if p.is_file()))
         told = f"{path.name}, {how}"
         if how == "file":
-            path.write_bytes(_damaged(rng, path.read_bytes()))
+            path.write_bytes(damaged(rng, path.read_bytes()))
         else:
             path.unlink()
     command = rng.choice((TRAIN, ("export", "m", "--out", "exported")))
@@ -406,10 +243,10 @@ def _trajectory() -> dict[str, Any]:
 def trajectories(rng: random.Random, folder: Path) -> Case:
     """A file of trajectories for the commands that read them."""
     rows = [_trajectory() for _ in range(4)]
-    rows[rng.randrange(4)] = _mutated(rng, rows[0])
-    odd = "".join(_dumped(row) for row in rows if row != _trajectory())
-    text = "".join(_dumped(row) + "\n" for row in rows).encode("utf-8", "surrogatepass")
-    (folder / "t.jsonl").write_bytes(_damaged(rng, text) if rng.random() < 0.2 else text)
+    rows[rng.randrange(4)] = mutated(rng, rows[0])
+    odd = "".join(dumped(row) for row in rows if row != _trajectory())
+    text = "".join(dumped(row) + "\n" for row in rows).encode("utf-8", "surrogatepass")
+    (folder / "t.jsonl").write_bytes(damaged(rng, text) if rng.random() < 0.2 else text)
     commands = (
         ("show", "t.jsonl"),
         ("audit", "t.jsonl", "--workers", "1"),
@@ -422,10 +259,10 @@ def trajectories(rng: random.Random, folder: Path) -> Case:
 def answers(rng: random.Random, folder: Path) -> Case:
     """Rows for the command `grade`."""
     rows: list[Any] = [{"gold": "2", "answer": "2"}, {"gold": rng.choice(PLACEHOLDERS), "answer": "1"}]
-    rows.append(_mutated(rng, {"gold": "2", "answer": "2", "form": "answer", "id": 3}))
-    text = "".join(_dumped(row) + "\n" for row in rows).encode("utf-8", "surrogatepass")
-    (folder / "g.jsonl").write_bytes(_damaged(rng, text) if rng.random() < 0.2 else text)
-    return Case("rows to grade", _dumped(rows[1:])[:200], ("grade", "g.jsonl"))
+    rows.append(mutated(rng, {"gold": "2", "answer": "2", "form": "answer", "id": 3}))
+    text = "".join(dumped(row) + "\n" for row in rows).encode("utf-8", "surrogatepass")
+    (folder / "g.jsonl").write_bytes(damaged(rng, text) if rng.random() < 0.2 else text)
+    return Case("rows to grade", dumped(rows[1:])[:200], ("grade", "g.jsonl"))
 
 
 def environment(rng: random.Random, folder: Path) -> Case:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from backtrack_mrt.data.answers import read_gold
@@ -34,7 +36,16 @@ from backtrack_mrt.data.answers import read_gold
         ("4.00", "auto", "4.00"),  # as it is: perhaps dollars
         (True, "auto", None),
         (None, "auto", None),
-        ([4], "auto", None),
+        ([4], "auto", "4"),  # as in OlympiadBench
+        (["4", "5"], "auto", None),
+        *((text, "auto", "42") for text in ("Answer: 42", "**Answer:** 42", "Well.\nFinal answer = 42.")),
+        ("So <answer> 42 </answer>", "auto", "42"),
+        ("#### 5 blah", "hashes", "5"),
+        ("The answer is 5 because 2 + 3 = 5.", "auto", "5"),
+        *((f"#### {gold}", "auto", gold) for gold in ("5 or 6", "2.5 million", "3 dozen", "3 sin x", "5 x", "2 \\pi")),
+        *((absent, "auto", None) for absent in ("to be determined", "[answer]", "idk", math.inf, "solution omitted")),
+        *((elsewhere, "auto", None) for elsewhere in ("(see below)", "Refer to the appendix.", "TODO: fill in")),
+        *((gold, "auto", gold) for gold in ("infinity", "undefined", "cannot be determined")),
         ("Proof", "auto", None),
     ],
 )
@@ -45,7 +56,8 @@ def test_answers_are_extracted(value, extract, gold):
 
 
 def test_a_solution_without_a_mark_is_no_answer():
-    assert read_gold("It is 4.", "auto", solution=True)[1] == r"has neither #### nor \boxed{}"
+    assert read_gold("Two and two make 4.", "auto", solution=True)[1] == r"has neither #### nor \boxed{}"
+    assert read_gold("4", "auto", solution=True) == ("4", None)  # as TRL's rows have it
     assert read_gold("It is \\boxed{4}.", "auto", solution=True) == ("4", None)
 
 

@@ -105,7 +105,7 @@ def test_a_given_outcome_is_kept(tmp_path: Path) -> None:
             "problem.question = ['x']: input",
         ),
         ({"problem": PROBLEM, "turns": [], "outcome": 10**400}, "valid number"),
-        ({"problem": PROBLEM, "turns": [], "outcome": math.nan}, "NaN is not JSON: write null"),
+        ({"problem": PROBLEM, "turns": [], "outcome": math.nan}, "not JSON: NaN, which is null there"),
         ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": 1, "fields": {"a\nb": 1}}]}, r"fields['a\nb'] = 1"),
         ({"problem": PROBLEM, "turns": [], "given": 1}, "given = 1: there are 0 turns"),
         ({"problem": PROBLEM, "turns": [{"text": "x", "tokens": 3}], "values": [0.5]}, "one value more"),
