@@ -31,6 +31,7 @@ from backtrack_mrt.rollouts.chat import ByteChat, Chat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.rollouts.prompts import Prompts, load_prompts
+from backtrack_mrt.rollouts.rollout import cut
 from backtrack_mrt.runs.trace import render_trace
 from backtrack_mrt.types import Completion, Finish, FloatArray, Problem, StopReason, TokenIds, Trajectory
 
@@ -142,8 +143,8 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         return self._observation(episode), self._info(episode)
 
     def step(self, action: object) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Take one turn. A text or completion that is too long is cut off where a model would have been; an action of
-        another type is the violation `not_text`."""
+        """Take one turn, or those of a text that the protocol cuts into several. A text or completion that is too long
+        is cut off where a model would have been; an action of another type is the violation `not_text`."""
         episode = self._episode
         if episode is None or episode.spec is None:
             raise ResetNeeded("the trajectory has ended or not begun: call `reset` first")
@@ -155,8 +156,13 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
             completion = action if isinstance(action, Completion) else Completion((), (), Finish.STOP)
         if len(completion.token_ids) > limit:
             completion = Completion(completion.token_ids[:limit], completion.logprobs[:limit], Finish.LENGTH)
-        text = chat.decode(completion.token_ids) if isinstance(action, Action) else None
-        episode.advance(text, completion, self._instruction_ids)
+        most = self.protocol.turns_left(episode.turns)
+        pieces = cut(completion, self.protocol, self.dialogue, most) if isinstance(action, str) else [completion]
+        for piece in pieces or [completion]:
+            if episode.stop is None:
+                text = chat.decode(piece.token_ids) if isinstance(action, Action) else None
+                episode.advance(text, piece, self._instruction_ids)
+                self._instruction_ids = ()
         self._instruction_ids = (
             self.dialogue.following(episode.spec, episode.turns[-1].completion) if episode.spec else ()
         )

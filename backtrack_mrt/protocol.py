@@ -169,3 +169,13 @@ def standing_after_each(turns: Sequence[Turn]) -> Iterator[list[tuple[int, int, 
             if turn.parsed.steps:
                 steps = steps + [(j, place, text) for place, text in enumerate(turn.parsed.steps)]
         yield steps
+
+
+def standing_answer(turns: Sequence[Turn]) -> str | None:
+    """The latest answer, unless a turn that names a target has withdrawn it."""
+    for turn in reversed(turns):
+        if turn.parsed is not None and turn.parsed.step is not None and turn.parsed.verdict is None:
+            return None
+        if turn.parsed is not None and turn.parsed.answer is not None:
+            return turn.parsed.answer
+    return None

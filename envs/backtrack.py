@@ -35,10 +35,10 @@ from typing import ClassVar, Self
 
 from pydantic import Field
 
-from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, standing_steps
+from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, standing_answer, standing_steps
 from backtrack_mrt.types import Parsed, Phase, Problem, StopReason, Trajectory, Turn, TurnSpec
 
-_STEP = re.compile(r"^## Step ([0-9]{1,3}):", re.ASCII | re.MULTILINE)
+STEP = re.compile(r"^## Step ([0-9]{1,3}):", re.ASCII | re.MULTILINE)
 _VERDICT = re.compile(r"^(?:(No error)|Error in step ([0-9]{1,3}))\.?[ \t]*$", re.ASCII | re.MULTILINE)
 _TARGET = re.compile(r"^Backtrack to step ([0-9]{1,3})\.?[ \t]*$", re.ASCII | re.MULTILINE)
 
@@ -109,21 +109,11 @@ class Backtrack(EpisodeProtocol):
         if phase == BacktrackPhase.DETECT:
             return _parse_verdict(text, standing)
         if phase == BacktrackPhase.BACKTRACK:
-            return Parsed(step=_in_range(_only(_TARGET, text, "target")[1], 0, standing - 1, "target"))
-        return self._parse_solution(text, first_step=standing + 1)
-
-    def _parse_solution(self, text: str, first_step: int) -> Parsed:
-        marks = list(_STEP.finditer(text))
-        if not marks:
-            raise ProtocolViolation("missing_step", f"no line '## Step {first_step}:'")
-        for expected, mark in enumerate(marks, first_step):
-            if int(mark[1]) != expected:
-                raise ProtocolViolation("step_order", f"step {mark[1]} where step {expected} was expected")
-        starts = [mark.start() for mark in marks] + [len(text)]
-        answer = self.find_answer(text[starts[0] :])
-        if answer is None:
+            return Parsed(step=in_range(_only(_TARGET, text, "target")[1], 0, standing - 1, "target"))
+        steps, solution = parse_steps(text, first_step=standing + 1)
+        if (answer := self.find_answer(solution)) is None:
             raise ProtocolViolation("missing_answer", f"{self.marked.missing} after the first step")
-        return Parsed(answer=answer, steps=tuple(text[a:b].strip() for a, b in pairwise(starts)))
+        return Parsed(answer=answer, steps=steps)
 
     def metrics(self, trajectory: Trajectory) -> dict[str, float | Share]:
         """Backtracks per trajectory; of those behind a graded answer, how many withdrew a right one."""
@@ -146,19 +136,26 @@ class Backtrack(EpisodeProtocol):
 
     def final_answer(self, turns: Sequence[Turn]) -> str | None:
         """The box of the last attempt or revision; a backtrack withdraws it."""
-        for turn in reversed(turns):
-            if turn.spec.phase == BacktrackPhase.BACKTRACK and turn.parsed is not None:
-                return None
-            if turn.parsed is not None and turn.parsed.answer is not None:
-                return turn.parsed.answer
-        return None
+        return standing_answer(turns)
+
+
+def parse_steps(text: str, first_step: int) -> tuple[tuple[str, ...], str]:
+    """The steps of an attempt or revision, and the text from the first one on, which may hold its answer."""
+    marks = list(STEP.finditer(text))
+    if not marks:
+        raise ProtocolViolation("missing_step", f"no line '## Step {first_step}:'")
+    for expected, mark in enumerate(marks, first_step):
+        if int(mark[1]) != expected:
+            raise ProtocolViolation("step_order", f"step {mark[1]} where step {expected} was expected")
+    starts = [mark.start() for mark in marks] + [len(text)]
+    return tuple(text[a:b].strip() for a, b in pairwise(starts)), text[starts[0] :]
 
 
 def _parse_verdict(text: str, standing: int) -> Parsed:
     match = _only(_VERDICT, text, "verdict")
     if match[1]:
         return Parsed(verdict=True)
-    return Parsed(verdict=False, step=_in_range(match[2], 1, standing, "step"))
+    return Parsed(verdict=False, step=in_range(match[2], 1, standing, "step"))
 
 
 def _only(pattern: re.Pattern[str], text: str, what: str) -> re.Match[str]:
@@ -172,7 +169,7 @@ def _only(pattern: re.Pattern[str], text: str, what: str) -> re.Match[str]:
     return first
 
 
-def _in_range(digits: str, low: int, high: int, what: str) -> int:
+def in_range(digits: str, low: int, high: int, what: str) -> int:
     """Never clamped: a number out of range is a violation."""
     number = int(digits)  # at most three ASCII digits
     if not low <= number <= high:

@@ -226,7 +226,7 @@ def _forcing_rules(config: Config) -> Iterator[UserError]:
     rounds, protocol = config.evaluation.extra_rounds, config.protocol
     if any(protocol.persistent(n) in (None, protocol) for n in rounds):
         reason = f"the protocol {config.env_label} has no budget forcing: its end cannot be put off"
-        remedy = "Leave it out, or choose an --env that has it: backtrack, retry, open-ended."
+        remedy = "Leave it out, or choose an --env that has it: backtrack, inline, retry, open-ended."
         yield UserError("evaluation.extra_rounds", rounds, reason, remedy)
 
 

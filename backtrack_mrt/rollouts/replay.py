@@ -46,7 +46,11 @@ def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: 
                 f"it has {len(ids)} tokens where the protocol leaves room for {episode.spec.max_new_tokens}",
                 "Raise the protocol's token limits, or leave the demonstration out.",
             )
-        turn = episode.advance(text, Completion(ids, (0.0,) * len(ids), Finish.STOP), instruction_ids)
+        completion = Completion(ids, (0.0,) * len(ids), Finish.STOP)
+        for piece in cut(completion, protocol, dialogue, protocol.turns_left(episode.turns)):
+            if episode.stop is None:
+                turn = episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
+                instruction_ids = ()
         if turn.parsed is None:
             raise UserError(
                 f"demonstration of {demonstration.problem.id}, turn {len(episode.turns)} ({turn.spec.phase})",
@@ -54,7 +58,8 @@ def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: 
                 f"the protocol does not accept it ({turn.violation or episode.stop})",
                 "Write the turn in the protocol's grammar, or raise its token limits.",
             )
-    return Tokenised(episode.trajectory(), tuple(learn))
+    trajectory = episode.trajectory()
+    return Tokenised(trajectory, tuple(learn[: len(trajectory.turn_index())]))  # what came after its end is left out
 
 
 def retold(problem: Problem, texts: Sequence[str], protocol: EpisodeProtocol, dialogue: Dialogue) -> Trajectory:

@@ -12,6 +12,7 @@ from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.config.schema import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
+from backtrack_mrt.data.demonstrations.inline import in_one_message
 from backtrack_mrt.data.demonstrations.loading import load_demonstrations
 from backtrack_mrt.data.loading import ProblemSets, load_problem_sets
 from backtrack_mrt.data.order import endless, training_order
@@ -151,7 +152,8 @@ def demonstration_rows(parts: Assembly, problems: Sequence[Problem]) -> list[Exa
     config = parts.config
     protocol = config.protocol.prolonged(config.evaluation.extra_revisions)
     rows = []
-    for demonstration in load_demonstrations(config.data.traces, problems, config.seed):
+    for written in load_demonstrations(config.data.traces, problems, config.seed):
+        demonstration = in_one_message(written) if config.env == "inline" else written
         tokenised = tokenise(demonstration, protocol, parts.dialogue)
         scored = Scored(tokenised.trajectory)
         (weights,) = config.algorithm.turn_weights(Group(demonstration.problem, (scored,)))

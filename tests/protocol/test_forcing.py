@@ -131,7 +131,7 @@ def test_the_environment_says_wait_as_well() -> None:
     assert env.step(", \\boxed{4}")[2]
 
 
-@pytest.mark.parametrize("env", ["single", "backtrack", "retry", "open-ended"])
+@pytest.mark.parametrize("env", ["single", "backtrack", "retry", "open-ended", "inline"])
 def test_it_is_refused_where_it_is_not_defined(env: str) -> None:
     flags = ["--env", env, "--evaluation.extra_rounds", "2", "4"]
     if env == "single":

@@ -20,6 +20,7 @@ from support.turn_strategies import PROBLEM, SPECIAL_TEXT, after, attempt, garba
 import backtrack_mrt.envs.backtrack
 from backtrack_mrt.env import EpisodeEnv
 from backtrack_mrt.envs.backtrack import Backtrack, BacktrackPhase
+from backtrack_mrt.envs.inline import Inline
 from backtrack_mrt.envs.open_ended import OpenEnded
 from backtrack_mrt.envs.retry import Retry
 from backtrack_mrt.envs.single import Single
@@ -105,12 +106,13 @@ def trajectories(draw) -> tuple[Trajectory, EpisodeProtocol]:
     limits = {"token_budget": 8000, "attempt_tokens": 2000}
     if draw(st.booleans()):  # tight: some turn will be cut off
         limits = {"token_budget": draw(st.integers(1, 600)), "attempt_tokens": draw(st.integers(1, 400))}
-    name = draw(st.sampled_from(["backtrack"] * 4 + ["single", "retry", "open_ended"]))
+    name = draw(st.sampled_from(["backtrack"] * 4 + ["single", "retry", "open_ended", "inline"]))
     protocol: EpisodeProtocol = {
         "backtrack": Backtrack(**limits, detect_tokens=600, backtrack_tokens=600),
         "single": Single(**limits),
         "retry": Retry(**limits, max_retries=draw(st.integers(0, 3))),
         "open_ended": OpenEnded(token_budget=limits["token_budget"], max_episodes=draw(st.integers(1, 5))),
+        "inline": Inline(token_budget=limits["token_budget"], max_revisions=draw(st.integers(0, 3))),
     }[name]
     question = draw(st.one_of(st.text(max_size=20), st.sampled_from(SPECIAL_TEXT)))
     prompts, chat = load_prompts(name, draw(st.sampled_from(["terse", "instruct"]))), draw(st.sampled_from(CHATS))

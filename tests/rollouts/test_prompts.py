@@ -23,13 +23,14 @@ PHASES = {  # phase → the fields its turns carry
     "single": {"attempt": set()},
     "retry": {"attempt": set(), "retry": set()},
     "open-ended": {"think": set(), "wait": set()},
+    "inline": {"attempt": set(), "wait": set()},
 }
 
 
 @pytest.mark.parametrize(("protocol", "style"), STYLES)
 def test_every_shipped_protocol_has_all_prompts_in_its_styles(protocol, style):
     prompts = load_prompts(protocol, style)
-    closing = {CLOSE} if protocol == "open-ended" else set()
+    closing = {CLOSE} if protocol in ("open-ended", "inline") else set()
     assert set(prompts.texts) - {"system"} == {QUESTION, FORCE, FORCE_PREFIX, HINT, *closing, *PHASES[protocol]}
     for phase, fields in PHASES[protocol].items():
         assert prompts.placeholders(phase) <= fields
@@ -53,6 +54,10 @@ def test_the_prompts_show_the_grammar_that_the_parser_wants(style):
     assert "\nNo error\n" in backtrack.texts["detect"]
     assert "\nError in step N" in backtrack.texts["detect"]
     assert "\nBacktrack to step N" in backtrack.texts["backtrack"]
+    inline = load_prompts("inline", style).texts["attempt"]
+    assert all(
+        line in inline.splitlines() for line in ("## Step 1: ...", "Backtrack to line N", "Backtrack to the beginning")
+    )
 
 
 def test_the_words_that_ask_for_the_answer_are_a_setting():

@@ -57,6 +57,7 @@ def test_a_run_leaves_everything(tmp_path: Path, algo: str) -> None:
     [
         ("rise", ("--env", "retry")),
         ("mrt-rl", ("--env", "open-ended")),
+        ("mrt-rl", ("--env", "inline", "--algorithm.answer_weight", "0.1")),
         ("mrt-rl", ("--algorithm.credit", "prefix")),
         ("star", ("--env", "single")),
         ("star", ("--algorithm.rationalize", "true")),
