@@ -64,6 +64,10 @@ class EngineSection(Section):
 
     type: Literal["hf", "vllm"] = Field("hf", description="what samples: hf (transformers, in this process) or vllm")
     max_rows: int = Field(256, gt=0, description="trajectories decoded side by side")
+    compiled: bool = Field(
+        True,
+        description="hf on a CPU: decode in compiled code, if the machine has a C compiler (false: by the modules)",
+    )
     server: list[str] | None = Field(
         None,
         min_length=1,

@@ -96,7 +96,8 @@ def server_engine(policy: PeftModel, server_url: str) -> Iterator[ServerEngine]:
     engine.close()
 
 
-ENGINES = ["hf", "plain", "scripted", *(pytest.param(name, marks=NEEDS_VLLM) for name in ("vllm", "server"))]
+IN_PROCESS = ["hf", "modules", "plain", "scripted"]
+ENGINES = [*IN_PROCESS, *(pytest.param(name, marks=NEEDS_VLLM) for name in ("vllm", "server"))]
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -113,8 +114,8 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     def logits(ids: TokenIds) -> torch.Tensor:
         return model(torch.tensor([ids]), use_cache=False).logits[0]
 
-    if request.param == "hf":
-        return Subject(lambda rows=6: HFEngine(model, max_rows=rows), logits)
+    if request.param in ("hf", "modules"):
+        return Subject(lambda rows=6: HFEngine(model, max_rows=rows, compiled=request.param == "hf"), logits)
     if request.param == "plain":
         return Subject(lambda rows=6: PlainEngine(model, max_rows=rows), logits)
     live = request.getfixturevalue(f"{request.param}_engine")

@@ -29,21 +29,23 @@ class HFEngine:
     """`model` is a causal language model or a PeftModel around one, shared with the trainer and never modified.
 
     max_rows: rows decoded at once; larger calls are cut. reference_model: the frozen reference
-    where all weights are trained; with an adapter the reference is the model without it.
+    where all weights are trained; with an adapter the reference is the model without it. compiled: in compiled code
+    where there is some (see `compiled`).
     """
 
     exact = True
 
-    def __init__(self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None, compiled: bool = True
+    ) -> None:
         if max_rows < 1:
             raise ValueError(f"max_rows must be at least 1, got {max_rows}")
         self.stats = EngineStats()
         self.max_rows = max_rows
-        self._adapter = MergedAdapter(model)
-        self._policy = Runner(model, max_rows, self.stats, self._adapter)
+        self._policy = Runner(model, max_rows, self.stats, MergedAdapter(model), compiled)
         self._reference: Runner | None = None
         if reference_model is not None or isinstance(model, PeftModel):
-            self._reference = Runner(reference_model or model, max_rows, self.stats, None)
+            self._reference = Runner(reference_model or model, max_rows, self.stats, None, compiled)
         self._runner = self._policy  # the one that answers
         self.context_length = self._policy.context_length
 
@@ -99,15 +101,13 @@ class HFEngine:
 
     def sync(self, version: int) -> None:
         """See `Engine.sync`. The reference's cache stays: its weights never change."""
-        self._policy.cache.clear()
-        self._adapter.drop()
+        self._policy.drop()
 
     def release(self) -> None:
-        """See `Engine.release`. The merged weights go, too."""
-        self._policy.cache.clear()
-        self._adapter.drop()
+        """See `Engine.release`. The merged and copied weights go, too."""
+        self._policy.drop()
         if self._reference is not None:
-            self._reference.cache.clear()
+            self._reference.drop()
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -119,7 +119,7 @@ class HFEngine:
         prefixes = [request.prefix_ids for request in requests]
         logits = runner.prefill(prefixes, rows)
         device = logits.device
-        runner.cache.to_front(rows)
+        runner.arrange(rows)
         caps = [min(r.max_new_tokens, self.context_length - len(r.prefix_ids)) for r in requests]
         drawn = torch.zeros(len(rows), max(caps), dtype=torch.int64, device=device)
         logprobs = torch.zeros(len(rows), max(caps), dtype=torch.float32, device=device)
@@ -129,6 +129,7 @@ class HFEngine:
         # From here on, item i of every list and tensor is the i-th active row of the cache; `order` names its request.
         order = sorted(range(len(rows)), key=lambda i: rows[i].index)
         chosen = torch.tensor(order, device=device)
+        owner = torch.tensor([rows[i].index for i in order], device=device)
         lengths = torch.tensor([len(prefixes[i]) for i in order], device=device)
         limits = torch.tensor([caps[i] for i in order], device=device)
         logits = logits[chosen]
@@ -142,12 +143,13 @@ class HFEngine:
             if finished:
                 for i in finished:
                     caps[order[i]] = step
-                staying = self._retire(finished, len(order), length)
+                staying = runner.retire(finished, len(order), length)
                 order = [order[i] for i in staying]
+                owner = torch.tensor([rows[i].index for i in order], device=device)
                 keep = torch.tensor(staying, dtype=torch.int64, device=device)
                 tokens, lengths, limits, chosen = tokens[keep], lengths[keep], limits[keep], chosen[keep]
             if order:
-                logits = runner.step(tokens, lengths + (step - 1), length)
+                logits = runner.step(tokens, owner, lengths + (step - 1), length)
         self.stats.sampled += sum(caps)
         completions = []
         ids_by_row, values_by_row = drawn.tolist(), logprobs.tolist()
@@ -157,15 +159,6 @@ class HFEngine:
             finish = Finish.STOP if completion[-1] in sampling.stop_ids else Finish.LENGTH
             completions.append(Completion(completion, tuple(values[:count]), finish))
         return completions
-
-    def _retire(self, finished: Sequence[int], active: int, slots: int) -> list[int]:
-        """Move finished rows behind the active ones. Returns, for each place in front, where its row came from."""
-        left, done = active - len(finished), set(finished)
-        holes = [i for i in finished if i < left]
-        movers = [i for i in range(left, active) if i not in done]
-        self._runner.cache.exchange(holes, movers, slots)
-        source = dict(zip(holes, movers, strict=True))
-        return [source.get(i, i) for i in range(left)]
 
     def _assign(self, pairs: Sequence[Pair]) -> tuple[dict[CacheRow, list[Branch]], dict[TokenIds, list[Branch]]]:
         """For each pair the cached row it branches off, or, where there is no good one, a history to be read first.

@@ -6,11 +6,14 @@ there, and undoing that is simply not counting them.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import Cache
 
@@ -18,6 +21,7 @@ from backtrack_mrt.policy.hf.packed_forward import Layout
 from backtrack_mrt.types import TokenIds
 
 GRAIN = 64  # slots are allocated in multiples of this
+LAZY_GRAIN = 512  # where slots that are not used yet take no memory
 NEAR = 16  # tokens read again rather than copying another row
 
 
@@ -78,16 +82,17 @@ def common_prefix(a: TokenIds, b: TokenIds) -> int:
 
 
 class RowCache(Cache):  # type: ignore[misc]
-    """Keys and values of many rows: one buffer (2, rows, kv_heads, slots, head_dim) per layer.
+    """Keys and values of many rows: one buffer (2, rows, kv_heads, slots, head_dim) per layer, or, where compiled code
+    keeps blocks of slots, (2, rows, 1, slots / block, block · kv_heads · head_dim).
 
     The rows that a pass works on are kept in front, so that their keys are a view and never copied; a row that has
     finished is moved behind them and costs nothing but memory. Kept are as many rows as the first call had requests,
     at least `max_rows`, and as many branches; the ones used longest ago make room.
     """
 
-    def __init__(self, max_rows: int) -> None:
+    def __init__(self, max_rows: int, block: int = 1) -> None:
         super().__init__(layers=[])
-        self.max_rows = max_rows
+        self.max_rows, self.block = max_rows, block
         self.clear()
 
     def clear(self) -> None:
@@ -107,22 +112,29 @@ class RowCache(Cache):  # type: ignore[misc]
         Called by the model's attention layers."""
         layout = self.layout
         assert layout is not None
-        if layer_idx == len(self.buffers):
-            shape = (2, len(self.rows), key_states.shape[1], self._slots, key_states.shape[3])
-            self.buffers.append(key_states.new_zeros(shape))  # zeros: a masked NaN would still poison its row
+        assert layout.grid is not None
+        self.open(layer_idx + 1, key_states.shape[1], key_states.shape[3], like=key_states)
         keys, values = self.buffers[layer_idx]
         keys[layout.owner, :, layout.slots] = key_states[0].transpose(0, 1)
         values[layout.owner, :, layout.slots] = value_states[0].transpose(0, 1)
-        rows = slice(layout.first, layout.first + layout.mask.shape[0])
-        return keys[rows, :, : layout.length], values[rows, :, : layout.length]
+        rows = slice(layout.grid.first, layout.grid.first + len(layout.grid.mask))
+        return keys[rows, :, : layout.grid.length], values[rows, :, : layout.grid.length]
+
+    def open(self, layers: int, kv_heads: int, depth: int, *, like: Tensor) -> None:
+        """Make the buffers of the first `layers` layers, where they are not there yet."""
+        heads, inside = (kv_heads, depth) if self.block == 1 else (1, self.block * kv_heads * depth)
+        while len(self.buffers) < layers:
+            self.buffers.append(_blank((2, len(self.rows), heads, self._slots // self.block, inside), like))
 
     def reserve(self, slots: int) -> None:
         """Make room for all rows, with `slots` tokens each."""
         if slots > self._slots:
-            self._slots = -(-max(slots, self._slots * 3 // 2) // GRAIN) * GRAIN
+            grain = GRAIN if self.block == 1 else LAZY_GRAIN
+            self._slots = -(-max(slots, self._slots * 3 // 2) // grain) * grain
+        blocks = self._slots // self.block
         for i, old in enumerate(self.buffers):  # one layer at a time, so that the peak is a single layer's copy
-            if old.shape[1] < len(self.rows) or old.shape[3] < self._slots:
-                new = old.new_zeros((2, len(self.rows), old.shape[2], self._slots, old.shape[4]))
+            if old.shape[1] < len(self.rows) or old.shape[3] < blocks:
+                new = _blank((2, len(self.rows), old.shape[2], blocks, old.shape[4]), old)
                 new[:, : old.shape[1], :, : old.shape[3]] = old
                 self.buffers[i] = new
 
@@ -169,13 +181,27 @@ class RowCache(Cache):  # type: ignore[misc]
         self.copy(copies)
         return placed
 
+    def beginnings(self) -> tuple[Tensor, Tensor]:
+        """For every row, a row that begins as it does, and how many tokens they share (0: itself). The members of a
+        group name one row among them, so their prompt can be read from one place."""
+        leads, shared = torch.arange(len(self.rows)), torch.zeros(len(self.rows), dtype=torch.int64)
+        leader = CacheRow(-1)
+        for row in sorted(self.rows, key=lambda row: row.ids):
+            common = common_prefix(leader.ids, row.ids)
+            if common < NEAR:
+                leader = row
+            else:
+                leads[row.index], shared[row.index] = leader.index, common
+        return leads, shared
+
     def copy(self, copies: Sequence[tuple[CacheRow, CacheRow, int]]) -> None:
         """Copy the first tokens' keys and values, for each (source, target, tokens). All are read before any is
         written."""
+        blocks = [-(-tokens // self.block) for _, _, tokens in copies]
         for buffer in self.buffers:
-            held = [buffer[:, source.index, :, :tokens].clone() for source, _, tokens in copies]
-            for keys, (_, target, tokens) in zip(held, copies, strict=True):
-                buffer[:, target.index, :, :tokens] = keys
+            held = [buffer[:, source.index, :, :n].clone() for (source, _, _), n in zip(copies, blocks, strict=True)]
+            for keys, (_, target, _), n in zip(held, copies, blocks, strict=True):
+                buffer[:, target.index, :, :n] = keys
 
     def to_front(self, rows: Sequence[CacheRow]) -> None:
         """Exchange rows so that these occupy the places 0 … len(rows) − 1, in any order."""
@@ -185,7 +211,8 @@ class RowCache(Cache):  # type: ignore[misc]
         self.exchange([i for i in range(count) if i not in wanted][: len(outside)], outside)
 
     def exchange(self, a: Sequence[int], b: Sequence[int], slots: int | None = None) -> None:
-        """Exchange the rows at places `a` with those at `b`, of which the first `slots` slots matter."""
+        """Exchange the rows at places `a` with those at `b`, of which the first `slots` slots matter. Compiled code
+        reads rows where they are."""
         for i, j in zip(a, b, strict=True):
             one, other = self.rows[i], self.rows[j]
             length = max(len(one.ids), len(other.ids)) if slots is None else slots
@@ -207,3 +234,14 @@ class RowCache(Cache):  # type: ignore[misc]
             self.rows.append(row)
         row.used = self._clock
         return row
+
+
+def _blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros (a masked NaN would still poison its row). The processor's are claimed from the system as they are used, so
+    slots that no row has come to cost nothing."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    size = math.prod(shape)
+    return torch.frombuffer(
+        mmap(-1, size * like.element_size(), MAP_PRIVATE | MAP_ANONYMOUS), dtype=like.dtype, count=size
+    ).view(shape)

@@ -25,14 +25,14 @@ class MergedAdapter:
     """The merged weights of `model`'s active LoRA adapter. A model without plain LoRA layers is left as it is."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLinear) and _mergeable(m)]
+        self._layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLinear) and mergeable(m)]
         self._merged: list[Tensor] | None = None
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Within the context the layers compute with merged weights."""
         if self._merged is None:
-            self._merged = [_merge(layer) for layer in self._layers]
+            self._merged = [merged_weight(layer) for layer in self._layers]
         weights = [layer.get_base_layer().weight for layer in self._layers]
         originals = [weight.data for weight in weights]
         try:
@@ -50,7 +50,7 @@ class MergedAdapter:
         self._merged = None
 
 
-def _mergeable(layer: Any) -> bool:
+def mergeable(layer: Any) -> bool:
     """Plain LoRA on a float32 linear layer. Variants (DoRA, …), biases and quantised layers stay unmerged, and so do
     16-bit weights: an update smaller than half of a weight's last digit would be rounded away."""
     base = layer.get_base_layer()
@@ -59,8 +59,12 @@ def _mergeable(layer: Any) -> bool:
 
 
 @torch.no_grad()
-def _merge(layer: Any) -> Tensor:
-    weight: Tensor = layer.get_base_layer().weight.data
+def merged_weight(layer: Any) -> Tensor:
+    """The weight of a linear layer with its adapter, if it has one; a copy then."""
+    base: Any = layer.get_base_layer() if isinstance(layer, LoraLinear) else layer
+    weight: Tensor = base.weight.data
+    if base is layer:
+        return weight
     merged = weight.clone()
     for adapter in layer.active_adapters:
         if adapter in layer.lora_A:

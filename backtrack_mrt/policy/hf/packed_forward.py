@@ -7,7 +7,7 @@ rows, and the linear layers never see a pad token.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -28,21 +28,36 @@ PACK = 2048  # tokens of one forward pass: enough to keep the cores busy, few en
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Where T packed tokens belong: n buffer rows from `first` on, at most w new tokens and L slots in each.
+class Grid:
+    """Packed tokens by row: n neighbouring buffer rows from `first` on, at most w new tokens and L = `length` slots in
+    each.
 
-    owner (T,): buffer row of each token. slots (T,): where its key is stored. length: L.
     mask (n, 1, w · groups, L): added to the attention scores, (n, 1, 1, L) if w = 1.
     pad (n, w): position of a row's tokens among the T, 0 beyond its own; None if w = 1. unpad (T,): the way back.
     """
 
     first: int
-    owner: Tensor
-    slots: Tensor
     length: int
     mask: Tensor
     pad: Tensor | None = None
     unpad: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where T packed tokens belong and what they see.
+
+    owner (T,): buffer row of each token. slots (T,): where its key is stored. seen (T,): it sees so many slots of its
+    row, from the first on, and of the E slots `extra` those from offsets[t] to offsets[t + 1] (T + 1,). grid: the same
+    for the model's own attention; compiled code needs none.
+    """
+
+    owner: Tensor
+    slots: Tensor
+    seen: Tensor
+    offsets: Tensor
+    extra: Tensor
+    grid: Grid | None
 
 
 def attend(
@@ -53,7 +68,7 @@ def attend(
     Query heads that share a key head are stacked along the query axis. The stock attention repeats the keys for them
     instead as soon as there is a mask, which copies the whole cache in every layer of every step.
     """
-    layout: Layout = kwargs["layout"]
+    layout: Grid = kwargs["layout"]
     packed = query[0].transpose(0, 1)  # (T, heads, D)
     tokens, heads, depth = packed.shape
     rows, kv_heads = key.shape[:2]
@@ -124,69 +139,88 @@ def packs(widths: Sequence[int]) -> Iterator[range]:
         yield range(start, len(widths))
 
 
-def layout_extensions(first: int, lengths: Sequence[int], widths: Sequence[int], groups: int, like: Tensor) -> Layout:
-    """Rows from `first` on, with `lengths` tokens cached, each continued by `widths` new ones. `like` names the dtype
-    and device of the mask."""
+@dataclass(frozen=True, slots=True)
+class Masks:
+    """How masks are made: `groups` query heads to a key head; dtype and device are those of `like`."""
+
+    groups: int
+    like: Tensor
+
+
+def layout_step(owner: Tensor, positions: Tensor, length: int, masks: Masks | None) -> Layout:
+    """One token in each of the rows `owner` (n,), at positions (n,) below `length`."""
+    seen, none = positions + 1, torch.zeros(len(owner) + 1, dtype=torch.int64, device=owner.device)
+    if masks is None:
+        return Layout(owner, positions, seen, none, none[:0], None)
+    hidden = torch.arange(length, device=owner.device) >= seen[:, None]
+    mask = torch.zeros(hidden.shape, dtype=masks.like.dtype, device=owner.device).masked_fill_(hidden, -torch.inf)
+    return Layout(owner, positions, seen, none, none[:0], Grid(0, length, mask[:, None, None]))
+
+
+def layout_extensions(
+    rows: Sequence[int], lengths: Sequence[int], widths: Sequence[int], masks: Masks | None
+) -> Layout:
+    """Rows with `lengths` tokens cached, each continued by `widths` new ones."""
     starts, counts = np.asarray(lengths), np.asarray(widths)
-    pad, unpad, owner, within = _grid(counts)
-    reach = torch.from_numpy(np.minimum(starts[:, None] + np.arange(counts.max()), (starts + counts - 1)[:, None]))
-    length = int((starts + counts).max())
-    hidden = torch.arange(length) > reach[:, :, None]  # pad queries repeat the row's last one
-    mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, -torch.inf)
-    return _layout(first, owner, np.repeat(starts, counts) + within, length, mask, pad, unpad, groups, like)
+    places = np.concatenate([np.arange(start, start + count) for start, count in zip(starts, counts, strict=True)])
+    return _layout(rows, counts, places, places + 1, np.zeros_like(places), places[:0], masks)
 
 
-def layout_branches(first: int, rows: Sequence[Branches], groups: int, like: Tensor) -> Layout:
-    """Rows from `first` on, each with its branches. A node is stored behind the row's cached tokens, in scratch slots,
-    and sees the cached tokens before its branch and its own ancestors."""
-    starts, counts = np.array([row.length for row in rows]), np.array([len(row.tokens) for row in rows])
-    pad, unpad, owner, within = _grid(counts)
-    length = int((starts + counts).max())
-    mask = np.full((len(rows), int(counts.max()), length), -np.inf, dtype=np.float32)
-    slots = np.arange(length)
-    for i, row in enumerate(rows):
-        seen = slots < np.array(row.roots)[:, None]
-        seen[:, row.length : row.length + len(row.tokens)] = row.visible()
-        mask[i, : len(row.tokens)][seen] = 0.0
-        mask[i, len(row.tokens) :] = 0.0  # pad queries: any finite result will do
-    mask_t = torch.from_numpy(mask).to(like.dtype)
-    return _layout(first, owner, np.repeat(starts, counts) + within, length, mask_t, pad, unpad, groups, like)
-
-
-def _grid(counts: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """The maps between T packed tokens and an (n, w) grid: pad (n, w), unpad (T,), then each token's row and its place
-    within the row."""
-    width = int(counts.max())
-    owner = np.repeat(np.arange(len(counts)), counts)
-    offsets = np.cumsum(counts) - counts
-    within = np.arange(len(owner)) - offsets[owner]
-    columns = np.arange(width)
-    pad = np.where(columns < counts[:, None], offsets[:, None] + columns, 0)
-    return pad, owner * width + within, owner, within
+def layout_branches(rows: Sequence[int], branches: Sequence[Branches], masks: Masks | None) -> Layout:
+    """Rows with their branches. A node is stored behind the row's cached tokens, in scratch slots, and sees the cached
+    tokens before its branch and its own ancestors."""
+    places = [row.length + np.arange(len(row.tokens)) for row in branches]
+    visible = [row.visible() for row in branches]
+    extra = np.concatenate([row.length + each.nonzero()[1] for row, each in zip(branches, visible, strict=True)])
+    extras = np.concatenate([each.sum(1) for each in visible])
+    seen = np.concatenate([row.roots for row in branches])
+    counts = np.array([len(row.tokens) for row in branches])
+    return _layout(rows, counts, np.concatenate(places), seen, extras, extra, masks)
 
 
 def _layout(
-    first: int,
-    owner: IntArray,
+    rows: Sequence[int],
+    counts: IntArray,
     slots: IntArray,
-    length: int,
-    mask: Tensor,
-    pad: IntArray,
-    unpad: IntArray,
-    groups: int,
-    like: Tensor,
+    seen: IntArray,
+    extras: IntArray,
+    extra: IntArray,
+    masks: Masks | None,
 ) -> Layout:
-    def on_device(values: IntArray) -> Tensor:
-        return torch.from_numpy(values).to(like.device)
+    device = masks.like.device if masks else None
 
-    wide = pad.shape[1] > 1
-    mask = mask.repeat_interleave(groups, dim=1) if wide else mask
-    return Layout(
-        first,
-        on_device(owner + first),
-        on_device(slots),
-        length,
-        mask[:, None].to(like.device),
-        on_device(pad) if wide else None,
-        on_device(unpad) if wide else None,
-    )
+    def on_device(values: IntArray) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    owner, offsets = np.repeat(np.asarray(rows), counts), np.concatenate([[0], extras.cumsum()])
+    grid = _grid(rows[0], counts, slots, seen, extras, extra, masks, on_device) if masks else None
+    return Layout(on_device(owner), on_device(slots), on_device(seen), on_device(offsets), on_device(extra), grid)
+
+
+def _grid(
+    first: int,
+    counts: IntArray,
+    slots: IntArray,
+    seen: IntArray,
+    extras: IntArray,
+    extra: IntArray,
+    masks: Masks,
+    on_device: Callable[[IntArray], Tensor],
+) -> Grid:
+    owner = np.repeat(np.arange(len(counts)), counts)
+    width, length = int(counts.max()), int(slots.max()) + 1
+    starts = np.cumsum(counts) - counts
+    columns = np.arange(width)
+    pad = np.where(columns < counts[:, None], starts[:, None] + columns, 0)
+    within = np.arange(len(owner)) - starts[owner]
+    visible = np.zeros((len(counts), width, length), dtype=np.bool_)
+    visible[owner, within] = np.arange(length) < seen[:, None]
+    token = np.repeat(np.arange(len(owner)), extras)
+    visible[owner[token], within[token], extra] = True
+    visible[columns >= counts[:, None]] = True  # pad queries: any finite result will do
+    mask = torch.zeros(visible.shape, dtype=masks.like.dtype).masked_fill_(torch.from_numpy(~visible), -torch.inf)
+    mask = mask.repeat_interleave(masks.groups, dim=1) if width > 1 else mask
+    mask = mask[:, None].to(masks.like.device)
+    if width == 1:
+        return Grid(first, length, mask)
+    return Grid(first, length, mask, on_device(pad), on_device(owner * width + within))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.engine import EngineStats
+from backtrack_mrt.policy.hf.compiled import CompiledDecoder
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache
 from backtrack_mrt.policy.hf.lora import MergedAdapter
 from backtrack_mrt.policy.hf.packed_forward import (
@@ -20,8 +21,10 @@ from backtrack_mrt.policy.hf.packed_forward import (
     Branches,
     IntArray,
     Layout,
+    Masks,
     layout_branches,
     layout_extensions,
+    layout_step,
     packs,
 )
 from backtrack_mrt.types import FloatArray, TokenIds
@@ -33,16 +36,18 @@ Branch = tuple[int, Pair]  # how many tokens of a row the pair's prefix shares, 
 
 class Runner:
     """Runs `model`, which it shares with the trainer, within `inference()`. `adapter`: its LoRA adapter is to be merged
-    meanwhile; None for a reference policy."""
+    meanwhile; None for a reference policy. compiled: in compiled code where there is some for it."""
 
-    def __init__(self, model: nn.Module, max_rows: int, stats: EngineStats, adapter: MergedAdapter | None) -> None:
+    def __init__(
+        self, model: nn.Module, max_rows: int, stats: EngineStats, adapter: MergedAdapter | None, compiled: bool
+    ) -> None:
         self.model, self.stats, self.adapter = model, stats, adapter
         self.decoder = _decoder(model)
-        self.cache = RowCache(max_rows)
         config = self.decoder.config
         _check_attention(config)
         self.context_length = context_length(config)
-        self.groups: int = config.num_attention_heads // config.num_key_value_heads
+        self.compiled = CompiledDecoder.of(self.decoder, adapted=adapter is not None) if compiled else None
+        self.cache = RowCache(max_rows, self.compiled.block if self.compiled else 1)
 
     @property
     def embeddings(self) -> Tensor:
@@ -50,9 +55,30 @@ class Runner:
         weight: Tensor = self.decoder.get_input_embeddings().weight
         return weight
 
+    @property
+    def masks(self) -> Masks | None:
+        """How the passes are masked; compiled code needs no mask."""
+        if self.compiled is not None:
+            return None
+        config = self.decoder.config
+        return Masks(config.num_attention_heads // config.num_key_value_heads, self.embeddings)
+
+    def drop(self) -> None:
+        """Forget all that was made of the weights: histories, merged and copied weights."""
+        self.cache.clear()
+        if self.adapter is not None:
+            self.adapter.drop()
+        if self.compiled is not None:
+            self.compiled.drop()
+
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Evaluation mode, packed attention and merged adapter; everything is as before on exit."""
+        """Evaluation mode, packed attention and merged adapter; everything is as before on exit. Compiled code touches
+        nothing of the model."""
+        if self.compiled is not None:
+            with torch.inference_mode():
+                yield
+            return
         config, training = self.decoder.config, [module for module in self.model.modules() if module.training]
         attention = config._attn_implementation
         with self.adapter.swapped_in() if self.adapter else nullcontext(), torch.inference_mode():
@@ -69,7 +95,7 @@ class Runner:
         """Read what the rows lack of their prefixes, a repeated prefix once; returns the next token's logits (n, V)."""
         cache, like = self.cache, self.embeddings
         leaders = dict(zip(reversed(prefixes), reversed(rows), strict=True))  # the first row of each prefix
-        cache.to_front(list(leaders.values()))
+        self.arrange(list(leaders.values()))
         cache.reserve(max(map(len, prefixes)))
         pending = sorted(leaders.items(), key=lambda item: item[1].index)
         logits: list[Tensor] = []
@@ -77,7 +103,8 @@ class Runner:
             cached = [len(pending[i][1].ids) for i in part]
             news = [pending[i][0][start:] for i, start in zip(part, cached, strict=True)]
             widths = [len(new) for new in news]
-            layout = layout_extensions(part.start, cached, widths, self.groups, like)
+            places = [pending[i][1].index for i in part]
+            layout = layout_extensions(places, cached, widths, self.masks)
             tokens = torch.tensor([token for new in news for token in new], device=like.device)
             last = torch.tensor(widths, device=like.device).cumsum(0) - 1
             logits.append(self.forward(tokens, layout.slots, layout, last))
@@ -90,14 +117,31 @@ class Runner:
         place = {prefix: i for i, (prefix, _) in enumerate(pending)}
         return torch.cat(logits)[[place[prefix] for prefix in prefixes]]
 
-    def step(self, tokens: Tensor, positions: Tensor, length: int) -> Tensor:
-        """Read one token (n,) in each of the first n rows, at positions (n,) below `length`; returns logits (n, V)."""
+    def arrange(self, rows: Sequence[CacheRow]) -> None:
+        """Bring the rows that passes are to work on to the front; compiled code reads them where they are. Opens a run
+        of passes: until it ends no row begins anew."""
+        if self.compiled is None:
+            self.cache.to_front(rows)
+        else:
+            self._beginnings = self.cache.beginnings()
+
+    def retire(self, finished: Sequence[int], active: int, slots: int) -> list[int]:
+        """Of `active` rows those at the places `finished` are done. Returns the place that each of the others had, in
+        their new order: finished rows are moved behind them, or left where they are by compiled code."""
+        left, done = active - len(finished), set(finished)
+        if self.compiled is not None:
+            return [i for i in range(active) if i not in done]
+        holes = [i for i in finished if i < left]
+        movers = [i for i in range(left, active) if i not in done]
+        self.cache.exchange(holes, movers, slots)
+        source = dict(zip(holes, movers, strict=True))
+        return [source.get(i, i) for i in range(left)]
+
+    def step(self, tokens: Tensor, owner: Tensor, positions: Tensor, length: int) -> Tensor:
+        """Read one token (n,) in each of the rows `owner` (n,), at positions (n,) below `length`; returns logits
+        (n, V)."""
         self.cache.reserve(length)
-        hidden = torch.arange(length, device=tokens.device) > positions[:, None]
-        mask = torch.zeros(hidden.shape, dtype=self.embeddings.dtype, device=tokens.device)
-        mask.masked_fill_(hidden, -torch.inf)
-        owner = torch.arange(len(tokens), device=tokens.device)
-        return self.forward(tokens, positions, Layout(0, owner, positions, length, mask[:, None, None]))
+        return self.forward(tokens, positions, layout_step(owner, positions, length, self.masks))
 
     def score(
         self, branches: Mapping[CacheRow, Sequence[Branch]], endings: Mapping[Pair, TokenIds]
@@ -105,10 +149,11 @@ class Runner:
         """Logprobs of the continuations of what branches off cached rows, the last one with `endings` (see
         `Engine.score`); the rows stay as they are."""
         like, scores = self.embeddings, dict[Pair, FloatArray]()
-        self.cache.to_front(list(branches))
+        self.arrange(list(branches))
         tries: list[Branches] = []
         wanted: list[list[tuple[Pair, IntArray]]] = []  # per row, the pairs and the nodes that predict their tokens
-        for row in sorted(branches, key=lambda row: row.index):
+        order = sorted(branches, key=lambda row: row.index)
+        for row in order:
             tries.append(Branches(len(row.ids)))
             wanted.append([])
             for root, (prefix, continuation) in branches[row]:
@@ -117,7 +162,7 @@ class Runner:
         self.cache.reserve(max((trie.length + len(trie.tokens) for trie in tries), default=0))
         for part in packs([len(trie.tokens) for trie in tries]):
             some = tries[part.start : part.stop]
-            layout = layout_branches(part.start, some, self.groups, like)
+            layout = layout_branches([order[i].index for i in part], some, self.masks)
             tokens = torch.tensor([t for trie in some for t in trie.tokens], device=like.device)
             positions = torch.tensor([p for trie in some for p in trie.positions], device=like.device)
             offsets = np.cumsum([0, *(len(trie.tokens) for trie in some)])
@@ -137,17 +182,19 @@ class Runner:
             scores.update(zip([pair for pair, _ in spans], np.split(values, cuts[:-1]), strict=True))
         return scores
 
-    def forward(self, tokens: Tensor, positions: Tensor, layout: Layout, keep: Tensor | int = 0) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, layout: Layout, keep: Tensor | None = None) -> Tensor:
         """Logits (K, V) at the places `keep` (K,) of T packed tokens, at all of them by default."""
         self.stats.computed += len(tokens)
+        if self.compiled is not None:
+            return self.compiled.forward(tokens, positions, layout, self.cache, self._beginnings, keep)
         self.cache.layout = layout
         output = self.decoder(
             input_ids=tokens[None],
             position_ids=positions[None],
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=keep,
-            layout=layout,
+            logits_to_keep=0 if keep is None else keep,
+            layout=layout.grid,
         )
         logits: Tensor = output.logits[0]
         return logits

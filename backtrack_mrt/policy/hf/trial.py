@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from torch import nn
@@ -18,12 +22,20 @@ _TOLERANCE = {torch.float32: 1e-3}  # of a log-probability; else, and for packed
 _ROUNDED = 0.2
 
 
-def serving_engine(model: nn.Module, name: str) -> type[HFEngine] | type[PlainEngine]:
-    """The fastest engine that is exact for the model. Raises UserError for an architecture that none serves. `model` is
-    as before then."""
+Maker = Callable[..., HFEngine | PlainEngine]  # a model, and named what `HFEngine` is told
+
+
+def serving_engine(model: nn.Module, name: str, compiled: bool = True) -> Maker:
+    """The fastest engine that is exact for the model; `compiled` code is tried first if it may be. Raises UserError for
+    an architecture that none serves. `model` is as before then."""
     kind = getattr(model.config, "model_type", "unknown")
-    if (cached := _objection(HFEngine, model)) is None:
-        return HFEngine
+    by_modules = partial(HFEngine, compiled=False)
+    first: Maker = HFEngine if compiled else by_modules
+    if (cached := _objection(first, model)) is None:
+        return first
+    if compiled and _objection(by_modules, model) is None:
+        tell(f"{name} ({kind}) is decoded by its modules: in compiled code {cached}", file=sys.stderr)
+        return by_modules
     if (plain := _objection(PlainEngine, model)) is None:
         tell(f"{name} ({kind}) is sampled as transformers does, which is slower ({cached}); try --engine.type vllm")
         return PlainEngine
@@ -31,7 +43,7 @@ def serving_engine(model: nn.Module, name: str) -> type[HFEngine] | type[PlainEn
     raise UserError(FIELD, name, reason, "Take a causal language model, or sample with --engine.type vllm.")
 
 
-def _objection(kind: type[HFEngine] | type[PlainEngine], model: nn.Module) -> str | None:
+def _objection(kind: Maker, model: nn.Module) -> str | None:
     """Why an engine does not serve the model; None if it does."""
     vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     ids = tuple(range(1, 1 + _TOKENS)) if vocabulary > _TOKENS else (0,) * _TOKENS

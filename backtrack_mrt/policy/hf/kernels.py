@@ -1,0 +1,125 @@
+"""The compiled forward pass (kernels.c): built once per machine with its C compiler, or absent.
+
+Nothing of it is needed: without a compiler the engine runs the model's own modules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from ctypes import CDLL, POINTER, Structure, c_float, c_long, c_void_p
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from backtrack_mrt.runs import processes
+
+_COMPILERS = ("cc", "gcc", "clang")
+# OpenMP is compiled in and not linked: its symbols are those of the runtime that torch has loaded, so both have one
+# pool of threads, of the size that torch was told.
+_FLAGS = ("-O2", "-fPIC", "-fopenmp")
+_NATIVE = "-march=native"
+_PATIENCE = 120  # seconds
+
+
+class Linear(Structure):
+    """See kernels.c, as for all that follow."""
+
+    _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("inputs", c_long), ("outputs", c_long))
+
+
+class Layer(Structure):
+    _fields_ = (
+        *((name, Linear) for name in ("qkv", "o", "gate_up", "down")),
+        *((name, c_void_p) for name in ("attention_norm", "mlp_norm", "q_norm", "k_norm")),
+    )
+
+
+class Model(Structure):
+    _fields_ = (
+        *((name, c_long) for name in ("layers", "width", "heads", "kv_heads", "depth")),
+        ("eps", c_float),
+        ("scale", c_float),
+        ("layer", POINTER(Layer)),
+        ("norm", c_void_p),
+        ("head", Linear),
+    )
+
+
+class Pass(Structure):
+    _fields_ = (
+        *((name, c_long) for name in ("tokens", "kept", "rows", "slots")),
+        *((name, c_void_p) for name in ("row", "slot", "seen", "offsets", "extra", "keep", "lead", "shared")),
+        *((name, c_void_p) for name in ("cos", "sin")),
+        ("cache", POINTER(c_void_p)),
+    )
+
+
+@cache
+def library() -> CDLL | None:
+    """The compiled functions; None, and one line on stderr, where they cannot be had."""
+    compiler = _compiler()
+    for flags in ((*_FLAGS, _NATIVE), _FLAGS):
+        try:
+            found = _compiled([*compiler, *flags])
+        except (OSError, subprocess.SubprocessError):
+            continue
+        found.lanes.restype, found.room.restype, found.forward.restype = c_long, c_long, None
+        found.room.argtypes = (POINTER(Model), POINTER(Pass))
+        found.forward.argtypes = (*found.room.argtypes, c_void_p, c_void_p, c_void_p)
+        return found
+    processes.tell("no C compiler that works here: rollouts take about twice as long ($CC names one)", file=sys.stderr)
+    return None
+
+
+def _compiled(command: list[str]) -> CDLL:
+    """The functions as this command compiles them: from the user's cache, or anew where it has no room for files.
+    Raises OSError and subprocess.SubprocessError."""
+    source = files(__package__).joinpath("kernels.c").read_bytes()
+    key = hashlib.sha256(b"\0".join([source, repr(command).encode(), _machine()])).hexdigest()[:16]
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "backtrack-mrt" / f"kernels-{key}.so"
+    with suppress(OSError):
+        return CDLL(str(path))
+    with tempfile.TemporaryDirectory() as scratch:
+        built = _build(source, command, Path(scratch))
+        found = CDLL(str(built))  # what cannot be loaded is not kept
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole = path.with_suffix(f".{os.getpid()}")  # another process may do the same
+            shutil.copyfile(built, whole)
+            whole.replace(path)
+    return found
+
+
+def _compiler() -> list[str]:
+    """The command that compiles C: $CC, or what is there, or one that is not."""
+    there = (name for name in _COMPILERS if shutil.which(name))
+    return shlex.split(os.environ.get("CC", "")) or [next(there, _COMPILERS[0])]
+
+
+def _machine() -> bytes:
+    """What the compiler makes native code for: a home directory may be seen by machines of several kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    kind = sorted({line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))})
+    return repr([platform.machine(), platform.system(), platform.processor(), kind]).encode()
+
+
+def _build(source: bytes, command: Sequence[str], folder: Path) -> Path:
+    """Compile in this folder."""
+    text, objects, whole = (folder / name for name in ("kernels.c", "kernels.o", "kernels.so"))
+    text.write_bytes(source)
+    linking = [part for part in command if part != "-fopenmp"]
+    for step in ([*command, "-c", text, "-o", objects], [*linking, "-shared", objects, "-o", whole]):
+        subprocess.run([*map(str, step)], check=True, capture_output=True, timeout=_PATIENCE)
+    return whole

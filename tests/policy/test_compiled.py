@@ -1,0 +1,204 @@
+"""The compiled forward pass: the modules' numbers, the same in any batch, and nothing lost where it is not there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config, Qwen3Config
+
+from backtrack_mrt.policy.hf import kernels
+from backtrack_mrt.policy.hf.compiled import CompiledDecoder
+from backtrack_mrt.policy.hf.engine import HFEngine
+from backtrack_mrt.policy.hf.trial import serving_engine
+from backtrack_mrt.types import Completion, Request, Sampling, TokenIds
+
+VOCABULARY = 50
+FREE = Sampling()
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.3,
+}
+LLAMA = LlamaConfig(**SHAPE, head_dim=32)
+SERVED = {
+    "llama": LLAMA,
+    "biases": LlamaConfig(**SHAPE, head_dim=16, attention_bias=True, mlp_bias=True),
+    "odd heads": LlamaConfig(**{**SHAPE, "num_key_value_heads": 6}, head_dim=112),
+    "scaled rope": LlamaConfig(
+        **SHAPE,
+        head_dim=64,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 1e4,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    ),
+    "mistral": MistralConfig(**SHAPE, head_dim=32, sliding_window=None),
+    "qwen2": Qwen2Config(**{**SHAPE, "num_attention_heads": 3, "num_key_value_heads": 3}, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+}
+NOT_SERVED = {
+    "small heads": LlamaConfig(**SHAPE, head_dim=4),
+    "another activation": LlamaConfig(**SHAPE, head_dim=32, hidden_act="gelu"),
+}
+
+pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler")
+
+
+def model_of(config: PretrainedConfig, adapter: bool = True) -> Any:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "bias" in name:
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    options: dict[str, Any] = {"r": 4, "target_modules": "all-linear", "init_lora_weights": False}
+    return (get_peft_model(model, LoraConfig(**options)) if adapter else model).eval()
+
+
+def played(engine: HFEngine, groups: int = 3, members: int = 3) -> list[tuple[TokenIds, tuple[Completion, ...]]]:
+    """Ragged turns of groups, with a word from outside between them: each history and what was drawn in it."""
+    chance = random.Random(0)
+    histories = [tuple(chance.choices(range(VOCABULARY), k=17 + 9 * p)) for p in range(groups) for _ in range(members)]
+    drawn: list[list[Completion]] = [[] for _ in histories]
+    for turn in range(3):
+        asked = [Request(ids, 3 + (5 * row + turn) % 11, 10 * row + turn) for row, ids in enumerate(histories)]
+        for row, done in enumerate(engine.generate(asked, FREE)):
+            drawn[row].append(done)
+            histories[row] = (*histories[row], *done.token_ids, *range(1, 2 + (row + turn) % 4))
+    return [(ids, tuple(done)) for ids, done in zip(histories, drawn, strict=True)]
+
+
+def forced(histories: list[TokenIds]) -> tuple[list[TokenIds], list[TokenIds]]:
+    prefixes = [(*ids[:cut], 7, 8) for ids in histories for cut in (16, 20, len(ids))]
+    return prefixes * 2, [(3, 4, 5)] * len(prefixes) + [(3, 9)] * len(prefixes)
+
+
+@torch.no_grad()
+def plain(model: Any, prefix: TokenIds, continuation: TokenIds) -> np.ndarray:
+    rows = model(torch.tensor([prefix + continuation]), use_cache=False).logits[0].log_softmax(-1)
+    at = range(len(prefix) - 1, len(prefix) + len(continuation) - 1)
+    return np.array([float(rows[i, token]) for i, token in zip(at, continuation, strict=True)])
+
+
+@pytest.mark.parametrize("kind", SERVED)
+@pytest.mark.parametrize("adapter", [True, False])
+def test_the_numbers_are_the_models(kind: str, adapter: bool) -> None:
+    model = model_of(SERVED[kind], adapter)
+    engine = HFEngine(model, max_rows=9)
+    assert engine._policy.compiled is not None
+    assert serving_engine(model, "mine") is HFEngine
+    trajectories = played(engine)
+    for ids, turns in trajectories[::4]:
+        start = next(i for i in range(len(ids)) if ids[i : i + len(turns[0].token_ids)] == turns[0].token_ids)
+        truth = plain(model, ids[:start], turns[0].token_ids)
+        np.testing.assert_allclose(turns[0].logprobs, truth, atol=1e-4)
+    prefixes, answers = forced([ids for ids, _ in trajectories])
+    scores = engine.score(prefixes, answers)
+    for i in range(0, len(prefixes), 5):
+        np.testing.assert_allclose(scores[i], plain(model, prefixes[i], answers[i]), atol=1e-4)
+    assert played(HFEngine(model, max_rows=9, compiled=False))[4][1][2].token_ids == trajectories[4][1][2].token_ids
+    if adapter:
+        with engine.reference(), model.disable_adapter():
+            np.testing.assert_allclose(
+                engine.score([(1, 2, 3)], [(4, 5)])[0], plain(model, (1, 2, 3), (4, 5)), atol=1e-4
+            )
+
+
+def test_the_same_bits_in_any_batch_and_with_any_number_of_threads() -> None:
+    model, threads = model_of(LLAMA), torch.get_num_threads()
+    together = played(HFEngine(model, max_rows=9))
+    assert played(HFEngine(model, max_rows=2)) == together
+    try:
+        torch.set_num_threads(3)
+        assert played(HFEngine(model, max_rows=4)) == together
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_full_weights_are_read_anew_after_a_sync() -> None:
+    model = model_of(LLAMA, adapter=False)
+    engine = HFEngine(model, max_rows=4)
+    before = engine.score([(1, 2, 3)], [(4, 5)])[0]
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.mul_(0.5)
+    engine.sync(1)
+    after = engine.score([(1, 2, 3)], [(4, 5)])[0]
+    assert abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(after, plain(model, (1, 2, 3), (4, 5)), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", NOT_SERVED)
+def test_other_shapes_are_left_to_the_modules(kind: str) -> None:
+    model = model_of(NOT_SERVED[kind])
+    assert HFEngine(model, max_rows=2)._policy.compiled is None
+
+
+def test_other_weights_are_left_to_the_modules() -> None:
+    model = model_of(LLAMA)
+    for changed in (model_of(LLAMA).to(torch.bfloat16), get_peft_model(model.unload(), LoraConfig(use_dora=True, r=2))):
+        assert CompiledDecoder.of(changed.get_base_model(), adapted=True) is None
+
+
+def test_compiled_code_that_is_wrong_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward = CompiledDecoder.forward
+    monkeypatch.setattr(CompiledDecoder, "forward", lambda *args: forward(*args).roll(1, -1))
+    found = serving_engine(model_of(LLAMA), "mine")
+    assert isinstance(found, partial)
+    assert found.keywords == {"compiled": False}
+    assert "off by" in capsys.readouterr().err
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Nothing is compiled yet; where compiled files will be kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kernels.library.cache_clear()
+    yield tmp_path / "cache"
+    kernels.library.cache_clear()
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/cc", "false"])
+def test_without_a_compiler_the_modules_answer_and_one_line_says_so(
+    anew: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiler: str
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    model = model_of(LLAMA)
+    done = played(HFEngine(model, max_rows=4))
+    assert HFEngine(model, max_rows=4)._policy.compiled is None
+    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.delenv("CC")
+    kernels.library.cache_clear()
+    assert [ids for ids, _ in played(HFEngine(model, max_rows=4))] == [ids for ids, _ in done]
+
+
+def test_compiled_once_and_kept(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kernels.library() is not None
+    (kept,) = (anew / "backtrack-mrt").iterdir()
+    kept.write_bytes(b"damaged")
+    kernels.library.cache_clear()
+    assert kernels.library() is not None
+    assert kept.stat().st_size > 1000
+
+
+def test_a_cache_that_cannot_be_written(anew: Path) -> None:
+    anew.write_text("a file where the folder should be")
+    assert kernels.library() is not None
