@@ -16,7 +16,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from backtrack_mrt.policy.hf.kernels import Layer, Linear, Model, Pass, library
+from backtrack_mrt.policy.hf.kernels import DecoderLayer, Linear, Model, Pass, library
 from backtrack_mrt.policy.hf.kv_cache import RowCache
 from backtrack_mrt.policy.hf.lora import mergeable, merged_weight
 from backtrack_mrt.policy.hf.packed_forward import Layout
@@ -94,7 +94,7 @@ class CompiledDecoder:
         """The weights as the code reads them, copied at the first call."""
         if self._model is None:
             inner, config = self._decoder.model, self._decoder.config
-            layers = (Layer * self.layers)(*map(self._layer, inner.layers))
+            layers = (DecoderLayer * self.layers)(*map(self._layer, inner.layers))
             self._held.append(layers)
             self._model = Model(
                 self.layers,
@@ -110,9 +110,9 @@ class CompiledDecoder:
             )
         return self._model
 
-    def _layer(self, layer: Any) -> Layer:
+    def _layer(self, layer: Any) -> DecoderLayer:
         attention, mlp = layer.self_attn, layer.mlp
-        return Layer(
+        return DecoderLayer(
             self._linear([attention.q_proj, attention.k_proj, attention.v_proj]),
             self._linear([attention.o_proj]),
             self._linear([mlp.gate_proj, mlp.up_proj]),

@@ -36,7 +36,7 @@ class Linear(Structure):
     _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("inputs", c_long), ("outputs", c_long))
 
 
-class Layer(Structure):
+class DecoderLayer(Structure):
     _fields_ = (
         *((name, Linear) for name in ("qkv", "o", "gate_up", "down")),
         *((name, c_void_p) for name in ("attention_norm", "mlp_norm", "q_norm", "k_norm")),
@@ -48,7 +48,7 @@ class Model(Structure):
         *((name, c_long) for name in ("layers", "width", "heads", "kv_heads", "depth")),
         ("eps", c_float),
         ("scale", c_float),
-        ("layer", POINTER(Layer)),
+        ("layer", POINTER(DecoderLayer)),
         ("norm", c_void_p),
         ("head", Linear),
     )

@@ -28,7 +28,7 @@ PACK = 2048  # tokens of one forward pass: enough to keep the cores busy, few en
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class RowGrid:
     """Packed tokens by row: n neighbouring buffer rows from `first` on, at most w new tokens and L = `length` slots in
     each.
 
@@ -57,7 +57,7 @@ class Layout:
     seen: Tensor
     offsets: Tensor
     extra: Tensor
-    grid: Grid | None
+    grid: RowGrid | None
 
 
 def attend(
@@ -68,7 +68,7 @@ def attend(
     Query heads that share a key head are stacked along the query axis. The stock attention repeats the keys for them
     instead as soon as there is a mask, which copies the whole cache in every layer of every step.
     """
-    layout: Grid = kwargs["layout"]
+    layout: RowGrid = kwargs["layout"]
     packed = query[0].transpose(0, 1)  # (T, heads, D)
     tokens, heads, depth = packed.shape
     rows, kv_heads = key.shape[:2]
@@ -154,7 +154,7 @@ def layout_step(owner: Tensor, positions: Tensor, length: int, masks: Masks | No
         return Layout(owner, positions, seen, none, none[:0], None)
     hidden = torch.arange(length, device=owner.device) >= seen[:, None]
     mask = torch.zeros(hidden.shape, dtype=masks.like.dtype, device=owner.device).masked_fill_(hidden, -torch.inf)
-    return Layout(owner, positions, seen, none, none[:0], Grid(0, length, mask[:, None, None]))
+    return Layout(owner, positions, seen, none, none[:0], RowGrid(0, length, mask[:, None, None]))
 
 
 def layout_extensions(
@@ -206,7 +206,7 @@ def _grid(
     extra: IntArray,
     masks: Masks,
     on_device: Callable[[IntArray], Tensor],
-) -> Grid:
+) -> RowGrid:
     owner = np.repeat(np.arange(len(counts)), counts)
     width, length = int(counts.max()), int(slots.max()) + 1
     starts = np.cumsum(counts) - counts
@@ -222,5 +222,5 @@ def _grid(
     mask = mask.repeat_interleave(masks.groups, dim=1) if width > 1 else mask
     mask = mask[:, None].to(masks.like.device)
     if width == 1:
-        return Grid(first, length, mask)
-    return Grid(first, length, mask, on_device(pad), on_device(owner * width + within))
+        return RowGrid(first, length, mask)
+    return RowGrid(first, length, mask, on_device(pad), on_device(owner * width + within))
