@@ -26,6 +26,7 @@ from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.effects import effects, table
+from backtrack_mrt.evaluation.tuning import read_tuning
 from backtrack_mrt.reports.build import FIGURES, report_comparison
 from backtrack_mrt.runs.finished import read_run
 
@@ -50,7 +51,8 @@ def main() -> None:
         list(pool.map(lambda seed: one_seed(seed, args.runs, [*SETTINGS, *flags]), args.seeds))
     minutes = (time.monotonic() - start) / 60
     algos = [REFERENCE, *OTHERS]
-    comparison = Comparison([read_run(args.runs / f"{algo}-seed{seed}") for algo in algos for seed in args.seeds])
+    runs = [read_run(args.runs / f"{algo}-seed{seed}") for algo in algos for seed in args.seeds]
+    comparison = Comparison(runs, read_tuning(args.runs))
     found = effects(comparison, {form: [warm_loss(args.runs, form, seed) for seed in args.seeds] for form in FORMS})
     images = args.out / "images" / "results"
     comparison.write(images)

@@ -160,6 +160,8 @@ def test_effects_are_read_off_the_runs(tmp_path: Path) -> None:
     assert found["1 gain"].estimate.mean == pytest.approx(0.19)
     assert found["3 regret beyond"].estimate.mean == pytest.approx(-0.19)
     assert found["3 regret beyond"].verdict == "shown"
+    assert found["1 gain, the paper's size"].estimate.mean == pytest.approx((3 + 0.32 / 0.14) / 2)
+    assert found["3 regret beyond, one prover"].estimate.mean == pytest.approx(-0.19)
     assert found["4 length penalty: accuracy"].estimate.mean == pytest.approx(0.08)
     assert found["4 length penalty: accuracy"].verdict == "not shown"
     # Both curves rise to their accuracy at 20 tokens: .9 of grpo's .6 is reached after 18 and after 13.5 tokens.

@@ -25,3 +25,8 @@ def test_verdicts(low: float, high: float, above: bool, null: float, verdict: st
     effect = Effect("1 gain", "mrt-rl − grpo", Estimate(0.2, low, high, 5), above, null)
     assert effect.verdict == verdict
     assert f"**{verdict}**" in table([effect])
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(2.1, "shown"), (1.9, "not shown"), (1.2, "smaller")])
+def test_less_than_the_paper_s_size_is_not_the_other_way_round(low: float, verdict: str) -> None:
+    assert Effect("1 gain", "ratio", Estimate(low + 0.2, low, low + 0.4, 5), null=2.0, sized=True).verdict == verdict

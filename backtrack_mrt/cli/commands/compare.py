@@ -33,6 +33,7 @@ def run(args: Namespace) -> None:
         check_folder("--out", args.out)
     comparison = Comparison([read_run(path) for path in args.runs])
     Console().print(comparison.table())
+    print(comparison.headline())
     if args.out:
         comparison.write(args.out)
         report_comparison(comparison, args.out)

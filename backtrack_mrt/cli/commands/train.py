@@ -90,5 +90,6 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
         comparison.write(folder)
         report_comparison(comparison, folder)
         Console().print(comparison.table())
+        print(comparison.headline())
         print(f"comparison: {folder} (report.html, comparison.md, comparison.json)")
     processes.leave()
