@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from backtrack_mrt import plugins
 from backtrack_mrt.cli.flags import read_line, settings_parser
 from backtrack_mrt.config import RunRequest
-from backtrack_mrt.config.files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, read_layer, resolve, shipped_configs
+from backtrack_mrt.config.extending import read_layers
+from backtrack_mrt.config.files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, resolve, shipped_configs
 from backtrack_mrt.config.run import TUNING_SEED
 from backtrack_mrt.config.trials import Trial, as_layer, on_validation, owners, read_grid, settings_of
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
@@ -97,7 +98,7 @@ def _layers(argv: Sequence[str]) -> tuple[Namespace, list[Layer]]:
     mistakes, layers = Mistakes(), []
     for name in options.config or [DEFAULT_CONFIG]:
         with mistakes.collected():
-            layers.append(read_layer(name))
+            layers += read_layers(name)
     if mistakes:  # what such a file says is not known, so the rest cannot be judged
         mistakes += flags.mistakes
         mistakes.tell()

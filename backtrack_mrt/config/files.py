@@ -64,7 +64,10 @@ class Layer:
 
 def shipped_configs() -> list[str]:
     """Names of the configs that come with the package."""
-    return sorted(entry.name for entry in files("backtrack_mrt.configs").iterdir() if entry.name.endswith(".yaml"))
+    root = Path(str(files("backtrack_mrt.configs")))
+    return sorted(
+        path.relative_to(root).as_posix() for place in ("", "paper") for path in (root / place).glob("*.yaml")
+    )
 
 
 def read_layer(name: str) -> Layer:

@@ -48,6 +48,7 @@ CATALOGUE: dict[str, SetSection] = {
     ),
     "numina-math-cot": _train("AI-MO/NuminaMath-CoT:train", "problem", "solution", extract="boxed"),
     "deepscaler": _train("agentica-org/DeepScaleR-Preview-Dataset:train", "problem", "answer"),
+    "metamath": _train("meta-math/MetaMathQA:train", "query", "response"),  # "The answer is: …" at the end
     "gsm8k": _train("openai/gsm8k/main:train", "question", "answer", extract="hashes"),
     "gsm8k-test": _test("openai/gsm8k/main:test", "question", "answer", extract="hashes"),
     "math": _train([f"{_MATH}/{name}:train" for name in _MATH_SUBJECTS], "problem", "solution", extract="boxed"),

@@ -84,6 +84,20 @@ ROWS: dict[str, list[dict[str, Any]]] = {  # by place on the hub: its documented
         {"problem": "Find $2 + 3$.", "answer": "5", "solution": "$5$"},
         {"problem": "Find $2 + 4$.", "answer": "", "solution": ""},
     ],
+    "meta-math/MetaMathQA:train": [
+        {
+            "type": "GSM_AnsAug",
+            "query": "Tim has 5 bags of 22 nuts. How many nuts?",
+            "original_question": "Tim has 5 bags of 22 nuts. How many nuts?",
+            "response": "5 bags of 22 are 110 nuts.\n#### 110\nThe answer is: 110",
+        },
+        {
+            "type": "MATH_Rephrased",
+            "query": "What is half of $3$?",
+            "original_question": "What is half of $3$?",
+            "response": "It is $\\boxed{\\frac{3}{2}}$. The answer is: \\frac{3}{2}",
+        },
+    ],
     "openai/gsm8k/main:train": GSM8K,
     "openai/gsm8k/main:test": GSM8K,
     "MU-NLPC/Calc-mawps:train": CALC,
@@ -105,6 +119,7 @@ GOLDS = {  # of the usable rows
     "numina-math": ["$\\frac{9}{2}$"],
     "numina-math-cot": ["4"],
     "deepscaler": ["5"],
+    "metamath": ["110", "\\frac{3}{2}"],
     **{name: ["6", "1,200"] for name in ("gsm8k", "gsm8k-test")},
     **{name: ["\\frac{3}{2}"] * 7 for name in ("math", "math-test")},  # once for each subject
     "math500": ["\\frac{3}{2}"],
