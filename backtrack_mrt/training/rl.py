@@ -30,6 +30,7 @@ from backtrack_mrt.training.fused_lora import fuse_adapters
 from backtrack_mrt.training.grpo_settings import grpo_config, grpo_repeats, outcome_reward, prepare_trl
 from backtrack_mrt.training.learning_rate import KINDS, StopAtBudget, counted_tokens, rate_at
 from backtrack_mrt.training.micro_batches import by_length, by_prompt, regrouped
+from backtrack_mrt.training.mismatch import Mismatch
 from backtrack_mrt.training.packing import aligned_rows, packable, packed_attention, packed_rows
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.trainer_setup import Setup
@@ -74,6 +75,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self._answers: list[list[Answer]] = []  # that are trained along, of each row of this process
         self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way
         self._answered = torch.zeros(())  # Σ weight·V of these
+        self._mismatch = None if collector.engine.exact else Mismatch(config.training.importance_cap)
+        self._correcting: dict[str, Any] | None = None  # the micro-batch whose loss is being computed
         if budget is not None:
             self.add_callback(StopAtBudget(config.training, lambda: self.ledgers))
 
@@ -141,14 +144,15 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             self._regrouped = self._buffered_inputs = regrouped(
                 self._buffered_inputs, self.args.gradient_accumulation_steps, by_prompt if self._packs else by_length
             )
-            if not self.collector.engine.exact:
-                self._correct(self._regrouped)
             inputs = self._buffered_inputs[self._step % len(self._buffered_inputs)]
         self.note(inputs)
         return inputs
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> Any:
-        """TRL's, less the values of the answers that are trained along."""
+        """TRL's, less the values of the answers that are trained along. Where the engine is not exact, the weights are
+        corrected on the way."""
+        if self._mismatch is not None:
+            inputs = self._correcting = dict(inputs)
         if self._forces is None:
             return super().compute_loss(model, inputs, *args, **settings)
         self._branching = [self._answers[row] for row in inputs["row"].tolist()]
@@ -189,39 +193,19 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             for kept, values in ((logprobs, found.log_probs), (entropies, found.entropy)):
                 kept.append(values[0][scored] if self._packs else values.gather(1, scored))
             losses.append(found.aux_loss)
-        return torch.cat(logprobs), torch.cat(entropies), torch.stack(losses).mean() if compute_aux_loss else None
+        logprobs_BT = torch.cat(logprobs)
+        if self._mismatch is not None and self._correcting is not None:
+            self._mismatch.correct(self._correcting, logprobs_BT)
+            self._correcting = None
+            if self.accelerator.sync_gradients:  # the last micro-batch
+                for name, value in self._mismatch.told(self.accelerator).items():
+                    self._metrics["train"][name].append(value)
+        return logprobs_BT, torch.cat(entropies), torch.stack(losses).mean() if compute_aux_loss else None
 
     def _branched(self, mask: torch.Tensor, width: int) -> list[Branched]:
         """The answers of the rows of a micro-batch, none outside of the loss."""
         lengths = [(int(row[:-width].sum()), int(row[-width:].sum())) for row in mask]
         return [branched(*row, answers) for row, answers in zip(lengths, self._branching, strict=False)]
-
-    @torch.no_grad()
-    def _correct(self, batches: list[dict[str, Any]]) -> None:
-        """Correct the weights for the mismatch between the engine's policy and the trainer's, and log it under TRL's
-        names. TRL has the same correction (`token_truncate`), but only for its own vLLM."""
-        gaps, ratios, cap = [], [], self.run_config.training.importance_cap
-        for batch in batches:
-            ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-            mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-            width = batch["completion_ids"].size(1)
-            trainer_BT, _, _ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width)
-            engine_BT = batch["sampling_per_token_logps"]
-            sampled_BT = (batch["completion_mask"] * batch["tool_mask"]).bool()
-            ratio_BT = truncated_importance(trainer_BT, engine_BT, sampled_BT, cap)
-            batch["advantages"] = batch["advantages"] * ratio_BT
-            gaps.append((trainer_BT - engine_BT)[sampled_BT].abs())
-            ratios.append(ratio_BT[sampled_BT])
-        logged = {
-            "sampling_logp_difference": (gaps, ("mean", "max")),
-            "importance_sampling_ratio": (ratios, ("min", "mean", "max")),
-        }
-        for name, (parts, statistics) in logged.items():
-            values = self.accelerator.pad_across_processes(torch.cat(parts), pad_index=torch.nan)
-            values = self.accelerator.gather(values)
-            values = values[~values.isnan()]
-            for statistic in statistics:
-                self._metrics["train"][f"sampling/{name}/{statistic}"].append(float(getattr(values, statistic)()))
 
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
@@ -284,13 +268,3 @@ def sampled_logprobs(trajectory: Trajectory) -> list[float]:
         logprobs += [0.0] * len(turn.instruction_ids)
         logprobs += turn.completion.logprobs
     return logprobs
-
-
-def truncated_importance(
-    trainer_BT: torch.Tensor, engine_BT: torch.Tensor, sampled_BT: torch.Tensor, cap: float
-) -> torch.Tensor:
-    """Weight min(π_trainer / π_engine, cap) of every sampled token from the logprobs of both, shape (B, T); 1 on the
-    others and where the engine gave no number. One weight per token (TIS): a product over a long trajectory would be
-    all noise."""
-    gap_BT = torch.where(sampled_BT.bool(), trainer_BT - engine_BT, 0.0).nan_to_num(nan=0.0)
-    return gap_BT.exp().clamp(max=cap)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,7 +22,8 @@ from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.micro_batches import Batch, by_length, by_prompt, regrouped
-from backtrack_mrt.training.rl import PolicyTrainer, truncated_importance
+from backtrack_mrt.training.mismatch import truncated_importance
+from backtrack_mrt.training.rl import PolicyTrainer
 from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
 from backtrack_mrt.training.trainer_setup import Setup
 from backtrack_mrt.types import (
@@ -184,13 +185,23 @@ def test_given_turns_have_no_gradient(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("micro_batch", ["8", "2"])
-def test_gradient_is_corrected_for_another_engine_s_logprobs(tmp_path: Path, micro_batch: str) -> None:
-    """Token-level truncated importance weights, some of them at the cap."""
+def test_gradient_is_corrected_for_another_engine_s_logprobs(
+    tmp_path: Path, micro_batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token-level truncated importance weights, some of them at the cap, in the loss's own forward pass."""
+    passes, scored = [], PolicyTrainer._get_per_token_logps_and_entropies
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        passes.append(args)
+        return scored(*args, **settings)
+
+    monkeypatch.setattr(PolicyTrainer, "_get_per_token_logps_and_entropies", counted)
     flags = ("--algo", "mrt-rl", "--training.importance_cap", "1.3", "--training.micro_batch_size", micro_batch)
     collector = FixedCollector()
     collector.exact = False
     algorithm = make_config(tmp_path, *flags).algorithm
     ours = trained_gradient(tmp_path, collector, *flags)
+    assert len(passes) == 8 // int(micro_batch)
     assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights, cap=1.3)) < 1e-5
     assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights, cap=9.0)) > 1e-3
     (logged,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
