@@ -26,6 +26,7 @@ FOREIGN = {
     "vllm": {"policy.vllm.local", "policy.vllm.draws", "scripts.bench.vllm_engine"},
     "trl": {
         "training.mrt_trainer",
+        "training.stacks",
         "training.trainer_setup",
         "training.grpo_settings",
         "training.rl",
