@@ -87,9 +87,9 @@ class Config(Section):
         return self.algorithm.answer_weight if isinstance(self.algorithm, Valued) and self.grading.listed else 0.0
 
     def protocol_at(self, done: float) -> EpisodeProtocol:
-        """The protocol of training rollouts after the share `done` of training: the token budget grows linearly."""
-        share = self.training.first_budget + (1 - self.training.first_budget) * min(done, 1.0)
-        return self.protocol.model_copy(update={"token_budget": max(round(share * self.protocol.token_budget), 1)})
+        """The protocol of training rollouts after the share `done` of training, with the token budget of then."""
+        budget = round(self.training.budget_share(done) * self.protocol.token_budget)
+        return self.protocol.model_copy(update={"token_budget": max(budget, 1)})
 
     def resolved(self) -> dict[str, Any]:
         """The config as plain data, ready for YAML. The user's own files are named by the copies that a run keeps of

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from backtrack_mrt.config.section import Section
 from backtrack_mrt.types import TokenLedger
@@ -23,6 +23,9 @@ class TrainingSection(Section):
         None, gt=0, description="the same in all tokens: sampled, inserted by the environment, the meta-prover's"
     )
     first_budget: float = Field(1.0, gt=0, le=1, description="share of protocol.token_budget at first, growing to all")
+    budget_stages: list[float] = Field(
+        [], description="shares of protocol.token_budget in stages of equal length, rising to 1, e.g. 0.5 1 (none: one)"
+    )
     problems_per_step: int = Field(32, gt=0, description="problems per update")
     group_size: int = Field(8, gt=0, description="trajectories per problem (G)")
     micro_batch_size: int = Field(64, gt=0, description="trajectories per forward-backward pass")
@@ -41,6 +44,22 @@ class TrainingSection(Section):
     saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")
     save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")
     keep_checkpoints: int = Field(2, ge=1, description="how many checkpoints stay, the newest ones")
+
+    @model_validator(mode="after")
+    def _one_curriculum(self) -> Self:
+        stages = self.budget_stages
+        if stages and (sorted(set(stages)) != stages or stages[0] <= 0 or stages[-1] != 1):
+            raise ValueError(f"budget_stages {stages} do not rise to 1, the whole budget: write them like 0.5 1")
+        if stages and self.first_budget != 1:
+            raise ValueError("first_budget and budget_stages are two curricula: leave out one of them")
+        return self
+
+    def budget_share(self, done: float) -> float:
+        """The share of protocol.token_budget after the share `done` of training: that of its stage, or on a line."""
+        done, stages = min(done, 1.0), self.budget_stages
+        if stages:
+            return stages[min(int(done * len(stages) + 1e-9), len(stages) - 1)]
+        return self.first_budget + (1 - self.first_budget) * done
 
     @property
     def most_steps(self) -> int:

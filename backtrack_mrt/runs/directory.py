@@ -53,6 +53,7 @@ OWN = (
     "checkpoints",
     "collected",
     "skipped",
+    "stages",
     "model",
     "calibration.json",
     "summary.json",

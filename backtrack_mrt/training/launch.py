@@ -44,7 +44,7 @@ def _check_algorithm(config: Config, several: int) -> None:
     """TRL deals an update's rows out to the processes whatever their groups; self-training deals out whole groups."""
     if config.algorithm.loss == "rl" and not config.algorithm.collection.spans:
         reason = f"its groups are collected whole, and the rows of an update are dealt out to {several} processes"
-        raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl with credit: turn.")
+        raise UserError("algo", config.algo, reason, "Start it without a launcher, or choose mrt-rl.")
     if config.answer_weight and (sharding := processes.sharding()):
         reason = f"the answers' loss reads the output layer after the forward pass, when {sharding} has it in pieces"
         raise UserError(

@@ -26,6 +26,7 @@ from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.processes import gathered, sharding
 from backtrack_mrt.training.answers import Answer, Branched, answer_maker, branched, last_hidden_states, total_value
 from backtrack_mrt.training.critic import Critic, explained_variance
+from backtrack_mrt.training.curriculum import StageEnds
 from backtrack_mrt.training.fused_lora import fuse_adapters
 from backtrack_mrt.training.grpo_settings import grpo_config, grpo_repeats, outcome_reward, prepare_trl
 from backtrack_mrt.training.learning_rate import KINDS, StopAtBudget, counted_tokens, rate_at
@@ -77,6 +78,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self._answered = torch.zeros(())  # Σ weight·V of these
         self._mismatch = None if collector.engine.exact else Mismatch(config.training.importance_cap)
         self._correcting: dict[str, Any] | None = None  # the micro-batch whose loss is being computed
+        if config.training.budget_stages:
+            self.add_callback(StageEnds(setup, lambda: self.done))
         if budget is not None:
             self.add_callback(StopAtBudget(config.training, lambda: self.ledgers))
 

@@ -133,7 +133,8 @@ def fit(
     parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
 ) -> TokenLedger:
     """Train as the algorithm says. Returns the tokens spent, also before a resume."""
-    config, setup = parts.config, Setup(parts.model, parts.tokenizer, parts.config, run, between_steps)
+    config = parts.config
+    setup = Setup(parts.model, parts.tokenizer, config, run, between_steps, parts.save_policy)
     rolled_out = with_canaries(problems, config.data.canaries, config.data.seed, parts.grader)
     if config.algorithm.loss == "rl":
         order, collector = training_order(rolled_out, config), parts.training_collector()

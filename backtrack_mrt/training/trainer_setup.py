@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,13 +23,15 @@ BetweenSteps = Callable[[int], float]  # updates done → seconds spent
 
 @dataclass(frozen=True)
 class Setup:
-    """What a trainer is made with, whatever it fits. between_steps: called after every update but the last."""
+    """What a trainer is made with, whatever it fits. between_steps: called after every update but the last.
+    save_policy: writes the policy as it is into a folder."""
 
     model: Any
     tokenizer: Any
     config: Config
     run: RunDir
     between_steps: BetweenSteps = lambda step: 0.0
+    save_policy: Callable[[Path], None] = lambda folder: None
 
     @property
     def checkpoints(self) -> Checkpoints:

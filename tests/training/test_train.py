@@ -156,19 +156,38 @@ def test_the_budget_curriculum_grows_to_the_whole_budget(tmp_path: Path) -> None
     assert longest[-1] > 64
 
 
+def test_the_budget_grows_in_stages_each_with_its_policy(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    flags = ("--training.budget_stages", "0.25", "1", "--training.saved_rollouts", "16")
+    train(request(tmp_path, *flags, "--training.keep_checkpoints", "9"))
+    longest = [max(s.trajectory.sampled_tokens for s in run.load_trajectories(step)) for step in (1, 2, 3, 4)]
+    assert max(longest[:2]) <= 64 < max(longest[2:])
+    assert [path.name for path in sorted((tmp_path / "stages").iterdir())] == ["64"]
+    kept = [path.name for path in sorted(run.checkpoints.iterdir())]
+    assert kept == ["step_000002", "step_000004"]
+    files = [folder / "adapter_model.safetensors" for folder in (tmp_path / "stages" / "64", run.model)]
+    assert files[0].read_bytes() != files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("1", "0.5"), "rise to 1"),
+        (("0.5",), "rise to 1"),
+        (("0.5", "1", "--training.first_budget", "0.5"), "two curricula"),
+    ],
+)
+def test_a_curriculum_that_makes_no_sense_is_refused(flags: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_request(["--training.budget_stages", *flags])
+
+
 def test_protocol_at() -> None:
+    stages = read_request(["--training.budget_stages", "0.25", "0.5", "1"]).config
+    budgets = [stages.protocol_at(done).token_budget for done in (0, 0.3, 1 / 3, 0.6, 0.7, 1)]
+    assert budgets == [64, 64, 128, 128, 256, 256]
     config = read_request(["--training.first_budget", "0.5"]).config
     assert [config.protocol_at(done).token_budget for done in (0, 0.5, 1, 2)] == [128, 192, 256, 256]
-
-
-@pytest.mark.parametrize(("algo", "flags"), [("star", ()), ("mrt-rl", ("--algorithm.credit", "prefix"))])
-def test_what_runs_in_one_process_is_refused_in_two(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str, flags: tuple[str, ...]
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="runs in one process, not in 2"):
-        train(request(tmp_path / "run", *flags, algo=algo))
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
