@@ -1,7 +1,7 @@
 """What a run will take, from the config alone: tokens, parameters, memory per GPU, time per step. No weights are read.
 
 Estimates are meant for choosing a machine and a batch: activations are within 15 % of what autograd keeps for a Llama;
-fragmentation and the framework's own memory (about 1 GiB on a GPU) come on top. How many processes share the run, and
+the verdict leaves 1 GiB to the framework and 5 % to fragmentation. How many processes share the run, and
 whether the model is cut up over them, is what the launcher says (`backtrack_mrt.runs.processes`).
 """
 
@@ -18,11 +18,10 @@ from backtrack_mrt.policy.models import untrained, with_adapter
 from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, load_prompts
 from backtrack_mrt.runs import processes
 from backtrack_mrt.training import roofline
-from backtrack_mrt.training.roofline import Clock, Device, Network, StepTime
+from backtrack_mrt.training.advice import advice
+from backtrack_mrt.training.roofline import Device, Network, StepTime
+from backtrack_mrt.training.sizes import GIB, Sizes, memory, peak, room, suffices, usable
 
-GIB = 2**30
-_BYTES = {"float32": 4, "bfloat16": 2}
-_NF4 = 0.516  # bytes of a weight in nf4: half a byte, and its block's scale
 _CHARACTERS_PER_TOKEN = 3  # of English and LaTeX; large vocabularies reach 4
 _TEMPLATE_TOKENS = 12  # of a chat template around one message
 _ASSUMED_QUESTION, _ASSUMED_ANSWER = 1500, 30  # characters, where the problems are on the hub
@@ -49,7 +48,10 @@ class Plan:
     device: Device
     network: Network
     memory: dict[str, int]
-    seconds: StepTime
+    sizes: Sizes
+    room: int | None  # rows whose histories vLLM in the process keeps at once
+    wanted_rows: int  # rows side by side
+    seconds: StepTime | None  # of a device whose speed is known
 
     @property
     def tokens_per_step(self) -> int:
@@ -59,8 +61,22 @@ class Plan:
     @property
     def peak(self) -> int:
         """Bytes at the fullest moment: rollout and update do not overlap."""
-        held = sum(size for name, size in self.memory.items() if name not in ("KV cache", "activations", "logits"))
-        return held + max(self.memory["KV cache"], self.memory["activations"] + self.memory["logits"])
+        return peak(self.memory)
+
+    @property
+    def fits(self) -> bool:
+        """See `sizes.suffices`."""
+        return suffices(self.sizes, self.device)
+
+    def verdict(self) -> str:
+        """In one line, with what to lower."""
+        if not self.device.memory:
+            return f"the memory of {self.device.name} is not known"
+        taken = f"{self.peak / GIB:.1f} of {usable(self.device) / GIB:.1f} GiB that can be used of {self.device.name}"
+        if self.fits:
+            return f"fits: {taken}"
+        reason = "; vLLM's share (engine.gpu_memory) has no room for the cache of a row" if self.room == 0 else ""
+        return f"does not fit: {taken}{reason}. {advice(self.sizes, self.device)}"
 
     def lines(self) -> list[str]:
         """The plan as text."""
@@ -68,8 +84,7 @@ class Plan:
         shared = "1 process" if self.processes == 1 else f"{self.processes} processes"
         shared += f", cut up by {self.sharding}" if self.sharding else ""
         holds = f" of {device.memory / GIB:.0f} on {device.name}" if device.memory else ""
-        whole = _duration(self.steps * seconds.total)
-        return [
+        lines = [
             self.title,
             f"tokens per step   at most {self.tokens_per_step:,} = {self.rows} trajectories × {self.length:,} "
             f"(prompt {self.prompt:,}, sampled {self.sampled:,}, instructions {self.instructions:,}; "
@@ -77,10 +92,27 @@ class Plan:
             f"parameters        {self.parameters:,}, trained {self.trained:,} ({share})",
             *(f"memory per GPU    {size / GIB:8.2f} GiB  {name}" for name, size in self.memory.items()),
             f"memory per GPU    {self.peak / GIB:8.2f} GiB  at the peak{holds} (estimate; {shared})",
+        ]
+        if self.room and self.room < self.wanted_rows:
+            lines.append(
+                f"rows              {self.room} of {self.wanted_rows} have room for their histories in vLLM: with "
+                f"--engine.max_rows {self.room} none is read again, or raise engine.gpu_memory"
+            )
+        verdict = f"verdict           {self.verdict()}"
+        if seconds is None:
+            return [
+                *lines,
+                f"time              the speed of {device.name} is not known",
+                verdict,
+            ]
+        return [
+            *lines,
             f"time per step     at most {_duration(seconds.total)} on {device.name}: "
             f"rollout {_duration(seconds.rollout)}, meta-prover {_duration(seconds.prover)}, "
             f"update {_duration(seconds.update)} (at {roofline.MATRIX:.0%} of the peak)",
-            f"time              at most {whole} for {self.steps} steps, evaluation aside",
+            f"time              at most {_duration(self.steps * seconds.total)} for {self.steps} steps, "
+            "evaluation aside",
+            verdict,
         ]
 
 
@@ -101,7 +133,7 @@ def plan(config: Config, device: Device) -> Plan:
     trains = "all weights" if config.model.full_finetuning else f"LoRA of rank {config.model.lora.r}"
     kind = ", ".join(filter(None, [config.model.dtype, config.model.quantization]))
     length = min(prompt + config.protocol.token_budget + instructions, context)
-    sizes = _Sizes(config, described, parameters, trained, _in_layers(model), length)
+    sizes = Sizes(config, described, parameters, trained, _in_layers(model), length)
     return Plan(
         title=f"{config.algo_label} on {config.env_label}: {config.model.name_or_path}, {kind}, {trains}",
         steps=config.training.steps,
@@ -118,105 +150,12 @@ def plan(config: Config, device: Device) -> Plan:
         trained=trained,
         device=device,
         network=sizes.network,
-        memory=sizes.memory(device),
-        seconds=sizes.seconds(device, prompt, instructions, forced),
+        memory=memory(sizes, device),
+        sizes=sizes,
+        room=room(sizes, device),
+        wanted_rows=sizes.at_once,
+        seconds=sizes.seconds(device, prompt, instructions, forced) if device.bandwidth else None,
     )
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """What memory and time are made of. in_layers: weights of the base's linear layers; length: of a trajectory."""
-
-    config: Config
-    described: dict[str, Any]
-    parameters: int
-    trained: int
-    in_layers: int
-    length: int
-
-    @property
-    def rows(self) -> int:
-        """Trajectories per step of one process."""
-        return -(-self.config.training.rows // processes.count())
-
-    @property
-    def weight(self) -> int:
-        """Bytes of a weight that is not packed."""
-        return _BYTES[self.config.model.dtype]
-
-    @property
-    def base(self) -> int:
-        """Bytes of the base's weights."""
-        packed = self.in_layers if self.config.model.quantization else 0
-        return (self.parameters - packed) * self.weight + round(packed * _NF4)
-
-    @property
-    def cache(self) -> int:
-        """Bytes of keys and values per token."""
-        heads = self.described.get("num_key_value_heads") or self.described["num_attention_heads"]
-        return int(self.described["num_hidden_layers"] * 2 * heads * self._head * self.weight)
-
-    @property
-    def network(self) -> Network:
-        """What a token costs."""
-        described, output = self.described, self.described["vocab_size"] * self.described["hidden_size"]
-        read = round(self.in_layers * (_NF4 if self.config.model.quantization else self.weight)) + output * self.weight
-        layers, heads = described["num_hidden_layers"], described["num_attention_heads"]
-        return Network(self.in_layers + output, read, self.cache, layers, layers * heads * self._head)
-
-    @property
-    def _head(self) -> int:
-        described = self.described
-        return int(described.get("head_dim") or described["hidden_size"] // described["num_attention_heads"])
-
-    def memory(self, device: Device) -> dict[str, int]:
-        """Bytes by purpose. Activations: per token and layer what a Llama block keeps for its backward pass (about 10
-        vectors of the hidden size and 4 of the feed-forward's), with checkpointing one vector and one whole block.
-        FSDP and ZeRO-3 cut up what does not depend on the rows."""
-        config, weight, described = self.config, self.weight, self.described
-        full = config.model.full_finetuning
-        trained = weight if full else 4  # adapters are float32
-        layers, hidden = described["num_hidden_layers"], described["hidden_size"]
-        block = (10 * hidden + 4 * described["intermediate_size"]) * weight
-        kept = layers * hidden * weight + block if config.model.gradient_checkpointing else layers * block
-        micro = min(config.training.micro_batch_size, self.rows) * self.length
-        copies = full and (config.prover.policy == "reference" or config.training.kl > 0)
-        parts = processes.count() if processes.sharding() else 1
-        cached = min(self.rows, config.engine.max_rows) * self.length * self.cache
-        if config.engine.server is not None:
-            sampling = {"KV cache": 0}
-        elif config.engine.type == "vllm":  # it keeps both while the policy is updated
-            wanted, share = self.parameters * weight + cached, round(config.engine.gpu_memory * device.memory)
-            sampling = {"vLLM": min(wanted, share) if share else wanted, "KV cache": 0}  # rows wait for one another
-        else:
-            sampling = {"KV cache": cached}
-        return {
-            "weights": (self.base + (0 if full else self.trained * trained)) // parts,
-            **({"reference": self.parameters * weight // parts} if copies else {}),
-            "gradients": self.trained * trained // parts,
-            "AdamW": 2 * self.trained * trained // parts,
-            **sampling,
-            "activations": micro * kept,
-            "logits": micro * described["vocab_size"] * (weight + 4),  # and their gradient, or a float32 copy
-        }
-
-    def seconds(self, device: Device, prompt: int, instructions: int, forced: int) -> StepTime:
-        """The time of a step of reinforcement learning: prompts are read once per group, every row samples its whole
-        budget, forced answers branch off each prefix, and the update reads every row forwards and backwards."""
-        config = self.config
-        training, prover, rows = config.training, config.prover, self.rows
-        clock = Clock(self.network, device, config.model.dtype)
-        budget, at_once = config.protocol.token_budget, config.engine.max_rows
-        known = rows / training.group_size * prompt + rows * instructions
-        rollout = clock.reading(known, self.length / 2) + clock.decoding(rows, at_once, budget, self.length / 2)
-        asked = rows * (config.protocol.max_turns + 1) if config.algorithm.needs_values else 0
-        valuing = clock.reading(asked * forced, self.length)
-        if asked and prover.estimator in ("monte_carlo", "auto", "greedy"):
-            draws = asked * (1 if prover.estimator == "greedy" else prover.samples)
-            valuing += clock.decoding(draws, at_once, prover.max_answer_tokens, self.length)
-        passes = 1 + (2 if config.model.full_finetuning else 1)  # forwards; backwards through weights and activations
-        passes += config.model.gradient_checkpointing + (training.kl > 0)
-        return StepTime(rollout, valuing, clock.reading(rows * self.length, self.length / 2, passes))
 
 
 def _in_layers(model: Any) -> int:

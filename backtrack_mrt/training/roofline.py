@@ -10,6 +10,7 @@ and `LAUNCH` seconds per layer and decoding step for the Python and the kernels 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from math import ceil
 from backtrack_mrt.errors import UserError, did_you_mean
 
 MATRIX, STREAM, LAUNCH = 0.4, 0.6, 3e-4
+REPLAY = 2e-5  # in place of LAUNCH where kernels are replayed from a graph, as vLLM does
 
 
 @dataclass(frozen=True)
 class Device:
     """Peak numbers: operations per second in bfloat16 and in float32 (without sparsity), bytes per second from memory;
-    `memory` in bytes, 0 if not known."""
+    `memory` in bytes. What is not known is 0."""
 
     name: str
     bfloat16: float
@@ -32,11 +34,15 @@ class Device:
     memory: int
 
 
-DEVICES = {  # of the vendor's data sheets (SXM where there are several)
-    "a100": Device("a100", 312e12, 19.5e12, 2.04e12, 80 * 10**9),
-    "h100": Device("h100", 989e12, 67e12, 3.35e12, 80 * 10**9),
-    "h200": Device("h200", 989e12, 67e12, 4.8e12, 141 * 10**9),
-    "rtx4090": Device("rtx4090", 165e12, 82.6e12, 1.01e12, 24 * 10**9),
+MIB = 2**20
+DEVICES = {  # speeds of the vendors' data sheets (SXM where there are several), memory as their tools tell it
+    "a100": Device("a100", 312e12, 19.5e12, 2.04e12, 81_920 * MIB),
+    "h100": Device("h100", 989e12, 67e12, 3.35e12, 81_559 * MIB),
+    "h200": Device("h200", 989e12, 67e12, 4.8e12, 143_771 * MIB),
+    "b200": Device("b200", 2250e12, 75e12, 8.0e12, 183_359 * MIB),
+    "mi300": Device("mi300", 1307e12, 163e12, 5.3e12, 196_288 * MIB),
+    "l40s": Device("l40s", 362e12, 91.6e12, 0.864e12, 46_068 * MIB),
+    "rtx4090": Device("rtx4090", 165e12, 82.6e12, 1.01e12, 24_564 * MIB),
 }
 HERE = "here"  # the name of the machine that asks
 
@@ -104,11 +110,15 @@ class Clock:
 
 
 def device(name: str) -> Device:
-    """The device of that name; `HERE` is this machine's GPU, else its CPU, which is measured. Raises UserError."""
-    if name in DEVICES:
-        return DEVICES[name]
+    """The device of that name, or one of so much memory ("48GiB"); `HERE` is this machine's GPU, else its CPU, which is
+    measured. Raises UserError."""
+    if name.lower() in DEVICES:
+        return DEVICES[name.lower()]
+    if sized := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gi?b)", name.lower()):
+        unit = 2**30 if sized[2] == "gib" else 10**9
+        return Device(name, 0.0, 0.0, 0.0, round(float(sized[1]) * unit))
     if name != HERE:
-        raise UserError("--dry-run", name, "no such device", did_you_mean(name, [*DEVICES, HERE]))
+        raise UserError("--dry-run", name, "no such device", did_you_mean(name, [*DEVICES, HERE, "48GiB"]))
     import torch
 
     if not torch.cuda.is_available():

@@ -33,8 +33,9 @@ from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.training import roofline
-from backtrack_mrt.training.plan import GIB, plan
+from backtrack_mrt.training.plan import plan
 from backtrack_mrt.training.roofline import Clock
+from backtrack_mrt.training.sizes import GIB
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem, Request, Sampling, Turn
 
 STEPS = 2  # the first one warms up

@@ -6,6 +6,7 @@ settings, with as many runs for each of them on problems that are not reported.
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def _plan(request: RunRequest, flags: list[str]) -> None:
     from backtrack_mrt.training.roofline import device
 
     assert request.dry_run is not None
-    lines = plan(request.config, device(request.dry_run)).lines()
+    found = plan(request.config, device(request.dry_run))
+    lines = found.lines()
     if request.compare or request.seeds or request.tune:
         from backtrack_mrt.training.compare import planned
         from backtrack_mrt.training.tune import check_validation
@@ -59,6 +61,8 @@ def _plan(request: RunRequest, flags: list[str]) -> None:
         lines += planned(requests, tried)
     if processes.is_main():
         print("\n".join(lines))
+    if not found.fits:
+        sys.exit(1)
 
 
 def _train(request: RunRequest) -> None:

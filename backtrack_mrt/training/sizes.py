@@ -1,0 +1,158 @@
+"""What a run's memory and time are made of, from the model's shape and the config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from backtrack_mrt.config import Config
+from backtrack_mrt.runs import processes
+from backtrack_mrt.training.roofline import LAUNCH, REPLAY, Clock, Device, Network, StepTime
+
+GIB = 2**30
+_BYTES = {"float32": 4, "bfloat16": 2}
+_NF4 = 0.516  # bytes of a weight in nf4: half a byte, and its block's scale
+_FRAMEWORK, _FRAGMENTS = 1.0 * GIB, 0.05  # taken by CUDA and the libraries, and share lost between allocations
+_VLLM = 1.5 * GIB  # vLLM's own: activations of a full batch, CUDA graphs
+_TILE = 4096 * 8192  # logits that TRL's output layer computes at a time
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What memory and time are made of. in_layers: weights of the base's linear layers; length: of a trajectory."""
+
+    config: Config
+    described: dict[str, Any]
+    parameters: int
+    trained: int
+    in_layers: int
+    length: int
+
+    @property
+    def rows(self) -> int:
+        """Trajectories per step of one process."""
+        return -(-self.config.training.rows // processes.count())
+
+    @property
+    def at_once(self) -> int:
+        """Trajectories that are rolled out side by side."""
+        return min(self.rows, self.config.engine.max_rows)
+
+    @property
+    def weight(self) -> int:
+        """Bytes of a weight that is not packed."""
+        return _BYTES[self.config.model.dtype]
+
+    @property
+    def base(self) -> int:
+        """Bytes of the base's weights."""
+        packed = self.in_layers if self.config.model.quantization else 0
+        return (self.parameters - packed) * self.weight + round(packed * _NF4)
+
+    @property
+    def cache(self) -> int:
+        """Bytes of keys and values per token."""
+        heads = self.described.get("num_key_value_heads") or self.described["num_attention_heads"]
+        return int(self.described["num_hidden_layers"] * 2 * heads * self._head * self.weight)
+
+    @property
+    def network(self) -> Network:
+        """What a token costs."""
+        described, output = self.described, self.described["vocab_size"] * self.described["hidden_size"]
+        read = round(self.in_layers * (_NF4 if self.config.model.quantization else self.weight)) + output * self.weight
+        layers, heads = described["num_hidden_layers"], described["num_attention_heads"]
+        return Network(self.in_layers + output, read, self.cache, layers, layers * heads * self._head)
+
+    @property
+    def _head(self) -> int:
+        described = self.described
+        return int(described.get("head_dim") or described["hidden_size"] // described["num_attention_heads"])
+
+    def seconds(self, device: Device, prompt: int, instructions: int, forced: int) -> StepTime:
+        """The time of a step of reinforcement learning: prompts are read once per group, every row samples its whole
+        budget, forced answers branch off each prefix, and the update reads every row forwards and backwards."""
+        config = self.config
+        training, prover, rows = config.training, config.prover, self.rows
+        launch = LAUNCH if config.engine.type == "hf" else REPLAY
+        clock = Clock(self.network, device, config.model.dtype, launch=launch)
+        budget = config.protocol.token_budget
+        at_once = min(config.engine.max_rows, max(room(self, device) or config.engine.max_rows, 1))
+        known = rows / training.group_size * prompt + rows * instructions
+        rollout = clock.reading(known, self.length / 2) + clock.decoding(rows, at_once, budget, self.length / 2)
+        asked = rows * (config.protocol.max_turns + 1) if config.algorithm.needs_values else 0
+        valuing = clock.reading(asked * forced, self.length)
+        if asked and prover.estimator in ("monte_carlo", "auto", "greedy"):
+            draws = asked * (1 if prover.estimator == "greedy" else prover.samples)
+            valuing += clock.decoding(draws, at_once, prover.max_answer_tokens, self.length)
+        passes = 1 + (2 if config.model.full_finetuning else 1)  # forwards; backwards through weights and activations
+        passes += config.model.gradient_checkpointing + (training.kl > 0)
+        passes += config.engine.type == "vllm"  # for the logprobs of the trainer, by which the weights are corrected
+        return StepTime(rollout, valuing, clock.reading(rows * self.length, self.length / 2, passes))
+
+
+def usable(device: Device) -> float:
+    """Bytes that a run may plan with."""
+    return (1 - _FRAGMENTS) * device.memory - _FRAMEWORK
+
+
+def peak(memory: dict[str, int]) -> int:
+    """Bytes at the fullest moment: rollout and update do not overlap."""
+    turns = ("KV cache", "activations", "logits")
+    held = sum(size for name, size in memory.items() if name not in turns)
+    return held + max(memory["KV cache"], memory["activations"] + memory["logits"])
+
+
+def suffices(sizes: Sizes, device: Device) -> bool:
+    """Whether the device holds it. Always, where its memory is not known."""
+    return not device.memory or (peak(memory(sizes, device)) <= usable(device) and room(sizes, device) != 0)
+
+
+def room(sizes: Sizes, device: Device) -> int | None:
+    """Whole histories that vLLM in the process has room for beside its copy of the weights; None where there is no such
+    vLLM, or the device's memory is not known."""
+    engine = sizes.config.engine
+    if engine.type != "vllm" or engine.server is not None or not device.memory:
+        return None
+    left = engine.gpu_memory * device.memory - sizes.parameters * sizes.weight - _VLLM
+    return max(int(left // (sizes.length * sizes.cache)), 0)
+
+
+def memory(sizes: Sizes, device: Device) -> dict[str, int]:
+    """Bytes by purpose. Activations: per token and layer what a Llama block keeps for its backward pass (about 10
+    vectors of the hidden size and 4 of the feed-forward's), with checkpointing one vector and one whole block. FSDP and
+    ZeRO-3 cut up what does not depend on the rows, but for the copy that samples."""
+    config, weight, described = sizes.config, sizes.weight, sizes.described
+    full, sharding = config.model.full_finetuning, processes.sharding()
+    trained = weight if full and sharding != "FSDP" else 4  # adapters are float32, and what FSDP trains
+    layers, hidden = described["num_hidden_layers"], described["hidden_size"]
+    block = (10 * hidden + 4 * described["intermediate_size"]) * weight
+    kept = layers * hidden * weight + block if config.model.gradient_checkpointing else layers * block
+    micro = min(config.training.micro_batch_size, sizes.rows) * sizes.length
+    copies = full and (config.prover.policy == "reference" or config.training.kl > 0)
+    parts = processes.count() if sharding else 1
+    adapter = 0 if full else sizes.trained * trained
+    whole = sharding and config.engine.server is None
+    logits = micro * described["vocab_size"]
+    if config.algorithm.loss == "rl":  # in tiles
+        logits = min(logits, _TILE)
+    return {
+        "weights": ((sizes.parameters * trained if full else sizes.base) + adapter) // parts,
+        **({"whole copy": sizes.base + adapter} if whole else {}),
+        **({"reference": sizes.parameters * weight // parts} if copies else {}),
+        "gradients": sizes.trained * trained // parts,
+        "AdamW": 2 * sizes.trained * trained // parts,
+        **_sampling(sizes, device),
+        "activations": micro * kept,
+        "logits": logits * (weight + 4),  # and their gradient, or a float32 copy
+    }
+
+
+def _sampling(sizes: Sizes, device: Device) -> dict[str, int]:
+    """What the engine holds. vLLM takes its whole share at the start, and keeps it while the policy is updated."""
+    engine, cached = sizes.config.engine, sizes.at_once * sizes.length * sizes.cache
+    if engine.server is not None:
+        return {"KV cache": 0}
+    if engine.type == "hf":
+        return {"KV cache": cached}
+    share = round(engine.gpu_memory * device.memory)
+    return {"vLLM": share or sizes.parameters * sizes.weight + cached, "KV cache": 0}

@@ -1,0 +1,133 @@
+"""--dry-run's verdict: six configs on six devices beside arithmetic of its own, and advice that holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from support.command_line import command
+
+from backtrack_mrt.cli.request import read_request
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.training.plan import Plan, plan
+from backtrack_mrt.training.roofline import REPLAY, Clock, device
+from backtrack_mrt.training.sizes import GIB, room
+from backtrack_mrt.training.sizes import memory as sizes_memory
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+# parameters, of the adapter, layers, hidden, feed-forward, vocabulary, bytes of cache per token, bytes of a weight
+MODELS = {
+    "llama31_8b": (8_030_261_248, 83_886_080, 32, 4096, 14336, 128256, 32 * 2 * 8 * 128 * 2, 2),
+    "llama32_3b": (3_212_749_824, 48_627_712, 28, 3072, 8192, 128256, 28 * 2 * 8 * 128 * 2, 2),
+    "r1_distill_qwen_1_5b": (1_777_088_000, 36_929_536, 28, 1536, 8960, 151936, 28 * 2 * 2 * 128 * 2, 2),
+    "deepscaler_1_5b": (1_777_088_000, 36_929_536, 28, 1536, 8960, 151936, 28 * 2 * 2 * 128 * 2, 2),
+    "smollm2_135m": (134_515_008, 4_884_480, 30, 576, 1536, 49152, 30 * 2 * 3 * 64 * 2, 2),
+    "tiny": (897_920, 157_696, 4, 128, 352, 367, 4 * 2 * 4 * 32 * 4, 4),
+}
+MEMORY = {"h100": 79.6, "a100": 80.0, "b200": 179.1, "l40s": 45.0, "rtx4090": 24.0, "48GiB": 48.0}  # GiB
+DOES_NOT_FIT = {
+    ("llama31_8b", "rtx4090", "vllm"),  # its share does not hold the weights
+    *(("llama31_8b", on, "hf") for on in ("h100", "a100", "l40s", "rtx4090", "48GiB")),  # 67 GiB of cache
+    *(("llama32_3b", on, "hf") for on in ("l40s", "rtx4090", "48GiB")),
+    *((name, "rtx4090", "hf") for name in ("r1_distill_qwen_1_5b", "deepscaler_1_5b")),
+}
+
+
+def planned(name: str, on: str, *flags: str) -> Plan:
+    return plan(read_request(["--config", f"{name}.yaml", *flags]).config, device(on))
+
+
+@cache
+def named(name: str, engine: str) -> Plan:
+    return planned(name, "h100", "--engine.type", engine)
+
+
+def moved(found: Plan, on: str) -> Plan:
+    """The same run on another device."""
+    where, sizes = device(on), found.sizes
+    return replace(found, device=where, memory=sizes_memory(sizes, where), room=room(sizes, where))
+
+
+def by_hand(found: Plan, name: str, memory: float) -> float:
+    """GiB at the peak, by the shapes above."""
+    parameters, adapter, layers, hidden, wide, vocabulary, cache, weight = MODELS[name]
+    config = found.sizes.config
+    held = parameters * weight + adapter * 4 * (1 + 1 + 2)  # weights, gradients, two moments of AdamW
+    tokens = config.training.micro_batch_size * found.length
+    block = (10 * hidden + 4 * wide) * weight
+    kept = layers * hidden * weight + block if config.model.gradient_checkpointing else layers * block
+    update = tokens * kept + min(tokens * vocabulary, 4096 * 8192) * (weight + 4)
+    if config.engine.type == "vllm":
+        return (held + update) / GIB + config.engine.gpu_memory * memory
+    return (held + max(update, min(config.training.rows, config.engine.max_rows) * found.length * cache)) / GIB
+
+
+@pytest.mark.parametrize("on", MEMORY)
+@pytest.mark.parametrize("engine", ["hf", "vllm"])
+@pytest.mark.parametrize("name", MODELS)
+def test_verdicts_are_those_of_arithmetic(name: str, engine: str, on: str) -> None:
+    found, memory = moved(named(name, engine), on), MEMORY[on]
+    expected = by_hand(found, name, memory)
+    assert found.peak / GIB == pytest.approx(expected, rel=0.02)
+    parameters, *_, cache_bytes, weight = MODELS[name]
+    least = 1.5 + (parameters * weight + found.length * cache_bytes) / GIB  # of vLLM: the weights, and one row
+    holds = engine == "hf" or found.sizes.config.engine.gpu_memory * memory > least
+    assert found.fits == (holds and expected < 0.95 * memory - 1)
+    assert found.fits == ((name, on, engine) not in DOES_NOT_FIT)
+    assert found.verdict().startswith("fits" if found.fits else "does not fit")
+
+
+@pytest.mark.parametrize(("name", "on", "engine"), sorted(DOES_NOT_FIT))
+def test_advice_makes_it_fit(name: str, on: str, engine: str) -> None:
+    verdict = moved(named(name, engine), on).verdict()
+    if "It fits with " in verdict:
+        advised = verdict.partition("It fits with ")[2].rstrip(".").split()
+        assert planned(name, on, "--engine.type", engine, *advised).fits
+    else:
+        assert (name, on, engine) == ("llama31_8b", "rtx4090", "vllm")  # two copies of the weights are 30 GiB
+        assert "fsdp.yaml" in verdict
+
+
+def test_a_step_of_8b_on_one_h100_waits_for_the_cache() -> None:
+    """256 histories of 2,156 tokens are 67 GiB; vLLM's share holds fewer, and they are read again."""
+    found = planned("llama31_8b", "h100")
+    per_row = found.length * MODELS["llama31_8b"][-2]
+    assert 256 * per_row / GIB == pytest.approx(67, abs=1)
+    assert found.room == int((0.4 * 79.647 * GIB - 2 * 8_030_261_248 - 1.5 * GIB) // per_row)
+    assert f"{found.room} of 256 have room" in "\n".join(found.lines())
+    again = planned("llama31_8b", "h100", "--engine.max_rows", str(found.room))
+    assert "have room" not in "\n".join(again.lines())
+    assert found.seconds is not None
+    exact = named("llama31_8b", "hf").seconds
+    assert exact is not None
+    assert found.seconds.update == pytest.approx(exact.update * 4 / 3)  # one more pass, for the mismatch
+
+
+def test_the_exit_code_is_the_verdict() -> None:
+    config = ["train", "--config", "llama31_8b.yaml", "--dry-run"]
+    small, large = command(*config, "RTX4090"), command(*config, "B200")
+    assert (small.returncode, large.returncode) == (1, 0)
+    assert "verdict           does not fit: " in small.stdout
+    assert "verdict           fits: " in large.stdout
+
+
+@pytest.mark.parametrize(("name", "memory"), [("48GiB", 48 * GIB), ("24 GB", 24 * 10**9), ("B200", 183_359 * 2**20)])
+def test_devices_by_their_memory(name: str, memory: int) -> None:
+    assert device(name).memory == memory
+    with pytest.raises(UserError, match="no such device"):
+        device("48GiBs")
+
+
+def test_the_clock_agrees_with_published_speeds() -> None:
+    """docs/scale.md has the sources."""
+    network, h100 = named("llama31_8b", "hf").network, device("h100")
+    trained = 8192 / Clock(network, h100, "bfloat16").reading(8192, 4096, passes=4)  # 2 backwards, 1 recomputed
+    assert trained == pytest.approx(5762, rel=0.05)
+    a100 = replace(device("a100"), bandwidth=1.555e12)  # the one of 40 GB
+    assert 1 / Clock(network, a100, "bfloat16", launch=REPLAY).decoding(1, 1, 1, 1088) == pytest.approx(75, rel=0.25)
+
+
+def test_without_a_speed_there_is_no_time() -> None:
+    assert "the speed of 48GiB is not known" in "\n".join(planned("tiny", "48GiB").lines())
