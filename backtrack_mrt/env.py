@@ -15,7 +15,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import gymnasium
 from gymnasium.error import ResetNeeded
@@ -33,36 +33,12 @@ from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.rollouts.prompts import Prompts, load_prompts
 from backtrack_mrt.rollouts.rollout import cut
 from backtrack_mrt.runs.trace import render_trace
+from backtrack_mrt.text_space import TextSpace
 from backtrack_mrt.types import Completion, Finish, FloatArray, Problem, StopReason, TokenIds, Trajectory
 
 Action = str | Completion
 Judge = Callable[[Problem, str | None], float | str]
 PROTOCOLS, GRADERS = "backtrack_mrt.envs", "backtrack_mrt.graders"
-
-
-class TextSpace(gymnasium.Space[Any]):
-    """Texts of any length in any script (`gymnasium.spaces.Text` wants both to be bounded). With `completions` also a
-    `Completion`: the tokens that a policy sampled."""
-
-    LONGEST_DRAWN: ClassVar[int] = 64
-
-    def __init__(self, completions: bool = False) -> None:
-        super().__init__()
-        self.completions = completions
-
-    def contains(self, x: object) -> bool:
-        return isinstance(x, str) or (self.completions and isinstance(x, Completion))
-
-    def sample(self, mask: None = None, probability: None = None) -> str:
-        """Up to 64 printable ASCII characters."""
-        length = self.np_random.integers(self.LONGEST_DRAWN + 1)
-        return "".join(map(chr, self.np_random.integers(32, 127, size=length)))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TextSpace) and other.completions == self.completions
-
-    def __repr__(self) -> str:
-        return f"TextSpace(completions={self.completions})"
 
 
 class Judged(Grader):
@@ -79,6 +55,8 @@ def grader_for(grade: Grader | Judge | str | None) -> Grader:
     """The grader that is meant: see `EpisodeEnv`. Raises UserError for an unknown name."""
     if grade is None or isinstance(grade, str):
         return plugins.load(GRADERS, grade or "math", Grader, "grade")()  # type: ignore[type-abstract]
+    if not isinstance(grade, Grader) and not callable(grade):
+        raise UserError("grade", grade, "neither a grader nor a function", "Pass one, or a grader's name.")
     return grade if isinstance(grade, Grader) else Judged(function=grade)
 
 
@@ -107,8 +85,12 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise UserError("render_mode", render_mode, "unknown mode", did_you_mean(str(render_mode), ["ansi"]))
-        if not problems:
-            raise UserError("problems", problems, "there is no problem to solve", "Pass at least one.")
+        if isinstance(problems, str) or not isinstance(problems, Sequence) or not len(problems):
+            raise UserError("problems", problems, "there is no problem to solve", "Pass at least one, in a list.")
+        if strange := [problem for problem in problems if not isinstance(problem, Problem)]:
+            raise UserError("problems", strange[0], "not a Problem", "Pass Problem(id, question, answer).")
+        if chat is not None and not all(hasattr(chat, name) for name in ("opening", "following", "encode", "decode")):
+            raise UserError("chat", chat, "not a chat", "Pass ChatFormat(tokenizer), or leave it out.")
         self.problems = problems
         self.render_mode = render_mode
         self.observation_space = TextSpace()
@@ -269,8 +251,8 @@ def make(
     `prompts`: a style, or the path of a folder. `settings` are the protocol's own (`token_budget=…`)."""
     chosen = plugins.load(PROTOCOLS, protocol, EpisodeProtocol, "env")  # type: ignore[type-abstract]
     return EpisodeEnv(
-        chosen(**settings),
-        problems or signs.generate("train", 256, seed=0),
+        plugins.configured(chosen, settings, plugins.label(protocol)),
+        signs.generate("train", 256, seed=0) if problems is None else problems,
         load_prompts(protocol, prompts),
         grade=grade,
         chat=chat,
