@@ -47,13 +47,13 @@ def comparison_requests(argv: Sequence[str]) -> list[RunRequest]:
     """The command line once for its own algorithm and once for each of ``--compare``. Flags of the algorithm are the
     first one's; the others have the settings of the YAML files. Raises UserError for an algorithm named twice."""
     first = read_request(argv)
-    requests, mistakes = [first], Mistakes()
+    requests, mistakes, layers = [first], Mistakes(), _layers(argv)[1]
     names = [plugins.dashed(plugins.label(name)) for name in (first.config.algo, *first.compare)]
     for name in first.compare:
         with mistakes.collected():
             if names.count(plugins.dashed(plugins.label(name))) > 1:
                 raise UserError("--compare", name, "this algorithm is named twice", "Name each one once.")
-            requests.append(RunRequest(resolve(_of(name, first, argv)), first.existing, first.accept_changes))
+            requests.append(RunRequest(resolve(_of(name, first, layers)), first.existing, first.accept_changes))
     mistakes.tell()
     return requests
 
@@ -61,7 +61,7 @@ def comparison_requests(argv: Sequence[str]) -> list[RunRequest]:
 def trials(argv: Sequence[str], requests: Sequence[RunRequest]) -> dict[str, list[Trial]]:
     """What ``--tune`` tries for each algorithm of a comparison, by its name in titles. Raises UserError for whatever
     keeps that from being fair: no validation sets, no budget of tokens, seeds that the final runs have."""
-    first = requests[0]
+    first, layers = requests[0], _layers(argv)[1]
     grid, known = read_grid(first.tune), {plugins.dashed(request.config.algo_label) for request in requests}
     mistakes = Mistakes()
     if stray := owners(grid) - known:
@@ -79,15 +79,15 @@ def trials(argv: Sequence[str], requests: Sequence[RunRequest]) -> dict[str, lis
         found[config.algo_label] = []
         for settings in settings_of(grid, config.algo):
             with mistakes.collected():
-                tried = resolve([*_of(config.algo, first, argv), as_layer(settings)])
+                tried = resolve([*_of(config.algo, first, layers), as_layer(settings)])
                 found[config.algo_label].append(Trial(settings, on_validation(tried, config, settings)))
     mistakes.tell()
     return found
 
 
-def _of(algo: str, first: RunRequest, argv: Sequence[str]) -> list[Layer]:
+def _of(algo: str, first: RunRequest, layers: Sequence[Layer]) -> list[Layer]:
     """The layers for one of the algorithms that are compared: flags of the algorithm are the first one's."""
-    *files, flags = _layers(argv)[1]
+    *files, flags = layers
     own = Layer({**flags.values, "algo": first.config.algo}, flags.said)
     return [*files, own, Layer({"algo": algo}, {"algo": "--compare"})]
 

@@ -178,6 +178,8 @@ class ComparedRuns:
             tokens = [run.summary["tokens"]["training"][kind] for run in self.runs[label]]
             yield f"training tokens, {kind}", tokens
         yield "gradient, signal to noise", [run.signal_to_noise for run in self.runs[label]]
+        costs = [sum(row.get("time/noise") or 0.0 for row in run.history) for run in self.runs[label]]
+        yield "gradient, signal to noise: seconds", costs
         yield "alarms", {run.path.name: self.alarms(run) for run in self.runs[label]}
         yield "training seconds", [run.summary["seconds"]["train"] for run in self.runs[label]]
 

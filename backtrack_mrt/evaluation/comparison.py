@@ -8,11 +8,14 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from backtrack_mrt.config import Ledger
 from backtrack_mrt.evaluation.compared_runs import COMPARED, ComparedRuns, at, base_votes, gain
 from backtrack_mrt.evaluation.learning_curves import has_curves, learning_rows
 from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.evaluation.tables import Rows, as_markdown, as_table
 from backtrack_mrt.runs.jsonl import json_text
+
+NEARLY = 0.1  # tokens that differ by more are not called equal
 
 
 class Comparison(ComparedRuns):
@@ -85,12 +88,13 @@ class Comparison(ComparedRuns):
             *([as_markdown(self.set_rows())] if self.sets else []),
             as_markdown(self.ledger_rows()),
         ]
-        if has_curves(self.runs):
+        ledgers: dict[Ledger, str] = {"sampled": "Tokens sampled in training", "total": "The same in all tokens"}
+        for ledger, told in ledgers.items() if has_curves(self.runs) else ():
             lines += [
-                "Tokens sampled in training until the held-out accuracy is first reached (×: as a multiple of "
-                f"{self.reference}'s, paired by seed, over the seeds in which both reach it):",
+                f"{told} until the held-out accuracy is first reached (×: as a multiple of {self.reference}'s, paired "
+                "by seed, over the seeds in which both reach it):",
                 "",
-                as_markdown(learning_rows(self.runs)),
+                as_markdown(learning_rows(self.runs, ledger)),
             ]
         if self.tuning is not None:
             lines += [f"{self.tuning.caption}:", "", as_markdown(self.tuning.rows())]
@@ -130,7 +134,9 @@ class Comparison(ComparedRuns):
             elif seeds < 2:
                 verdict = "beside"
             told += f", {verdict} the best of the others, {best} ({theirs}): difference {_cell(difference, '+')}"
-        return f"{told}, at equal tokens, {seeds} seed{'s' if seeds > 1 else ''}."
+        apart = self.tokens_apart() if any(run.ledger == "sampled" for run in self.runs[reference]) else 0.0
+        tokens = "at equal tokens" if apart <= NEARLY else f"at sampled tokens that differ by up to {apart:.0%}"
+        return f"{told}, {tokens}, {seeds} seed{'s' if seeds > 1 else ''}."
 
     def write(self, folder: Path) -> None:
         """comparison.json and comparison.md."""

@@ -1,4 +1,5 @@
-"""How fast algorithms learn: held-out results over the tokens that training has sampled (`evaluation.every`)."""
+"""How fast algorithms learn: held-out results over the tokens that training has taken (`evaluation.every`), in either
+ledger: the sampled ones, or all."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from backtrack_mrt.config import Ledger
 from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
 from backtrack_mrt.evaluation.metrics.estimates import over_seeds
 from backtrack_mrt.evaluation.tables import Rows
@@ -16,16 +18,17 @@ from backtrack_mrt.types import FloatArray
 STEP = 0.05  # between the accuracies at which curves are compared
 
 
-def spent(run: Run) -> dict[int, float]:
-    """Tokens sampled up to each step; where steps do not log theirs (self-training), as if all cost the same."""
-    logged = np.cumsum([row.get("tokens/step_sampled") or 0.0 for row in run.history])
-    total = logged if len(logged) and logged[-1] else np.linspace(0, run.sampled_tokens, len(run.history) + 1)[1:]
+def spent(run: Run, ledger: Ledger = "sampled") -> dict[int, float]:
+    """Tokens taken up to each step; where steps do not log theirs (self-training), as if all cost the same."""
+    kinds = ("sampled",) if ledger == "sampled" else ("sampled", "env", "prover")
+    logged = np.cumsum([sum(row.get(f"tokens/step_{kind}") or 0.0 for kind in kinds) for row in run.history])
+    total = logged if len(logged) and logged[-1] else np.linspace(0, run.tokens(ledger), len(run.history) + 1)[1:]
     return {row["step"]: float(tokens) for row, tokens in zip(run.history, total, strict=True)}
 
 
-def learning_curve(run: Run) -> tuple[FloatArray, FloatArray]:
-    """Tokens sampled in training, from 0, and the held-out accuracy then, shape (P,) each."""
-    at = {0: 0.0} | spent(run)
+def learning_curve(run: Run, ledger: Ledger = "sampled") -> tuple[FloatArray, FloatArray]:
+    """Tokens taken in training, from 0, and the held-out accuracy then, shape (P,) each."""
+    at = {0: 0.0} | spent(run, ledger)
     tokens = np.array([at[line["step"]] for line in run.evaluations])
     return tokens, np.array([line["accuracy"]["mean"] for line in run.evaluations], float)
 
@@ -36,11 +39,11 @@ def has_curves(runs: Mapping[str, Sequence[Run]]) -> bool:
     return all(any(line["name"].startswith("step_") for line in run.evaluations) for run in every)
 
 
-def learning_rows(runs: Mapping[str, Sequence[Run]]) -> Rows:
-    """For accuracies above the base's: how many tokens an algorithm samples until it first has them, mean over the
-    seeds that do, and as a multiple of the first algorithm's, paired by seed. Between evaluations accuracy is taken to
-    rise evenly."""
-    curves = {label: [learning_curve(run) for run in members] for label, members in runs.items()}
+def learning_rows(runs: Mapping[str, Sequence[Run]], ledger: Ledger = "sampled") -> Rows:
+    """For accuracies above the base's: how many tokens an algorithm takes until it first has them, mean over the seeds
+    that do, and as a multiple of the first algorithm's, paired by seed. Between evaluations accuracy is taken to rise
+    evenly."""
+    curves = {label: [learning_curve(run, ledger) for run in members] for label, members in runs.items()}
     levels = _levels([curve for several in curves.values() for curve in several])
     rows = [["algorithm", *(name for level in levels for name in (f"tokens to {level:.2f}", "×"))]]
     reference: list[list[float]] = []

@@ -36,8 +36,6 @@ def test_every_algorithm_has_as_many_trials() -> None:
         assert len({t.config.training.steps * t.config.training.rows for t in several}) == 1
     assert Counter(t.config.algorithm.model_dump()["candidates"] for t in found["rise"]) == {2: 3, 4: 3}
     assert "candidates" not in found["grpo"][0].settings
-    again = tried("--tune", *RATES, "training.problems_per_step", "8", "32", "algorithms.rise.candidates", "2", "4")
-    assert [str(t) for t in again["rise"]] == [str(t) for t in found["rise"]]
 
 
 @given(st.integers(1, 6), st.integers(1, 7))
@@ -49,6 +47,7 @@ def test_an_algorithm_s_own_values_take_turns(rates: int, own: int) -> None:
     counts = Counter(s["algorithms.star.epochs"] for s in found)
     assert max(counts.values()) - min(counts[value] for value in values) <= 1
     assert all("algorithms.star.epochs" not in s for s in settings_of(grid, "rise"))
+    assert settings_of(grid, "star") == found  # the same way every time
 
 
 @pytest.mark.parametrize(

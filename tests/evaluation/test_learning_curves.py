@@ -16,15 +16,15 @@ from backtrack_mrt.runs.finished import Run
 def run(accuracies: list[float], tokens_a_step: float = 100.0, logged: bool = True) -> Run:
     """Evaluated after 0, 2, 4, … updates."""
     steps = 2 * (len(accuracies) - 1)
-    history: list[dict[str, Any]] = [
-        {"step": step} | ({"tokens/step_sampled": tokens_a_step} if logged else {}) for step in range(1, steps + 1)
-    ]
+    costs = {"tokens/step_sampled": tokens_a_step, "tokens/step_prover": tokens_a_step / 2} if logged else {}
+    history: list[dict[str, Any]] = [{"step": step} | costs for step in range(1, steps + 1)]
     names = ["base", *(f"step_{step:06d}" for step in range(2, steps, 2)), "trained"]
     evaluations = [
         {"step": 2 * k, "name": name, "accuracy": {"mean": accuracy, "n": 100}}
         for k, (name, accuracy) in enumerate(zip(names, accuracies, strict=True))
     ]
-    summary = {"tokens": {"training": {"sampled": tokens_a_step * steps}}}
+    training = {"sampled": tokens_a_step * steps, "total": 1.5 * tokens_a_step * steps}
+    summary = {"tokens": {"training": training}}
     return Run(Path("run"), SimpleNamespace(), summary, history, evaluations)  # type: ignore[arg-type]
 
 
@@ -33,6 +33,7 @@ def test_a_curve_begins_with_the_base_at_no_tokens(logged: bool) -> None:
     tokens, accuracy = learning_curve(run([0.5, 0.6, 0.7], logged=logged))
     assert tokens.tolist() == [0, 200, 400]
     assert accuracy.tolist() == [0.5, 0.6, 0.7]
+    assert learning_curve(run([0.5, 0.6, 0.7], logged=logged), "total")[0].tolist() == [0, 300, 600]
 
 
 def test_tokens_to_an_accuracy_and_their_ratio() -> None:

@@ -45,6 +45,7 @@ def test_two_budgets_are_refused() -> None:
         read_request(["--training.sampled_tokens", "9", "--training.total_tokens", "9"])
 
 
+@pytest.mark.slow
 def test_a_run_counts_the_prover_too(tmp_path: Path) -> None:
     found = train(request(tmp_path, "--training.total_tokens", "5000", "--data.eval_size", "8", algo="mrt-star"))
     ledger = found.ledgers["training"]

@@ -54,9 +54,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     return pretended
 
 
-def test_the_best_of_each_is_kept(run: Pretended, tmp_path: Path) -> None:
+def test_the_best_of_each_is_kept_and_nothing_is_done_twice(run: Pretended, tmp_path: Path) -> None:
     requests = comparison_requests(TUNED)
-    best, tuning = tune(trials(TUNED, requests), requests[0], tmp_path)
+    tried = trials(TUNED, requests)
+    best, tuning = tune(tried, requests[0], tmp_path)
     assert {algo: trial.config.training.learning_rate for algo, trial in best.items()} == {"mrt-rl": 1e-3, "grpo": 3e-4}
     assert len(run.asked) == 2 * 3 * 2
     assert {tuple(request.config.data.eval) for request in run.asked} == {("signs/validation",)}
@@ -68,6 +69,10 @@ def test_the_best_of_each_is_kept(run: Pretended, tmp_path: Path) -> None:
     assert rows[5][2] == "broke down"
     assert "not finite" in rows[5][-1]
 
+    run.asked.clear()
+    assert tune(tried, requests[0], tmp_path)[1] == tuning
+    assert run.asked == []
+
     chosen = with_best(requests, best)
     assert [request.config.data.eval for request in chosen] == [["signs/test"]] * 2
     comparison = train_and_compare(chosen, [0, 1], tmp_path, tuning)
@@ -75,14 +80,6 @@ def test_the_best_of_each_is_kept(run: Pretended, tmp_path: Path) -> None:
     assert "Settings were chosen on signs/validation" in text
     assert "seeds 7, 8" in text
     assert json.loads(json.dumps(comparison.as_json()))["tuning"][5]["accuracy"] is None
-
-
-def test_an_interrupted_tuning_goes_on(run: Pretended, tmp_path: Path) -> None:
-    requests = comparison_requests(TUNED)
-    _, tuning = tune(trials(TUNED, requests), requests[0], tmp_path)
-    run.asked.clear()
-    assert tune(trials(TUNED, requests), requests[0], tmp_path)[1] == tuning
-    assert run.asked == []
 
 
 def test_nothing_is_kept_where_all_break_down(run: Pretended, tmp_path: Path) -> None:
