@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_VALUE = 300  # characters of a value that a message shows
 
 
@@ -95,12 +96,17 @@ def run_main(main: Callable[[], int | None]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal without Unicode shows question marks
             stream.reconfigure(errors="replace")
     try:
-        code = _exit_code(main)
-        sys.stdout.flush()  # a reader who has gone away is noticed here, not while Python ends
-    except BrokenPipeError:  # the reader of our output went away (`… | head`)
+        code = _exit_code(lambda: _flushed(main()))
+        sys.stdout.flush()  # what was printed before a mistake
+    except OSError as error:  # the reader of our output went away (`… | head`), or has no room
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+        code = 141 if isinstance(error, BrokenPipeError) else 1
     sys.exit(code)
+
+
+def _flushed(code: int | None) -> int | None:
+    sys.stdout.flush()  # a reader who has gone away, or a full disk, is noticed here, not while Python ends
+    return code
 
 
 def _exit_code(main: Callable[[], int | None]) -> int | str | None:
@@ -113,6 +119,9 @@ def _exit_code(main: Callable[[], int | None]) -> int | str | None:
             print(f"error: {told}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except OSError as error:
+        if error.errno in NO_SPACE and error.filename is None:
+            print(f"error: what is written has no room: {error.strerror}. Free some space.", file=sys.stderr)
+            return 1
         if error.filename is None or isinstance(error, BrokenPipeError):
             raise
         name = str(error.filename)

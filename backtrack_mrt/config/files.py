@@ -129,7 +129,8 @@ class YamlReader:
         if node is None:
             raise UserError("--config", self.name, "the file is empty", "Write a setting, or leave --config out.")
         where = f"{self.path}, line {node.start_mark.line + 1}"
-        raise UserError(where, str(node.value)[:40], "not a mapping", "Write `section: {key: value}`.")
+        text = node.value if isinstance(node, ScalarNode) else "a list"
+        raise UserError(where, text[:40], "not a mapping", "Write `section: {key: value}`.")
 
     def _mapping(self, node: MappingNode, prefix: str) -> dict[str, Any]:
         """The mapping, and in front of it what it merges in (`<<: *other`)."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
 from backtrack_mrt.evaluation.tables import Rows
 from backtrack_mrt.runs.durable import replacing
-from backtrack_mrt.runs.jsonl import json_text
+from backtrack_mrt.runs.jsonl import json_text, read_whole
 
 TUNING = "tuning.json"
 
@@ -104,8 +104,15 @@ def read_tuning(folder: Path) -> Tuning | None:
     path = folder / TUNING
     if not path.exists():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return Tuning(found["sets"], [Tried(**row | {"told": tuple(row["told"])}) for row in found["tried"]])
+    remedy = "Delete it: what was tried is gathered again from the runs."
+    return read_whole(path, _from_json, what="the trials of a comparison", field=TUNING, remedy=remedy)
+
+
+def _from_json(found: Any) -> Tuning:
+    try:
+        return Tuning(found["sets"], [Tried(**row | {"told": tuple(row["told"])}) for row in found["tried"]])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__} {error}") from error
 
 
 def _cell(estimate: Estimate | None, sign: str = "") -> str:

@@ -234,8 +234,11 @@ class RunDir:
             return False
 
     def _check_same(self, config: Config, accept_changes: bool) -> None:
-        if not self._is_run():
+        if not self.config_path.exists():
             raise self._refusal("holds no run to resume", "Start it without --resume.")
+        if not self._is_run():
+            remedy = "Put it back as the run saved it, or start anew elsewhere."
+            raise self._refusal("its config.yaml is damaged, or no run's", remedy)
         saved, now = (_flat(c.resolved()) for c in (read_config(str(self.config_path)), config))
         changed = [
             f"{name}: {saved.get(name)!r} → {now.get(name)!r}"

@@ -6,7 +6,6 @@ every file, so that damage is found before anything is loaded.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -16,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from backtrack_mrt.errors import RunError
+from backtrack_mrt.errors import NO_SPACE, RunError
 
 CARD = "README.md"  # for people: it may be rewritten, and is not in the manifest
 MANIFEST = "manifest.json"
 _STAGED = ".unfinished-"  # a left-over one is replaced by the next attempt
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+RESUME = "Free some space and go on with --resume."
 _SPARE = 1 << 20  # bytes that must stay free: a disk filled to the last byte stops more than this program
 
 
@@ -30,7 +29,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
     """A UTF-8 file to write that becomes the one at `path` when the block ends without an error. Raises RunError if the
     disk is full."""
     staged = unfinished(path)
-    with _space_told(path), _removed_on_error(staged):
+    with space_told(path), _removed_on_error(staged):
         with staged.open("w", encoding="utf-8") as file:
             yield file
             file.flush()
@@ -44,15 +43,15 @@ def unfinished(path: Path) -> Path:
     return path.with_name(_STAGED + path.name)
 
 
-def write_directory(path: Path, write: Callable[[Path], None], needed: int = 0) -> None:
+def write_directory(path: Path, write: Callable[[Path], None], needed: int = 0, remedy: str = RESUME) -> None:
     """Have `write` fill an empty directory, add the manifest, and make it the one at `path`. needed: about how many
-    bytes that takes; if they are not free, nothing is written. Raises RunError for a full disk."""
+    bytes that takes; if they are not free, nothing is written. Raises RunError for a full disk, with the remedy."""
     staged = unfinished(path)
     remove(staged)
     free = shutil.disk_usage(path.parent).free
     if free < needed + _SPARE:
-        raise _full(path, needed, free)
-    with _space_told(path, needed), _removed_on_error(staged):
+        raise _full(path, needed, free, remedy)
+    with space_told(path, needed, remedy), _removed_on_error(staged):
         staged.mkdir()
         write(staged)
         _add_manifest(staged)
@@ -127,20 +126,21 @@ def _removed_on_error(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _space_told(path: Path, needed: int = 0) -> Iterator[None]:
-    """Libraries tell a full disk in many ways: what counts is that there is no space left."""
+def space_told(path: Path, needed: int = 0, remedy: str = RESUME) -> Iterator[None]:
+    """Say where there was no room, as a RunError. Libraries tell a full disk in many ways: by the system's number, by
+    its words, or only by failing where no space is left."""
     try:
         yield
     except Exception as error:
-        free = shutil.disk_usage(path.parent).free
-        if free < _SPARE or (isinstance(error, OSError) and error.errno in _NO_SPACE):
-            raise _full(path, needed, free) from error
+        free = shutil.disk_usage(path.parent).free if path.parent.exists() else _SPARE
+        numbered = isinstance(error, OSError) and error.errno in NO_SPACE
+        spelt = any(f"os error {code}" in str(error) or os.strerror(code) in str(error) for code in NO_SPACE)
+        if free < _SPARE or numbered or spelt or "inline_container" in str(error):  # torch's writer
+            raise _full(path, needed, free, remedy) from error
         raise
 
 
-def _full(path: Path, needed: int, free: int) -> RunError:
-    told = f"{needed:,} bytes are needed" if needed else "there is no space left"
-    return RunError(
-        f"{path} cannot be written: {told}, {max(free - _SPARE, 0):,} are free",
-        "Nothing that was there before is lost. Free some space and go on with --resume.",
-    )
+def _full(path: Path, needed: int, free: int, remedy: str) -> RunError:
+    told = f"{needed:,} bytes are needed" if needed else "there is no space left, or no file may be that large"
+    reason = f"{path} cannot be written: {told}, {max(free - _SPARE, 0):,} are free"
+    return RunError(reason, f"Nothing that was there before is lost. {remedy}")

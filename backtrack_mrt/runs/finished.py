@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # pydantic wants this one
+
 from backtrack_mrt.config import Config, Ledger
 from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.jsonl import read_whole
+
+
+class _Results(TypedDict):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    algo: str
+    trained_answers: int
+    base: dict[str, Any]
+    trained: dict[str, Any]
+    tokens: dict[str, dict[str, float]]
+
+
+_SUMMARY: TypeAdapter[Any] = TypeAdapter(_Results)
 
 
 @dataclass(frozen=True)
@@ -71,5 +86,7 @@ def read_run(path: str | Path) -> Run:
     run = RunDir(path)
     if not run.summary_path.exists():
         raise UserError("run", str(path), "it holds no finished run (no summary.json)", "Give directories of runs.")
-    summary = json.loads(run.summary_path.read_text(encoding="utf-8"))
+    remedy = "Delete it, and let the run finish again with --resume."
+    made = _SUMMARY.validate_python
+    summary = read_whole(run.summary_path, made, what="the results of a run", field="summary.json", remedy=remedy)
     return Run(path, read_config(str(run.config_path)), summary, run.metrics(), run.evaluations())

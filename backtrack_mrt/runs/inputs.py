@@ -6,17 +6,19 @@ A digest is the beginning of a SHA-256 in hexadecimal digits, by the name of wha
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.durable import replacing
-from backtrack_mrt.runs.jsonl import json_text
+from backtrack_mrt.runs.jsonl import json_text, read_whole
 from backtrack_mrt.runs.processes import is_main, tell
 
 INPUTS = "inputs.json"
 _DIGITS = 16
+_DIGESTS = TypeAdapter(dict[str, str])
 
 
 def digest(parts: Iterable[bytes]) -> str:
@@ -60,10 +62,7 @@ def save_inputs(run: Path, now: Mapping[str, str]) -> None:
 
 def _read(path: Path) -> dict[str, str]:
     """The digests that were kept; none where there are none."""
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (ValueError, RecursionError) as error:
-        raise UserError(INPUTS, str(path), "cannot be read", "Delete it: the run goes on unchecked then.") from error
-    return read if isinstance(read, dict) else {}
+    remedy = "Delete it: the run goes on unchecked then."
+    return read_whole(path, _DIGESTS.validate_python, what="a mapping of digests", field=INPUTS, remedy=remedy)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import ValidationError
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.runs.durable import replacing
+from backtrack_mrt.runs.durable import replacing, space_told
 
 T = TypeVar("T")
 
@@ -34,8 +34,8 @@ def write(path: Path, rows: Iterable[Any]) -> None:
 
 
 def append(path: Path, rows: Iterable[Any]) -> None:
-    """Write behind the lines that the file holds; it need not be there yet."""
-    with path.open("a+b") as file:
+    """Write behind the lines that the file holds; it need not be there yet. Raises RunError for a full disk."""
+    with space_told(path), path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             file.write(b"" if file.read() == b"\n" else b"\n")
@@ -71,7 +71,7 @@ def parse(text: bytes, *, bad_numbers: bool = False) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"not valid UTF-8: {error.reason}") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from error
+        raise ValueError(f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}") from error
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
@@ -90,6 +90,17 @@ def read(
                 raise UserError(field, f"{path}:{number}", f"not {what}: {reason}", remedy) from error
     except OSError as error:
         raise UserError(field, str(path), f"cannot be read: {error.strerror}", "Give a JSONL file.") from error
+
+
+def read_whole(path: Path, made: Callable[[Any], T], *, what: str, field: str, remedy: str) -> T:
+    """What `made` makes of the value of a JSON file. Raises UserError as `read` does."""
+    try:
+        return made(parse(path.read_bytes()))
+    except ValueError as error:
+        reason = told(error) if isinstance(error, ValidationError) else str(error)
+        raise UserError(field, str(path), f"not {what}: {reason}", remedy) from error
+    except OSError as error:
+        raise UserError(field, str(path), f"cannot be read: {error.strerror}", remedy) from error
 
 
 def told(error: ValidationError) -> str:

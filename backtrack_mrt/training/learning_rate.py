@@ -29,6 +29,12 @@ def counted_tokens(training: TrainingSection) -> tuple[str, ...]:
     return tuple(f"tokens/step_{kind}" for kind in kinds)
 
 
+def used_up(training: TrainingSection, ledgers: Sequence[TokenLedger]) -> bool:
+    """Whether another step would end further from the budget of tokens than the steps so far do."""
+    spent, budget = [training.spent(ledger) for ledger in ledgers], training.token_budget
+    return budget is not None and bool(spent) and sum(spent) + spent[-1] / 2 > budget
+
+
 class StopAtBudget(TrainerCallback):
     """Ends training when the run's budget of tokens is used up: at the step whose end is nearest to that. ledgers: asks
     for those of the steps so far."""
@@ -37,6 +43,5 @@ class StopAtBudget(TrainerCallback):
         self.training, self.ledgers = training, ledgers
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        spent, budget = [self.training.spent(ledger) for ledger in self.ledgers()], self.training.token_budget
-        if budget is not None and sum(spent) + spent[-1] / 2 > budget:
+        if used_up(self.training, self.ledgers()):
             control.should_training_stop = control.should_save = True

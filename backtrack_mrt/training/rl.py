@@ -29,7 +29,7 @@ from backtrack_mrt.training.critic import Critic, explained_variance
 from backtrack_mrt.training.curriculum import StageEnds
 from backtrack_mrt.training.fused_lora import fuse_adapters
 from backtrack_mrt.training.grpo_settings import grpo_config, grpo_repeats, outcome_reward, prepare_trl
-from backtrack_mrt.training.learning_rate import KINDS, StopAtBudget, counted_tokens, rate_at
+from backtrack_mrt.training.learning_rate import KINDS, StopAtBudget, counted_tokens, rate_at, used_up
 from backtrack_mrt.training.micro_batches import by_length, by_prompt, regrouped
 from backtrack_mrt.training.mismatch import Mismatch
 from backtrack_mrt.training.packing import aligned_rows, packable, packed_attention, packed_rows
@@ -57,7 +57,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self._scored: list[Scored] = []  # the latest rollouts: of this process, and of all
         self._everyone: list[Scored] = []
         self.critics = {0: Critic()}  # by the update they were fitted after: the latest whole one's, and the next
-        firsts = problems[:: grpo_repeats(config) // config.training.group_size]  # one stands for those of its rows
+        firsts = problems[:: (alike := grpo_repeats(config) // config.training.group_size)]  # one for those of its rows
+        self._prompts_per_update = config.training.problems_per_step // alike
         self._regrouped: list[dict[str, Any]] | None = None
         super().__init__(
             setup,
@@ -89,6 +90,10 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self.ledgers = [TokenLedger(**{kind: int(row[f"tokens/step_{kind}"]) for kind in KINDS}) for row in rows]
         if checkpoint and self.algorithm.needs_critic:
             self.critics = {checkpoint.step: Critic.from_json(checkpoint.record["critic"])}
+        if checkpoint and used_up(self.run_config.training, self.ledgers):
+            prompts: Any = self.train_dataset
+            self.train_dataset = prompts.select(range(checkpoint.step * self._prompts_per_update))
+            self.args.max_steps = checkpoint.step  # it was killed between its last update and its end
         with packed_attention(self.setup.model.config) if self._packs else nullcontext():
             super().fit(checkpoint)
 
@@ -105,8 +110,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         return min(training.spent(self.ledger) / training.token_budget, 1.0)
 
     @property
-    def _first_row(self) -> int:
-        """The place in the batch of this process's first row."""
+    def _first_row(self) -> int:  # of this process, in the batch
         return int(self.accelerator.process_index) * len(self._asked)
 
     @property

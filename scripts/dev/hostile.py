@@ -55,12 +55,14 @@ def outcome(case: Case, folder: Path) -> str:
             return f"a traceback: {told[-300:]}"
         if end.code in (0, None):
             return "taken"
+        if end.code == 1 and case.may_fail:
+            return "failed"
         lines = [line for line in told.splitlines() if line.startswith("error: ")]
-        if end.code not in (1, 2) or (end.code == 1 and not case.may_fail):
+        if end.code != 2:
             return f"exit code {end.code}: {told[-300:]}"
         if not lines or len("".join(lines)) > LONGEST:
             return f"exit code {end.code} and told badly ({len(told)} characters): {told[-300:]}"
-        return "refused" if end.code == 2 else "failed"
+        return "refused"
     except BaseException:
         return f"a traceback: {traceback.format_exc()[-1500:]}"
 

@@ -42,7 +42,7 @@ def started(algo: str, folder: Path, *flags: str) -> list[int]:
         os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
         for module in (backtrack_mrt.training.train, backtrack_mrt.training.held_out):
-            module.rebuild = lambda path: None  # type: ignore[attr-defined]  # reports would take most of the time
+            module.rebuild = lambda *_, **__: None  # type: ignore[attr-defined]  # reports would take most of the time
         try:
             train(request(folder, *FLAGS, *flags, algo=algo))
         except Interrupted as stop:

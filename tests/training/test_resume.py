@@ -41,7 +41,7 @@ def test_resume_after_every_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str, flags: tuple[str, ...]
 ) -> None:
     for module in ("train", "held_out"):  # reports would take most of the time
-        monkeypatch.setattr(f"backtrack_mrt.training.{module}.rebuild", lambda path: None)
+        monkeypatch.setattr(f"backtrack_mrt.training.{module}.rebuild", lambda *_, **__: None)
     train(request(tmp_path / "whole", *TWELVE, *flags, algo=algo))
     saved = sorted((tmp_path / "whole" / "checkpoints").iterdir())
     assert len(saved) >= 12
@@ -52,6 +52,20 @@ def test_resume_after_every_step(
             shutil.rmtree(later)
         train(request(cut, *TWELVE, *flags, "--resume", algo=algo))
         assert_same_run(tmp_path / "whole", cut)
+
+
+def test_a_run_killed_behind_its_last_update_does_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where a budget of tokens ends it: that it is used up is not in the checkpoint."""
+    for module in ("train", "held_out"):
+        monkeypatch.setattr(f"backtrack_mrt.training.{module}.rebuild", lambda *_, **__: None)
+    flags = ("--training.sampled_tokens", "1200", "--data.eval_size", "2", "--prover.calibration", "0")
+    train(request(tmp_path / "whole", *flags, algo="grpo"))
+    cut = tmp_path / "cut"
+    shutil.copytree(tmp_path / "whole", cut)
+    (cut / "summary.json").unlink()
+    shutil.rmtree(cut / "model")
+    train(request(cut, *flags, "--resume", algo="grpo"))
+    assert_same_run(tmp_path / "whole", cut)
 
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, number: signal.Signals) -> None:

@@ -50,7 +50,8 @@ def run(args: Namespace) -> None:
         (folder / CARD).write_text(card, encoding="utf-8")
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_directory(args.out, write, needed=model.get_memory_footprint())
+    remedy = "Free some space, or name a folder on another disk."
+    write_directory(args.out, write, model.get_memory_footprint(), remedy)
     merged = f", {len(sources) - 1} adapter{'s' * (len(sources) > 2)} merged" if len(sources) > 1 else ""
     print(f"{args.out}: {model.num_parameters():,} parameters in {section.dtype}{merged}")
 
