@@ -14,20 +14,23 @@ from torch import Tensor
 
 
 class Mismatch:
-    """Corrects the weights of an update, micro-batch by micro-batch. cap: the largest importance weight."""
+    """Measures it in an update, micro-batch by micro-batch. cap: the largest importance weight; corrects: whether the
+    weights are corrected by it."""
 
-    def __init__(self, cap: float) -> None:
-        self._cap = cap
+    def __init__(self, cap: float, *, corrects: bool) -> None:
+        self._cap, self._corrects = cap, corrects
         self._gaps: list[Tensor] = []
         self._ratios: list[Tensor] = []
 
     @torch.no_grad()
     def correct(self, batch: dict[str, Any], trainer_BT: Tensor) -> None:
-        """Multiply the batch's weights by the importance of its tokens, whose logprobs now are `trainer_BT` (B, T)."""
+        """Multiply the batch's weights by the importance of its tokens, whose logprobs now are `trainer_BT` (B, T), if
+        it corrects."""
         engine_BT = batch["sampling_per_token_logps"]
         sampled_BT = (batch["completion_mask"] * batch["tool_mask"]).bool()
         ratio_BT = truncated_importance(trainer_BT, engine_BT, sampled_BT, self._cap)
-        batch["advantages"] = batch["advantages"] * ratio_BT
+        if self._corrects:
+            batch["advantages"] = batch["advantages"] * ratio_BT
         self._gaps.append((trainer_BT - engine_BT)[sampled_BT].abs())
         self._ratios.append(ratio_BT[sampled_BT])
 
@@ -42,6 +45,8 @@ class Mismatch:
             values = accelerator.pad_across_processes(torch.cat(parts), pad_index=torch.nan)
             values = accelerator.gather(values)
             values = values[~values.isnan()]
+            if not len(values):  # an engine without logprobs
+                continue
             told |= {f"sampling/{name}/{each}": float(getattr(values, each)()) for each in statistics}
         self._gaps, self._ratios = [], []
         return told

@@ -77,7 +77,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self._answers: list[list[Answer]] = []  # that are trained along, of each row of this process
         self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way
         self._answered = torch.zeros(())  # Σ weight·V of these
-        self._mismatch = None if collector.engine.exact else Mismatch(config.training.importance_cap)
+        self._mismatch = Mismatch(config.training.importance_cap, corrects=not collector.engine.exact)
         self._correcting: dict[str, Any] | None = None  # the micro-batch whose loss is being computed
         if config.training.budget_stages:
             self.add_callback(StageEnds(setup, lambda: self.done))
@@ -158,8 +158,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> Any:
         """TRL's, less the values of the answers that are trained along. Where the engine is not exact, the weights are
         corrected on the way."""
-        if self._mismatch is not None:
-            inputs = self._correcting = dict(inputs)
+        inputs = self._correcting = dict(inputs)
         if self._forces is None:
             return super().compute_loss(model, inputs, *args, **settings)
         self._branching = [self._answers[row] for row in inputs["row"].tolist()]
@@ -201,7 +200,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
                 kept.append(values[0][scored] if self._packs else values.gather(1, scored))
             losses.append(found.aux_loss)
         logprobs_BT = torch.cat(logprobs)
-        if self._mismatch is not None and self._correcting is not None:
+        if self._correcting is not None:
             self._mismatch.correct(self._correcting, logprobs_BT)
             self._correcting = None
             if self.accelerator.sync_gradients:  # the last micro-batch
@@ -234,7 +233,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             "prompt_ids": [list(t.prompt_ids) for t in trajectories],
             "completion_ids": [list(t.token_ids[len(t.prompt_ids) :]) or filler for t in trajectories],
             "env_mask": [[int(j >= 0) for j in t.turn_index()] or [0] for t in trajectories],
-            "logprobs": None if collector.engine.exact else [sampled_logprobs(t) or [0.0] for t in trajectories],
+            "logprobs": [sampled_logprobs(t) or [0.0] for t in trajectories],
             "outcome": [t.outcome for t in trajectories],
         }
 

@@ -102,7 +102,7 @@ def test_a_step_of_8b_on_one_h100_waits_for_the_cache() -> None:
     assert found.seconds is not None
     exact = named("llama31_8b", "hf").seconds
     assert exact is not None
-    assert found.seconds.update == pytest.approx(exact.update * 4 / 3)  # one more pass, for the mismatch
+    assert found.seconds.update == pytest.approx(exact.update)  # the mismatch is read off the loss's own pass
 
 
 def test_the_exit_code_is_the_verdict() -> None:

@@ -16,6 +16,7 @@ from peft import PeftModel
 from torch import nn
 
 from backtrack_mrt.policy.engine import EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.hf.arithmetic import is_exact
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex
 from backtrack_mrt.policy.hf.lora import MergedAdapter
 from backtrack_mrt.policy.hf.runner import Branch, Pair, Runner
@@ -33,8 +34,6 @@ class HFEngine:
     where there is some (see `compiled`).
     """
 
-    exact = True
-
     def __init__(
         self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None, compiled: bool = True
     ) -> None:
@@ -42,6 +41,7 @@ class HFEngine:
             raise ValueError(f"max_rows must be at least 1, got {max_rows}")
         self.stats = EngineStats()
         self.max_rows = max_rows
+        self.exact = is_exact(model)
         self._policy = Runner(model, max_rows, self.stats, MergedAdapter(model), compiled)
         self._reference: Runner | None = None
         if reference_model is not None or isinstance(model, PeftModel):

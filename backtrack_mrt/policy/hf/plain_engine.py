@@ -16,6 +16,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.hf.arithmetic import as_trained, is_exact
 from backtrack_mrt.policy.hf.runner import Pair, context_length
 from backtrack_mrt.policy.sampling import draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
@@ -26,11 +27,10 @@ LOGITS = 1 << 27  # of one pass that scores: half a gigabyte
 class PlainEngine(AsReference):
     """`model`, `max_rows` and `reference_model` are those of `HFEngine`."""
 
-    exact = True
-
     def __init__(self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None) -> None:
         self.stats = EngineStats()
         self.max_rows = max_rows
+        self.exact = is_exact(model)
         self._model, self._reference = model, reference_model or (model if isinstance(model, PeftModel) else None)
         self.context_length = context_length(model.config)
 
@@ -86,7 +86,8 @@ class PlainEngine(AsReference):
         """The model that answers, in evaluation mode; it is as before on exit."""
         model: Any = self._reference if self._in_reference else self._model
         without = self._in_reference and model is self._model
-        with torch.inference_mode(), evaluating(model), model.disable_adapter() if without else nullcontext():
+        alone = model.disable_adapter() if without else nullcontext()
+        with torch.inference_mode(), as_trained(model), evaluating(model), alone:
             yield model
 
     def _complete(self, model: Any, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.engine import EngineStats
+from backtrack_mrt.policy.hf.arithmetic import as_trained
 from backtrack_mrt.policy.hf.compiled import CompiledDecoder
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache
 from backtrack_mrt.policy.hf.lora import MergedAdapter
@@ -81,7 +82,8 @@ class Runner:
             return
         config, training = self.decoder.config, [module for module in self.model.modules() if module.training]
         attention = config._attn_implementation
-        with self.adapter.swapped_in() if self.adapter else nullcontext(), torch.inference_mode():
+        merged = self.adapter.swapped_in() if self.adapter else nullcontext()
+        with merged, torch.inference_mode(), as_trained(self.decoder):
             try:
                 self.model.eval()
                 config._attn_implementation = ATTENTION
