@@ -1,0 +1,45 @@
+"""What a policy makes of a history that is given to it: played to the end from a wrong attempt, and from the backtrack
+that a demonstration makes of it. The difference is what finding the way back by itself costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from backtrack_mrt.data.demonstrations.files import Demonstration
+from backtrack_mrt.evaluation.metrics.estimates import Estimate, bootstrap
+from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.rollouts.collector import Collector
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.replay import tokenise
+from backtrack_mrt.rollouts.rollout import grade, rollout, trajectory_seeds
+from backtrack_mrt.types import Trajectory
+
+Histories = Mapping[str, list[Trajectory]]  # by what is given
+
+
+def histories(demonstrations: Iterable[Demonstration], protocol: EpisodeProtocol, dialogue: Dialogue) -> Histories:
+    """The starts that demonstrations with a backtrack give: up to the answer before the first one, and up to it."""
+    found: dict[str, list[Trajectory]] = {"given attempt": [], "given backtrack": []}
+    for demonstration in demonstrations:
+        trajectory = tokenise(demonstration, protocol, dialogue).trajectory
+        claims = [turn.parsed for turn in trajectory.turns]
+        back = next((j for j, c in enumerate(claims) if c and c.step is not None and c.verdict is None), None)
+        if back is not None:
+            answered = [j for j, c in enumerate(claims[:back]) if c and c.answer is not None]
+            found["given attempt"].append(trajectory.branch(answered[-1] + 1 if answered else 0))
+            found["given backtrack"].append(trajectory.branch(back + 1))
+    return found
+
+
+def right_from(starts: Sequence[Trajectory], collector: Collector, temperature: float, seed: int) -> Estimate:
+    """Share of trajectories that end right from these starts on."""
+    outcomes: dict[str, list[float]] = {}
+    with collector.synced(-1):
+        for first in range(0, len(starts), collector.max_rows):
+            part = starts[first : first + collector.max_rows]
+            seeds = trajectory_seeds(seed, 0, len(part), first_row=first)
+            sampling = collector.sampling(temperature)
+            played = rollout(part, seeds, collector.protocol, collector.dialogue, collector.engine, sampling)
+            for trajectory in grade(played, collector.grader):
+                outcomes.setdefault(trajectory.problem.id, []).append(trajectory.outcome)
+    return bootstrap(list(outcomes.values()))
