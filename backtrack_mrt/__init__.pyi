@@ -11,6 +11,7 @@ from .grading import Grade, Verdict, extract_boxed
 from .policy.scripted import ScriptedEngine
 from .protocol import EpisodeProtocol, ProtocolViolation, standing_steps
 from .rollouts.assembly import assemble
+from .rollouts.prover import MetaProver
 from .runs.finished import read_run
 from .runs.records import read_trajectories
 from .training.mrt_trainer import MRTTrainer
@@ -47,6 +48,7 @@ __all__ = [  # noqa: RUF022 (in the order of docs/api.md)
     # a grader
     "Grader",
     "Grade",
+    "MetaProver",
     # running
     "Config",
     "load_config",

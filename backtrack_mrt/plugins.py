@@ -7,6 +7,7 @@ of it under a place that tells its contents, ``plugins/<digest>/<file name>``, s
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 import pkgutil
@@ -149,6 +150,8 @@ def _by_name(package: str, name: str, base: type[T], field: str) -> type[T]:
 
 
 def _modules(package: str) -> set[str]:
+    if importlib.util.find_spec(package) is None:  # a seam whose own plug-ins are no files
+        return set()
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
     return {dashed(module.name) for module in found if module.name not in SEAMS and not module.name.startswith("_")}
 

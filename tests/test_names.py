@@ -16,6 +16,7 @@ SAME = {  # the same act in another place, and why
     "train": "cli.api is the face of it",
     "evaluate": "cli.api is the face of it",
     "compare": "two runs (cli.api), two answers (inside grading)",
+    "generate": "every generated task has it",
     "grade": "an answer in a worker process, or those of trajectories",
     "attend": "the attention of rows without padding: over the engine's cache, and in the update",
     "warm_up": "every comparison that a worker process can be asked for has it",

@@ -39,6 +39,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "MRTTrainer": "*args values=None prompts='instruct' algo='mrt-rl' settings=None cuts=None **kwargs",
     "Grader": "",
     "Grade": "verdict reward",
+    "MetaProver": "dialogue engine policy='policy'",
     "Config": None,  # its fields are the settings: docs/configuration.md
     "load_config": "*files **settings",
     "train": "config existing='refuse' * accept_changes=False",

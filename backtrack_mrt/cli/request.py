@@ -14,6 +14,7 @@ from backtrack_mrt.cli.flags import read_line, settings_parser
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.config.extending import read_layers
 from backtrack_mrt.config.files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, resolve, shipped_configs
+from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.config.run import TUNING_SEED
 from backtrack_mrt.config.trials import Trial, as_layer, on_validation, owners, read_grid, settings_of
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
@@ -117,5 +118,6 @@ def _epilog() -> str:
             except Exception as error:
                 summary = f"(cannot be used: {error})"
             lines.append(f"  {name:<16}{summary}")
+    lines += ["estimators (--prover.estimator):", f"  {', '.join((*ESTIMATORS, *plugins.names(PROVERS)))}, ./NAME.py"]
     lines += ["configs (--config):", *(f"  {name}" for name in shipped_configs())]
     return "\n".join(lines)

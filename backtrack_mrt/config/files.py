@@ -80,7 +80,11 @@ def read_layer(name: str) -> Layer:
         values = reader.read(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError("--config", name, f"cannot be read: {error}", "Give a YAML file in UTF-8.") from error
-    own = {key: plugins.anchored(values[key], path.parent) for key in PATHS if isinstance(values.get(key), str)}
+    named = {key: values[key] for key in PATHS if isinstance(values.get(key), str)}
+    own: dict[str, Any] = {key: plugins.anchored(name, path.parent) for key, name in named.items()}
+    prover = values.get("prover")
+    if isinstance(prover, dict) and isinstance(prover.get("estimator"), str):
+        own["prover"] = prover | {"estimator": plugins.anchored(prover["estimator"], path.parent)}
     return Layer(values | own, reader.said, tuple(reader.mistakes))
 
 

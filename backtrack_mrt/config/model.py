@@ -87,12 +87,17 @@ class EngineSection(Section):
         return [value] if isinstance(value, str) else value
 
 
+ESTIMATORS = ("likelihood", "monte_carlo", "auto", "greedy", "none")  # those of rollouts/prover.py
+PROVERS = "backtrack_mrt.provers"  # entry points of others
+
+
 class ProverSection(Section):
     """The meta-prover: the values V of a trajectory's prefixes."""
 
-    estimator: Literal["likelihood", "monte_carlo", "auto", "greedy", "none"] = Field(
+    estimator: str = Field(
         "likelihood",
-        description="how V is estimated (auto: likelihood for golds of one form, monte_carlo for others; none: no V)",
+        description="how V is estimated: likelihood, monte_carlo, greedy, auto (likelihood for golds of one form, "
+        "monte_carlo for others), none, or your own file ./NAME.py",
     )
     policy: Literal["policy", "reference"] = Field("policy", description="who answers: the policy or the frozen base")
     samples: int = Field(8, gt=0, description="forced answers per value (monte_carlo, auto)")

@@ -68,6 +68,7 @@ class Config(Section):
     def sources(self) -> dict[str, plugins.PluginSource]:
         """The user's own files among the plug-ins, by the field that names them."""
         named = {"algo": self.algo, "env": self.env, "grader": self.grader, "prompts": self.prompts}
+        named |= {"prover.estimator": self.prover.estimator}
         return {field: plugins.source_of(name, field) for field, name in named.items() if plugins.is_path(name)}
 
     @property
@@ -94,7 +95,11 @@ class Config(Section):
     def resolved(self) -> dict[str, Any]:
         """The config as plain data, ready for YAML. The user's own files are named by the copies that a run keeps of
         them, and so by their contents: wherever a file is, the same file is the same setting."""
-        return self.model_dump(mode="json") | {field: source.place for field, source in self.sources.items()}
+        plain = self.model_dump(mode="json")
+        for field, source in self.sources.items():
+            section, _, name = field.rpartition(".")
+            (plain[section] if section else plain)[name] = source.place
+        return plain
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from backtrack_mrt import plugins
 from backtrack_mrt.config import Config
-from backtrack_mrt.errors import Mistakes, UserError
+from backtrack_mrt.config.model import ESTIMATORS, PROVERS
+from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -238,8 +240,11 @@ def _held_out_set_rules(config: Config) -> Iterator[UserError]:
     yield from _endless("data.eval_size", config.data.eval, config.data.eval_size)
 
 
+GENERATED = ("signs/", "countdown/", "choice/", "words/", "programs/")  # sets without an end
+
+
 def _endless(field: str, sets: list[str], drawn: int | None) -> Iterator[UserError]:
-    if drawn is None and any(spec.startswith("signs/") for spec in sets):
+    if drawn is None and any(spec.startswith(GENERATED) for spec in sets):
         reason = "generated problems have no end, so their number must be given"
         yield UserError(field, None, reason, "Set it to a number of problems.")
 
@@ -264,6 +269,10 @@ def _engine_rules(config: Config) -> Iterator[UserError]:
 
 def _prover_rules(config: Config) -> Iterator[UserError]:
     prover = config.prover
+    if plugins.is_path(prover.estimator):
+        plugins.read_source(prover.estimator, "prover.estimator")
+    elif prover.estimator not in (known := [*ESTIMATORS, *plugins.names(PROVERS)]):
+        yield UserError("prover.estimator", prover.estimator, "unknown name", did_you_mean(prover.estimator, known))
     if prover.estimator in ("likelihood", "auto"):
         for name in ("temperature", "top_p"):
             if (value := getattr(prover, name)) != 1:

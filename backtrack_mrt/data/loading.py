@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backtrack_mrt.config import DataSection, SetSection
-from backtrack_mrt.data import signs
+from backtrack_mrt.data import countdown, signs
 from backtrack_mrt.data.catalogue import find_set, refuse_test_set
 from backtrack_mrt.data.duplicates import SHARE, Overlap, Words, words_in
 from backtrack_mrt.data.files import is_local
 from backtrack_mrt.data.problems import SetSource, notes_on, read_problems, some, unrated
+from backtrack_mrt.data.quizzes import QUIZZES
 from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.types import Problem
 
-GENERATED = "signs/"
+TASKS: dict[str, Callable[..., list[Problem]]] = {  # generated problems, NAME/SPLIT
+    "signs": signs.generate,
+    "countdown": countdown.generate,
+    **{name: quiz.generate for name, quiz in QUIZZES.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,20 @@ def load_problems(
     return drawn
 
 
+def is_task(spec: str) -> bool:
+    """Whether a problem set is generated."""
+    return spec.partition("/")[0] in TASKS and "/" in spec
+
+
+def is_generated(problem: Problem) -> bool:
+    """Whether a problem is of a generated task, whatever its source says."""
+    task = signs.is_signs(problem) or countdown.numbers_and_target(problem) is not None
+    return task or problem.id.partition("/")[0] in QUIZZES
+
+
 def on_hub(spec: str, sets: Mapping[str, SetSection]) -> bool:
     """Whether a problem set is neither generated nor in files."""
-    return not spec.startswith(GENERATED) and not all(map(is_local, find_set(spec, sets, "data")[1].path))
+    return not is_task(spec) and not all(map(is_local, find_set(spec, sets, "data")[1].path))
 
 
 @dataclass(frozen=True)
@@ -106,7 +122,7 @@ def _select(pool: Sequence[Problem], size: int | None, held_out: Overlap) -> tup
         if held_out.has(question):
             passed["data.eval asks the same"] += 1
         # Generated problems are built of one grammar: all of them look alike. They hold out by construction.
-        elif not signs.is_signs(problem) and held_out.nearest(question)[0] >= SHARE:
+        elif not is_generated(problem) and held_out.nearest(question)[0] >= SHARE:
             passed["data.eval asks nearly the same"] += 1
         elif question in chosen:
             passed["an earlier one asks the same"] += 1
@@ -136,7 +152,7 @@ def _pool(wanted: _Wanted, told: list[str]) -> list[Problem]:
     field = wanted.field
     pool: list[Problem] = []
     for spec in wanted.specs:
-        if spec.startswith(GENERATED):
+        if is_task(spec):
             pool += _generated(spec, wanted)
             continue
         name, entry = find_set(spec, wanted.sets, field)
@@ -153,9 +169,9 @@ def _pool(wanted: _Wanted, told: list[str]) -> list[Problem]:
 
 
 def _generated(spec: str, wanted: _Wanted) -> list[Problem]:
-    split = spec.removeprefix(GENERATED)
+    task, _, split = spec.partition("/")
     if split not in signs.SPLITS:
         raise UserError(wanted.field, spec, "no such split", did_you_mean(split, signs.SPLITS))
     if wanted.v0 is not None:
         raise unrated(spec, wanted.v0)
-    return signs.generate(split, wanted.size or 0, wanted.seed)
+    return TASKS[task](split, wanted.size or 0, wanted.seed)

@@ -12,6 +12,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.hub import rely_on_cache_if_unreachable
 
 TINY = "tiny"
+EMBEDDED = {TINY: "tiny", "tiny-countdown": "tiny_countdown"}  # models that come with the package: their folders here
 FIELD = "model.name_or_path"
 _FETCH = "python scripts/fetch_smollm2.py"
 
@@ -21,12 +22,9 @@ def find_model(section: ModelSection) -> str:
 
     Raises UserError."""
     name = section.name_or_path
-    if name == TINY:
-        folder = Path(str(files("backtrack_mrt.policy.tiny")))
-        if not _has_model(folder):
-            raise UserError(FIELD, name, "the embedded model is not built", "Run python scripts/tiny/build.py.")
-        return str(folder)
-    folder = Path(name).expanduser()
+    folder = folder_of(name)
+    if name in EMBEDDED and not _has_model(folder):
+        raise UserError(FIELD, name, "the embedded model is not built", "Run the script in scripts/tiny.")
     if folder.is_dir():
         if is_adapter(folder):
             find_model(base_of(section))
@@ -41,10 +39,15 @@ def find_model(section: ModelSection) -> str:
     return name
 
 
+def folder_of(name: str) -> Path:
+    """Where the model of that name is, if it is no hub name."""
+    return Path(str(files("backtrack_mrt.policy"))) / EMBEDDED[name] if name in EMBEDDED else Path(name).expanduser()
+
+
 def shape(section: ModelSection) -> dict[str, Any]:
     """The model's config.json, or what the config says of it, without torch and without weights. Raises UserError."""
     name = section.name_or_path
-    folder = Path(str(files("backtrack_mrt.policy.tiny"))) if name == TINY else Path(name).expanduser()
+    folder = folder_of(name)
     if (folder / "config.json").is_file():
         return _read(folder / "config.json", section)
     if section.architecture is not None:
@@ -53,7 +56,7 @@ def shape(section: ModelSection) -> dict[str, Any]:
         return shape(base_of(section))
     return (
         _read(Path(find_model(section)) / "config.json", section)
-        if folder.is_dir() or name == TINY
+        if folder.is_dir()
         else _read(hub_file(section, "config.json"), section)
     )
 

@@ -19,11 +19,11 @@ from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.config.files import as_yaml
 from backtrack_mrt.data.catalogue import find_set
 from backtrack_mrt.data.files import is_local
-from backtrack_mrt.data.loading import GENERATED, ProblemSets
+from backtrack_mrt.data.loading import ProblemSets, is_task
 from backtrack_mrt.data.sources import HUB
 from backtrack_mrt.evaluation.metrics.turns import answers
 from backtrack_mrt.evaluation.tables import RunResult, as_markdown
-from backtrack_mrt.policy.files import TINY, is_adapter, lineage
+from backtrack_mrt.policy.files import EMBEDDED, is_adapter, lineage
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import CARD
 from backtrack_mrt.runs.processes import main_only
@@ -81,7 +81,9 @@ def model_card(
         datasets=hub_datasets(config) or None,
     )
     what = "A LoRA adapter of" if adapter else "All weights, trained from"
-    base = "the tiny model that comes with backtrack_mrt" if section.name_or_path == TINY else code(named_base(section))
+    base = (
+        "a tiny model that comes with backtrack_mrt" if section.name_or_path in EMBEDDED else code(named_base(section))
+    )
     stacked = adapter and is_adapter(Path(section.name_or_path).expanduser())
     parts = [
         f"# {code(run.path.resolve().name)}",
@@ -132,7 +134,7 @@ def hub_datasets(config: Config) -> list[str]:
         return []
     found = []
     for spec in config.data.train:
-        if not spec.startswith(GENERATED):
+        if not is_task(spec):
             places = find_set(spec, config.data.sets, "data.train")[1].path
             found += [match["name"] for place in places if not is_local(place) and (match := HUB.fullmatch(place))]
     return list(dict.fromkeys(found))

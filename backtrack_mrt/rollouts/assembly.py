@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from backtrack_mrt import plugins
 from backtrack_mrt.config import Config, ProverSection
+from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.policy.engine import Engine
@@ -64,6 +66,10 @@ class Assembly:
         """The meta-prover of the config, or of another `section`; a `grader` other than that of evaluation."""
         section = section or self.config.prover
         _check_begun(section, self.dialogue.prompts, self.config.prompts)
+        if section.estimator not in ESTIMATORS:
+            own = estimator_of(section)(self.dialogue, self.engine, section.policy)
+            own.grader, own.section = grader or self.grader, section
+            return own
         if not self.grader.listed:
             return self.sampled_prover(section, grader)
         if section.estimator == "likelihood":
@@ -139,6 +145,8 @@ class Assembly:
 def assemble(config: Config) -> Assembly:
     """Load and connect everything. Raises UserError for a missing model or one whose chat template cannot be used."""
     prompts = prompts_of(config)
+    if config.prover.estimator not in ESTIMATORS:
+        estimator_of(config.prover)  # a mistake in it must not wait for the model
     _check_begun(config.prover, prompts, config.prompts)
     if config.answer_weight and not prompts.begins_answer:
         reason = f"the prompts {config.prompts!r} begin no answer in force_prefix.md, where the gold could stand"
@@ -154,6 +162,11 @@ def assemble(config: Config) -> Assembly:
     whole = WholeCopy(model, frozen=servers is None or full) if processes.sharding() else None
     engine = _engine(config, model, servers, whole)
     return Assembly(config, model, tokenizer, dialogue, engine, config.grading.opened(), whole)
+
+
+def estimator_of(section: ProverSection) -> type[MetaProver]:
+    """The class of an estimator that is not built in. Raises UserError."""
+    return plugins.load(PROVERS, section.estimator, MetaProver, "prover.estimator")  # type: ignore[type-abstract]
 
 
 def prompts_of(config: Config) -> Prompts:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from backtrack_mrt.config import ProverSection
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.policy.engine import Engine
@@ -26,7 +27,12 @@ AT_ONCE = 512  # samples that an engine is asked for in one call: it keeps the h
 
 
 class MetaProver(ABC):
-    """Values of prefixes. `tokens` counts the tokens spent on forced answers so far."""
+    """Values of prefixes. `tokens` counts the tokens spent on forced answers so far. One of a user's own
+    (`--prover.estimator ./FILE.py`) finds the run's `grader` and its settings (`section`) here, too."""
+
+    summary: ClassVar[str] = ""
+    grader: Grader
+    section: ProverSection
 
     def __init__(self, dialogue: Dialogue, engine: Engine, policy: Literal["policy", "reference"] = "policy") -> None:
         self.dialogue, self.engine, self.policy = dialogue, engine, policy

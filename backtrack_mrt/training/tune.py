@@ -14,7 +14,7 @@ from pathlib import Path
 from backtrack_mrt.config import Config, RunRequest
 from backtrack_mrt.config.trials import Trial
 from backtrack_mrt.data.catalogue import find_set, refuse_test_set
-from backtrack_mrt.data.loading import GENERATED
+from backtrack_mrt.data.loading import is_task
 from backtrack_mrt.errors import Collapsed, RunError, UserError
 from backtrack_mrt.evaluation.tuning import Tried, Tuning, read_tuning
 from backtrack_mrt.runs.alarms import alarms_of
@@ -31,9 +31,9 @@ def check_validation(config: Config) -> None:
     if not sets:
         raise UserError(field, sets, "there is nothing to choose settings on", "Name sets that are not in data.eval.")
     for spec in sets:
-        if spec in config.data.eval or spec == f"{GENERATED}test":
+        if spec in config.data.eval or (is_task(spec) and spec.endswith("/test")):
             raise UserError(field, spec, "it is what the final runs are judged on", "Name another set.")
-        if not spec.startswith(GENERATED):
+        if not is_task(spec):
             name, entry = find_set(spec, config.data.sets, field)
             refuse_test_set(name, entry, field)
 

@@ -26,7 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from tokenizer import build_tokenizer, pieces
+from tokenizer import Pieces, build_tokenizer, pieces
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, Demonstrator, DemoTurn, demonstrate_signs
@@ -94,13 +94,13 @@ OWN_ERRORS = Stage(
 KEPT_RIGHT = 0.25  # share of the right attempts that are kept: the wrong ones are what there is to learn from
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast, found: Pieces, layers: int = 4) -> LlamaForCausalLM:
     """A fresh Llama whose input embedding already says what a piece's number, step or sign pattern is."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=352,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=1024,
         tie_word_embeddings=False,
@@ -112,7 +112,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     with torch.no_grad():
         table = model.get_input_embeddings().weight
         table.normal_(0, 0.3)
-        for text, features in pieces().items():
+        for text, features in found.items():
             row = table[tokenizer.convert_tokens_to_ids(text)]
             if "value" in features:  # a linear scale, so that sums are linear, and waves, so that values are told apart
                 value = float(features["value"])
@@ -225,7 +225,16 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, stage: St
     """One pass over `stage.tokens` tokens (padding excluded)."""
     encode = Encoder(tokenizer, stage.weights)
     own = stage.attempts > 0
-    pools = on_own_attempts(stage, encode, seed, model, tokenizer) if own else synthetic(stage, encode, seed)
+    fit(
+        model,
+        on_own_attempts(stage, encode, seed, model, tokenizer) if own else synthetic(stage, encode, seed),
+        stage,
+        seed,
+    )
+
+
+def fit(model: LlamaForCausalLM, pools: Iterator[list[Trace]], stage: Stage, seed: int) -> None:
+    """Train on `stage.tokens` tokens of the pools."""
     data = batches(pools, seed)
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     chosen = set(map(id, matrices))
@@ -270,11 +279,11 @@ def main() -> None:
     parser.add_argument("--skills", type=Path, help="start from this model instead of training the first stage")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(pieces())
     if args.skills:
         model = LlamaForCausalLM.from_pretrained(args.skills, dtype=torch.float32)
     else:
-        model = new_model(tokenizer)
+        model = new_model(tokenizer, pieces())
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens in the vocabulary")
         train(model, tokenizer, SKILLS, args.seed)
     train(model, tokenizer, OWN_ERRORS, args.seed + 1)

@@ -26,7 +26,10 @@ CHAT_TEMPLATE = (
 )
 
 
-def pieces() -> dict[str, dict[str, float | str]]:
+Pieces = dict[str, dict[str, float | str]]
+
+
+def pieces() -> Pieces:
     """Every multi-character piece and what it stands for: `value` (a number), `step` (an index), `signs` (a pattern).
 
     The features only set the model's first embedding, so that it need not learn what 4 and 5 have in common."""
@@ -46,10 +49,10 @@ def pieces() -> dict[str, dict[str, float | str]]:
     return found
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(found: Pieces) -> PreTrainedTokenizerFast:
     """A WordLevel tokenizer over the pieces; `decode(encode(text)) == text` for ASCII text without control characters
     other than the newline. It adds no BOS by itself: the chat template does."""
-    words = list(pieces())
+    words = list(found)
     words += [char for char in string.printable[:95] + "\n" if char not in words]
     by_length = sorted(words, key=len, reverse=True)
     pattern = "|".join(map(re.escape, by_length)) + r"|[\s\S]"
