@@ -9,7 +9,7 @@ VLLM := .venv-vllm
 .PHONY: demo reproduce test test-marked test-browser test-vllm docs lint clean
 
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
-	$(BIN)/backtrack-mrt train --algo mrt-rl --output-dir runs/demo --overwrite
+	$(BIN)/backtrack-mrt train $(if $(wildcard runs/demo/config.yaml),--resume runs/demo,--algo mrt-rl --output-dir runs/demo)
 
 reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about an hour
 	$(BIN)/python scripts/reproduce.py

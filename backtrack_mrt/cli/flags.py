@@ -30,7 +30,10 @@ def run_parser(**settings: Any) -> Parser:
     add("-h", "--help", action="store_true", help="show this and exit")
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     add("--config", metavar="FILE", help="YAML files, merged left to right", **several)
-    add("--resume", action="store_true", help="continue the run in --output-dir")
+    resuming = (
+        "continue the run in that directory, with its config (without RUN: the one in --output-dir, with this one)"
+    )
+    add("--resume", nargs="?", const=HERE, metavar="RUN", help=resuming)
     add(
         "--accept-changes",
         action="store_true",

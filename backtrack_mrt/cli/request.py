@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from backtrack_mrt import plugins
 from backtrack_mrt.cli.flags import read_line, settings_parser
@@ -18,6 +19,7 @@ from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.config.run import TUNING_SEED
 from backtrack_mrt.config.trials import Trial, as_layer, on_validation, owners, read_grid, settings_of
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
+from backtrack_mrt.training.roofline import HERE
 
 
 def read_request(
@@ -97,12 +99,17 @@ def _layers(argv: Sequence[str]) -> tuple[Namespace, list[Layer]]:
     """The run's options and the layers, the flags last. Raises UserError for files that cannot be read."""
     options, flags = read_line(argv)
     mistakes, layers = Mistakes(), []
-    for name in options.config or [DEFAULT_CONFIG]:
+    resumed = options.resume if options.resume != HERE else None
+    for name in (
+        [str(Path(resumed) / "config.yaml"), *options.config] if resumed else options.config or [DEFAULT_CONFIG]
+    ):
         with mistakes.collected():
             layers += read_layers(name)
     if mistakes:  # what such a file says is not known, so the rest cannot be judged
         mistakes += flags.mistakes
         mistakes.tell()
+    if resumed:
+        layers.append(Layer.of({"output_dir": resumed}, "--resume"))
     return options, [*layers, flags]
 
 

@@ -8,6 +8,7 @@ the others must be right as well."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
-from backtrack_mrt.config.schema import Anew, Check, FlagWords, broken_rules
+from backtrack_mrt.config.schema import GENERATED, Anew, Check, FlagWords, broken_rules
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.protocol import EpisodeProtocol
@@ -40,6 +41,9 @@ PATHS = (*PLUGINS, "prompts")  # fields that may be paths of the user's own file
 DEFAULT_CONFIG = "tiny.yaml"  # where no file is named
 MERGE = "tag:yaml.org,2002:merge"
 MOST_BYTES, MOST_VALUES = 1 << 20, 10_000  # of one YAML file
+
+
+_TOLD: set[str] = set()  # notes that this process has told
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,13 @@ def resolve(layers: Sequence[Layer], training: bool = True) -> Config:
 
     training: also by the rules that concern training alone. An evaluation needs no batch that comes out even, and no
     training set: the commands that do not train say False."""
-    return Merged(layers).config(training)
+    merged = Merged(layers)
+    config = merged.config(training)
+    for note in merged.notes:
+        if note not in _TOLD:
+            _TOLD.add(note)
+            print(f"note: {note}", file=sys.stderr)
+    return config
 
 
 class Merged:
@@ -194,9 +204,11 @@ class Merged:
         fields: dict[str, Any] = {section: (self.plugins.get(section, Any), None) for section in SECTIONS}
         self.schema = create_model("Config", __base__=Config, **fields)
         self.values: dict[str, Any] = {section: {} for section in self.plugins}
+        self.notes: list[str] = []
         for layer in layers:
             settings = self._settings(layer)
             others = {key: value for key, value in layer.values.items() if key not in (*PLUGINS, *PLUGIN_KEYS)}
+            self._forget(layer)
             self.values = _over(self.values, self.check.section(others, self.schema) | settings)
         self.values |= self.chosen
 
@@ -211,6 +223,25 @@ class Merged:
             check.mistakes.append(UserError(said, broken.value, broken.reason, broken.remedy))
         check.mistakes.tell()
         return Config(**{name: getattr(found, name) for name in Config.model_fields})  # equal if all values are
+
+    def _forget(self, layer: Layer) -> None:
+        """What belongs to a name that this layer replaces: an architecture to its model, a size to its problem sets."""
+        data, model = layer.values.get("data"), layer.values.get("model")
+        known = self.values.get("data")
+        for field in ("train", "eval"):
+            if isinstance(data, Mapping) and field in data and f"{field}_size" not in data and isinstance(known, dict):
+                named = _words(data[field])
+                if not any(word.startswith(GENERATED) for word in named):
+                    known[f"{field}_size"] = None
+        known = self.values.get("model")
+        if isinstance(model, Mapping) and "name_or_path" in model and "architecture" not in model:
+            if not isinstance(known, dict) or not known.get("architecture"):
+                return
+            name = " ".join(_words(model["name_or_path"]))
+            if name != known.get("name_or_path"):
+                width = known.pop("architecture").get("hidden_size")
+                was = f"model.architecture (hidden size {width}) was written for {known.get('name_or_path')}"
+                self.notes.append(f"{was} and is dropped: {name} has its own config.json")
 
     def _named(self, field: str, layers: Sequence[Layer]) -> str:
         """The name of the plug-in: from the last layer that names it, else the default."""
@@ -284,6 +315,13 @@ def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{name}"
         if isinstance(value, Mapping):
             yield from _paths(value, f"{prefix}{name}.")
+
+
+def _words(said: Any) -> list[str]:
+    """What was said, in a file or behind a flag, word by word."""
+    if isinstance(said, FlagWords):
+        return [word for time in said.times for word in time]
+    return [str(word) for word in said] if isinstance(said, list) else [str(said)]
 
 
 def _plugin(field: str, name: str, said: str) -> type[BaseModel]:

@@ -25,12 +25,13 @@ class LoraSection(Section):
 class ArchitectureSection(Section):
     """The shape of a model, in the words of its config.json."""
 
-    model_type: Literal["llama", "qwen2"] = Field("llama", description="family of the model")
+    model_type: Literal["llama", "qwen2", "qwen3", "gemma3_text"] = Field("llama", description="family of the model")
     hidden_size: int = Field(gt=0, description="width of the residual stream")
     intermediate_size: int = Field(gt=0, description="width of the feed-forward layers")
     num_hidden_layers: int = Field(gt=0, description="layers")
     num_attention_heads: int = Field(gt=0, description="query heads")
     num_key_value_heads: int = Field(gt=0, description="key and value heads")
+    head_dim: int | None = Field(None, gt=0, description="width of a head (null: hidden_size / num_attention_heads)")
     vocab_size: int = Field(gt=0, description="tokens of the vocabulary")
     max_position_embeddings: int = Field(gt=0, description="context length, in tokens")
     tie_word_embeddings: bool = Field(False, description="whether the output layer is the embedding")

@@ -37,7 +37,7 @@ class DataSection(Section):
     train: list[str] = Field(
         ["signs/train"],
         min_length=1,
-        description="sets: TASK/SPLIT (signs, countdown, choice, words, programs), ready-made (gsm8k), files, OWNER/NAME[:SPLIT]",
+        description="sets: TASK/SPLIT (signs, countdown, words, …), ready-made (gsm8k), files, OWNER/NAME[:SPLIT]",
     )
     eval: list[str] = Field(["signs/test"], min_length=1, description="held-out sets, named in the same way")
     validation: list[str] = Field([], description="held-out sets on which --tune chooses; never those of eval")

@@ -139,7 +139,7 @@ def _shuffled(pool: list[Problem], seed: int) -> list[Problem]:
 def _check_size(drawn: list[Problem], wanted: _Wanted, batch: int = 1, notes: Sequence[str] = ()) -> None:
     field, specs, size = wanted.field, wanted.specs, wanted.size
     note = f" ({'; '.join(notes)})" if notes else ""
-    if len(drawn) < batch:
+    if not drawn or (len(drawn) < batch and size is not None):  # a size that nobody named follows the data
         reason = f"the data set has {len(drawn)} problems{note}, fewer than one batch of {batch}"
         raise UserError(field, specs, reason, "Give more problems or lower training.problems_per_step.")
     if size is not None and size > len(drawn):

@@ -19,53 +19,11 @@ from dataclasses import dataclass
 from backtrack_mrt.data.signs import SPLITS
 from backtrack_mrt.types import Problem
 
-_WORDS = [
-    "apple",
-    "river",
-    "stone",
-    "cloud",
-    "table",
-    "green",
-    "seven",
-    "horse",
-    "paper",
-    "music",
-    "chair",
-    "bread",
-    "light",
-    "water",
-    "tiger",
-    "plant",
-    "north",
-    "silver",
-    "garden",
-    "window",
-    "winter",
-    "summer",
-    "orange",
-    "pencil",
-    "bridge",
-    "doctor",
-    "engine",
-    "forest",
-    "guitar",
-    "hammer",
-    "island",
-    "jacket",
-    "kitten",
-    "lemon",
-    "market",
-    "needle",
-    "ocean",
-    "pepper",
-    "rabbit",
-    "saddle",
-    "ticket",
-    "valley",
-    "wagon",
-    "yellow",
-    "zebra",
-]
+_WORDS = (
+    "apple river stone cloud table green seven horse paper music chair bread light water tiger plant "
+    "north silver garden window winter summer orange pencil bridge doctor engine forest guitar hammer "
+    "island jacket kitten lemon market needle ocean pepper rabbit saddle ticket valley wagon yellow zebra"
+)
 _OPERATIONS: dict[str, Callable[[int, int], int]] = {"plus": operator.add, "minus": operator.sub, "times": operator.mul}
 
 
@@ -79,7 +37,7 @@ def _choice(rng: random.Random) -> tuple[str, str]:
 
 
 def _words(rng: random.Random) -> tuple[str, str]:
-    shown = rng.sample(_WORDS, rng.randint(3, 5))
+    shown = rng.sample(_WORDS.split(), rng.randint(3, 5))
     return f"What is the last word of this list: {', '.join(shown)}?", shown[-1]
 
 

@@ -19,7 +19,9 @@ NEARLY = 0.1  # tokens that differ by more are not called equal
 
 
 class Comparison(ComparedRuns):
-    """Runs side by side, to be shown."""
+    """Runs side by side, to be shown. failed: runs that are missing, each with the reason."""
+
+    failed: tuple[str, ...] = ()
 
     def rows(self) -> Rows:
         """What was measured: one row per algorithm, the base first."""
@@ -79,6 +81,8 @@ class Comparison(ComparedRuns):
             "",
             self.headline(),
             "",
+            *(f"- failed: {run}" for run in self.failed),
+            *([""] if self.failed else []),
             f"{first.config.env_label} on {', '.join(first.config.data.eval)}: n = {trained} trajectories per run "
             f"({prolonged} prolonged), seeds {', '.join(map(str, seeds))}. Mean over seeds with the 95 % Student "
             "interval over seeds" + (" (one seed: no interval)." if len(seeds) < 2 else "."),

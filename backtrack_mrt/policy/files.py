@@ -51,7 +51,7 @@ def shape(section: ModelSection) -> dict[str, Any]:
     if (folder / "config.json").is_file():
         return _read(folder / "config.json", section)
     if section.architecture is not None:
-        return section.architecture.model_dump()
+        return section.architecture.model_dump(exclude_none=True)
     if is_adapter(folder):
         return shape(base_of(section))
     return (

@@ -221,7 +221,7 @@ def frozen_copy(model: Any) -> Any:
 
 def _check_shape(section: ModelSection, found: Any) -> None:
     """A plan made from `model.architecture` must hold for the model that is trained."""
-    said = section.architecture.model_dump() if section.architecture else {}
+    said = section.architecture.model_dump(exclude_none=True) if section.architecture else {}
     for name, value in said.items():
         if (actual := getattr(found, name, value)) != value:
             reason = f"the model's config.json says {actual!r}"

@@ -24,6 +24,7 @@ from backtrack_mrt.reports.inputs import any_run, policies, sources
 from backtrack_mrt.reports.outcomes import gains, outcome_charts
 from backtrack_mrt.reports.trace_html import trace_html
 from backtrack_mrt.reports.trace_view import TraceView
+from backtrack_mrt.runs.alarms import alarms_of, raised_at_start
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.finished import Run
 from backtrack_mrt.runs.processes import main_only
@@ -42,6 +43,8 @@ def report_run(path: Path, figures: bool = True) -> Path:
     title = f"{run.label} on {', '.join(run.config.data.eval)}"
     state = "" if "trained" in run.summary else " Still training: this report is rebuilt at each evaluation."
     lines = [f"{path.name}: seed {run.config.seed}, {run.config.env_label}, {run.config.model.name_or_path}.{state}"]
+    found = [*raised_at_start(path), *alarms_of(run.history, run.evaluations)]
+    lines += [f"Alarm{f' at step {alarm.step}' if alarm.step else ''}: {alarm.told}." for alarm in found]
     content = _results({run.label: [run]}, {run.label: run})
     if figures:
         _save_figures(path, content)

@@ -7,9 +7,11 @@ that begin with ``eval/``) count as rows, too.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,9 @@ DRIFT = 0.03  # V after right ends this much below what it was
 COLLAPSED = 0.1  # share of the entropy that is left
 LOST = 0.1  # share of the accuracy, once at least this, that is left
 STEPS = 3  # in which that is seen: nobody wants to wait for `WINDOW` of them
+AT_START = "alarms.json"  # in a run directory: those that the log does not tell
+NOTHING = 0.005  # of the rewards, at either end
+BROKEN = 0.5  # share of trajectories
 SILENT = 0.9  # share of groups in which no turn has a weight
 
 
@@ -103,12 +108,41 @@ def silent(rows: Sequence[Row]) -> str | None:
     )
 
 
+def hopeless(rows: Sequence[Row]) -> str | None:
+    """Nothing is right, or everything: there is nothing to learn from outcomes."""
+    outcomes = _last(rows, "outcome", STEPS)
+    if len(outcomes) < STEPS or NOTHING < (mean := float(np.mean(outcomes))) < 1 - NOTHING:
+        return None
+    if mean <= NOTHING:
+        return (
+            f"hardly any answer is right (mean reward {mean:.3f}): nothing can be learnt. Take easier problems "
+            "(data.v0), another model or a warm start, or check the grader and where answers stand (protocol.marker)"
+        )
+    found = f"nearly every answer is right (mean reward {mean:.3f}): nothing is left to learn"
+    return f"{found}. Take harder problems (data.v0)"
+
+
+def breaking(rows: Sequence[Row]) -> str | None:
+    """Most trajectories break the protocol."""
+    shares = _last(rows, "stop/violation", STEPS)
+    if len(shares) < STEPS or (share := float(np.mean(shares))) < BROKEN:
+        return None
+    names = {name for row in rows[-STEPS:] for name in row if name.startswith("violation/")}
+    worst = max(names, key=lambda name: sum(row.get(name) or 0.0 for row in rows[-STEPS:]), default="violation/?")
+    return (
+        f"{share:.0%} of the trajectories break the protocol (mostly {worst.partition('/')[2]}): the model does not "
+        "speak it. Warm-start it (backtrack-mrt warm-start), take prompts instruct, or the protocol single or retry"
+    )
+
+
 RULES: dict[str, Callable[[Sequence[Row]], str | None]] = {
     "diverged": diverged,
     "final below first": undone,
     "forced answers drift": drifting,
     "entropy collapses": certain,
     "groups without signal": silent,
+    "nothing to learn": hopeless,
+    "protocol broken": breaking,
 }
 
 
@@ -148,6 +182,20 @@ class Bell(Watch):
 
     def traces(self, step: int, scored: Sequence[Scored]) -> None:
         """Nothing is read off single trajectories."""
+
+
+def raise_at_start(run: RunDir, told: Mapping[str, str]) -> None:
+    """Alarms before the first update, by their names: told, and kept for the report."""
+    run.save(AT_START, told)
+    for line in told.values():
+        tell(f"alarm: {line}.", file=sys.stderr)
+
+
+def raised_at_start(path: Path) -> list[Alarm]:
+    """Those of the run in a directory."""
+    kept = path / AT_START
+    told = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    return [Alarm(name, 0, line) for name, line in told.items()]
 
 
 def alarms_of(history: Sequence[Row], evaluations: Sequence[Row] = ()) -> list[Alarm]:

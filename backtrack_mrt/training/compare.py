@@ -13,10 +13,12 @@ from pathlib import Path
 
 from backtrack_mrt.config import Ledger, RunRequest, TrainingSection
 from backtrack_mrt.config.trials import Trial
+from backtrack_mrt.errors import RunError, UserError
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.tuning import Tuning
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run
+from backtrack_mrt.runs.processes import main_only, tell
 from backtrack_mrt.training.finishing import finished_run
 
 
@@ -28,6 +30,8 @@ def train_and_compare(
     first = requests[0].config.training
     ledgers = requests[0].equal or (("total",) if first.total_tokens else ("sampled",))
     runs: list[tuple[str, Run]] = []
+    failed: list[str] = []
+    algos = [request.config.algo_label for request in requests]
     for seed in seeds:
         reference, base = None, None
         for request in requests:
@@ -36,12 +40,51 @@ def train_and_compare(
                 path = folder / f"{label}{'-total' if ledger == 'total' and len(ledgers) > 1 else ''}-seed{seed}"
                 update = {"training": equal_tokens(request.config.training, ledger, reference)}
                 config = request.config.model_copy(update=update | {"seed": seed, "output_dir": str(path)}, deep=True)
-                run = finished_run(RunRequest(config, request.existing, request.accept_changes), base)
+                try:
+                    run = finished_run(RunRequest(config, request.existing, request.accept_changes), base)
+                except (UserError, RunError) as error:  # one run must not sink the others; a first mistake is told
+                    if isinstance(error, UserError) and not runs:
+                        raise
+                    failed.append(f"{label}, seed {seed}: {error}")
+                    tell(f"failed: {failed[-1]}")
+                    continue
                 base = RunDir(path).trajectories / "evaluation_base.jsonl"
                 runs.append((label, run))
-            reference = reference or (run if run.sampled_tokens else None)
-    algos = [request.config.algo_label for request in requests]
-    return Comparison([run for algo in algos for label, run in runs if label == algo], tuning)
+                reference = reference or (run if run.sampled_tokens else None)
+                so_far(runs, algos, tuning, failed, folder)
+    return compared(runs, algos, tuning, failed)
+
+
+def compared(
+    runs: Sequence[tuple[str, Run]], algos: Sequence[str], tuning: Tuning | None, failed: Sequence[str]
+) -> Comparison:
+    """What has finished, side by side: the algorithms that have a run, with the seeds that all of them have. Raises
+    RunError where nothing has."""
+    there = [algo for algo in algos if any(label == algo for label, _ in runs)]
+    if not there:
+        raise RunError(f"no run has finished: {'; '.join(failed)}", "Mend the first of these.")
+    seeds = [{run.config.seed for label, run in runs if label == algo} for algo in there]
+    common = set.intersection(*seeds)
+    kept = there if common else there[:1]
+    chosen = [r for algo in kept for label, r in runs if label == algo and (not common or r.config.seed in common)]
+    comparison = Comparison(chosen, tuning)
+    comparison.failed = tuple(failed)
+    return comparison
+
+
+@main_only
+def so_far(
+    runs: Sequence[tuple[str, Run]],
+    algos: Sequence[str],
+    tuning: Tuning | None,
+    failed: Sequence[str],
+    folder: Path,
+) -> None:
+    """The table of what has finished. Whatever goes wrong with it is told, and costs no training."""
+    try:
+        compared(runs, algos, tuning, failed).write(folder)
+    except Exception as error:
+        tell(f"no table yet: {error!r}")
 
 
 def equal_tokens(training: TrainingSection, ledger: Ledger, reference: Run | None) -> TrainingSection:

@@ -14,18 +14,19 @@ from backtrack_mrt.config.schema import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.demonstrations.inline import in_one_message
 from backtrack_mrt.data.demonstrations.loading import load_demonstrations
-from backtrack_mrt.data.loading import ProblemSets, load_problem_sets
+from backtrack_mrt.data.loading import ProblemSets, is_generated, load_problem_sets
 from backtrack_mrt.data.order import endless, training_order
 from backtrack_mrt.errors import Mistakes
 from backtrack_mrt.evaluation.calibration import CALIBRATION, at_start
 from backtrack_mrt.evaluation.tables import RunResult
+from backtrack_mrt.policy.files import EMBEDDED
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.long_questions import fitting
 from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.runs import environment, interrupts, processes
-from backtrack_mrt.runs.alarms import Bell
+from backtrack_mrt.runs.alarms import AT_START, Bell, raise_at_start
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.inputs import check_inputs, save_inputs
 from backtrack_mrt.runs.trackers import Trackers
@@ -93,7 +94,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
         processes.wait()
         held_out = HeldOut(parts, problems.eval, run)
         with clock.part("evaluate_base"):
-            if not (run.path / CALIBRATION).exists():  # a resumed run has it
+            if not (run.path / AT_START).exists():  # a resumed run has it
                 _calibrate(parts, problems.train, run)
             base = held_out.evaluate("base", step=0)
         rebuild(run.path)
@@ -123,10 +124,26 @@ def _that_fit(problems: ProblemSets, parts: Assembly) -> ProblemSets:
 
 @processes.main_only
 def _calibrate(parts: Assembly, problems: Sequence[Problem], run: RunDir) -> None:
-    """Say how far the values are off, before anything is learnt from them."""
-    if (bias := at_start(parts, problems)) is not None:
+    """Say how far the values are off, and what else shows before anything is learnt."""
+    bias, config, told = at_start(parts, problems), parts.config, dict[str, str]()
+    if bias is not None:
         run.save(CALIBRATION, bias.as_json())
         processes.tell("\n".join(bias.told()))
+        if bias.off:
+            told["values disagree with samples"] = (
+                f"values by {bias.estimator} are {bias.bias:+.3f} off sampled ones. Set prover.estimator to monte_carlo"
+            )
+    if config.model.name_or_path in EMBEDDED and not all(map(is_generated, problems)):
+        told["embedded model on foreign problems"] = (
+            "the embedded model knows nothing but its own task: other problems teach it nothing. "
+            "Name a real model (model.name_or_path) or its config (--config smollm2_135m.yaml)"
+        )
+    if config.prover.estimator in ("likelihood", "auto") and not parts.grader.listed and config.algorithm.needs_values:
+        told["no likelihood"] = (
+            f"right answers cannot be listed for the grader {config.grader}, so V is the mean reward of "
+            f"{config.prover.samples} sampled answers. Set prover.estimator to monte_carlo to say so"
+        )
+    raise_at_start(run, told)
 
 
 def fit(

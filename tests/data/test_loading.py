@@ -170,6 +170,7 @@ def test_bad_sets_are_told_in_one_line(case, tmp_path, monkeypatch):
 def test_a_set_smaller_than_one_batch(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", ROWS)
     with pytest.raises(UserError, match=r"data\.train = .*20 problems, fewer than one batch of 32"):
-        load_problem_sets(section(path), batch=32)
+        load_problem_sets(section(path, train_size=20), batch=32)
+    assert len(load_problem_sets(section(path), batch=32).train) == 20  # a batch repeats some
     with pytest.raises(UserError, match=r"has 16 problems \(data\.train: 4 problems left out because data\.eval asks"):
-        load_problem_sets(section(path, path), batch=20)
+        load_problem_sets(section(path, path, train_size=16), batch=20)

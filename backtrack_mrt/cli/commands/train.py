@@ -6,15 +6,19 @@ settings, with as many runs for each of them on problems that are not reported.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.command import PROGRAM, Parser
 from backtrack_mrt.cli.request import comparison_requests, read_request, trials
 from backtrack_mrt.config import RunRequest
+from backtrack_mrt.errors import Interrupted, RunError
 from backtrack_mrt.runs import processes
 
 EXAMPLES = """\
@@ -65,10 +69,28 @@ def _plan(request: RunRequest, flags: list[str]) -> None:
         sys.exit(1)
 
 
+@contextmanager
+def telling_how_to_go_on(path: Path, command: str | None = None) -> Iterator[None]:
+    """Where the block is interrupted, say what was saved and the command that goes on: that of the run, or another."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        if processes.is_main():
+            steps = sorted(int(place.name.partition("_")[2]) for place in (path / "checkpoints").glob("step_*"))
+            saved = (
+                f"{path}, up to step {steps[-1]}" if steps else f"{path}, no step yet" if path.is_dir() else "nothing"
+            )
+            there = (path / "config.yaml").is_file()
+            again = command or (f"{PROGRAM} train --resume {shlex.quote(str(path))}" if there else "the same command")
+            print(f"saved: {saved}\ngo on with: {again}", file=sys.stderr)
+        raise
+
+
 def _train(request: RunRequest) -> None:
     from backtrack_mrt.training.train import train  # late: a mistake in the config must not wait for torch
 
-    result = train(request)
+    with telling_how_to_go_on(request.config.run_path):
+        result = train(request)
     if processes.is_main():
         Console().print(result.table())
         print(f"run directory: {request.config.run_path} (report.html, numbers: summary.json)")
@@ -89,11 +111,16 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
     if tried:
         best, tuning = tune(tried, first, folder)
         requests = with_best(requests, best)
-    comparison = train_and_compare(requests, first.seeds or (first.config.seed,), folder, tuning)
+    seeds, again = first.seeds or (first.config.seed,), f"{PROGRAM} train {shlex.join(flags)}"
+    with telling_how_to_go_on(folder, again):
+        comparison = train_and_compare(requests, seeds, folder, tuning)
     if processes.is_main():
         comparison.write(folder)
         report_comparison(comparison, folder)
         Console().print(comparison.table())
         print(comparison.headline())
         print(f"comparison: {folder} (report.html, comparison.md, comparison.json)")
+    if comparison.failed:
+        told = "; ".join(comparison.failed)
+        raise RunError(f"{len(comparison.failed)} runs failed: {told}", f"Mend that, then: {again}")
     processes.leave()
