@@ -47,7 +47,7 @@ OURS = {line: arguments for line in LINES if (arguments := arguments_of(line))}
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the files that command lines name."""
-    for document in ("README.md", "docs/protocols.md", "docs/algorithms.md"):
+    for document in ("README.md", "docs/protocols.md", "docs/algorithms.md", "docs/graders.md"):
         for name, source in files_in(document).items():
             (tmp_path / name).write_text(source)
             (tmp_path / name.removesuffix(".py")).mkdir(exist_ok=True)

@@ -18,6 +18,7 @@ from support.short_runs import SHORT
 
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.cli.request import read_request
+from backtrack_mrt.config import RunRequest
 from backtrack_mrt.env import EpisodeEnv, make
 from backtrack_mrt.plugins import load
 from backtrack_mrt.protocol import EpisodeProtocol, Share
@@ -57,8 +58,9 @@ def env_of(name: str) -> EpisodeEnv:
 
 def test_they_are_short() -> None:
     shown = files_in("README.md")
-    assert list(shown) == ["equal_progress.py", "second_look.py"]
+    assert list(shown) == ["equal_progress.py", "second_look.py", "palindrome.py"]
     assert all(len(source.splitlines()) < 40 for source in shown.values())
+    assert len(shown["palindrome.py"].splitlines()) <= 20
 
 
 def test_second_look_can_be_played(here: Path) -> None:
@@ -118,6 +120,15 @@ def test_paragraphs_are_cut(here: Path) -> None:
     assert env.step("So \\boxed{2}")[1] == 1.0
 
 
+def test_the_verifier_trains(here: Path) -> None:
+    flags = ["--grader", "./palindrome.py", "--output-dir", "run", "--training.steps", "1", "--data.eval_size", "8"]
+    config = read_request([*SHORT, *flags, "--prover.samples", "2"]).config
+    assert config.grading.grade(Problem("p", "?", "n"), "Anna").reward == 0.4
+    train(RunRequest(config))
+    assert json.loads(Path("run/alarms.json").read_text()).keys() == {"no likelihood"}
+    assert "Alarm: right answers cannot be listed" in Path("run/report.html").read_text()
+
+
 @pytest.mark.parametrize(("algo", "protocol"), [("equal_progress", "second_look"), ("late_bonus", "choose")])
 def test_they_train(here: Path, algo: str, protocol: str) -> None:
     flags = ["--algo", f"./{algo}.py", "--env", f"./{protocol}.py", "--prompts", f"./{protocol}", "--output-dir", "run"]
@@ -162,7 +173,7 @@ def test_the_environment_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_every_hook_is_documented(document: str, heading: str, base: type) -> None:
     told = {name.partition("(")[0] for name in first_cells(section(document, heading))}
-    inner = {"model_config", "weigh", "weigh_batch"}  # pydantic's; what the trainers call
+    inner = {"model_config", "model_post_init", "weigh", "weigh_batch", "marked_by"}  # pydantic's; what others call
     assert {name for name in vars(base) if not name.startswith("_")} - inner <= told | {"summary"}
 
 

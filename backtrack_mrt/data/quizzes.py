@@ -47,6 +47,9 @@ def _programs(rng: random.Random) -> tuple[str, str]:
     return f"Write a Python function f(x) that returns x {name} {number}.", "\n".join(tests)
 
 
+_PATIENCE = 100  # draws per problem
+
+
 @dataclass(frozen=True)
 class Quiz:
     """A generated set. draw: a question and its gold."""
@@ -55,11 +58,13 @@ class Quiz:
     draw: Callable[[random.Random], tuple[str, str]]
 
     def generate(self, split: str, n: int, seed: int = 0) -> list[Problem]:
-        """`n` problems of a split, the same for the same arguments; a question may come again."""
+        """`n` problems of a split, the same for the same arguments; questions repeat only when hardly any are left."""
         rng, problems = random.Random(f"{self.name}/{split}/{seed}"), list[Problem]()
+        asked, draws = set[str](), 0
         while len(problems) < n:
-            question, gold = self.draw(rng)
-            if self._split_of(question) == split:
+            (question, gold), draws = self.draw(rng), draws + 1
+            if self._split_of(question) == split and (question not in asked or draws > _PATIENCE * n):
+                asked.add(question)
                 problems.append(Problem(f"{self.name}/{split}/{len(problems)}", question, gold, source=self.name))
         return problems
 

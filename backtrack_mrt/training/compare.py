@@ -43,7 +43,7 @@ def train_and_compare(
                 try:
                     run = finished_run(RunRequest(config, request.existing, request.accept_changes), base)
                 except (UserError, RunError) as error:  # one run must not sink the others; a first mistake is told
-                    if isinstance(error, UserError) and not runs:
+                    if isinstance(error, UserError) and error.field != "algo" and not runs:
                         raise
                     failed.append(f"{label}, seed {seed}: {error}")
                     tell(f"failed: {failed[-1]}")
