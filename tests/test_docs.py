@@ -52,6 +52,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (tmp_path / name).write_text(source)
             (tmp_path / name.removesuffix(".py")).mkdir(exist_ok=True)
     (tmp_path / "mine.yaml").write_text("seed: 0\n")
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "config.yaml").write_text("seed: 0\n")
     (tmp_path / "my_credit.py").write_text(files_in("README.md")["equal_progress.py"])
     monkeypatch.chdir(tmp_path)
     return tmp_path

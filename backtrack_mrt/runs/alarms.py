@@ -114,6 +114,8 @@ def hopeless(rows: Sequence[Row]) -> str | None:
     if len(outcomes) < STEPS or NOTHING < (mean := float(np.mean(outcomes))) < 1 - NOTHING:
         return None
     if mean <= NOTHING:
+        if max(_last(rows, "outcome", len(rows))) > NOTHING:  # it was not always so: see `diverged`
+            return None
         return (
             f"hardly any answer is right (mean reward {mean:.3f}): nothing can be learnt. Take easier problems "
             "(data.v0), another model or a warm start, or check the grader and where answers stand (protocol.marker)"

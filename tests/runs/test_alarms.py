@@ -24,6 +24,8 @@ TURNS = {  # what turns a calm log into one with that alarm
     "forced answers drift": {"value/right_end": 0.9},
     "entropy collapses": {"entropy": 0.01},
     "groups without signal": {"groups/without_signal": 1.0},
+    "nothing to learn": {"outcome": 1.0, "acc@turn_0": 1.0},
+    "protocol broken": {"stop/violation": 0.9, "violation/missing_step": 0.9},
 }
 
 
