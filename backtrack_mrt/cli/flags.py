@@ -33,7 +33,7 @@ def run_parser(**settings: Any) -> Parser:
     resuming = (
         "continue the run in that directory, with its config (without RUN: the one in --output-dir, with this one)"
     )
-    add("--resume", nargs="?", const=HERE, metavar="RUN", help=resuming)
+    add("--resume", nargs="?", const=True, metavar="RUN", help=resuming)
     add(
         "--accept-changes",
         action="store_true",

@@ -19,7 +19,6 @@ from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.config.run import TUNING_SEED
 from backtrack_mrt.config.trials import Trial, as_layer, on_validation, owners, read_grid, settings_of
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
-from backtrack_mrt.training.roofline import HERE
 
 
 def read_request(
@@ -99,10 +98,9 @@ def _layers(argv: Sequence[str]) -> tuple[Namespace, list[Layer]]:
     """The run's options and the layers, the flags last. Raises UserError for files that cannot be read."""
     options, flags = read_line(argv)
     mistakes, layers = Mistakes(), []
-    resumed = options.resume if options.resume != HERE else None
-    for name in (
-        [str(Path(resumed) / "config.yaml"), *options.config] if resumed else options.config or [DEFAULT_CONFIG]
-    ):
+    resumed = options.resume if isinstance(options.resume, str) else None
+    names = [str(Path(resumed) / "config.yaml"), *options.config] if resumed else options.config or [DEFAULT_CONFIG]
+    for name in names:
         with mistakes.collected():
             layers += read_layers(name)
     if mistakes:  # what such a file says is not known, so the rest cannot be judged
