@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 
 import httpx2
 
@@ -18,17 +19,24 @@ _SECONDS = 240
 
 
 @contextmanager
-def served(model: Path, *, max_rank: int) -> Iterator[str]:
-    """Its address, while it runs."""
+def served(model: Path, *, max_rank: int | None = None) -> Iterator[str]:
+    """Its address, while it runs: ready for training with adapters of that rank (None: as anybody starts it)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-num-seqs", "64"),
-        *("--enable-lora", "--max-lora-rank", str(max_rank), "--enforce-eager"),
-        *("--logits-processors", "backtrack_mrt.policy.vllm.draws:Draws", "--logprobs-mode", "processed_logits"),
+        "--enforce-eager",
     ]
+    if max_rank is not None:
+        command += ["--enable-lora", "--max-lora-rank", str(max_rank)]
+        command += [
+            "--logits-processors",
+            "backtrack_mrt.policy.vllm.draws:Draws",
+            "--logprobs-mode",
+            "processed_logits",
+        ]
     environment = os.environ | {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
         "VLLM_USE_V2_MODEL_RUNNER": "0",
@@ -36,7 +44,7 @@ def served(model: Path, *, max_rank: int) -> Iterator[str]:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
-    log = model / "server.log"
+    log = Path(mkdtemp()) / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
