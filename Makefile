@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed
 # vLLM brings many packages: it has an environment of its own.
 VLLM := .venv-vllm
 
-.PHONY: demo reproduce test test-marked test-browser test-vllm docs lint clean
+.PHONY: gpu demo reproduce test test-marked test-browser test-vllm docs lint clean
 
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/backtrack-mrt train $(if $(wildcard runs/demo/config.yaml),--resume runs/demo,--algo mrt-rl --output-dir runs/demo)
@@ -29,6 +29,9 @@ test-browser: $(INSTALLED)  ## the report in a real browser, from disk
 
 test-vllm: $(VLLM)/installed models/smollm2-135m-instruct  ## the engines on a real vLLM for CPUs
 	OMP_NUM_THREADS=2 $(VLLM)/bin/pytest -m vllm
+
+gpu: $(INSTALLED)  ## what the first GPU shows: one JSON row a step, 30 minutes at most
+	$(BIN)/python scripts/smoke_gpu.py
 
 docs: $(INSTALLED)  ## the documentation as a site, in site/; a broken link is an error
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
