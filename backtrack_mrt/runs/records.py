@@ -56,7 +56,9 @@ MOST_TOKENS = 10_000_000  # of a turn of which only their number is known
 
 _STRICT = ConfigDict(strict=True)
 _Count = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
-_Numbers = list[float | None]
+# Sums, differences and exponentials of these are numbers, too: not those of 1e308.
+_Numbers = list[Annotated[float, Field(ge=-1e6, le=1e6)] | None]
+_Logprobs = list[Annotated[float, Field(ge=-1e6, le=1e-3)] | None]  # rounding may lift a certain one above 0
 
 
 class ProblemRow(TypedDict, total=False):
@@ -93,7 +95,7 @@ class _TurnRow(TypedDict, total=False):
     instruction_ids: list[int] | None
     token_ids: list[int]
     tokens: _Count
-    logprobs: _Numbers | None
+    logprobs: _Logprobs | None
     finish: Annotated[Finish, Field(strict=False)]
 
 
@@ -104,7 +106,7 @@ class _Row(TypedDict, total=False):
     turns: Required[list[_TurnRow]]
     stop: Annotated[StopReason, Field(strict=False)] | None
     answer: str | None
-    outcome: float | None
+    outcome: Annotated[float, Field(ge=0, le=1)] | None
     verdict: str | None
     given: _Count
     values: _Numbers | None

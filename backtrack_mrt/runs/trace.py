@@ -6,6 +6,8 @@ import textwrap
 
 from backtrack_mrt.types import FloatArray, Problem, StopReason, Trajectory, Turn
 
+LONGEST = 120  # characters of an answer within a line
+
 
 def render_trace(trajectory: Trajectory, values: FloatArray | None = None) -> str:
     """The problem, each turn with what it claims, and how it ended. With the meta-prover's `values` (E+1,) each turn
@@ -47,7 +49,7 @@ def claim(turn: Turn) -> str:
     elif parsed.step is not None:
         claims.append(f"back to step {parsed.step}" if parsed.step else "back to the beginning")
     if parsed.answer is not None:
-        claims.append(f"answer {parsed.answer}")
+        claims.append(f"answer {inline(parsed.answer)}")
     return " · ".join(claims) or "accepted"
 
 
@@ -67,8 +69,9 @@ def _quoted(text: str) -> str:
 
 
 def inline(text: str) -> str:
-    """Text within a line, for a terminal: whatever it holds, it neither steers it nor ends the line."""
-    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+    """Text within a line, for a terminal: whatever it holds, it neither steers it nor ends the line, nor fills it."""
+    short = text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+    return visible(short).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def visible(text: str) -> str:
