@@ -78,7 +78,7 @@ def test_a_trace_votes_over_its_answers() -> None:
 def test_efficiency_by_votes() -> None:
     """Who is right with each of two samples needs one; who is right with every second one needs both, at 25 + 10 tokens
     against 10 each."""
-    short = replace(CORRECTED, turns=(replace(ATTEMPT, right=True),), answer="2")
+    short = replace(CORRECTED, turns=(replace(ATTEMPT, reward=1.0),), answer="2")
     ours = [of(f"p/{i}", short) for i in range(6) for _ in range(2)]
     silent = replace(CORRECTED, answer=None, outcome=0.0, turns=(*CORRECTED.turns[:3],))
     theirs = [of(f"p/{i}", t) for i in range(6) for t in (short, silent)]
