@@ -12,7 +12,7 @@ def assemble_served(config: Config, url: str) -> Assembly:
     """The parts around the model that is served at `url`; `config.model` says whose tokenizer it has. Raises UserError
     for a server that cannot be asked."""
     tokenizer = load_tokenizer(config.model)
-    dialogue = dialogue_with(tokenizer, prompts_of(config))
+    dialogue = dialogue_with(tokenizer, prompts_of(config), config.model.thinking)
     engine = CompletionsEngine(url, tokenizer, max_rows=min(config.engine.max_rows, 64))
     return Assembly(config, None, tokenizer, dialogue, engine, config.grading.opened())
 
