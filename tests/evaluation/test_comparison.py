@@ -76,8 +76,11 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
     assert list(train_and_compare(requests, [0], folder).runs) == list(comparison.runs)
     assert trained == []
     (folder / "grpo-seed0" / "summary.json").rename(folder / "grpo-seed0" / "hidden")
-    with pytest.raises(UserError, match="holds no finished run"):
-        train_and_compare(requests, [0], folder)
+    without = train_and_compare(requests, [0], folder)  # a run that fails sinks no other, and is named
+    assert "grpo" not in without.runs
+    assert len(without.runs) == len(comparison.runs) - 1
+    assert "holds no finished run" in without.failed[0]
+    assert "- failed: grpo, seed 0: " in without.markdown()
     (folder / "grpo-seed0" / "hidden").rename(folder / "grpo-seed0" / "summary.json")
     assert [request.config.algo for request in trained] == ["grpo"]
 
