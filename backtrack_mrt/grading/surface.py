@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 _DECIMAL = re.compile(r"(?:\\?\$)?(?P<sign>-?)(?P<whole>\d{1,3}(?:,\d{3})+|\d*)(?:\.(?P<places>\d+))?")
 _FRACTION = re.compile(r"(?P<sign>-?)(?:\\[dt]?frac\{(\d+)\}\{(\d+)\}|\\[dt]?frac(\d)(\d)|(\d+)/(\d+))")
@@ -23,6 +24,7 @@ def is_canonical(gold: str) -> bool:
     return number is not None and number.denominator == 1
 
 
+@lru_cache(1 << 14)  # each prefix of each trajectory asks
 def surface_forms(gold: str) -> tuple[str, ...]:
     """The gold as it stands, then its other forms. All are graded right."""
     gold = gold.strip()

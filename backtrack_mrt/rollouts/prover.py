@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -48,7 +49,11 @@ class MetaProver(ABC):
 
     def reserve(self, problem: Problem) -> int:
         """Tokens of the model's context that a trajectory must leave free, so that an answer can be forced from it."""
-        return self.dialogue.force_tokens + self.answer_tokens(problem)
+        return self._force_tokens + self.answer_tokens(problem)
+
+    @cached_property
+    def _force_tokens(self) -> int:
+        return self.dialogue.force_tokens
 
     def values(self, trajectories: Sequence[Trajectory]) -> list[FloatArray]:
         """V_0 … V_E of each trajectory, shape (E+1,). V_0 is computed once per problem. After a violation, and where
