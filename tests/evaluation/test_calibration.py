@@ -95,7 +95,7 @@ def test_the_prover_s_settings_reach_its_samples(parts: Assembly) -> None:
 
 def test_a_long_solution_is_sampled_and_has_no_likelihood() -> None:
     flags = ["--env", "open-ended", "--prompts", "mrt-official"]
-    with pytest.raises(UserError, match="open no box") as refused:
+    with pytest.raises(UserError, match="do not end in") as refused:
         assemble(read_request(flags).config)
     assert refused.value.field == "prover.estimator"
     for estimator in ("monte_carlo", "greedy"):
