@@ -13,8 +13,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from backtrack_mrt.rollouts.chat import ChatFormat
+from backtrack_mrt.runs import environment
 from backtrack_mrt.types import Problem
 
+environment.prepare()  # as a program that starts
 pytest_plugins = ["support.engine_subjects"]
 
 settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True)
