@@ -11,11 +11,11 @@ and the ratio to the first. Takes flags of `backtrack-mrt train`.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
+from timing import Times
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.loading import load_problem_sets
@@ -54,17 +54,13 @@ def main() -> None:
         "answers drawn": maker.drawn(scored, seed=(0,)),
         "all answers": [maker.answers(trajectory) for trajectory in trajectories],
     }
-    times = {way: list[float]() for way in ways}
-    for _ in range(options.rounds + 1):  # the first one warms up
-        for way, answers in ways.items():
-            start = time.process_time()
-            take_gradient(parts.model, trajectories, answers, config.training.micro_batch_size)
-            times[way].append(time.process_time() - start)
-    first = float(np.median(times["without answers"][1:]))
+    micro, times = config.training.micro_batch_size, Times()
+    works = {way: partial(take_gradient, parts.model, trajectories, found, micro) for way, found in ways.items()}
+    for _ in times.in_turn(works, options.rounds):
+        pass
     for way, answers in ways.items():
-        seconds, number = times[way][1:], sum(map(len, answers))
-        spread = f"{np.median(seconds):.2f} s [{min(seconds):.2f}, {max(seconds):.2f}]"
-        print(f"{way:16} {number:5} answers  {spread}  × {np.median(seconds) / first:.2f}")
+        number = sum(map(len, answers))
+        print(f"{way:16} {number:5} answers  {times.told(way)}  × {times.ratio(way, 'without answers')}")
 
 
 def take_gradient(model: Any, trajectories: Sequence[Trajectory], answers: Sequence[Any], micro: int) -> None:

@@ -1,10 +1,8 @@
-"""What the benchmarks of the engines share: the model, the flags of the synthetic work, the clock."""
+"""What the benchmarks of the engines share: the model, the flags of the synthetic work."""
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,13 +39,3 @@ def load(args: argparse.Namespace) -> Any:
     from peft import LoraConfig, get_peft_model
 
     return get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False))
-
-
-def timed(work: Callable[..., Any], *args: Any, on_gpu: bool) -> tuple[Any, float]:
-    """Result of work(*args) and seconds: of the wall clock on a GPU, else of the processor."""
-    clock = time.perf_counter if on_gpu else time.process_time
-    start = clock()
-    result = work(*args)
-    if on_gpu:
-        torch.cuda.synchronize()
-    return result, clock() - start

@@ -9,12 +9,13 @@ environment. Shown is CPU time (waiting does not count): the median over rounds,
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from timing import Times
 
 from backtrack_mrt.env import make
 from backtrack_mrt.errors import run_main
@@ -62,29 +63,24 @@ def play_env() -> None:
         ENV.step(completion)
 
 
-def microseconds_per_turn(play: Callable[[], None], rounds: int, repeats: int) -> np.ndarray:
-    """Time per turn in each round, shape (rounds,)."""
-    times = []
-    for _ in range(rounds):
-        start = time.process_time()
-        for _ in range(repeats):
-            play()
-        times.append((time.process_time() - start) * 1e6 / (repeats * len(TURNS)))
-    return np.array(times)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30, help="rounds timed (default: 30)")
     parser.add_argument("--repeats", type=int, default=100, help="trajectories per round (default: 100)")
     arguments = parser.parse_args()
     table = Table("", "CPU µs per turn, median", "10 %", "90 %", title="Environment and protocol, no model")
+
+    def repeat(play: Callable[[], None]) -> None:
+        for _ in range(arguments.repeats):
+            play()
+
     plays = {"protocol": play_protocol, "protocol and tokens": play_dialogue, "environment": play_env}
-    for name, play in plays.items():
-        play()
-        low, median, high = np.percentile(
-            microseconds_per_turn(play, arguments.rounds, arguments.repeats), [10, 50, 90]
-        )
+    times = Times()
+    for _ in times.in_turn({name: partial(repeat, play) for name, play in plays.items()}, arguments.rounds):
+        pass
+    for name in plays:
+        per_turn = np.array(times.seconds[name]) * 1e6 / (arguments.repeats * len(TURNS))
+        low, median, high = np.percentile(per_turn, [10, 50, 90])
         table.add_row(name, f"{median:.1f}", f"{low:.1f}", f"{high:.1f}")
     Console().print(table)
 

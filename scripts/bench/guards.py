@@ -3,9 +3,9 @@
 
     python scripts/bench/guards.py --steps 40
 
-A guard's time is that of our method less that of TRL's inside it, in the same step of the same run. Takes further flags
-of `backtrack-mrt train`; a checkpoint is saved in every step, and its cost spread over `training.save_every` of the
-config. The intervals (95 %) are bootstrapped over the steps."""
+A guard's processor time is that of our method less that of TRL's inside it, in the same step of the same run. Takes
+further flags of `backtrack-mrt train`; a checkpoint is saved in every step, and its cost spread over
+`training.save_every` of the config. The intervals (95 %) are bootstrapped over the steps."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def timed(owner: type) -> Times:
 
         def kept(self: Any, *args: Any, **settings: Any) -> Any:
             step = self.state.global_step - (method in ("log", "_save_checkpoint"))  # these come when it is counted
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 return inner(self, *args, **settings)
             finally:
-                times[method][step] += time.perf_counter() - began
+                times[method][step] += time.process_time() - began
 
         return kept
 

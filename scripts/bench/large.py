@@ -17,9 +17,11 @@ import resource
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from floor import parts_of
 from step import metrics_of_steps
+from timing import count_processor_time
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
@@ -64,28 +66,11 @@ class FullTurns(HFEngine):
         return [Completion((*c.token_ids[:-1], self.eos_id), c.logprobs, Finish.STOP) for c in drawn]
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of the step: the tokens that it handled, its wall seconds, those that a plan gives it, and those at the
-    roofline."""
-
-    name: str
-    tokens: float
-    seconds: float
-    planned: float
-    least: float
-
-    def line(self) -> str:
-        return (
-            f"{self.name:<12}{self.tokens:>12,.0f} tokens {self.seconds:>9.2f} s {self.tokens / self.seconds:>10,.0f} "
-            f"tokens/s {self.least / self.seconds:>7.1%} of the roofline; planned {self.planned:.2f} s"
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--tokens", type=int, default=4096)
     options, flags = parser.parse_known_args(sys.argv[1:])
+    count_processor_time()
     with tempfile.TemporaryDirectory() as folder:
         request = read_request([*flags, *FIXED, "--output-dir", folder], description=__doc__)
         for line in measured(request.config, options.tokens, request.dry_run or roofline.HERE):
@@ -108,24 +93,13 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     problems: list[Problem] = generate("train", STEPS * config.training.problems_per_step, seed=0)
     engine.context_length = tokens + (max(map(reserve, problems)) if reserve else 0)  # where a trajectory ends
     row = metrics_of_steps(parts, problems, collector)[-1]
-    rows, batch = config.training.rows, config.training.problems_per_step
     clock = Clock(plan(config, device).network, device, config.model.dtype)
-    sampled, length = row["tokens/step_sampled"], (row["tokens/step_sampled"] + row["tokens/step_env"]) / rows
-    prefixes = rows * row["turns"] + batch
-    forced = prefixes * dialogue.force_tokens + row["tokens/step_prover"]
-    passes = 2 + config.model.gradient_checkpointing + config.model.full_finetuning
-    shown = []
-    for name, tokens_read, work in (
-        ("rollout", sampled, lambda c: c.decoding(rows, config.engine.max_rows, sampled / rows, length / 2)),
-        ("meta-prover", forced, lambda c: c.reading(forced, length / 2)),
-        ("update", rows * length, lambda c: c.reading(rows * length, length / 2, passes)),
-    ):
-        seconds = row[f"time/{name.removeprefix('meta-')}"]
-        shown.append(Part(name, tokens_read, seconds, work(clock), work(clock.ideal)))
+    rows = config.training.rows
+    length = (row["tokens/step_sampled"] + row["tokens/step_env"]) / rows
     return [
         f"{config.model.name_or_path}, {config.model.dtype}, random weights, on {device.name}: "
         f"{rows} trajectories of {length:,.0f} tokens in {row['turns']:.0f} turns",
-        *(part.line() for part in shown),
+        *(part.line() for part in parts_of(row, config, dialogue.force_tokens, clock)),
         f"peak memory {peak_memory() / GIB:.2f} GiB",
     ]
 

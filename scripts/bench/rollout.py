@@ -15,12 +15,11 @@ from __future__ import annotations
 import argparse
 import random
 from dataclasses import dataclass, field
-from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
-from engine_work import flags, load, timed
+from engine_work import flags, load
+from timing import Times
 from torch import Tensor
 from transformers import StoppingCriteria
 
@@ -60,40 +59,37 @@ def main() -> None:
         f"{args.turns} turns of up to {args.turn_tokens} tokens, {work.tokens / args.rows:.0f} tokens a trajectory"
     )
     engine = HFEngine(model, max_rows=args.rows)
-    seconds: dict[str, list[float]] = {name: [] for name in ("engine", "generate", "score", "forward")}
-    same, clocked = "not compared", partial(timed, on_gpu=args.device != "cpu")
+    times, same = Times(on_gpu=args.device != "cpu"), "not compared"
     for _ in range(args.repetitions):
         engine.release()
         engine.stats.computed = 0
-        ours, spent = clocked(roll_engine, engine, work)
+        with times.of("engine"):
+            ours = roll_engine(engine, work)
         computed = engine.stats.computed
-        seconds["engine"].append(spent)
-        _, spent = clocked(score, engine, work, ours)
+        with times.of("score"):
+            score(engine, work, ours)
         branches = engine.stats.computed - computed
-        seconds["score"].append(spent)
         engine.release()
-        _, spent = clocked(forward, model, ours)
-        seconds["forward"].append(spent)
+        with times.of("forward"):
+            forward(model, ours)
         if not args.no_generate:
-            theirs, spent = clocked(roll_generate, model, work)
-            seconds["generate"].append(spent)
+            with times.of("generate"):
+                theirs = roll_generate(model, work)
             same = f"{sum(a == b for a, b in zip(ours, theirs, strict=True))} of {args.rows}"
-    report(args, work, seconds, computed, branches, same)
+    report(args, work, times, computed, branches, same)
 
 
-def report(args: Any, work: Rollouts, seconds: dict[str, list[float]], computed: int, branches: int, same: str) -> None:
+def report(args: Any, work: Rollouts, times: Times, computed: int, branches: int, same: str) -> None:
     sampled = sum(map(sum, work.lengths))
-    time_of = {name: median(values) for name, values in seconds.items() if values}
     print(f"computed {computed} positions for {work.tokens} trajectory tokens: ratio {computed / work.tokens:.3f}")
-    print(f"engine   {time_of['engine']:8.3f} s  {sampled / time_of['engine']:8.0f} sampled tokens/s")
-    if "generate" in time_of:
-        print(f"generate {time_of['generate']:8.3f} s  {sampled / time_of['generate']:8.0f} sampled tokens/s")
-        print(f"speed-up {time_of['generate'] / time_of['engine']:.2f}x; same tokens in {same} rows")
-    print(f"score    {time_of['score']:8.3f} s  {branches} positions for {args.turns + 1} forced answers a trajectory")
-    print(
-        f"forward  {time_of['forward']:8.3f} s  over the finished trajectories; scoring costs "
-        f"{time_of['score'] / time_of['forward']:.2f} of it, {time_of['score'] / time_of['engine']:.3f} of the rollout"
-    )
+    for side in ("engine", "generate"):
+        if side in times.seconds:
+            print(f"{side:<9}{times.told(side)}, {sampled / times.median(side):.0f} sampled tokens/s")
+    if "generate" in times.seconds:
+        print(f"speed-up {times.ratio('generate', 'engine')}; same tokens in {same} rows")
+    print(f"score    {times.told('score')}, {branches} positions for {args.turns + 1} forced answers a trajectory")
+    print(f"forward  {times.told('forward')}, over the finished trajectories")
+    print(f"score / forward {times.ratio('score', 'forward')}; score / engine {times.ratio('score', 'engine')}")
 
 
 def roll_engine(engine: HFEngine, work: Rollouts) -> list[TokenIds]:

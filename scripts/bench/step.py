@@ -2,18 +2,20 @@
 """What the meta-prover costs: the time of an MRT step over that of a GRPO step with the very same rollouts.
 
 Steps come in pairs with equal problems and seeds (and a learning rate too small to matter), one with the prover's
-values and one without, in alternating order. Takes the flags of `backtrack-mrt train`; `training.steps` counts both.
+values and one without, in alternating order; the first pair warms up. Processor seconds (wall seconds on a GPU). Takes
+the flags of `backtrack-mrt train`; `training.steps` counts both.
 """
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
+
+from timing import count_processor_time, spread
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import run_main
@@ -35,6 +37,7 @@ def main() -> None:
         from backtrack_mrt.rollouts.collector import Collected, Collector
         from backtrack_mrt.rollouts.rollout import trajectory_seeds
 
+        count_processor_time()
         calls = count()
 
         class Alternating(Collector):
@@ -57,10 +60,9 @@ def main() -> None:
             mrt, grpo = (first, second) if first["time/prover"] > second["time/prover"] else (second, first)
             ratios.append(mrt["time/step"] / grpo["time/step"])
             shares.append(mrt["time/prover"] / mrt["time/step"])
-        print(f"{len(ratios)} pairs of steps, {batch * config.training.group_size} trajectories each")
-        spread = f"min {min(ratios):.3f}, max {max(ratios):.3f}"
-        print(f"MRT step / GRPO step: median {statistics.median(ratios):.3f} ({spread})")
-        print(f"meta-prover's share of the MRT step: median {statistics.median(shares):.3f}")
+        print(f"pairs of steps of {batch * config.training.group_size} trajectories each")
+        print(f"MRT step / GRPO step: {spread(ratios)}")
+        print(f"meta-prover's share of the MRT step: {spread(shares)}")
 
 
 def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Collector) -> list[dict[str, Any]]:

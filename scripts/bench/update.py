@@ -12,12 +12,12 @@ turn: processor seconds of this process (median, lowest and highest) and the rat
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from timing import Times
 from torch import Tensor
 
 from backtrack_mrt.cli.request import read_request
@@ -36,7 +36,6 @@ def main() -> None:
     config = read_request(flags).config
     from trl.trainer.utils import add_fused_lm_head
 
-    from backtrack_mrt.training.fused_lora import fuse_adapters
     from backtrack_mrt.training.grpo_settings import prepare_trl
     from backtrack_mrt.training.packing import packed_attention, packed_rows
 
@@ -71,38 +70,36 @@ def main() -> None:
     ways: dict[str, Callable[[], Tensor]] = {}
     for micro in options.micro or [min(config.training.micro_batch_size, len(trajectories))]:
         ways[f"padded, micro-batches of {micro}"] = lambda n=micro: gradient(model, padded, by_length, n)
-        ways[f"packed, micro-batches of {micro}"] = lambda n=micro: gradient(model, packed, trajectories, n)
+        ways[f"packed, micro-batches of {micro}"] = lambda n=micro: fused(
+            model, lambda: gradient(model, packed, trajectories, n)
+        )
     tokens = [len(t.token_ids) for t in trajectories]
     prompts = sum(len(t.prompt_ids) for t in trajectories) / sum(tokens)
     print(f"{len(trajectories)} rows of {np.mean(tokens):.0f} tokens, {prompts:.0%} of them prompts")
-    first, times, reference = next(iter(ways)), {way: list[float]() for way in ways}, torch.zeros(())
-    for round_ in range(options.rounds + 1):  # the first one warms up
-        for way, work in ways.items():
-            if way.startswith("packed"):
-                fuse_adapters(model)
-            start = time.process_time()
-            found = work()
-            times[way].append(time.process_time() - start)
-            unfuse(model)
-            if way == first:
-                reference = found
-            elif round_ == 0:
-                print(f"{way}: gradient within {float((found - reference).norm() / reference.norm()):.1e}")
-    medians = {way: float(np.median(seconds[1:])) for way, seconds in times.items()}
-    for way, seconds in times.items():
-        spread = f"[{min(seconds[1:]):.2f}, {max(seconds[1:]):.2f}]"
-        print(f"{way:32} {medians[way]:6.2f} s {spread:16} × {medians[first] / medians[way]:.2f}")
+    first, times, reference = next(iter(ways)), Times(), torch.zeros(())
+    told = set[str]()
+    for way, found in times.in_turn(ways, options.rounds):
+        if way == first:
+            reference = found
+        elif way not in told:
+            told.add(way)
+            print(f"{way}: gradient within {float((found - reference).norm() / reference.norm()):.1e}")
+    for way in ways:
+        print(f"{way:32} {times.told(way)}  faster × {times.ratio(first, way)}")
 
 
-def unfuse(model: Any) -> None:
-    """peft's own layers again."""
+def fused(model: Any, work: Callable[[], Tensor]) -> Tensor:
+    """What `work` gives with fused adapters; peft's own layers again afterwards."""
     from peft.tuners.lora.layer import Linear
 
-    from backtrack_mrt.training.fused_lora import FusedLora
+    from backtrack_mrt.training.fused_lora import FusedLora, fuse_adapters
 
+    fuse_adapters(model)
+    found = work()
     for module in model.modules():
         if type(module) is FusedLora:
             module.__class__ = Linear
+    return found
 
 
 def gradient(

@@ -16,12 +16,12 @@ import argparse
 import random
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from engine_work import flags, load, timed
+from engine_work import flags, load
+from timing import Times
 
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import run_main
@@ -48,25 +48,25 @@ def main() -> None:
         requests = [
             Request(ids, args.tokens, seed) for seed, ids in enumerate(random_ids(args.rows, args.prompt_tokens))
         ]
-        decode = interleaved({"engine": lambda: decoded(engines["on"], requests), "bare": lambda: bare(requests)}, args)
+        ways = {"engine": lambda: decoded(engines["on"], requests), "bare": lambda: bare(requests)}
+        decode = interleaved(ways, args)
     tokens = args.rows * args.tokens
-    for name, seconds in decode.items():
-        print(f"{name:<7} {tokens / median(seconds):8.1f} tokens/s  ({args.rows} rows × {args.tokens} tokens)")
-    ratios = [b / a for a, b in zip(decode["engine"], decode["bare"], strict=True)]
-    print(f"engine / bare {median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f}, n = {args.repetitions})")
+    for name in ways:
+        print(f"{name:<7} {tokens / decode.median(name):8.1f} tokens/s  ({args.rows} rows × {args.tokens} tokens)")
+    print(f"engine / bare, tokens/s: {decode.ratio('bare', 'engine')}")
 
     trajectories = random_ids(args.trajectories, length)
     ends = range(args.prompt_tokens, length + 1, args.turn_tokens)
     prefixes = [ids[:end] + tuple(range(5, 5 + args.suffix_tokens)) for ids in trajectories for end in ends]
     print(f"{len(prefixes)} prefixes, {sum(map(len, prefixes))} tokens")
     for estimator in (likelihood, monte_carlo):
-        seconds = interleaved(
+        times = interleaved(
             {name: partial(estimator, engine, prefixes, args) for name, engine in engines.items()},
             args,
             before=lambda: [remember(engine, trajectories) for engine in engines.values()],
         )
-        on, off = (median(seconds[name]) for name in ("on", "off"))
-        print(f"{estimator.__name__:<12} {on:7.2f} s with prefix cache, {off:7.2f} s without: {off / on:.1f} ×")
+        print(f"{estimator.__name__:<12} with prefix cache {times.told('on')}, without {times.told('off')}")
+        print(f"{'':<12} without / with {times.ratio('off', 'on')}")
     for engine in engines.values():
         engine.close()
 
@@ -127,16 +127,12 @@ def monte_carlo(engine: VLLMEngine, prefixes: list[TokenIds], args: argparse.Nam
 
 def interleaved(
     sides: dict[str, Callable[[], Any]], args: argparse.Namespace, before: Callable[[], Any] = lambda: None
-) -> dict[str, list[float]]:
-    """Seconds of each side in each repetition; a first one warms up. `before` is not timed."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for repetition in range(args.repetitions + 1):
-        before()
-        for name, run in sides.items() if repetition % 2 else reversed(sides.items()):
-            _, spent = timed(run, on_gpu=torch.cuda.is_available())
-            if repetition:
-                seconds[name].append(spent)
-    return seconds
+) -> Times:
+    """Of each side in each repetition."""
+    times = Times(on_gpu=torch.cuda.is_available())
+    for _ in times.in_turn(sides, args.repetitions, before):
+        pass
+    return times
 
 
 def parse_args() -> argparse.Namespace:

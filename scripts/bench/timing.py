@@ -1,0 +1,68 @@
+"""How the benchmarks measure: processor seconds, so that other programs on the machine count little (wall seconds on a
+GPU); ways in turn, so that what changes in the meantime hits all alike; medians, with the lowest, the highest and n."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import torch
+
+
+class Times:
+    """Seconds by way, one for every round."""
+
+    def __init__(self, on_gpu: bool = False) -> None:
+        self.on_gpu = on_gpu
+        self.seconds: dict[str, list[float]] = {}
+
+    @contextmanager
+    def of(self, way: str) -> Iterator[None]:
+        """Time the block, and keep it for that way."""
+        clock = time.perf_counter if self.on_gpu else time.process_time
+        start = clock()
+        yield
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        self.seconds.setdefault(way, []).append(clock() - start)
+
+    def in_turn(
+        self, ways: Mapping[str, Callable[[], Any]], rounds: int, before: Callable[[], Any] = lambda: None
+    ) -> Iterator[tuple[str, Any]]:
+        """Each way `rounds` times, forwards and backwards by turns, after a round that warms up; what each gave.
+        before: called before each round, not timed."""
+        for number in range(rounds + 1):
+            before()
+            for way, work in ways.items() if number % 2 == 0 else reversed(ways.items()):
+                with self.of(way):
+                    found = work()
+                yield way, found
+            if number == 0:
+                self.seconds.clear()
+
+    def median(self, way: str) -> float:
+        return median(self.seconds[way])
+
+    def told(self, way: str) -> str:
+        """``1.23 s [1.20, 1.31]``"""
+        found = self.seconds[way]
+        return f"{median(found):.3g} s [{min(found):.3g}, {max(found):.3g}]"
+
+    def ratio(self, way: str, other: str) -> str:
+        """Of the seconds of one way to the other's in the same round: ``1.43 [1.40, 1.52], n = 5``."""
+        return spread([a / b for a, b in zip(self.seconds[way], self.seconds[other], strict=True)])
+
+
+def spread(ratios: list[float]) -> str:
+    """Median, lowest, highest, n."""
+    return f"{median(ratios):.3f} [{min(ratios):.3f}, {max(ratios):.3f}], n = {len(ratios)}"
+
+
+def count_processor_time() -> None:
+    """Have `time.perf_counter`, by which the trainer measures its parts, count this process's processor time. On a GPU
+    it stays the wall clock."""
+    if not torch.cuda.is_available():
+        time.perf_counter = time.process_time
