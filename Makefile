@@ -18,11 +18,13 @@ test: $(INSTALLED)  ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not smollm2 and not vllm and not browser"
 
 test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties, two processes, 4 bits, the real SmolLM2
+	@echo "installing bitsandbytes and atheris, if they are not there; a minute, once"
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[qlora]'
 	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary=atheris -e '.[fuzz]'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "(slow or smollm2) and not vllm and not browser"
 
 test-browser: $(INSTALLED)  ## the report in a real browser, from disk
+	@echo "installing Playwright and Chromium, if they are not there; a minute, once"
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'
 	.ci/chromium
 	OMP_NUM_THREADS=2 $(BIN)/pytest -m browser
@@ -34,6 +36,7 @@ gpu: $(INSTALLED)  ## what the first GPU shows: one JSON row a step, 30 minutes 
 	$(BIN)/python scripts/smoke_gpu.py
 
 docs: $(INSTALLED)  ## the documentation as a site, in site/; a broken link is an error
+	@echo "installing MkDocs, if it is not there; seconds, once"
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 

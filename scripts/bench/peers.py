@@ -154,7 +154,8 @@ def updates(config: Config, rounds: int) -> None:
         plain_head = trl_utils._use_triton  # type: ignore[attr-defined]
 
         def sized(side: Assembly, micro: int) -> Setup:
-            smaller = config.model_copy(update={"training": training.model_copy(update={"micro_batch_size": micro})})
+            fewer = {"training": training.model_copy(update={"micro_batch_size": micro})}
+            smaller = config.model_copy(update=fewer | {"output_dir": tempfile.mkdtemp(dir=folder)})
             return Setup(side.model, side.tokenizer, smaller, RunDir.create(smaller, "overwrite"))
 
         def ours(micro: int) -> float:
@@ -183,7 +184,7 @@ def stock_update(setup: Any, scored: Any) -> float:
     import time
 
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOTrainer
 
     from backtrack_mrt.training.grpo_settings import grpo_config, outcome_reward
@@ -208,7 +209,7 @@ def stock_update(setup: Any, scored: Any) -> float:
     clock, count = Clock(), len(rows) // setup.config.training.group_size
     args = grpo_config(setup.config, setup.run)
     args.save_strategy = "no"
-    GRPOTrainer(
+    trainer = GRPOTrainer(
         setup.model,
         outcome_reward,
         args=args,
@@ -216,7 +217,9 @@ def stock_update(setup: Any, scored: Any) -> float:
         processing_class=setup.tokenizer,
         rollout_func=lambda prompts, trainer: dict(replayed),
         callbacks=[clock],
-    ).train()
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     return clock.seconds
 
 
