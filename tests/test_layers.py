@@ -35,6 +35,7 @@ FOREIGN = {
         "training.update_trial",
         "scripts.bench.answers",
         "scripts.bench.guards",
+        "scripts.bench.peers",
         "scripts.bench.update",
     },
     "gymnasium": {"env", "text_space"},
