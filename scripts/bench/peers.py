@@ -9,7 +9,7 @@
     grading   integers right and wrong; the golds of --data against themselves and against the next problem's
 
 Processor seconds of this process and its workers, the sides in turn; a side that is not installed is left out, and said
-so. Writes the table of docs/measurements.md. Takes flags of `backtrack-mrt train`.
+so. Writes the table of docs/speed.md. Takes flags of `backtrack-mrt train`.
 """
 
 from __future__ import annotations
