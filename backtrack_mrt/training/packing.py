@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 from backtrack_mrt.policy.hf.packed_forward import Branches
 from backtrack_mrt.policy.hf.plain_engine import evaluating
 from backtrack_mrt.policy.hf.runner import unusual_attention
+from backtrack_mrt.policy.hf.trial import ordinary_tokens
 
 ATTENTION = "backtrack_mrt_shared_prompts"  # the name under which transformers knows `attend`
 WASTE = 1.25  # rows are attended together while their padded places are at most so many times their tokens
@@ -113,7 +114,7 @@ def packable(model: Any) -> bool:
     if getattr(config, "output_router_logits", False) or not hasattr(config, "num_key_value_heads"):
         return False
     like = model.get_input_embeddings().weight
-    row = [token % len(like) for token in range(1, 9)]
+    row = ordinary_tokens(model, 8)
     try:
         with torch.no_grad(), evaluating(model), packed_attention(config):
             packed = pack([row[:5]], [row[5:]], config.num_attention_heads // config.num_key_value_heads, like)

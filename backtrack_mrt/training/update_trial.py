@@ -13,6 +13,7 @@ from trl.trainer.utils import add_fused_lm_head
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import FIELD, first_line
 from backtrack_mrt.policy.hf.plain_engine import evaluating
+from backtrack_mrt.policy.hf.trial import ordinary_tokens
 from backtrack_mrt.training.packing import aligned_rows
 
 _TOKENS = 8
@@ -21,7 +22,7 @@ _TOKENS = 8
 def check_update(model: Any, name: str) -> None:
     """Raises UserError for an architecture that `PolicyTrainer` would train on something else than what it says."""
     weight = model.get_input_embeddings().weight
-    ids = torch.arange(1, 1 + _TOKENS, device=weight.device)[None] % len(weight)
+    ids = torch.tensor([ordinary_tokens(model, _TOKENS)], device=weight.device)
     rows = aligned_rows(ids, torch.ones_like(ids), _TOKENS - 1)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     own = vars(inner).get("forward")
