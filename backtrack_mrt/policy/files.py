@@ -13,6 +13,7 @@ from backtrack_mrt.runs.hub import rely_on_cache_if_unreachable
 
 TINY = "tiny"
 EMBEDDED = {TINY: "tiny", "tiny-countdown": "tiny_countdown"}  # models that come with the package: their folders here
+_BUILT_BY = {TINY: "scripts/tiny/build.py", "tiny-countdown": "scripts/tiny/countdown.py"}
 FIELD = "model.name_or_path"
 _FETCH = "python scripts/fetch_smollm2.py"
 
@@ -24,7 +25,7 @@ def find_model(section: ModelSection) -> str:
     name = section.name_or_path
     folder = folder_of(name)
     if name in EMBEDDED and not _has_model(folder):
-        raise UserError(FIELD, name, "the embedded model is not built", "Run the script in scripts/tiny.")
+        raise UserError(FIELD, name, "the embedded model is not built", f"Run {_BUILT_BY[name]}.")
     if folder.is_dir():
         if is_adapter(folder):
             find_model(base_of(section))

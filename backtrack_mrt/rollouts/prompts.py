@@ -19,7 +19,7 @@ from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.grading.markers import BOXED, Marker
 
 _PLACEHOLDER = re.compile(r"<<([a-z_]+)>>")
-_SHOWN = re.compile(r"\\boxed\{([^{}]*)\}")  # an answer as a prompt shows it
+_SHOWN = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")  # an answer as a prompt shows it
 QUESTION, FORCE, FORCE_PREFIX = "question", "force", "force_prefix"  # files every style has, besides its phases
 HINT = "hint"  # optional: what follows the first instruction when the gold answer is given away (`<<answer>>`)
 CLOSE = "close"  # optional, for one free stream: closes the model's thought before a forced answer in its own message

@@ -95,7 +95,7 @@ for line in [[], *([name, "--help"] for name in {command_names()!r})]:
         ("train --algo mrtrl", "Did you mean 'mrt-rl'"),
         ("evaluate tiny --resume", "only `backtrack-mrt train` has it"),
         ("play --dry_run=h100", "only `backtrack-mrt train` has it"),
-        ("checks", "--demonstrations --attempts --finish"),
+        ("checks", "--demonstrations --attempts"),
     ],
 )
 def test_a_mistake_is_one_line(line: str, told: str, tmp_path: Path) -> None:

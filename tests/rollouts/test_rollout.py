@@ -103,7 +103,8 @@ def test_the_embedded_model_keeps_to_every_protocol(env):
     assert sum(turn.parsed is not None for turn in turns) >= 0.9 * len(turns)
     assert {t.stop for t in trajectories(env)} <= {StopReason.FINISHED, StopReason.TURN_LIMIT, StopReason.VIOLATION}
     assert all(len(t.turns) <= parts(env).config.protocol.max_turns for t in trajectories(env))
-    assert env == "single" or any(len(t.turns) >= 3 for t in trajectories(env))
+    several = env not in ("single", "inline")  # it was never taught to backtrack within a message
+    assert several == any(len(t.turns) >= 3 for t in trajectories(env))
 
 
 @pytest.mark.parametrize("env", PROTOCOLS)

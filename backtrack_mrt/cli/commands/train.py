@@ -24,8 +24,7 @@ from backtrack_mrt.runs import processes
 EXAMPLES = """\
   backtrack-mrt train --algo mrt-rl                                # the embedded model, minutes on a CPU
   backtrack-mrt train --algo mrt-rl --compare rise star grpo --seeds 0 1 2
-  backtrack-mrt train --algo mrt-rl --compare grpo rise --training.sampled_tokens 240000 \\
-      --tune training.learning_rate 3e-4 1e-3 3e-3 algorithms.rise.candidates 2 4
+  backtrack-mrt train --compare grpo --training.sampled_tokens 240000 --tune training.learning_rate 3e-4 1e-3
   backtrack-mrt train --algo mrt-rl --config smollm2_135m.yaml     # a real model
   backtrack-mrt train --config llama31_8b.yaml --dry-run h100      # what it would take; loads no weights
   backtrack-mrt train --output-dir runs/mine --resume              # go on where it stopped"""
