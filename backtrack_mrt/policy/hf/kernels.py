@@ -1,4 +1,4 @@
-"""The compiled forward pass (kernels.c): built once per machine with its C compiler, or absent.
+"""The compiled forward pass (c/forward.c): built once per machine with its C compiler, or absent.
 
 Nothing of it is needed: without a compiler the engine runs the model's own modules.
 """
@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ctypes import CDLL, POINTER, Structure, c_float, c_long, c_void_p
 from functools import cache
@@ -31,7 +31,7 @@ _PATIENCE = 120  # seconds
 
 
 class Linear(Structure):
-    """See kernels.c, as for all that follow."""
+    """See c/linear.h; those that follow are in c/attention.h."""
 
     _fields_ = (("weight", c_void_p), ("bias", c_void_p), ("inputs", c_long), ("outputs", c_long))
 
@@ -83,13 +83,13 @@ def library() -> CDLL | None:
 def _compiled(command: list[str]) -> CDLL:
     """The functions as this command compiles them: from the user's cache, or anew where it has no room for files.
     Raises OSError and subprocess.SubprocessError."""
-    source = files(__package__).joinpath("kernels.c").read_bytes()
-    key = hashlib.sha256(b"\0".join([source, repr(command).encode(), _machine()])).hexdigest()[:16]
+    sources = {file.name: file.read_bytes() for file in files(__package__).joinpath("c").iterdir() if file.is_file()}
+    key = hashlib.sha256(repr([sorted(sources.items()), command]).encode() + _machine()).hexdigest()[:16]
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "backtrack-mrt" / f"kernels-{key}.so"
     with suppress(OSError):
         return CDLL(str(path))
     with tempfile.TemporaryDirectory() as scratch:
-        built = _build(source, command, Path(scratch))
+        built = _build(sources, command, Path(scratch))
         found = CDLL(str(built))  # what cannot be loaded is not kept
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,10 +115,11 @@ def _machine() -> bytes:
     return repr([platform.machine(), platform.system(), platform.processor(), kind]).encode()
 
 
-def _build(source: bytes, command: Sequence[str], folder: Path) -> Path:
+def _build(sources: Mapping[str, bytes], command: Sequence[str], folder: Path) -> Path:
     """Compile in this folder."""
-    text, objects, whole = (folder / name for name in ("kernels.c", "kernels.o", "kernels.so"))
-    text.write_bytes(source)
+    text, objects, whole = (folder / name for name in ("forward.c", "forward.o", "forward.so"))
+    for name, source in sources.items():
+        (folder / name).write_bytes(source)
     linking = [part for part in command if part != "-fopenmp"]
     for step in ([*command, "-c", text, "-o", objects], [*linking, "-shared", objects, "-o", whole]):
         subprocess.run([*map(str, step)], check=True, capture_output=True, timeout=_PATIENCE)
