@@ -86,7 +86,7 @@ def model_card(
     )
     stacked = adapter and is_adapter(Path(section.name_or_path).expanduser())
     parts = [
-        f"# {code(run.path.resolve().name)}",
+        f"# {code(config.algo_label)} on {code(config.env_label)}, seed {config.seed}",
         f"{what} {base}, trained to correct itself with `backtrack_mrt`: algorithm {code(config.algo_label)} "
         f"({config.algorithm.summary}), protocol {code(config.env_label)} ({config.protocol.summary}).",
         f"## Results\n\n{_results(config, problems, result)}",

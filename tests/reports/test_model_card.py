@@ -46,7 +46,7 @@ def test_it_says_what_the_run_found(trained: tuple[RunDir, Config, RunResult]) -
     card = ModelCard.load(run.model / "README.md")
     assert (card.data.library_name, card.data.base_model, card.data.datasets) == ("peft", None, None)
     assert {"backtrack_mrt", "mrt-rl", "lora"} <= set(card.data.tags or ())
-    assert card.text.strip().startswith("# ``a`b``")
+    assert card.text.strip().startswith("# `mrt-rl` on `backtrack`, seed 0\n")
     before, after = result.base.accuracy, result.trained.accuracy
     assert f"| {before} | {after} | {after.mean - before.mean:+.3f} |" in card.text
     assert re.search(r"\| base \| trained .*\n.*\n.*\[0\.\d\d\d, ", card.text)
@@ -55,6 +55,25 @@ def test_it_says_what_the_run_found(trained: tuple[RunDir, Config, RunResult]) -
     assert "only 24" in card.text
     assert "    Problem signs/" in card.text
     assert "More Information Needed" not in card.content
+
+
+def test_any_text_is_one_span_of_code() -> None:
+    assert [code(text) for text in ("a`b", "`", "a|b", "a\nb", "")] == [
+        "``a`b``",
+        "`` ` ``",
+        "`a\\|b`",
+        "`a b`",
+        "`  `",
+    ]
+
+
+def test_an_equal_run_leaves_the_same_bytes(trained: tuple[RunDir, Config, RunResult], tmp_path: Path) -> None:
+    again = RunDir(tmp_path / "again")
+    train(request(again.path, "--training.save_every", "2"))
+    first, second = (
+        {file.name: file.read_bytes() for file in run.model.iterdir() if file.is_file()} for run in (trained[0], again)
+    )
+    assert first == second
 
 
 def test_its_code_loads_the_trained_model(trained: tuple[RunDir, Config, RunResult]) -> None:
