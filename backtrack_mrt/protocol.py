@@ -156,19 +156,22 @@ def standing_steps(turns: Sequence[Turn]) -> tuple[str, ...]:
 def standing(turns: Sequence[Turn]) -> list[tuple[int, int, str]]:
     """The steps of the solution that stands, each with its turn and its place among that turn's steps (both from 0): a
     turn that names a target discards the steps after it, a turn that writes steps appends them."""
-    return [[], *standing_after_each(turns)][-1]
-
-
-def standing_after_each(turns: Sequence[Turn]) -> Iterator[list[tuple[int, int, str]]]:
-    """`standing` after the first turn, the first two, …"""
     steps: list[tuple[int, int, str]] = []
-    for j, turn in enumerate(turns):
-        if turn.parsed is not None:
-            if turn.parsed.verdict is None and turn.parsed.step is not None:
-                steps = steps[: turn.parsed.step]
-            if turn.parsed.steps:
-                steps = steps + [(j, place, text) for place, text in enumerate(turn.parsed.steps)]
-        yield steps
+    for j, (kept, written) in enumerate(standing_changes(turns)):
+        if kept is not None:
+            del steps[kept:]
+        steps += [(j, place, text) for place, text in enumerate(written)]
+    return steps
+
+
+def standing_changes(turns: Sequence[Turn]) -> Iterator[tuple[int | None, Sequence[str]]]:
+    """What each turn does to the solution that stands: how many of its steps it keeps (None: all), and those it
+    writes."""
+    for turn in turns:
+        if turn.parsed is None:
+            yield None, ()
+        else:
+            yield None if turn.parsed.verdict is not None else turn.parsed.step, turn.parsed.steps
 
 
 def standing_answer(turns: Sequence[Turn]) -> str | None:

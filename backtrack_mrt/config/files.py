@@ -320,7 +320,7 @@ def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def _words(said: Any) -> list[str]:
     """What was said, in a file or behind a flag, word by word."""
     if isinstance(said, FlagWords):
-        return [word for time in said.times for word in time]
+        return [word.strip("[ '\"]") for time in said.times for word in time]
     return [str(word) for word in said] if isinstance(said, list) else [str(said)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from backtrack_mrt.evaluation.metrics.regret import normalised_regret
 from backtrack_mrt.evaluation.metrics.turns import tokens_at_turns
-from backtrack_mrt.protocol import standing_after_each
+from backtrack_mrt.protocol import standing_changes
 from backtrack_mrt.runs.trace import claim
 from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason, Trajectory, Turn
 
@@ -172,13 +172,14 @@ def pieces_by_turn(turns: Sequence[Turn]) -> list[list[Piece]]:
     """Every turn's text cut into its steps and what stands between them, with what later turns discarded."""
     discarded: dict[tuple[int, int], int] = {}  # by turn and place of the step
     numbers: dict[tuple[int, int], int] = {}
-    before: list[tuple[int, int, str]] = []
-    for j, steps in enumerate(standing_after_each(turns)):
-        if steps is not before:
-            stands = [(turn, place) for turn, place, _ in steps]
-            discarded |= dict.fromkeys(numbers.keys() - discarded.keys() - set(stands), j + 1)
-            numbers |= {step: number for number, step in enumerate(stands, 1)}
-        before = steps
+    standing: list[tuple[int, int]] = []
+    for j, (kept, written) in enumerate(standing_changes(turns)):
+        if kept is not None:
+            discarded |= dict.fromkeys(standing[kept:], j + 1)
+            del standing[kept:]
+        for place in range(len(written)):
+            standing.append((j, place))
+            numbers[j, place] = len(standing)
     found = []
     for j, turn in enumerate(turns):
         pieces, end = [], 0

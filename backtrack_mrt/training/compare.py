@@ -8,6 +8,7 @@ interrupted comparison goes on where it stopped.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -63,8 +64,10 @@ def compared(
     there = [algo for algo in algos if any(label == algo for label, _ in runs)]
     if not there:
         raise RunError(f"no run has finished: {'; '.join(failed)}", "Mend the first of these.")
-    seeds = [{run.config.seed for label, run in runs if label == algo} for algo in there]
-    common = set.intersection(*seeds)
+    seeds = defaultdict(set)
+    for label, run in runs:
+        seeds[label, run.ledger].add(run.config.seed)
+    common = set.intersection(*seeds.values())
     kept = there if common else there[:1]
     chosen = [r for algo in kept for label, r in runs if label == algo and (not common or r.config.seed in common)]
     comparison = Comparison(chosen, tuning)

@@ -103,7 +103,8 @@ def test_equal_in_both_ledgers(run: Pretended, tmp_path: Path) -> None:
     """The first algorithm trains once; the others until they have as many sampled tokens, and as many in all."""
     requests = comparison_requests([*LINE, "--training.learning_rate", "3e-4", "--equal", "sampled", "total"])
     comparison = train_and_compare(requests, [0, 1], tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert (tmp_path / "comparison.md").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [
         *("grpo-seed0", "grpo-seed1", "grpo-total-seed0", "grpo-total-seed1", "mrt-rl-seed0", "mrt-rl-seed1")
     ]
     budgets = {r.config.run_path.name: r.config.training for r in run.asked}
