@@ -191,7 +191,7 @@ def test_the_report_of_a_comparison_opens(page: Any, tmp_path: Path) -> None:
     assert page.locator("h1").inner_text() == "mrt-rl · grpo"
     for chart in page.locator(".figures svg").all():
         assert chart.bounding_box()["height"] > 100
-    page.click("text=Numbers >> nth=0")
+    page.click("#figure-accuracy >> text=Numbers")
     assert page.locator("#figure-accuracy table").is_visible()
     page.goto(f"{page.url}#trace=mrt-rl%2Fstep_000001%3A1")
     page.wait_for_selector(FIRST)

@@ -13,8 +13,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from backtrack_mrt.policy.hf.plain_engine import PlainEngine
 from backtrack_mrt.training.fused_lora import FusedLora, fuse_adapters
-from backtrack_mrt.training.packing import ATTENTION, PackedRow, alike, pack
+from backtrack_mrt.training.packing import ATTENTION, PackedRow, alike, pack, packed_attention
+from backtrack_mrt.types import Request, Sampling
 
 ids = st.lists(st.integers(3, 299), min_size=1, max_size=9)
 Rows = Sequence[tuple[list[int], list[int]]]  # prompt and completion
@@ -108,3 +110,13 @@ def test_a_fused_adapter_is_peft_s(checkpointing: bool) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     with fused.disable_adapter(), policy.disable_adapter():
         torch.testing.assert_close(torch.cat(plain(fused, rows)), torch.cat(plain(policy, rows)))
+
+
+def test_a_rollout_between_packed_updates_has_the_model_s_own_attention() -> None:
+    policy = model()
+    policy.config._attn_implementation = "sdpa"
+    engine, requests = PlainEngine(policy, max_rows=2), [Request((5, 6, 7), 4, seed=0)]
+    alone = engine.generate(requests, Sampling())
+    with packed_attention(policy.config):
+        assert engine.generate(requests, Sampling()) == alone
+        assert policy.config._attn_implementation == ATTENTION

@@ -32,6 +32,8 @@ class PlainEngine(AsReference):
         self.max_rows = max_rows
         self.exact = is_exact(model)
         self._model, self._reference = model, reference_model or (model if isinstance(model, PeftModel) else None)
+        config: Any = model.config
+        self._attention = config._attn_implementation
         self.context_length = context_length(model.config)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
@@ -83,12 +85,17 @@ class PlainEngine(AsReference):
 
     @contextmanager
     def _answering(self) -> Iterator[Any]:
-        """The model that answers, in evaluation mode; it is as before on exit."""
+        """The model that answers, in evaluation mode and with the attention that it came with, which a trainer that
+        packs its rows replaces; it is as before on exit."""
         model: Any = self._reference if self._in_reference else self._model
         without = self._in_reference and model is self._model
         alone = model.disable_adapter() if without else nullcontext()
-        with torch.inference_mode(), as_trained(model), evaluating(model), alone:
-            yield model
+        attention, model.config._attn_implementation = model.config._attn_implementation, self._attention
+        try:
+            with torch.inference_mode(), as_trained(model), evaluating(model), alone:
+                yield model
+        finally:
+            model.config._attn_implementation = attention
 
     def _complete(self, model: Any, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Completions of prefixes of one length, drawn in step."""

@@ -53,7 +53,7 @@ def _objection(kind: Maker, model: nn.Module) -> str | None:
         found = [(ids, engine.score([ids[:cut]], [ids[cut:]])[0]) for cut in (3, 6)]  # the second branches off a row
         engine.close()
         found.append(((*ids[:4], *drawn.token_ids), np.array(drawn.logprobs)))
-        gaps = [np.abs(scores - _plain_scores(model, row)[-len(scores) :]).max() for row, scores in found]
+        gaps = [_gap(scores, _plain_scores(model, row)[-len(scores) :]) for row, scores in found]
     except torch.OutOfMemoryError:
         raise
     except UserError as error:
@@ -62,7 +62,7 @@ def _objection(kind: Maker, model: nn.Module) -> str | None:
         return f"{type(error).__name__}: {first_line(error)}"
     dtype = model.get_input_embeddings().weight.dtype  # type: ignore[operator]
     tolerance = _ROUNDED if hasattr(model.config, "quantization_config") else _TOLERANCE.get(dtype, _ROUNDED)
-    worst = float(max(gaps))
+    worst = max(gaps)
     return None if worst <= tolerance else f"log-probabilities are off by {worst:.2g}"  # also if it is NaN
 
 
@@ -73,6 +73,11 @@ def ordinary_tokens(model: Any, count: int) -> tuple[int, ...]:
     lengths = torch.linalg.vector_norm(model.get_input_embeddings().weight.detach(), dim=1, dtype=torch.float32)
     trained = lengths.argsort()[len(lengths) // 2 :].tolist()
     return tuple(trained[k * len(trained) // count] for k in range(count))
+
+
+def _gap(scores: FloatArray, plain: FloatArray) -> float:
+    """The largest difference, by tenths where a log-probability is beyond 10: large numbers are rounded more."""
+    return float((np.abs(scores - plain) / np.maximum(1, np.abs(plain) / 10)).max())
 
 
 def _plain_scores(model: nn.Module, ids: tuple[int, ...]) -> FloatArray:
