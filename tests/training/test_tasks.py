@@ -69,7 +69,9 @@ def test_a_real_model_is_evaluated_on_a_quiz(name: str, tmp_path: Path) -> None:
     if not SMOLLM2.is_dir():
         pytest.skip("SmolLM2 is not here (python scripts/fetch_smollm2.py)")
     flags = ["--config", f"{name}.yaml", "--data.eval_size", "8", "--env", "single"]
-    done = command("evaluate", SMOLLM2, *flags, "--save", tmp_path / "saved", "--prover.estimator", "none")
+    done = command(
+        "evaluate", SMOLLM2, *flags, "--save", tmp_path / "saved", "--prover.estimator", "none", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "saved/evaluation_model.jsonl").read_text().splitlines()]
     assert len(rows) == 8
