@@ -5,7 +5,7 @@ Every text in it is a model's or a data set's: it comes in by `said`, which lets
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
@@ -19,6 +19,7 @@ from backtrack_mrt.runs.trace import visible
 FOLDED = 1500  # characters of a piece of text that are shown before the rest is folded away
 WIDTH, HEIGHT = 640, 120  # of a trace's value curve
 LONGEST = 12  # characters of a phase's name in the curve
+MOST_TURNS = 1_000  # of a trace that are shown: no browser holds some ten thousands of them
 TICKS = "".join(
     f'<text class="tick" x="-8" y="{y}">{label}</text>' for y, label in ((4, "1"), (HEIGHT // 2 + 4, "½"), (124, "0"))
 )
@@ -39,7 +40,7 @@ def trace_html(trace: TraceView, level: int = 3) -> Markup:
         facts.append(f"progress {signed(trace.progress)}")
     final = "none" if answer is None else _said_in_span(answer)
     verdict = f" ({said(trajectory.verdict)})" if trajectory.verdict else ""
-    turns = "".join(_turn(turn, level + 1) for turn in trace.turns)
+    turns = "".join(_shown(trace.turns, level + 1))
     return Markup(
         f'<article class="trace" data-name="{name}" aria-label="Trace {name}">\n<header>\n'
         f"<h{level}>{mark.get(trajectory.outcome, '')}{trace.headline}</h{level}>\n"
@@ -78,6 +79,15 @@ def _text(text: str) -> str:
     shown, rest = text[:FOLDED], text[FOLDED:]
     folded = f"<summary>{len(rest):,} more characters</summary>{_said_in_span(rest)}"
     return f'{_said_in_span(shown)}<details class="rest">{folded}</details>'
+
+
+def _shown(turns: Sequence[TurnView], level: int) -> Iterator[str]:
+    """The turns; of very many the first and the last ones."""
+    half, hidden = MOST_TURNS // 2, len(turns) - MOST_TURNS
+    yield from (_turn(turn, level) for turn in (turns if hidden <= 0 else turns[:half]))
+    if hidden > 0:
+        yield f'<li class="turn">… {hidden:,} turns, which `backtrack-mrt show` prints …</li>\n'
+        yield from (_turn(turn, level) for turn in turns[-half:])
 
 
 def _turn(turn: TurnView, level: int) -> str:
@@ -136,7 +146,8 @@ class ValueCurve:
 
     @property
     def line(self) -> str:
-        return " ".join(f"{x:g},{y:g}" for x, y in self.points)
+        few = self.points[:: 1 + len(self.points) // (2 * MOST_TURNS)]  # nobody sees more
+        return " ".join(f"{x:g},{y:g}" for x, y in few)
 
     @property
     def above(self) -> str:
@@ -165,7 +176,8 @@ def _figure(trace: TraceView) -> str:
         return ""
     regret, before, after = f"{trace.regret:.2f}", trace.turns[0].before, trace.turns[-1].after
     bands, ends = [], []
-    for turn, ((start, _), (end, y)) in zip(trace.turns, pairwise(found.points), strict=True):
+    drawn = zip(trace.turns, pairwise(found.points), strict=True) if len(trace.turns) <= MOST_TURNS else ()
+    for turn, ((start, _), (end, y)) in drawn:
         middle, width = (start + end) / 2, end - start
         bands.append(
             f'<rect class="band p{turn.strength}" x="{middle - width / 2:g}" y="126" width="{width:g}" height="18"/>\n'

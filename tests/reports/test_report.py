@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.report_subjects import broken, fixed, hostile, run_folder, spoiled
 
@@ -59,6 +60,16 @@ def unpacked(page: str, name: str) -> Any:
     letters = re.search(rf'id="{name}">([^<]*)<', page)
     assert letters
     return json.loads(gzip.decompress(base64.b64decode(letters[1])))
+
+
+def test_of_very_many_turns_the_first_and_the_last_are_shown() -> None:
+    first = fixed().trajectory
+    many = replace(first, turns=tuple(first.turns[k % len(first.turns)] for k in range(3_000)))
+    page = trace_html(view("run:1", "trained", Scored(many, np.linspace(0, 1, 3_001)), Backtrack.phases))
+    assert page.count('<li class="turn') == 1_001
+    assert "… 2,000 turns, which `backtrack-mrt show` prints …" in page
+    assert page.index('"number">500<') < page.index("… 2,000 turns") < page.index('"number">2501<')
+    assert len(re.findall(r"[\d.]+,[\d.]+ ", page)) < 5_000
 
 
 def test_a_trace_says_what_happened() -> None:
