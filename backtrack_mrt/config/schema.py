@@ -1,10 +1,9 @@
-"""What a config takes: its fields by their dotted names, what is typed for them, the rules across them."""
+"""What a config takes: its fields by their dotted names, and what is typed for them."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -12,10 +11,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from backtrack_mrt import plugins
-from backtrack_mrt.config import Config
-from backtrack_mrt.config.model import ESTIMATORS, PROVERS
-from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
+from backtrack_mrt.errors import Mistakes, UserError
 
 
 @dataclass(frozen=True)
@@ -189,116 +185,3 @@ def _is_number(annotation: Any) -> bool:
 
 def _leaves(paths: list[str]) -> str:
     return ", ".join(path.rpartition(".")[2] for path in paths)
-
-
-def _budget_rules(config: Config) -> Iterator[UserError]:
-    if config.training.sampled_tokens and config.training.total_tokens:
-        reason = "training.sampled_tokens is a budget, too"
-        yield UserError("training.total_tokens", config.training.total_tokens, reason, "Give one of the two.")
-
-
-def _batch_rules(config: Config) -> Iterator[UserError]:
-    training, size, problems = config.training, config.data.train_size, config.training.problems_per_step
-    if size is not None and size < problems:
-        reason = f"the data set is smaller than one batch of {problems} problems"
-        remedy = f"Set data.train_size to at least {problems}, or training.problems_per_step to at most {size}."
-        yield UserError("data.train_size", size, reason, remedy)
-    if training.group_size == 1 and problems % 2 and config.algorithm.loss == "rl":
-        reason = "the trainer takes problems two by two where a group is a single trajectory"
-        yield UserError("training.problems_per_step", problems, reason, "Set an even number.")
-    if training.rows % training.micro_batch_size:
-        fitting = max(n for n in range(1, min(training.micro_batch_size, training.rows) + 1) if training.rows % n == 0)
-        batch = f"the batch of {problems} problems × group size {training.group_size} = {training.rows} trajectories"
-        remedy = f"Set training.micro_batch_size to {fitting}, or change problems_per_step or group_size."
-        yield UserError(
-            "training.micro_batch_size", training.micro_batch_size, f"{batch} is not divisible by it", remedy
-        )
-
-
-def _algorithm_rules(config: Config) -> Iterator[UserError]:
-    if config.algorithm.needs_values and config.prover.estimator == "none":
-        reason = f"{config.algo} needs the values of a meta-prover"
-        yield UserError("prover.estimator", "none", reason, "Set it to likelihood, or choose grpo.")
-    answers, group_size = config.protocol.max_answers, config.training.group_size
-    if objection := config.algorithm.objection(max_answers=answers, group_size=group_size):
-        yield UserError("algo", config.algo, objection, "Change that setting, or choose another algorithm.")
-
-
-def _forcing_rules(config: Config) -> Iterator[UserError]:
-    rounds, protocol = config.evaluation.extra_rounds, config.protocol
-    if any(protocol.persistent(n) in (None, protocol) for n in rounds):
-        reason = f"the protocol {config.env_label} has no budget forcing: its end cannot be put off"
-        remedy = "Leave it out, or choose an --env that has it: backtrack, inline, retry, open-ended."
-        yield UserError("evaluation.extra_rounds", rounds, reason, remedy)
-
-
-def _training_set_rules(config: Config) -> Iterator[UserError]:
-    yield from _endless("data.train_size", config.data.train, config.data.train_size)
-
-
-def _held_out_set_rules(config: Config) -> Iterator[UserError]:
-    yield from _endless("data.eval_size", config.data.eval, config.data.eval_size)
-
-
-GENERATED = ("signs/", "countdown/", "choice/", "words/", "programs/")  # sets without an end
-
-
-def _endless(field: str, sets: list[str], drawn: int | None) -> Iterator[UserError]:
-    if drawn is None and any(spec.startswith(GENERATED) for spec in sets):
-        reason = "generated problems have no end, so their number must be given"
-        yield UserError(field, None, reason, "Set it to a number of problems.")
-
-
-def _engine_rules(config: Config) -> Iterator[UserError]:
-    engine, model, vllm = config.engine, config.model, config.engine.type == "vllm"
-    if engine.server is not None and not vllm:
-        reason = f"engine.type is {engine.type!r}, which has no server"
-        yield UserError("engine.server", engine.server, reason, "Set engine.type to vllm, or leave this out.")
-    if engine.server is not None and model.full_finetuning:
-        reason = "a server is given LoRA adapters, not whole models"
-        yield UserError("model.full_finetuning", True, reason, "Train an adapter, or leave engine.server out.")
-    if vllm and engine.server is None and model.quantization is not None:
-        reason = "vLLM in this process takes the weights from the trained module, where they are packed"
-        yield UserError("model.quantization", model.quantization, reason, "Leave it out, or use a server.")
-    if vllm and model.full_finetuning and config.prover.policy == "reference":
-        reason = "vLLM holds one set of weights, and all of them are trained"
-        yield UserError("prover.policy", "reference", reason, "Train an adapter, or set engine.type to hf.")
-    if vllm and not model.full_finetuning and model.lora.r > 512:
-        yield UserError("model.lora.r", model.lora.r, "vLLM takes adapters up to rank 512", "Lower it, or use hf.")
-
-
-def _prover_rules(config: Config) -> Iterator[UserError]:
-    prover = config.prover
-    if plugins.is_path(prover.estimator):
-        plugins.read_source(prover.estimator, "prover.estimator")
-    elif prover.estimator not in (known := [*ESTIMATORS, *plugins.names(PROVERS)]):
-        yield UserError("prover.estimator", prover.estimator, "unknown name", did_you_mean(prover.estimator, known))
-    if prover.estimator in ("likelihood", "auto"):
-        for name in ("temperature", "top_p"):
-            if (value := getattr(prover, name)) != 1:
-                reason = f"the {prover.estimator} estimator is about the policy as it is, at 1"
-                yield UserError(
-                    f"prover.{name}", value, reason, "Leave it at 1, or set prover.estimator to monte_carlo."
-                )
-
-
-def _adapter_rules(config: Config) -> Iterator[UserError]:
-    if config.model.quantization and config.model.full_finetuning:
-        reason = "weights in 4 bits cannot be trained, only an adapter on top of them"
-        yield UserError("model.quantization", config.model.quantization, reason, "Leave out one of the two settings.")
-
-
-RULES = (_held_out_set_rules, _adapter_rules, _engine_rules, _forcing_rules, _prover_rules)
-TRAINING_RULES = (_budget_rules, _batch_rules, _algorithm_rules, _training_set_rules)  # what concerns training alone
-
-
-def broken_rules(config: Config, training: bool = True, partial: bool = False) -> list[UserError]:
-    """The mistakes of `config` across its fields, which they name by their dotted names.
-
-    training: also those that concern training alone: an evaluation needs no batch that comes out even, and no training
-    set. partial: fields are missing from `config`; what needs one of them cannot be told."""
-    broken: list[UserError] = []
-    for rule in (*TRAINING_RULES, *RULES) if training else RULES:
-        with suppress(AttributeError) if partial else nullcontext():
-            broken.extend(rule(config))
-    return broken

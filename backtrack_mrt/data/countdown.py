@@ -13,7 +13,6 @@ of its numbers, in any order, and its target.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from functools import lru_cache
 from itertools import combinations_with_replacement, permutations
 
 from backtrack_mrt.data.signs import SPLITS
+from backtrack_mrt.data.splits import drawn_split
 from backtrack_mrt.types import Problem
 
 MAX_NUMBER = 12
@@ -78,13 +78,7 @@ def ways(numbers: tuple[int, ...]) -> tuple[Way, ...]:
 
 def _split_of(numbers: tuple[int, ...], target: int) -> str:
     """Partition of a problem."""
-    digest = hashlib.sha256(f"countdown: {sorted(numbers)}={target}".encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
-    for split, size in SPLITS.items():
-        share -= size
-        if share < 0:
-            return split
-    return "test"
+    return drawn_split(f"countdown: {sorted(numbers)}={target}", SPLITS)
 
 
 @lru_cache

@@ -16,7 +16,6 @@ of its target, so no held-out block is a reordering or a mirror image of one the
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
+from backtrack_mrt.data.splits import drawn_split
 from backtrack_mrt.types import Problem
 
 PARTITION = "second"  # name of the draw of the splits: a new name gives held-out blocks that nobody has looked at
@@ -67,13 +67,7 @@ def split_of(numbers: tuple[int, ...], target: int) -> str:
 
 @cache
 def _drawn_split(numbers: tuple[int, ...], target: int) -> str:
-    digest = hashlib.sha256(f"{PARTITION}: {list(numbers)}={target}".encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
-    for split, size in SPLITS.items():
-        share -= size
-        if share < 0:
-            return split
-    return "test"
+    return drawn_split(f"{PARTITION}: {list(numbers)}={target}", SPLITS)
 
 
 @cache

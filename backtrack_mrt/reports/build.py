@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from backtrack_mrt.config.files import as_yaml
+from backtrack_mrt.config.yaml_text import as_yaml
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.evaluate import read_graded
 from backtrack_mrt.evaluation.tables import outcome_table

@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from backtrack_mrt.config import Config, ModelSection
-from backtrack_mrt.config.files import as_yaml
+from backtrack_mrt.config.yaml_text import as_yaml
 from backtrack_mrt.data.catalogue import find_set
 from backtrack_mrt.data.files import is_local
 from backtrack_mrt.data.loading import ProblemSets, is_task

@@ -30,7 +30,8 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict  # pydantic wants this one
 
 from backtrack_mrt.config import Config, Existing
-from backtrack_mrt.config.files import as_yaml, read_config, read_layer
+from backtrack_mrt.config.files import read_config, read_layer
+from backtrack_mrt.config.yaml_text import as_yaml
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.durable import remove, replacing, unfinished

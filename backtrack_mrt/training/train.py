@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.config import RunRequest
-from backtrack_mrt.config.schema import broken_rules
+from backtrack_mrt.config.rules import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.demonstrations.inline import in_one_message
 from backtrack_mrt.data.demonstrations.loading import load_demonstrations

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.config import Config
-from backtrack_mrt.config.files import as_yaml
+from backtrack_mrt.config.yaml_text import as_yaml
 from backtrack_mrt.data.demonstrations.attempts import Attempt, read_attempts
 from backtrack_mrt.data.demonstrations.files import write_demonstrations
 from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS, Pieces, attempts, demonstrations

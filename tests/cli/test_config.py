@@ -13,8 +13,9 @@ from backtrack_mrt.algos.grpo import Grpo
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
-from backtrack_mrt.config.files import as_yaml, read_config, read_layer, shipped_configs
+from backtrack_mrt.config.files import read_config, read_layer, shipped_configs
 from backtrack_mrt.config.schema import field_paths
+from backtrack_mrt.config.yaml_text import as_yaml
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.single import Single
 

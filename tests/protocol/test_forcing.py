@@ -9,7 +9,7 @@ from conftest import R1, SPECIAL, byte_tokenizer
 from support.turn_strategies import PROBLEM, after, attempt
 
 from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.config.schema import broken_rules
+from backtrack_mrt.config.rules import broken_rules
 from backtrack_mrt.env import EpisodeEnv
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.open_ended import OpenEnded
