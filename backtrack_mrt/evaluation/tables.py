@@ -101,6 +101,18 @@ def outcome_table(policies: Sequence[Policy]) -> Rows:
     return found
 
 
+def phase_table(policies: Sequence[Policy]) -> Rows:
+    """The turns of each phase, a row per policy that has it."""
+    rows = [["turns by phase", "of", "per trajectory", "tokens", "progress", "without a violation"]]
+    for phase in dict.fromkeys(name for p in policies for summary in p.summaries for name in summary.phases):
+        for policy in policies:
+            found = [summary.phases[phase] for summary in policy.summaries if phase in summary.phases]
+            if found:
+                columns = zip(*((of.turns, of.tokens, of.progress, of.clean) for of in found), strict=True)
+                rows.append([phase, policy.label, *(str(pooled(list(column))) for column in columns)])
+    return rows
+
+
 def pooled(estimates: Sequence[Estimate]) -> Estimate:
     """Over seeds with Student's interval; a single seed keeps its own, the bootstrap's over problems."""
     return estimates[0] if len(estimates) == 1 else over_seeds([estimate.mean for estimate in estimates])
@@ -137,6 +149,7 @@ def tables(summary: Summary, answers: int, title: str) -> list[Table]:
                 *([str(k), f"{k * summary.tokens.mean:.1f}", *map(str, both)] for k, both in enumerate(votes, 1)),
             ],
         ),
+        ("the turns of each phase", [[row[0], *row[2:]] for row in phase_table([Policy("", [summary], answers)])]),
         ("by problem set", [["set", "n", "accuracy", "tokens", "maj@n"], *sets]),
         ("normalised regret", [["budget", "sampled tokens", "by the frozen base", "mrt-official"], *regrets]),
         (

@@ -14,12 +14,13 @@ from markupsafe import Markup
 from backtrack_mrt.config.yaml_text import as_yaml
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.evaluate import read_graded
-from backtrack_mrt.evaluation.tables import outcome_table
+from backtrack_mrt.evaluation.tables import outcome_table, phase_table
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.reports import rendering
 from backtrack_mrt.reports.archive import Archive, TraceSource, archive, shared_out
 from backtrack_mrt.reports.curves import training_charts
+from backtrack_mrt.reports.headline import headline
 from backtrack_mrt.reports.inputs import any_run, policies, sources
 from backtrack_mrt.reports.outcomes import gains, outcome_charts
 from backtrack_mrt.reports.trace_html import trace_html
@@ -43,12 +44,14 @@ def report_run(path: Path, figures: bool = True) -> Path:
     title = f"{run.label} on {', '.join(run.config.data.eval)}"
     state = "" if "trained" in run.summary else " Still training: this report is rebuilt at each evaluation."
     lines = [f"{path.name}: seed {run.config.seed}, {run.config.env_label}, {run.config.model.name_or_path}.{state}"]
-    found = [*raised_at_start(path), *alarms_of(run.history, run.evaluations)]
-    lines += [f"Alarm{f' at step {alarm.step}' if alarm.step else ''}: {alarm.told}." for alarm in found]
-    content = _results({run.label: [run]}, {run.label: run})
+    alarms = [*raised_at_start(path), *alarms_of(run.history, run.evaluations)]
+    lines += [f"Alarm{f' at step {alarm.step}' if alarm.step else ''}: {alarm.told}." for alarm in alarms]
+    content, found = _results({run.label: [run]}, {run.label: run}), sources([run])
+    if "trained" in run.summary:
+        content |= headline(run, found)
     if figures:
         _save_figures(path, content)
-    return _write(path, title, lines, content, sources([run]), [run])
+    return _write(path, title, lines, content, found, [run])
 
 
 @main_only
@@ -97,8 +100,11 @@ def report_traces(paths: Sequence[Path], out: Path, grader: Grader = MATH) -> Pa
 def _results(runs: Mapping[str, Sequence[Run]], first: Mapping[str, Run]) -> dict[str, Any]:
     """Tables and charts."""
     evaluated = policies(runs)
+    outcomes = [(outcome_table(evaluated), "Held-out problems, 95 % intervals")] if evaluated else []
+    if len(phases := phase_table(evaluated)) > 1:
+        outcomes.append((phases, "Held-out problems by phase, at the prolonged limit"))
     return {
-        "outcomes": [(outcome_table(evaluated), "Held-out problems, 95 % intervals")] if evaluated else [],
+        "outcomes": outcomes,
         "outcome_charts": outcome_charts(evaluated) if evaluated else [],
         "training_charts": training_charts(first),
     }

@@ -105,6 +105,7 @@ class Chart:
     def _figure(self) -> Any:
         """Drawn without pyplot: nobody's backend or open figures are touched."""
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
         figure = Figure(figsize=(6, 3.6))
         beside = len(self.series) > 5  # the legend needs room of its own
@@ -119,6 +120,8 @@ class Chart:
             axes.set_yscale("symlog", linthresh=self.symmetric_log)
         if not self.ticks:
             axes.set_ylim(*self._limits())
+            if all((series.x == np.rint(series.x)).all() for series in self.series):  # there is no step 1.5
+                axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
         if len(self.series) > 1:
             place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if beside else {}
             axes.legend(fontsize="small", frameon=False, **place)

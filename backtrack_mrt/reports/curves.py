@@ -37,22 +37,41 @@ class TrainingCurve:
 OUTCOME = TrainingCurve(
     "outcome", "Reward", "Share of the training rollouts that end with a right answer.", "outcome", "outcome"
 )
+UPDATE = (  # what the updates do, and whether there is anything to learn from
+    TrainingCurve("entropy", "Entropy", "Of the sampling distribution, mean over the tokens.", "nats", "entropy"),
+    TrainingCurve("gradient", "Gradient norm", "Of the update, before it is clipped.", "norm", "grad_norm"),
+    TrainingCurve(
+        "clipped",
+        "Clip share",
+        "Share of the tokens whose probability ratio was clipped in the update.",
+        "share",
+        "clip_ratio/region_mean",
+    ),
+    TrainingCurve("learning_rate", "Learning rate", "Of the update.", "learning rate", "learning_rate"),
+    TrainingCurve(
+        "without_signal",
+        "Groups without signal",
+        "Share of the groups in which no turn has a weight: they teach nothing.",
+        "share",
+        "groups/without_signal",
+    ),
+)
 ONE = (  # of one run; a family's lines are told apart by their names
     OUTCOME,
     TrainingCurve("loss", "Loss", "As the trainer reports it.", "loss", "loss"),
     TrainingCurve(
-        "progress_by_turn",
-        "Progress per turn",
-        "Mean change of V by the number of the turn, from 0.",
+        "progress_by_phase",
+        "Progress by phase",
+        "Mean change of V over the turns of a phase.",
         "progress",
-        "progress/turn_",
+        "progress/phase_",
     ),
     TrainingCurve(
-        "value_by_turn",
-        "Value after each turn",
-        "Mean V, the chance of success if it had to answer.",
+        "value_by_phase",
+        "Value by phase",
+        "Mean V after the turns of a phase: the chance of success if it had to answer.",
         "V",
-        "value/turn_",
+        "value/phase_",
     ),
     TrainingCurve(
         "length", "Length", "Tokens per trajectory.", "tokens", "tokens/", ("step_sampled", "step_env", "step_prover")
@@ -68,7 +87,7 @@ ONE = (  # of one run; a family's lines are told apart by their names
     TrainingCurve("stops", "Why trajectories ended", "Share of the trajectories.", "share", "stop/"),
     TrainingCurve("verdicts", "Grader verdicts", "On the final answers.", "share", "grader/"),
     TrainingCurve("time", "Time by part", "Wall time of a step.", "seconds", "time/", ("step",)),
-    TrainingCurve("entropy", "Entropy", "Of the sampling distribution, mean over the tokens.", "nats", "entropy"),
+    *UPDATE,
     TrainingCurve(
         "logprob_gap",
         "Log-probability gap",
@@ -87,6 +106,7 @@ SEVERAL = (  # of several runs, a line each
         "loss",
         "loss",
     ),
+    *UPDATE,
 )
 
 HELD_OUT = (  # name in summary.json, title, caption, axis
@@ -138,11 +158,11 @@ def held_out_charts(runs: Mapping[str, Run]) -> list[Chart]:
 def _lines(curve: TrainingCurve, rows: History) -> list[Series]:
     if not curve.family:
         return _line(curve.y_label, rows, curve.metric, 0)
-    names = {name for row in rows for name in row if name.startswith(curve.metric)}
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(curve.metric))
     if curve.counted:
         rows = [{**dict.fromkeys(names, 0.0), **row} if "outcome" in row else row for row in rows]
-    kept = sorted(names - {curve.metric + name for name in curve.without}, key=lambda name: (len(name), name))
-    lines = [_line(name.removeprefix(curve.metric), rows, name, place) for place, name in enumerate(kept)]
+    members = [member for name in names if (member := name.removeprefix(curve.metric)) not in curve.without]
+    lines = [_line(member, rows, curve.metric + member, place) for place, member in enumerate(members)]
     return [line for found in lines for line in found if line.y.any()]  # what never happened is no line
 
 

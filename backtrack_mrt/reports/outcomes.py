@@ -35,6 +35,7 @@ def outcome_charts(policies: Sequence[Policy]) -> list[Chart]:
         accuracy(policies),
         acc_at_turn(policies),
         changed_answers(policies),
+        value_by_turn(policies),
         regret(policies),
         regret(policies, frozen=True),
         *move_progress(policies),
@@ -108,6 +109,19 @@ def acc_at_turn(policies: Sequence[Policy]) -> Chart:
         "accuracy",
         _series(policies, lambda s: s.acc_at_turn, lambda s: list(range(1, len(s.acc_at_turn) + 1))),
         mark=policies[0].answers,
+        bounds=(0, 1),
+    )
+
+
+def value_by_turn(policies: Sequence[Policy]) -> Chart:
+    return Chart(
+        "value_by_turn",
+        "V by turn",
+        "The chance of success if it had to answer after so many turns (0: at once); of a trajectory that has ended, its "
+        "last.",
+        "turns taken",
+        "V",
+        _series(policies, lambda s: s.value_at_turn, lambda s: list(range(len(s.value_at_turn)))),
         bounds=(0, 1),
     )
 

@@ -48,7 +48,7 @@ def votes_table(found: Mapping[str, Thinking], p: int) -> Rows:
     end = f"{summary.accuracy_prolonged.mean:.3f}"
     for j, point in enumerate(summary.extras.majority_at_turn):
         one = str(summary.value_at_turn[j])
-        rows.append([str(j), f"{point.tokens.mean:.1f}", one, str(point.accuracy), end])
+        rows.append([str(j or "none"), f"{point.tokens.mean:.1f}", one, str(point.accuracy), end])
     return rows
 
 

@@ -28,7 +28,8 @@ PARTS = {  # of a step, as in time/…
     "grade": "grading",
     "update": "update",
 }
-MOST_TURNS = 6  # whose progress is shown
+PHASE = "progress/phase_"
+MOST_PHASES = 6  # whose progress is shown
 
 
 class Update(Protocol):
@@ -132,7 +133,7 @@ class _Lines:
 
 
 def figures(logged: Mapping[str, float | None]) -> list[str]:
-    """The most telling numbers of a step: accuracy and progress per turn of its rollouts (or the loss, without any),
+    """The most telling numbers of a step: accuracy and progress per phase of its rollouts (or the loss, without any),
     sampled tokens per second, seconds by part. What is not finite (TRL hands on None) is left out."""
     metrics = {name: value for name, value in logged.items() if value is not None and math.isfinite(value)}
     found = []
@@ -140,10 +141,10 @@ def figures(logged: Mapping[str, float | None]) -> list[str]:
         found.append(f"accuracy {metrics['outcome']:.3f}")
     elif "loss" in metrics:
         found.append(f"loss {metrics['loss']:.4g}")
-    turns = [metrics[name] for j in range(MOST_TURNS) if (name := f"progress/turn_{j}") in metrics]
-    if turns:
-        more = " …" if f"progress/turn_{MOST_TURNS}" in metrics else ""
-        found.append(f"progress {' '.join(f'{value:+.2f}' for value in turns)}{more}")
+    phases = {name.removeprefix(PHASE): value for name, value in metrics.items() if name.startswith(PHASE)}
+    if phases:
+        told = [f"{phase} {value:+.2f}" for phase, value in phases.items()]
+        found.append(f"progress {' '.join(told[:MOST_PHASES])}{' …' if len(told) > MOST_PHASES else ''}")
     if "tokens/step_sampled" in metrics and metrics.get("time/step"):
         found.append(f"{metrics['tokens/step_sampled'] / metrics['time/step']:,.0f} tokens/s")
     times = {shown: metrics[f"time/{part}"] for part, shown in PARTS.items() if f"time/{part}" in metrics}

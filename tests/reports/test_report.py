@@ -22,6 +22,9 @@ from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.reports.archive import TraceSource, shared_out
 from backtrack_mrt.reports.build import rebuild, report_comparison, report_run, report_traces
 from backtrack_mrt.reports.curves import training_charts
+from backtrack_mrt.reports.headline import paired_gain
+from backtrack_mrt.reports.inputs import policies
+from backtrack_mrt.reports.outcomes import outcome_charts
 from backtrack_mrt.reports.trace_html import signed, trace_html
 from backtrack_mrt.reports.trace_view import Piece, claim, strength, view
 from backtrack_mrt.runs.finished import read_run
@@ -225,6 +228,12 @@ def test_the_report_of_a_run(tmp_path: Path) -> None:
     assert text.count("<svg") > len(charts)
     (tokens,) = unpacked(text, "tokens-0")[-1:]
     assert tokens["weights"] == [0.5, 0.0, -0.25, 1.0]
+    head, _, rest = text.partition('id="results"')
+    assert "held-out accuracy 0.000 → 0.500, a gain of +0.500 [" in head
+    assert 'id="figure-before_and_after"' in head
+    assert {"training_gradient", "training_clipped", "training_learning_rate", "training_entropy"} <= charts
+    assert {"training_without_signal", "training_progress_by_phase"} <= charts
+    assert re.search(r"detect</th><td>mrt-rl</td><td>0\.500 \[[0-9., ]*\]</td><td>2\.000", rest)
     assert path.read_text() == report_run(tmp_path / "run").read_text()
 
 
@@ -262,6 +271,23 @@ def test_a_violation_that_did_not_occur_is_none(tmp_path: Path) -> None:
     run = replace(read_run(run_folder(tmp_path / "run", "mrt-rl")), history=rows)
     (line,) = next(chart for chart in training_charts({"run": run}) if chart.name == "training_violations").series
     assert (line.label, line.x.tolist(), line.y.tolist()) == ("step_order", [1, 2], [0, 0.25])
+
+
+def test_turns_are_counted_from_1_and_steps_are_whole(tmp_path: Path) -> None:
+    run = read_run(run_folder(tmp_path / "run", "mrt-rl"))
+    drawn = [*training_charts({"run": run}), *outcome_charts(policies({"run": [run]}))]
+    charts = {chart.name: chart for chart in drawn}
+    assert charts["value_by_turn"].series[0].x.tolist() == [0, 1, 2, 3, 4]
+    assert [line.label for line in charts["training_progress_by_phase"].series] == ["attempt", "detect"]
+    ticks = re.findall(r'id="[^"]*xtick_\d+".*?<text[^>]*>([^<]*)</text>', charts["training_outcome"].svg(), re.DOTALL)
+    assert ticks == ["1", "2"]
+
+
+def test_a_gain_is_paired_by_problem() -> None:
+    base = [spoiled(n) for n in range(8)]
+    gain = paired_gain(base, [fixed(n) for n in range(8)], 2)
+    assert (gain.mean, gain.low, gain.high) == (1.0, 1.0, 1.0)  # no spread of what all problems gain
+    assert paired_gain(base, [fixed(9)], 2).n == 0
 
 
 def test_no_report_stops_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

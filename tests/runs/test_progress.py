@@ -16,7 +16,8 @@ from backtrack_mrt.runs.progress import figures, packed, progress
 STEP = {
     "outcome": 0.25,
     "progress/turn_0": 0.2,
-    "progress/turn_1": -0.01,
+    "progress/phase_attempt": 0.2,
+    "progress/phase_detect": -0.01,
     "loss": 3.0,
     "tokens/step_sampled": 3000,
     "time/step": 1.5,
@@ -47,7 +48,7 @@ def main():
 
 run_main(main)
 """
-FIGURES = ["accuracy 0.250", "progress +0.20 -0.01", "2,000 tokens/s"]
+FIGURES = ["accuracy 0.250", "progress attempt +0.20 detect -0.01", "2,000 tokens/s"]
 FIGURES += ["rollout 0.8 s", "prover 0.2 s", "grading 0.1 s", "update 0.4 s"]
 
 
@@ -152,7 +153,8 @@ def test_a_resumed_run_and_a_budget_of_tokens(capsys: pytest.CaptureFixture[str]
 def test_the_most_telling_numbers() -> None:
     assert figures(STEP) == FIGURES
     assert figures({"loss": 0.125, "time/update": 2.0}) == ["loss 0.125", "update 2.0 s"]
-    assert figures({f"progress/turn_{j}": 0.0 for j in range(9)}) == [f"progress {'+0.00 ' * 6}…"]
+    many = {f"progress/phase_{name}": 0.0 for name in "abcdefgh"}
+    assert figures(many) == ["progress a +0.00 b +0.00 c +0.00 d +0.00 e +0.00 f +0.00 …"]
 
 
 def test_items_are_packed_into_lines() -> None:

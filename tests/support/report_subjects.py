@@ -99,7 +99,9 @@ def run_folder(path: Path, algo: str, trained: bool = True) -> Path:
         run.save_trajectories(step, [replace(fixed(step), weights=np.array([0.5, 0.0, -0.25, 1.0]))])
         tokens = {"tokens/sampled": 8, "tokens/step_sampled": 64}
         shares = {"outcome": step / 4, "progress/turn_0": 0.1, "violation/step_order": 0.1 * step, "stop/finished": 1}
-        run.log(step, tokens | shares | {"loss": -0.1, "time/rollout": 2})
+        shares |= {"progress/phase_attempt": 0.1, "progress/phase_detect": 0.01 * step, "groups/without_signal": 0.5}
+        update = {"loss": -0.1, "grad_norm": 0.2, "learning_rate": 1e-3, "entropy": 0.7, "clip_ratio/region_mean": 0.0}
+        run.log(step, tokens | shares | update | {"time/rollout": 2})
     if trained:
         ledgers = {"training": TokenLedger(128, 64, 32).as_json(), "evaluation": TokenLedger(96, 48, 24).as_json()}
         run.save("summary.json", summary | {"tokens": ledgers, "seconds": {"train": 3.0}})

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from backtrack_mrt.evaluation.metrics.phases import phase_progress, phases_of
 from backtrack_mrt.evaluation.metrics.turns import outcomes_by_answer
 from backtrack_mrt.grading import is_evaluated
 from backtrack_mrt.types import FloatArray, Group, Scored, StopReason, Trajectory
@@ -53,6 +54,10 @@ def rollout_metrics(scored: Sequence[Scored]) -> dict[str, float]:
         values, progress_values = zip(*pairs, strict=True)
         metrics[f"value/turn_{j}"] = float(np.mean(values))
         metrics[f"progress/turn_{j}"] = float(np.mean(progress_values))
+    for phase in phases_of(scored):
+        found = np.concatenate([phase_progress(s, phase) for s in scored])
+        if len(found):
+            metrics[f"value/phase_{phase}"], metrics[f"progress/phase_{phase}"] = found.mean(0).tolist()
     return metrics
 
 

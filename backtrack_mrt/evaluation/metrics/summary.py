@@ -9,6 +9,7 @@ import numpy as np
 
 from backtrack_mrt.evaluation.metrics.budgets import accuracy_at_budgets
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, ratio_estimates
+from backtrack_mrt.evaluation.metrics.phases import PhaseResult, by_phase
 from backtrack_mrt.evaluation.metrics.problem_sets import SetResult, by_set
 from backtrack_mrt.evaluation.metrics.protocol_metrics import PROGRESS_EDGES, Move, progress_of_moves, protocol_metrics
 from backtrack_mrt.evaluation.metrics.regret import ForcedTokens, by_frozen, cumulative_regret, regrets_of
@@ -136,6 +137,7 @@ class Summary:
     violations: dict[str, Estimate]  # share of the trajectories, prolonged
     stops: dict[str, Estimate]
     sets: dict[str, SetResult]  # by problem set, and their average; empty where there is only one
+    phases: dict[str, PhaseResult] = field(default_factory=dict)  # the turns of each phase, prolonged
     extras: Extras = Extras()
 
 
@@ -203,6 +205,7 @@ def summarise(
         violations=_shares(index, [{turn.violation for turn in t.turns} - {None} for t in trajectories]),
         stops=_shares(index, [{str(t.stop)} if t.stop else set() for t in trajectories], [str(r) for r in StopReason]),
         sets=by_set(scored, limits.answers, limits.most_answers, limits.budget),
+        phases=by_phase(scored, index),
         extras=extras or Extras(),
     )
 

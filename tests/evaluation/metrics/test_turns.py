@@ -97,6 +97,11 @@ def test_rollout_metrics_by_hand() -> None:
     assert metrics["value/turn_0"] == pytest.approx(0.1)
     assert metrics["progress/turn_0"] == pytest.approx((0.1 - 0.1) / 2)
     assert metrics["progress/turn_4"] == pytest.approx(0.1)
+    phases = [name.removeprefix("progress/phase_") for name in metrics if name.startswith("progress/phase_")]
+    assert phases == list(dict.fromkeys(str(turn.spec.phase) for turn in CORRECTED.turns))
+    assert metrics[f"progress/phase_{phases[0]}"] == pytest.approx((0.1 - 0.1) / 2)
+    together = sum(metrics[f"progress/phase_{turn.spec.phase}"] for turn in CORRECTED.turns[1:])
+    assert together == pytest.approx(0.9 - 0.2)
 
 
 def test_bootstrap_resamples_problems_not_samples() -> None:
