@@ -117,8 +117,8 @@ def value_by_turn(policies: Sequence[Policy]) -> Chart:
     return Chart(
         "value_by_turn",
         "V by turn",
-        "The chance of success if it had to answer after so many turns (0: at once); of a trajectory that has ended, its "
-        "last.",
+        "The chance of success if it had to answer after so many turns (0: at once). Where a trajectory has ended, its "
+        "last one counts.",
         "turns taken",
         "V",
         _series(policies, lambda s: s.value_at_turn, lambda s: list(range(len(s.value_at_turn)))),

@@ -142,9 +142,9 @@ def figures(logged: Mapping[str, float | None]) -> list[str]:
     elif "loss" in metrics:
         found.append(f"loss {metrics['loss']:.4g}")
     phases = {name.removeprefix(PHASE): value for name, value in metrics.items() if name.startswith(PHASE)}
-    if phases:
-        told = [f"{phase} {value:+.2f}" for phase, value in phases.items()]
-        found.append(f"progress {' '.join(told[:MOST_PHASES])}{' …' if len(told) > MOST_PHASES else ''}")
+    told = [f"{phase} {value:+.2f}" for phase, value in phases.items()]
+    if told:  # an item each, so that they can be packed where it is narrow
+        found += [f"progress {told[0]}", *told[1:MOST_PHASES], *(["…"] if len(told) > MOST_PHASES else [])]
     if "tokens/step_sampled" in metrics and metrics.get("time/step"):
         found.append(f"{metrics['tokens/step_sampled'] / metrics['time/step']:,.0f} tokens/s")
     times = {shown: metrics[f"time/{part}"] for part, shown in PARTS.items() if f"time/{part}" in metrics}
