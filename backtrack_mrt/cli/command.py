@@ -31,6 +31,7 @@ class Parser(argparse.ArgumentParser):
     """The arguments of one command. A mistake in them is a UserError."""
 
     takes_settings = False
+    takes_others = False
     helps = True
 
     def error(self, message: str) -> NoReturn:
@@ -50,6 +51,11 @@ class Parser(argparse.ArgumentParser):
         if help:
             self.description = f"{self.description}\n\nFurther flags are settings: `{PROGRAM} train --help` lists them."
 
+    def take_others(self, whose: str) -> None:
+        """Take flags of another program behind `--`: they are kept in `args.others`."""
+        self.takes_others = True
+        self.description = f"{self.description} Behind `--` come flags of {whose}."
+
     def take_model(self) -> None:
         """Take RUN or MODEL, and settings: see `backtrack_mrt.cli.run_or_model`."""
         self.add_argument(
@@ -63,11 +69,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The arguments, settings apart. Raises UserError."""
-        if not self.takes_settings:
-            return self.parse_args(arguments)
-        own, settings = self._told_apart(arguments)
+        cut = arguments.index("--") if self.takes_others and "--" in arguments else len(arguments)
+        own, settings = self._told_apart(arguments[:cut]) if self.takes_settings else ([*arguments[:cut]], [])
         args = self.parse_args(own)
-        args.settings = settings
+        args.settings, args.others = settings, [*arguments[cut + 1 :]]
         return args
 
     def _told_apart(self, arguments: Sequence[str]) -> tuple[list[str], list[str]]:

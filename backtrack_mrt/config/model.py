@@ -77,7 +77,7 @@ class EngineSection(Section):
     adapters: str | None = Field(
         None, description="vllm server: directory that both machines see (null: the server runs on this machine)"
     )
-    context_length: int | None = Field(None, gt=0, description="vllm in this process: longest row (null: the model's)")
+    context_length: int | None = Field(None, gt=0, description="vllm: longest row (null: the model's)")
     gpu_memory: float = Field(
         0.4, gt=0, le=1, description="vllm in this process: share of the GPU's memory, its copy of the weights included"
     )

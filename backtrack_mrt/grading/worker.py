@@ -42,7 +42,8 @@ def main() -> None:
     parser.add_argument("--memory-mb", type=int, required=True, help="address space of the child, MiB")
     parser.add_argument("--recycle", type=int, required=True, help="requests after which the child is replaced")
     limits = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training process, which closes our input
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the training process, which closes our input
+        signal.signal(number, signal.SIG_IGN)
     replies = os.dup(1)
     os.dup2(2, 1)  # what a library prints must not be taken for a reply
     try:

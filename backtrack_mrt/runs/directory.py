@@ -244,7 +244,7 @@ class RunDir:
         changed = [
             f"{name}: {saved.get(name)!r} → {now.get(name)!r}"
             for name in now | saved
-            if saved.get(name) != now.get(name) and name != "output_dir"  # it may have been moved
+            if saved.get(name) != now.get(name) and not _has_moved(name, saved, now)
         ]
         if changed and accept_changes:
             tell(f"resuming {self.path} with another config (saved → now): {'; '.join(changed)}")
@@ -263,6 +263,12 @@ class RunDir:
 
     def _refusal(self, reason: str, remedy: str) -> UserError:
         return UserError("--output-dir", str(self.path), reason, remedy)
+
+
+def _has_moved(name: str, saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a setting says where something is: the run's directory, or servers, in another place than before."""
+    served = bool(saved.get("engine.server")) and bool(now.get("engine.server"))
+    return name == "output_dir" or (name in ("engine.server", "engine.adapters") and served)
 
 
 def _is_left_over(path: Path) -> bool:

@@ -43,7 +43,8 @@ def main() -> None:
     parser.add_argument("--memory-mb", type=int, required=True, help="address space of each process, MiB")
     parser.add_argument("--modules", nargs="*", default=[], help="modules beside the standard ones")
     limits = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the training process, which closes our input
+        signal.signal(number, signal.SIG_IGN)
     replies = os.dup(1)
     os.dup2(2, 1)  # what a module prints must not be taken for a reply
     try:

