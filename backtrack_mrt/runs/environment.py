@@ -7,8 +7,10 @@ starts, before torch is. What the user has set stays.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
+import warnings
 
 from backtrack_mrt.runs.late_import import import_late
 
@@ -21,11 +23,14 @@ _WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}  # GNU's and Intel'
 # a quarter of the time that a training takes to start.
 _OFTEN, _SELDOM = (700, 10, 10), (50_000, 20, 100)  # new objects, collections of them, collections of those
 _NEEDED_BY_FEW = "bitsandbytes"  # other libraries import it wherever it is installed, and it takes most of a second
+# What it logs wherever `kernels` is missing: only its fast path for some CPUs would use that, and it is off here.
+_KERNELS_LOG, _KERNELS_MISSING = "bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"
+_TRL_ON_VLLM = "TRL currently supports vLLM versions"  # for its own use of vLLM, which is none here
 
 
 def prepare() -> None:
-    """Switch off the reports of use that libraries send, have waiting threads sleep soon, make the libraries' imports
-    cheaper. Does nothing the second time."""
+    """Switch off the reports of use that libraries send and two warnings that are about nothing here, have waiting
+    threads sleep soon, make the libraries' imports cheaper. Does nothing the second time."""
     if not any(name in os.environ for name in _TELEMETRY):
         os.environ[_TELEMETRY[0]] = "1"
         if constants := sys.modules.get("huggingface_hub.constants"):
@@ -35,6 +40,12 @@ def prepare() -> None:
     if gc.get_threshold() == _OFTEN:
         gc.set_threshold(*_SELDOM)
     import_late(_NEEDED_BY_FEW)
+    logging.getLogger(_KERNELS_LOG).addFilter(_is_of_use)
+    warnings.filterwarnings("ignore", message=_TRL_ON_VLLM)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_KERNELS_MISSING)
 
 
 def settle() -> None:
