@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backtrack_mrt.cli.auto import read_files
 from backtrack_mrt.config import Config, Existing, RunRequest
-from backtrack_mrt.config.extending import read_layers
 from backtrack_mrt.config.files import DEFAULT_CONFIG, Layer, read_config, resolve
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import environment
@@ -22,10 +22,11 @@ if TYPE_CHECKING:  # what runs a model is imported when it is called
 
 
 def load_config(*files: str | Path, **settings: Any) -> Config:
-    """The config of YAML files (tiny.yaml without any), merged left to right, then `settings`: fields by name, sections
-    as mappings (``training={"steps": 8}``). Raises UserError for whatever is wrong in them."""
-    layers = [layer for file in files or (DEFAULT_CONFIG,) for layer in read_layers(str(file))]
-    return resolve([*layers, Layer.of(settings, "load_config")])
+    """The config of YAML files (tiny.yaml without any; "auto" derives one from the model), merged left to right, then
+    `settings`: fields by name, sections as mappings (``training={"steps": 8}``). Raises UserError for whatever is wrong
+    in them."""
+    above = Layer.of(settings, "load_config")
+    return resolve([*read_files([str(file) for file in files or (DEFAULT_CONFIG,)], above), above])
 
 
 def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool = False) -> RunResult:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from backtrack_mrt import plugins
+from backtrack_mrt.cli.auto import AUTO, read_files
 from backtrack_mrt.cli.flags import read_line, settings_parser
 from backtrack_mrt.config import RunRequest
-from backtrack_mrt.config.extending import read_layers
 from backtrack_mrt.config.files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, resolve, shipped_configs
 from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.config.run import TUNING_SEED
@@ -27,7 +27,7 @@ def read_request(
     """Read a command line. ``--help`` prints and exits. Raises UserError for all that is not understood.
 
     training: see `config.files.resolve`; False for a command that does not train."""
-    options, layers = _layers(argv)
+    options, layers = _layers(argv, training)
     if options.help:
         parser = settings_parser(Merged(layers), prog=prog, description=description, epilog=_epilog())
         print(parser.format_help(), end="")
@@ -94,18 +94,14 @@ def _of(algo: str, first: RunRequest, layers: Sequence[Layer]) -> list[Layer]:
     return [*files, own, Layer({"algo": algo}, {"algo": "--compare"})]
 
 
-def _layers(argv: Sequence[str]) -> tuple[Namespace, list[Layer]]:
+def _layers(argv: Sequence[str], training: bool = True) -> tuple[Namespace, list[Layer]]:
     """The run's options and the layers, the flags last. Raises UserError for files that cannot be read."""
     options, flags = read_line(argv)
-    mistakes, layers = Mistakes(), []
     resumed = options.resume if isinstance(options.resume, str) else None
     names = [str(Path(resumed) / "config.yaml"), *options.config] if resumed else options.config or [DEFAULT_CONFIG]
-    for name in names:
-        with mistakes.collected():
-            layers += read_layers(name)
-    if mistakes:  # what such a file says is not known, so the rest cannot be judged
-        mistakes += flags.mistakes
-        mistakes.tell()
+    if options.help:
+        names = [name for name in names if name != AUTO]
+    layers = read_files(names, flags, options.dry_run, training)
     if resumed:
         layers.append(Layer.of({"output_dir": resumed}, "--resume"))
     return options, [*layers, flags]
@@ -124,5 +120,6 @@ def _epilog() -> str:
                 summary = f"(cannot be used: {error})"
             lines.append(f"  {name:<16}{summary}")
     lines += ["estimators (--prover.estimator):", f"  {', '.join((*ESTIMATORS, *plugins.names(PROVERS)))}, ./NAME.py"]
-    lines += ["configs (--config):", *(f"  {name}" for name in shipped_configs())]
+    derived = f"  {AUTO:<16}one derived from the model's files and the device"
+    lines += ["configs (--config):", derived, *(f"  {name}" for name in shipped_configs())]
     return "\n".join(lines)

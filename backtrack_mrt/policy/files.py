@@ -62,6 +62,32 @@ def shape(section: ModelSection) -> dict[str, Any]:
     )
 
 
+def chat_template(section: ModelSection) -> str | None:
+    """The model's chat template, without its tokenizer; None if it has none. Raises UserError."""
+    folder = folder_of(section.name_or_path)
+    found = _beside(section, folder, "chat_template.jinja")
+    if found is not None:
+        return found.read_text(encoding="utf-8")
+    settings = _beside(section, folder, "tokenizer_config.json")
+    template = None if settings is None else _parsed(settings, section).get("chat_template")
+    if template is None and is_adapter(folder):
+        return chat_template(base_of(section))
+    if isinstance(template, list):  # several by name
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _beside(section: ModelSection, folder: Path, file: str) -> Path | None:
+    """A file of the model, in its directory or from the hub; None where it has none."""
+    if folder.is_dir():
+        return folder / file if (folder / file).is_file() else None
+    try:
+        return hub_file(section, file)
+    except UserError:
+        return None
+
+
 def hub_file(section: ModelSection, file: str) -> Path:
     """A file of the model on the hub, by way of the cache. Raises UserError."""
     rely_on_cache_if_unreachable()

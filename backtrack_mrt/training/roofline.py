@@ -10,6 +10,7 @@ and `LAUNCH` seconds per layer and decoding step for the Python and the kernels 
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
@@ -25,13 +26,14 @@ REPLAY = 2e-5  # in place of LAUNCH where kernels are replayed from a graph, as 
 @dataclass(frozen=True)
 class Device:
     """Peak numbers: operations per second in bfloat16 and in float32 (without sparsity), bytes per second from memory;
-    `memory` in bytes. What is not known is 0."""
+    `memory` in bytes. What is not known is 0. cpu: it is none of the GPUs."""
 
     name: str
     bfloat16: float
     float32: float
     bandwidth: float
     memory: int
+    cpu: bool = False
 
 
 MIB = 2**20
@@ -130,6 +132,16 @@ def device(name: str) -> Device:
     return DEVICES[found]
 
 
+def this_device() -> Device:
+    """This machine's GPU, or its CPU with all of its memory; speeds are not measured."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Device(torch.cuda.get_device_name(), 0, 0, 0, torch.cuda.get_device_properties(0).total_memory)
+    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return Device("this CPU", 0, 0, 0, pages * os.sysconf("SC_PAGE_SIZE") if pages else 0, cpu=True)
+
+
 def _measured_cpu(size: int = 512, seconds: float = 0.3) -> Device:
     """This machine's CPU: a product of matrices and a copy, repeated for so long, the best of each."""
     import torch
@@ -148,4 +160,4 @@ def _measured_cpu(size: int = 512, seconds: float = 0.3) -> Device:
 
     operations = 2 * size**3 / best(lambda: one @ other)
     bandwidth = 2 * 4 * len(long) / best(lambda: place.copy_(long))
-    return Device("this CPU", operations, operations, bandwidth, 0)
+    return Device("this CPU", operations, operations, bandwidth, 0, cpu=True)
