@@ -44,6 +44,18 @@ def _algorithm_rules(config: Config) -> Iterator[UserError]:
         yield UserError("algo", config.algo, objection, "Change that setting, or choose another algorithm.")
 
 
+def _asynchronous_rules(config: Config) -> Iterator[UserError]:
+    if not config.training.asynchronous:
+        return
+    field, remedy = "training.asynchronous", "leave this off."
+    if config.algorithm.loss != "rl":
+        reason = f"{config.algo} fits the policy to what was collected before, and samples nothing meanwhile"
+        yield UserError(field, True, reason, f"Choose mrt-rl, or {remedy}")
+    if config.engine.server is None:
+        reason = "in this process nothing can be sampled during an update: hf shares the weights, vllm the device"
+        yield UserError(field, True, reason, f"Start a server and name it in engine.server, or {remedy}")
+
+
 def _forcing_rules(config: Config) -> Iterator[UserError]:
     rounds, protocol = config.evaluation.extra_rounds, config.protocol
     if any(protocol.persistent(n) in (None, protocol) for n in rounds):
@@ -109,7 +121,13 @@ def _adapter_rules(config: Config) -> Iterator[UserError]:
 
 
 RULES = (_held_out_set_rules, _adapter_rules, _engine_rules, _forcing_rules, _prover_rules)
-TRAINING_RULES = (_budget_rules, _batch_rules, _algorithm_rules, _training_set_rules)  # what concerns training alone
+TRAINING_RULES = (
+    _budget_rules,
+    _batch_rules,
+    _algorithm_rules,
+    _asynchronous_rules,
+    _training_set_rules,
+)  # what concerns training alone
 
 
 def broken_rules(config: Config, training: bool = True, partial: bool = False) -> list[UserError]:

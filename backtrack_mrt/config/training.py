@@ -40,6 +40,10 @@ class TrainingSection(Section):
     importance_cap: float = Field(
         3.0, ge=1, description="largest importance weight of a token where the engine's logprobs are not the trainer's"
     )
+    asynchronous: bool = Field(
+        False,
+        description="engine.server samples the next batch during the update on this one, by weights one update old",
+    )
     kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
     saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")
     save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")

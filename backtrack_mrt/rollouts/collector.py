@@ -66,10 +66,8 @@ class Collector:
         """Within the block the engine has the policy's weights after update `version`, and keeps what it has read from
         one call to the next."""
         self.engine.sync(version)
-        try:
-            yield Synced(self)
-        finally:
-            self.engine.release()
+        with self._held() as synced:
+            yield synced
 
     def collect(
         self,
@@ -81,8 +79,33 @@ class Collector:
         others: int = 0,
     ) -> Collected:
         """`Synced.collect` with the policy after update `version` (−1: as it is)."""
-        with self.synced(version) as synced:
-            return synced.collect(problems, seeds, temperature, on_rows, others)
+        return self.begin(problems, seeds, temperature, version, on_rows, others)()
+
+    def begin(
+        self,
+        problems: Sequence[Problem],
+        seeds: Sequence[int],
+        temperature: float,
+        version: int = -1,
+        on_rows: Callable[[int], None] = lambda rows: None,
+        others: int = 0,
+    ) -> Callable[[], Collected]:
+        """`collect` in two parts: the engine gets the policy's weights now; what is returned draws the rollouts. With
+        an engine that has weights of its own the policy may change meanwhile."""
+        self.engine.sync(version)
+
+        def draw() -> Collected:
+            with self._held() as synced:
+                return synced.collect(problems, seeds, temperature, on_rows, others)
+
+        return draw
+
+    @contextmanager
+    def _held(self) -> Iterator[Synced]:
+        try:
+            yield Synced(self)
+        finally:
+            self.engine.release()
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ def deferred() -> Iterator[None]:
 
 
 def safe_point() -> None:
-    """Raises Interrupted here if somebody asked the program to stop and there are no other processes to tell."""
-    if _asked and processes.count() == 1:
+    """Raises Interrupted here if somebody asked the program to stop and there are no other processes to tell. What
+    another thread is at, is waited for."""
+    if _asked and processes.count() == 1 and threading.current_thread() is threading.main_thread():
         raise Interrupted(_asked[0])
 
 

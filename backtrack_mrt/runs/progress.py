@@ -23,6 +23,7 @@ from backtrack_mrt.runs.processes import is_main
 SHORTEST_BAR = 8  # columns; without room for it there is none
 PARTS = {  # of a step, as in time/…
     "evaluate": "evaluation",
+    "wait": "waiting for rollouts",
     "rollout": "rollout",
     "prover": "prover",
     "grade": "grading",

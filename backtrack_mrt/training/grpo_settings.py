@@ -12,6 +12,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from backtrack_mrt.config import Config
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.trainer_setup import shared_settings
+from backtrack_mrt.types import Trajectory
 
 
 def outcome_reward(completions: Sequence[Any], outcome: Sequence[float], **_: Any) -> list[float]:
@@ -38,6 +39,26 @@ def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
         shuffle_dataset=False,  # the problems come in the order of training: a resumed run needs no sampler state
         max_completion_length=None,
     )
+
+
+def trl_rows(trajectories: Sequence[Trajectory], filler: int) -> dict[str, Any]:
+    """What TRL's `rollout_func` returns. filler: a token for rows without any; it is masked."""
+    return {
+        "prompt_ids": [list(t.prompt_ids) for t in trajectories],
+        "completion_ids": [list(t.token_ids[len(t.prompt_ids) :]) or [filler] for t in trajectories],
+        "env_mask": [[int(j >= 0) for j in t.turn_index()] or [0] for t in trajectories],
+        "logprobs": [_sampled_logprobs(t) or [0.0] for t in trajectories],
+        "outcome": [t.outcome for t in trajectories],
+    }
+
+
+def _sampled_logprobs(trajectory: Trajectory) -> list[float]:
+    """The engine's logprob of every token after the prompt, 0 on the environment's."""
+    logprobs: list[float] = []
+    for turn in trajectory.turns:
+        logprobs += [0.0] * len(turn.instruction_ids)
+        logprobs += turn.completion.logprobs
+    return logprobs
 
 
 def prepare_trl() -> None:

@@ -2,14 +2,15 @@
 
 `PolicyTrainer` changes one thing in `GRPOTrainer`: rollouts come in through `rollout_func`, the parent does what it
 always does, and the per-turn weights of the algorithm then replace its scalar advantages, spread over the tokens that
-each turn sampled, shape (B, T). Beside that it packs the rows of a micro-batch (see `packing`), and can end at a budget
-of tokens. The loss, clipping, accumulation, checkpoints and multi-process set-up are TRL's.
+each turn sampled, shape (B, T). Beside that it packs the rows of a micro-batch (see `packing`), can end at a budget of
+tokens, and can have the next update's rollouts drawn meanwhile (see `ahead`). The loss, clipping, accumulation,
+checkpoints and multi-process set-up are TRL's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,22 +21,23 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics, without_signal
-from backtrack_mrt.rollouts.collector import Collector, groups_of
+from backtrack_mrt.rollouts.collector import Collected, Collector, groups_of
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.processes import gathered, sharding
+from backtrack_mrt.training.ahead import RolloutsAhead, StepRollouts
 from backtrack_mrt.training.answers import Answer, Branched, answer_maker, branched, last_hidden_states, total_value
 from backtrack_mrt.training.critic import Critic, explained_variance
 from backtrack_mrt.training.curriculum import StageEnds
 from backtrack_mrt.training.fused_lora import fuse_adapters
-from backtrack_mrt.training.grpo_settings import grpo_config, grpo_repeats, outcome_reward, prepare_trl
+from backtrack_mrt.training.grpo_settings import grpo_config, grpo_repeats, outcome_reward, prepare_trl, trl_rows
 from backtrack_mrt.training.learning_rate import KINDS, StopAtBudget, counted_tokens, rate_at, used_up
 from backtrack_mrt.training.micro_batches import by_length, by_prompt, regrouped
 from backtrack_mrt.training.mismatch import Mismatch
 from backtrack_mrt.training.packing import aligned_rows, packable, packed_attention, packed_rows
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.trainer_setup import Setup
-from backtrack_mrt.types import Group, Problem, Scored, TokenLedger, Trajectory
+from backtrack_mrt.types import Group, Problem, Scored, TokenLedger
 
 
 class PolicyTrainer(SafeTrainer, GRPOTrainer):
@@ -53,7 +55,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         config, budget = setup.config, setup.config.training.token_budget
         self.problems, self.algorithm, self.collector = problems, algorithm, collector
         self.ledgers: list[TokenLedger] = []  # of the rollouts of each step, by all processes
-        self._asked: list[Problem] = []
+        self._numbers: list[int] = []  # of the update's problems, one for each row of this process
+        self._ahead = RolloutsAhead()
         self._scored: list[Scored] = []  # the latest rollouts: of this process, and of all
         self._everyone: list[Scored] = []
         self.critics = {0: Critic()}  # by the update they were fitted after: the latest whole one's, and the next
@@ -88,30 +91,41 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         """Train to the end, from a checkpoint on if there is one."""
         rows = self.run.metrics()
         self.ledgers = [TokenLedger(**{kind: int(row[f"tokens/step_{kind}"]) for kind in KINDS}) for row in rows]
+        if checkpoint:
+            self._ahead.restore(checkpoint.step + 1, checkpoint.record)
         if checkpoint and self.algorithm.needs_critic:
             self.critics = {checkpoint.step: Critic.from_json(checkpoint.record["critic"])}
         if checkpoint and used_up(self.run_config.training, self.ledgers):
             prompts: Any = self.train_dataset
             self.train_dataset = prompts.select(range(checkpoint.step * self._prompts_per_update))
             self.args.max_steps = checkpoint.step  # it was killed between its last update and its end
-        with packed_attention(self.setup.model.config) if self._packs else nullcontext():
+        with closing(self._ahead), packed_attention(self.setup.model.config) if self._packs else nullcontext():
             super().fit(checkpoint)
 
     def recorded(self, step: int) -> Mapping[str, Any]:
-        """The critic as it was after that update."""
-        return {"critic": self.critics[step].as_json()} if self.algorithm.needs_critic else {}
+        """The critic as it was after that update, and the rollouts that were begun for the next one."""
+        critic = {"critic": self.critics[step].as_json()} if self.algorithm.needs_critic else {}
+        return critic | self._ahead.recorded(step + 1)
+
+    def between_steps(self) -> float:
+        """See `SafeTrainer.between_steps`. An evaluation has the engine for itself."""
+        self._ahead.wait()
+        return super().between_steps()
 
     @property
     def done(self) -> float:
         """Share of the training that is over, by its budget of tokens or by its steps."""
+        return self._done_before(int(self.state.global_step) + 1)
+
+    def _done_before(self, update: int) -> float:  # whose rollouts are the next that are drawn
         training = self.run_config.training
         if training.token_budget is None:
-            return float(self.state.global_step / training.steps)
+            return (update - 1) / training.steps
         return min(training.spent(self.ledger) / training.token_budget, 1.0)
 
     @property
     def _first_row(self) -> int:  # of this process, in the batch
-        return int(self.accelerator.process_index) * len(self._asked)
+        return int(self.accelerator.process_index) * len(self._numbers)
 
     @property
     def ledger(self) -> TokenLedger:
@@ -131,8 +145,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         group, repeated = self.run_config.training.group_size, grpo_repeats(self.run_config)
-        problems = [row["row"] * (repeated // group) + k % repeated // group for k, row in enumerate(inputs)]
-        self._asked = [self.problems[problem] for problem in problems]
+        self._numbers = [row["row"] * (repeated // group) + k % repeated // group for k, row in enumerate(inputs)]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         completion_ids = output["completion_ids"]
         weights_BT = torch.zeros(completion_ids.shape)
@@ -215,27 +228,34 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
 
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
-        step, temperature = self.state.global_step + 1, self.run_config.training.temperature
-        first, collector = self._first_row, self.collector.under(self.run_config.protocol_at(self.done))
-        others = first % self.run_config.training.group_size if self.algorithm.collection.shares else 0
-        asked = [*self._asked[:1] * others, *self._asked]
-        seeds = trajectory_seeds(self.run_config.seed, step, len(asked), first_row=first - others)
-        collected = collector.collect(asked, seeds, temperature, version=step, others=others)
+        step, training = int(self.state.global_step) + 1, self.run_config.training
+        taken = self._ahead.take(step) or StepRollouts(self._begin(step)())
+        collected = taken.collected
         self._scored = collected.scored
         self._everyone = gathered(self._scored)
         self.ledgers.append(sum(gathered([collected.ledger]), TokenLedger()))
         for kind, tokens in asdict(self.ledgers[-1]).items():
             self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
-        self.seconds.update(collected.seconds)
-        trajectories = [scored.trajectory for scored in self._scored]
-        filler = [self.setup.tokenizer.eos_token_id]  # TRL needs at least one token per row; masked
-        return {
-            "prompt_ids": [list(t.prompt_ids) for t in trajectories],
-            "completion_ids": [list(t.token_ids[len(t.prompt_ids) :]) or filler for t in trajectories],
-            "env_mask": [[int(j >= 0) for j in t.turn_index()] or [0] for t in trajectories],
-            "logprobs": [sampled_logprobs(t) or [0.0] for t in trajectories],
-            "outcome": [t.outcome for t in trajectories],
-        }
+        self.seconds.update(taken.seconds)
+        if training.asynchronous:
+            told = {"sampling/lag": taken.lag} | {f"time/{part}": s for part, s in taken.seconds_ahead.items()}
+            for name, value in told.items():
+                self._metrics["train"][name].append(value)
+            if step < self.args.max_steps and not used_up(training, self.ledgers):
+                self._ahead.begin(step + 1, self._begin(step + 1))
+        return trl_rows([scored.trajectory for scored in self._scored], self.setup.tokenizer.eos_token_id)
+
+    def _begin(self, update: int) -> Callable[[], Collected]:
+        """The rollouts for that update, by the policy as it is: what is returned draws them."""
+        training, first = self.run_config.training, self._first_row
+        later = (update - 1 - int(self.state.global_step)) * training.problems_per_step
+        mine = [self.problems[number + later] for number in self._numbers]
+        others = first % training.group_size if self.algorithm.collection.shares else 0
+        asked = [*mine[:1] * others, *mine]
+        seeds = trajectory_seeds(self.run_config.seed, update, len(asked), first_row=first - others)
+        collector = self.collector.under(self.run_config.protocol_at(self._done_before(update)))
+        version = int(self.state.global_step)
+        return collector.begin(asked, seeds, training.temperature, version=version, others=others)
 
     def _weigh(self) -> list[Scored]:
         """This process's rows, weighed. A group may span processes, so the weights are made of everyone's rows; the
@@ -250,7 +270,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         saved = self.run_config.training.saved_rollouts
         if saved:
             self.run.save_trajectories(self.state.global_step + 1, weighed[:saved])
-        mine = slice(self._first_row, self._first_row + len(self._asked))
+        mine = slice(self._first_row, self._first_row + len(self._numbers))
         if self._forces is not None:
             drawn = self._forces.drawn(weighed, seed=(self.run_config.seed, int(self.state.global_step)))
             self._metrics["train"]["answers/trained"].append(sum(map(len, drawn)))
@@ -265,12 +285,3 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self.critics = {step: critic, step + 1: critic.fitted(groups)}
         self._metrics["train"]["critic/explained_variance"].append(explained_variance(groups))
         return groups
-
-
-def sampled_logprobs(trajectory: Trajectory) -> list[float]:
-    """The engine's logprob of every token after the prompt, 0 on the environment's."""
-    logprobs: list[float] = []
-    for turn in trajectory.turns:
-        logprobs += [0.0] * len(turn.instruction_ids)
-        logprobs += turn.completion.logprobs
-    return logprobs

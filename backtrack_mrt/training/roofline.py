@@ -67,15 +67,17 @@ class Network:
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one step, by part."""
+    """Seconds of one step, by part. asynchronous: whether the update goes on beside the other two."""
 
     rollout: float
     prover: float
     update: float
+    asynchronous: bool = False
 
     @property
     def total(self) -> float:
-        return self.rollout + self.prover + self.update
+        drawing = self.rollout + self.prover
+        return max(drawing, self.update) if self.asynchronous else drawing + self.update
 
 
 @dataclass(frozen=True)

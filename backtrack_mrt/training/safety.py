@@ -94,6 +94,10 @@ class SafeTrainer(Trainer):
         training; the one under way may have been interrupted."""
         return self.record
 
+    def between_steps(self) -> float:
+        """What is done after every update but the last. Returns the seconds that it took."""
+        return self.setup.between_steps(self.steps_done)
+
     def note(self, batch: Mapping[str, Any]) -> None:
         """Remember a micro-batch until its update is done. The trainers call this before they compute its loss."""
         self._batches.append(batch)
@@ -104,7 +108,7 @@ class SafeTrainer(Trainer):
         if not self._batches:
             self._step_began = self.state.num_input_tokens_seen, torch.get_rng_state()
             interrupts.common_safe_point()
-            if self.state.global_step and (spent := self.setup.between_steps(self.steps_done)):
+            if self.state.global_step and (spent := self.between_steps()):
                 self.seconds["evaluate"] = spent
         interrupts.safe_point()
         settings_to_lower = ("training.micro_batch_size", "the protocol's token limits", "model.lora.r")

@@ -86,7 +86,8 @@ class Sizes:
             valuing += clock.decoding(draws, at_once, prover.max_answer_tokens, self.length)
         passes = 1 + (2 if config.model.full_finetuning else 1)  # forwards; backwards through weights and activations
         passes += config.model.gradient_checkpointing + (training.kl > 0)
-        return StepTime(rollout, valuing, clock.reading(rows * self.length, self.length / 2, passes))
+        update = clock.reading(rows * self.length, self.length / 2, passes)
+        return StepTime(rollout, valuing, update, training.asynchronous)
 
 
 def usable(device: Device) -> float:

@@ -147,8 +147,8 @@ def updates(config: Config, rounds: int) -> None:
         class Replaying(Collector):
             """Has the rollouts already."""
 
-            def collect(self, *_: Any, **__: Any) -> Collected:
-                return replace(collected, seconds={})
+            def begin(self, *_: Any, **__: Any) -> Callable[[], Collected]:
+                return lambda: replace(collected, seconds={})
 
         collector = Replaying(**vars(parts.collector(config.protocol, with_values=False)))
         plain_head = trl_utils._use_triton  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -43,11 +43,13 @@ def main() -> None:
         class Alternating(Collector):
             """The same rollouts twice, once with values."""
 
-            def collect(self, problems: Sequence[Problem], seeds: Sequence[int], *a: Any, **k: Any) -> Collected:
+            def begin(
+                self, problems: Sequence[Problem], seeds: Sequence[int], *a: Any, **k: Any
+            ) -> Callable[[], Collected]:
                 pair, second = divmod(next(calls), 2)
                 plain = Collector(**vars(self))
                 collector = plain if (pair + second) % 2 == 0 else replace(plain, prover=None)
-                return collector.collect(problems, trajectory_seeds(0, pair, len(seeds)), *a, **k)
+                return collector.begin(problems, trajectory_seeds(0, pair, len(seeds)), *a, **k)
 
         parts = assemble(config)
         batch = config.training.problems_per_step

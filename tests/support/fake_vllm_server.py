@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
 from peft import PeftModel
-from torch import nn
 
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.hf.engine import HFEngine
@@ -78,7 +78,8 @@ class FakeServer:
             return None
         if path == "/v1/load_lora_adapter":
             name, folder = body["lora_name"], Path(body["lora_path"])
-            model = PeftModel.from_pretrained(fresh(self.base), folder)
+            # in no way by random numbers: those of this process are the trainer's
+            model = PeftModel.from_pretrained(deepcopy(self.base), folder, low_cpu_mem_usage=True)
             self.engines[name] = HFEngine(model.eval(), max_rows=1)
             self.loaded.append(name)
         elif path == "/v1/unload_lora_adapter":
@@ -96,10 +97,3 @@ class FakeServer:
             ids, logprobs = done.token_ids, list(done.logprobs)
         choice = {"token_ids": list(ids), "logprobs": {"token_logprobs": logprobs}}
         return {"choices": [choice], "usage": {"prompt_tokens": len(prompt)}}
-
-
-def fresh(model: nn.Module) -> nn.Module:
-    """A copy of its own, so that loading an adapter leaves `model` as it is."""
-    copy = type(model)(model.config)  # type: ignore[call-arg, arg-type]
-    copy.load_state_dict(model.state_dict())
-    return copy

@@ -137,3 +137,12 @@ def test_devices_by_name():
 def test_a_budget_beyond_the_context_is_refused(folder):
     with pytest.raises(UserError, match=r"protocol\.token_budget = 9999: the model's context holds 512 tokens"):
         planned("--model.name_or_path", str(folder), "--protocol.token_budget", "9999")
+
+
+def test_rollouts_one_update_off_hide_the_shorter_part() -> None:
+    served = ("--config", "llama31_8b.yaml", "--engine.type", "vllm", "--engine.server", "http://host:8000")
+    one, ahead = (planned(*served, *flags).seconds for flags in ((), ("--training.asynchronous",)))
+    assert one is not None
+    assert ahead is not None
+    assert one.total == one.rollout + one.prover + one.update
+    assert ahead.total == max(one.rollout + one.prover, one.update)

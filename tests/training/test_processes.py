@@ -87,6 +87,7 @@ SIZES += ("--training.micro_batch_size", "6", "--data.train_size", "24", "--data
 PREFIX = ("--algo", "mrt-rl", "--algorithm.credit", "prefix", "--algorithm.answer_weight", "0.5")
 PREFIX += ("--evaluation.forced_answers", "2")
 VOTED = ("--algo", "mrt-rl", "--evaluation.forced_answers", "2")
+AHEAD = (*VOTED, "--training.asynchronous")
 
 
 def run(folder: Path, *launcher: str, flags: Sequence[str] = VOTED) -> RunDir:
@@ -119,11 +120,11 @@ def url() -> Iterator[str]:
         yield server.url
 
 
-def assert_same_adapter(one: RunDir, two: RunDir) -> None:
-    """But for rounding, a small part of what was learned."""
+def assert_same_adapter(one: RunDir, two: RunDir, most: float = 0.05) -> None:
+    """But for rounding, at most so small a part of what was learned."""
     ours, theirs = (load_file(r.model / "adapter_model.safetensors") for r in (one, two))
     learned = max(float(tensor.abs().max()) for name, tensor in ours.items() if "lora_B" in name)
-    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 0.05 * learned
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < most * learned
 
 
 @pytest.mark.slow
@@ -162,6 +163,7 @@ def test_two_processes_fit_like_one(name: str, flags: list[str], tmp_path: Path)
         ("ddp", PREFIX, False),
         ("ddp", VOTED, True),
         ("fsdp", VOTED, True),
+        ("fsdp", AHEAD, True),
     ],
 )
 def test_two_processes_train_like_one(
@@ -169,8 +171,8 @@ def test_two_processes_train_like_one(
 ) -> None:
     """The same trajectories, advantages, tokens and metrics, and the same adapter but for rounding; so also where
     another process samples, behind a server that answers like vLLM's."""
-    one = one if flags is VOTED else run(tmp_path / "one", flags=flags)
     server = ("--engine.type", "vllm", "--engine.server", request.getfixturevalue("url")) if served else ()
+    one = one if flags is VOTED else run(tmp_path / "one", flags=[*flags, *server])
     two = run(tmp_path / "two", *ACCELERATE, str(LAUNCHERS / f"{name}.yaml"), *TWO, flags=[*flags, *server])
     for step in (1, 2):
         alone = torch.load(one.path / f"advantages_{step}_0.pt")
@@ -188,7 +190,7 @@ def test_two_processes_train_like_one(
         for name in names:  # V_0 of a group across two processes is asked for twice
             tolerance = 0.05 if name == "tokens/step_prover" else 1e-3
             assert theirs[name] == pytest.approx(ours[name], rel=tolerance, abs=1e-4), name
-    assert_same_adapter(one, two)
+    assert_same_adapter(one, two, most=0.2 if flags is AHEAD else 0.05)  # importance weights are rounded, too
     ours, theirs = (json.loads(r.summary_path.read_text()) for r in (one, two))
     assert ours["tokens"]["training"]["sampled"] == theirs["tokens"]["training"]["sampled"]
     assert ours["tokens"]["evaluation"] == theirs["tokens"]["evaluation"]

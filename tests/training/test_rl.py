@@ -81,12 +81,12 @@ class FixedCollector:
     def under(self, protocol: EpisodeProtocol) -> FixedCollector:
         return self
 
-    def collect(
+    def begin(
         self, problems: Sequence[Problem], seeds: Sequence[int], temperature: float, version: int, others: int
-    ) -> Collected:
+    ) -> Callable[[], Collected]:
         assert [p.id for p in problems] == [p.id for p in self.problems for _ in range(GROUP)]
         scored = [scored for problem in self.problems for scored in self.scored[problem.id]]
-        return Collected(scored, TokenLedger(), {})
+        return lambda: Collected(scored, TokenLedger(), {})
 
 
 class KeepGradient(TrainerCallback):  # type: ignore[misc]

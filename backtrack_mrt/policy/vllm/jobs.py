@@ -61,7 +61,6 @@ class JobEngine(AsReference, ABC):
             raise ValueError(f"max_rows must be at least 1, got {max_rows}")
         self.stats = EngineStats()
         self.context_length, self.max_rows = context_length, max_rows
-        self._outdated = True  # whether the policy's weights are still to be handed over
 
     @abstractmethod
     def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
@@ -110,9 +109,9 @@ class JobEngine(AsReference, ABC):
         return [np.array(next(answers).logprobs if ids else (), dtype=np.float64) for ids in continuations]
 
     def sync(self, version: int) -> None:
-        """See `Engine.sync`. The weights are handed over when the policy is next asked."""
-        self._outdated = True
+        """See `Engine.sync`. vLLM has the weights when this returns: the policy may change while it is asked."""
         self._forget()
+        self._hand_over()
 
     def release(self) -> None:
         """See `Engine.release`."""
@@ -121,9 +120,6 @@ class JobEngine(AsReference, ABC):
     def _answers(self, jobs: Sequence[Job]) -> list[Drawn]:
         if not jobs:
             return []
-        if self._outdated and not self._in_reference:
-            self._hand_over()
-            self._outdated = False
         answers = self._run(jobs)
         for job, drawn in zip(jobs, answers, strict=True):
             self.stats.computed += len(job.prompt_ids) - drawn.cached + len(drawn.token_ids) - 1

@@ -74,6 +74,8 @@ class VLLMEngine(JobEngine):
                 **settings,
             )
         self._load_weights()
+        if self._adapters:
+            self._hand_over()
 
     def close(self) -> None:
         """See `Engine.close`."""

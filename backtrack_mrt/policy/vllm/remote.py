@@ -49,7 +49,6 @@ class ServerEngine(JobEngine):
         for server in servers.all:
             self._check_weights(server)
         self._hand_over()
-        self._outdated = False
 
     def close(self) -> None:
         """See `Engine.close`."""
