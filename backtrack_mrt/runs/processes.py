@@ -7,14 +7,19 @@ environment; they talk by NCCL on GPUs and by gloo on CPUs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
-from typing import ParamSpec, TextIO, TypeVar
+from typing import Any, ParamSpec, TextIO, TypeVar
 
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import RunError, UserError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_DONE, _FAILED = b"done", b"failed"
+_SAID = "What that one said tells why; then go on with --resume"
+# What a process is told by gloo and NCCL when another one is gone; torch has no error of its own for it.
+_GONE = ("by peer", "remote peer", "remote process exited", "Broken pipe", "failed to recv")
 
 
 def count() -> int:
@@ -84,6 +89,46 @@ def gathered(rows: Sequence[T]) -> list[T]:
 def wait() -> None:
     """Go on when all processes have come here."""
     gathered([])
+
+
+def once(key: str, work: Callable[[], object]) -> None:
+    """Do it in the process that comes first; the others go on when it is done. Not all of them need to come.
+
+    key: the same in all processes for this work, and in no other work of the run. Raises RunError in the others where
+    it failed."""
+    if count() == 1:
+        work()
+        return
+    store = _store()
+    if store.add(f"{key}/begun", 1) > 1:
+        if store.get(f"{key}/ended") != _DONE:  # which waits until it is there
+            raise RunError("another process of this run failed where this one waited for it", _SAID)
+        return
+    ended = _FAILED
+    try:
+        work()
+        ended = _DONE
+    finally:
+        store.set(f"{key}/ended", ended)
+
+
+def _store() -> Any:
+    """What the processes have in common, without all of them being asked at once."""
+    join()
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    return _get_default_store()
+
+
+@contextmanager
+def told_when_one_is_gone() -> Iterator[None]:
+    """Within the block a process that has lost another one ends with a line: RunError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if count() == 1 or not any(words in str(error) for words in _GONE):
+            raise
+        raise RunError("another process of this run has ended, so this one cannot go on", _SAID) from None
 
 
 def leave() -> None:

@@ -65,7 +65,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> RunResult
     Mistakes(broken_rules(request.config)).tell()  # of a config that was made by hand
     check_launch(request.config)
     run = RunDir.check(request.config, request.existing, accept_changes=request.accept_changes)
-    with interrupts.deferred(), run.locked():
+    with interrupts.deferred(), run.locked(), processes.told_when_one_is_gone():
         return _train(request, run, base_evaluation)
 
 

@@ -17,6 +17,8 @@ from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.types import Request, Sampling
 
+_ONE_AT_A_TIME = Lock()  # for all servers of a process: peft loads an adapter by way of what all modules have
+
 
 class FakeServer:
     """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs."""
@@ -27,7 +29,6 @@ class FakeServer:
         self.loaded: list[str] = []  # names of all adapters ever
         self.completed: list[dict[str, Any]] = []  # what was asked for, as it came
         self.url = ""
-        self._lock = Lock()
 
     @contextmanager
     def running(self, port: int = 0) -> Iterator[FakeServer]:
@@ -40,7 +41,7 @@ class FakeServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with fake._lock:
+                with _ONE_AT_A_TIME:
                     self._answer(fake.answer(self.path, body))
 
             def _answer(self, content: dict[str, Any] | None) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from safetensors.torch import load_file
 from support.fake_vllm_server import FakeServer
 
 from backtrack_mrt.config import ModelSection
+from backtrack_mrt.errors import RunError, UserError
 from backtrack_mrt.policy.models import load_merged
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.directory import RunDir
@@ -55,6 +59,66 @@ def test_alone_everything_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.gathered([1, 2]) == [1, 2]
     processes.wait()
     processes.leave()
+
+
+def test_what_is_done_once_is_done_by_the_first_and_waited_for_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, did, threads = torch.distributed.HashStore(), list[str](), ThreadPoolExecutor(3)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr(processes, "_store", lambda: store)
+
+    def work(name: str) -> None:
+        time.sleep(0.05)
+        did.append(name)
+
+    def waited(name: str) -> list[str]:
+        processes.once(name, lambda: work(name))
+        return list(did)
+
+    assert list(threads.map(waited, ["a", "a", "a"])) == [["a"]] * 3
+    processes.once("b", lambda: work("b"))
+    assert did == ["a", "b"]
+
+    def broken() -> None:
+        raise UserError("engine.server", "http://a", "cannot be reached", "Start it.")
+
+    failures = [threads.submit(processes.once, "c", broken).exception(10) for _ in range(3)]
+    assert sorted(type(failure).__name__ for failure in failures) == ["RunError", "RunError", "UserError"]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"), [("[pair.cc:547] Connection closed by peer [127.0.0.1]:1", RunError), ("else", RuntimeError)]
+)
+def test_a_lost_process_is_told(said: str, told: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(told), processes.told_when_one_is_gone():
+        raise RuntimeError(said)
+
+
+@pytest.mark.slow
+def test_a_process_whose_other_one_was_killed_ends_with_one_line_and_code_1(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = []
+    for rank in ("0", "1"):
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, "-m", "backtrack_mrt", "train", *SIZES, "--training.steps", "99"]
+        command += ["--output-dir", str(tmp_path / "run")]
+        environment = os.environ | told | {"OMP_NUM_THREADS": "1"}
+        with (tmp_path / f"err{rank}").open("w") as err:
+            ranks.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=err))
+    try:
+        while not RunDir(tmp_path / "run").metrics():
+            assert all(rank.poll() is None for rank in ranks), (tmp_path / "err0").read_text()
+            time.sleep(0.2)
+        ranks[1].kill()
+        assert ranks[0].wait(120) == 1
+    finally:
+        for rank in ranks:
+            rank.kill()
+    said = (tmp_path / "err0").read_text()
+    assert "Traceback" not in said
+    assert len([line for line in said.splitlines() if line.startswith("error: another process of this run")]) == 1
 
 
 RECORDING = """
@@ -114,10 +178,10 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
-    """Of a server of the embedded model."""
-    with FakeServer(load_merged(ModelSection()).eval()).running() as server:
-        yield server.url
+def server() -> Iterator[FakeServer]:
+    """Of the embedded model."""
+    with FakeServer(load_merged(ModelSection()).eval()).running() as running:
+        yield running
 
 
 def assert_same_adapter(one: RunDir, two: RunDir, most: float = 0.05) -> None:
@@ -170,10 +234,16 @@ def test_two_processes_train_like_one(
     name: str, flags: Sequence[str], served: bool, tmp_path: Path, one: RunDir, request: pytest.FixtureRequest
 ) -> None:
     """The same trajectories, advantages, tokens and metrics, and the same adapter but for rounding; so also where
-    another process samples, behind a server that answers like vLLM's."""
-    server = ("--engine.type", "vllm", "--engine.server", request.getfixturevalue("url")) if served else ()
-    one = one if flags is VOTED else run(tmp_path / "one", flags=[*flags, *server])
-    two = run(tmp_path / "two", *ACCELERATE, str(LAUNCHERS / f"{name}.yaml"), *TWO, flags=[*flags, *server])
+    another process samples, behind a server that answers like vLLM's; it gets each adapter once."""
+    server = request.getfixturevalue("server") if served else None
+    asked = ("--engine.type", "vllm", "--engine.server", server.url) if server else ()
+    one = one if flags is VOTED else run(tmp_path / "one", flags=[*flags, *asked])
+    before = len(server.loaded) if server else 0
+    two = run(tmp_path / "two", *ACCELERATE, str(LAUNCHERS / f"{name}.yaml"), *TWO, flags=[*flags, *asked])
+    if server:
+        loaded = server.loaded[before:]
+        assert 2 <= len(loaded) == len(set(loaded)) <= 3  # the base's, and of updates whose policy was asked
+        assert list(server.engines) == ["base"]  # none is left
     for step in (1, 2):
         alone = torch.load(one.path / f"advantages_{step}_0.pt")
         shared = [row for rank in (0, 1) for row in torch.load(two.path / f"advantages_{step}_{rank}.pt")]

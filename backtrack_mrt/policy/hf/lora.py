@@ -10,13 +10,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from uuid import uuid4
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
@@ -73,14 +73,13 @@ def merged_weight(layer: Any) -> Tensor:
 
 
 class AdapterFolder:
-    """Writes `model`'s adapter as it is now, each time under a new name, and deletes the one before. The folder lies
-    in `parent` (None: among the temporary files) and goes with this object."""
+    """Writes `model`'s adapter as it is now. The folder lies in `parent` (None: among the temporary files) and goes
+    with this object."""
 
     def __init__(self, model: PeftModel, parent: Path | None = None) -> None:
         self._model = model
         self._folder = TemporaryDirectory(prefix="adapters-", dir=parent)
         Path(self._folder.name).chmod(0o755)  # a server may be another user's
-        self._name, self._number = f"backtrack-mrt-{uuid4().hex[:8]}", 0
 
     @property
     def rank(self) -> int:
@@ -89,13 +88,20 @@ class AdapterFolder:
         assert isinstance(config, LoraConfig)
         return config.r
 
-    def write(self) -> tuple[str, int, Path]:
-        """Its new name, number (from 1) and directory."""
-        shutil.rmtree(self._path, ignore_errors=True)
-        self._number += 1
-        self._model.save_pretrained(str(self._path), save_embedding_layers=False)
-        return self._path.name, self._number, self._path
+    def digest(self) -> str:
+        """Of its weights as they are now: the same in all processes that have the same."""
+        digest = blake2b(digest_size=8)
+        for name, weight in get_peft_model_state_dict(self._model, save_embedding_layers=False).items():
+            digest.update(name.encode())
+            digest.update(weight.detach().contiguous().view(torch.uint8).cpu().numpy())
+        return digest.hexdigest()
 
-    @property
-    def _path(self) -> Path:
-        return Path(self._folder.name) / f"{self._name}-{self._number}"
+    def write(self, name: str) -> Path:
+        """Its directory, of that name."""
+        path = Path(self._folder.name) / name
+        self._model.save_pretrained(str(path), save_embedding_layers=False)
+        return path
+
+    def delete(self, name: str) -> None:
+        """What was written under that name."""
+        shutil.rmtree(Path(self._folder.name) / name, ignore_errors=True)

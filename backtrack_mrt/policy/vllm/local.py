@@ -52,6 +52,7 @@ class VLLMEngine(JobEngine):
         config: Any = self._model.config
         super().__init__(context_length or config.max_position_embeddings, max_rows)
         self._lora: Any = None
+        self._versions = 0  # of the adapter
         settings: dict[str, Any] = {"gpu_memory_utilization": gpu_memory}
         if not torch.cuda.is_available():
             settings = {"enforce_eager": True, "block_size": 32}
@@ -114,8 +115,11 @@ class VLLMEngine(JobEngine):
             return
         from vllm.lora.request import LoRARequest
 
-        name, number, path = self._adapters.write()
-        self._lora = LoRARequest(name, number, str(path))
+        if self._lora is not None:
+            self._adapters.delete(self._lora.lora_name)
+        self._versions += 1
+        name = f"backtrack-mrt-{self._versions}"
+        self._lora = LoRARequest(name, self._versions, str(self._adapters.write(name)))
 
     def _forget(self) -> None:
         self._llm.reset_prefix_cache()

@@ -6,7 +6,9 @@ start.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from peft import PeftModel
@@ -45,32 +47,43 @@ class ServerEngine(JobEngine):
         super().__init__(min(servers.context_length, model.config.max_position_embeddings), max_rows)
         self._servers, self._model = servers, model
         self._adapters = AdapterFolder(sent or model, adapters)
-        self._adapter: str | None = None
+        # Processes with the same weights call them the same, and one of them hands them over for all.
+        (self._run_name,) = processes.gathered([uuid4().hex[:8]] if processes.is_main() else [])
+        self._names: list[str] = []  # of the adapters that may be asked for, the newest last
+        self._loaded: list[str] = []  # by this process
         for server in servers.all:
             self._check_weights(server)
         self._hand_over()
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._unload()
+        for name in list(self._loaded):
+            self._unload(name)
         self._servers.close()
 
     def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
-        return self._servers.complete(jobs, None if self._in_reference else self._adapter)
+        return self._servers.complete(jobs, None if self._in_reference else self._names[-1])
 
     def _hand_over(self) -> None:
-        name, _, path = self._adapters.write()
-        remedy = f"{START} It must see the same directory at engine.adapters."
+        name = f"backtrack-mrt-{self._run_name}-{self._adapters.digest()}"
+        if self._names[-1:] == [name]:
+            return
+        # Another process may still draw by the one before, but not by one before that: there was an update of all.
+        self._names = [*self._names[-1:] * (processes.count() > 1), name]
+        processes.once(name, partial(self._load, name))
+        for old in set(self._loaded) - set(self._names):
+            self._unload(old)
+
+    def _load(self, name: str) -> None:
+        path, remedy = self._adapters.write(name), f"{START} It must see the same directory at engine.adapters."
         body = {"lora_name": name, "lora_path": str(path.resolve())}
         self._servers.on_each(lambda server: server.ask("POST", "/v1/load_lora_adapter", body, remedy))
-        self._unload()
-        self._adapter = name
+        self._loaded.append(name)
 
-    def _unload(self) -> None:
-        if self._adapter is not None:
-            body = {"lora_name": self._adapter}
-            self._servers.on_each(lambda server: server.ask("POST", "/v1/unload_lora_adapter", body))
-            self._adapter = None
+    def _unload(self, name: str) -> None:
+        self._servers.on_each(lambda server: server.ask("POST", "/v1/unload_lora_adapter", {"lora_name": name}))
+        self._loaded.remove(name)
+        self._adapters.delete(name)
 
     def _forget(self) -> None:
         """A server's cache is kept by adapter, and every version is an adapter of its own."""

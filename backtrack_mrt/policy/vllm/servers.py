@@ -42,12 +42,16 @@ class Servers:
         return min(server.context_length for server in self.all)
 
     def on_each(self, work: Callable[[Server], object]) -> None:
-        """Do it on every server that is alive."""
-        for server in list(self.alive):
+        """Do it on every server that is alive, at the same time."""
+
+        def patiently(server: Server) -> None:
             try:
                 _patiently(partial(work, server))
             except ServerGone as gone:
                 self._leave_out(server, gone)
+
+        for _ in self._threads.map(patiently, list(self.alive)):
+            pass
 
     def complete(self, jobs: Sequence[Job], model: str | None) -> list[Drawn]:
         """The answers in order; model: an adapter's name (None: the base)."""
