@@ -22,7 +22,7 @@ def by_length(rows: Batch) -> Tensor:
     """The order of the rows from short to long. Multi-turn trajectories differ much in length (solved at once, or
     never); padded to the longest, most of the update would be spent on padding."""
     lengths: Tensor = rows["prompt_mask"].sum(1) + rows["completion_mask"].sum(1)
-    return lengths.argsort()
+    return lengths.argsort().cpu()  # where the rows' numbers are
 
 
 def regrouped(batches: list[Batch], per_update: int, alike: Callable[[Batch], Tensor]) -> list[Batch]:
