@@ -67,7 +67,7 @@ class EngineSection(Section):
     max_rows: int = Field(256, gt=0, description="trajectories decoded side by side")
     compiled: bool = Field(
         True,
-        description="hf on a CPU: decode in compiled code, if the machine has a C compiler (false: by the modules)",
+        description="on a CPU: decode (hf) and update in compiled code, if there is a C compiler (false: by modules)",
     )
     server: list[str] | None = Field(
         None,

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,19 +24,11 @@ from backtrack_mrt.policy.hf.packed_forward import Branches
 from backtrack_mrt.policy.hf.plain_engine import evaluating
 from backtrack_mrt.policy.hf.runner import unusual_attention
 from backtrack_mrt.policy.hf.trial import ordinary_tokens
+from backtrack_mrt.training.row_places import GroupedRows, PackedRow, grouped
 
 ATTENTION = "backtrack_mrt_shared_prompts"  # the name under which transformers knows `attend`
 WASTE = 1.25  # rows are attended together while their padded places are at most so many times their tokens
 IGNORED = -100  # target of a token that predicts nothing which is asked for
-
-
-class PackedRow(NamedTuple):
-    """Where a row is among the packed tokens: its own, branches last, and those of its prompt. Its own tokens are as
-    many as `branches.length`, or all if it has none."""
-
-    own: range
-    shared: range = range(0)
-    branches: Branches = Branches(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +45,47 @@ class Block:
     mask: Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """B rows as T packed tokens.
 
     ids, positions, targets (T,): the tokens, their places in their rows, and the token that each predicts (or IGNORED).
-    blocks, unpad (T,): how the attention lays them out, and the way back. scored (B, C): where the packed tokens are
-    that predict the completions' tokens; places beyond a completion's end are 0. branched: where the branches of each
-    row begin.
+    prompts, rows: where they are. groups: query heads for each key head. like: has the device and the dtype of masks.
+    scored (B, C): where the packed tokens are that predict the completions' tokens; places beyond a completion's end
+    are 0. branched: where the branches of each row begin.
     """
 
     ids: Tensor
     positions: Tensor
     targets: Tensor
-    blocks: tuple[Block, ...]
-    unpad: Tensor
+    prompts: tuple[PackedRow, ...]
+    rows: tuple[PackedRow, ...]
+    groups: int
+    like: Tensor
     scored: Tensor
     branched: tuple[int, ...]
 
     def inputs(self) -> dict[str, Any]:
         """What a model is called with, within `packed_attention`."""
         return {"input_ids": self.ids[None], "position_ids": self.positions[None], "packed": self}
+
+    @cached_property
+    def grouped(self) -> GroupedRows:
+        """The rows as compiled code reads them."""
+        return grouped(self.prompts, self.rows)
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Block, ...], Tensor]:
+        """How the attention lays the tokens out, and the way back: where each of them is in the blocks (T,)."""
+        blocks, order = [], list[int]()
+        for some in (*alike(self.prompts), *alike(self.rows)):
+            block, places = _block(some, self.groups, self.like)
+            blocks.append(block)
+            order += places
+        unpad = torch.empty(len(self.ids), dtype=torch.long)
+        at = torch.tensor(order)
+        unpad[at[at >= 0]] = (at >= 0).nonzero().flatten()
+        return tuple(blocks), unpad.to(self.like.device)
 
 
 def attend(
@@ -83,8 +96,8 @@ def attend(
     heads, tokens, depth = query.shape[1:]
     kv_heads = key.shape[1]
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (T, heads, D)
-    mixed = []
-    for block in packed.blocks:
+    mixed, (blocks, unpad) = [], packed.blocks
+    for block in blocks:
         n = block.rows
         queries = q.index_select(0, block.pad).view(n, -1, kv_heads, heads // kv_heads, depth)
         # Query heads that share a key head are stacked along the query axis, so that keys are not repeated for them.
@@ -99,7 +112,7 @@ def attend(
             stacked, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=block.mask, scale=kwargs.get("scaling")
         )
         mixed.append(out.view(n, kv_heads, -1, heads // kv_heads, depth).transpose(1, 2).reshape(-1, heads, depth))
-    return torch.cat(mixed).index_select(0, packed.unpad).view(1, tokens, heads, depth), None
+    return torch.cat(mixed).index_select(0, unpad).view(1, tokens, heads, depth), None
 
 
 AttentionInterface.register(ATTENTION, attend)
@@ -205,21 +218,15 @@ def pack(
         targets += [IGNORED] * len(leaving.tokens)
         shared = range(starts[trunk], starts[trunk] + len(trunk)) if trunk else range(0)
         spans.append(PackedRow(range(first, len(ids)), shared, leaving))
-    blocks, order = [], list[int]()
-    for some in (*alike(spans[: len(trunks)]), *alike(spans[len(trunks) :])):
-        block, places = _block(some, groups, like)
-        blocks.append(block)
-        order += places
-    unpad = torch.empty(len(ids), dtype=torch.long)
-    at = torch.tensor(order)
-    unpad[at[at >= 0]] = (at >= 0).nonzero().flatten()
     device = like.device
     return Packed(
         ids=torch.tensor(ids, device=device),
         positions=torch.tensor(positions, device=device),
         targets=torch.tensor(targets, device=device),
-        blocks=tuple(blocks),
-        unpad=unpad.to(device),
+        prompts=tuple(spans[: len(trunks)]),
+        rows=tuple(spans[len(trunks) :]),
+        groups=groups,
+        like=like,
         scored=scored.to(device),
         branched=tuple(branched),
     )

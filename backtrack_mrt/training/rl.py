@@ -27,6 +27,7 @@ from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.processes import gathered, sharding
 from backtrack_mrt.training.ahead import RolloutsAhead, StepRollouts
 from backtrack_mrt.training.answers import Answer, Branched, answer_maker, branched, last_hidden_states, total_value
+from backtrack_mrt.training.compiled_layers import compile_layers
 from backtrack_mrt.training.critic import Critic, explained_variance
 from backtrack_mrt.training.curriculum import StageEnds
 from backtrack_mrt.training.fused_lora import fuse_adapters
@@ -76,6 +77,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self._packs = packable(setup.model)
         if sharding() != "ZeRO-3":  # which brings a weight together for its own module only
             fuse_adapters(setup.model)
+            if self._packs and config.engine.compiled:
+                compile_layers(setup.model)
         self._forces = answer_maker(setup, collector, self._packs) if config.answer_weight else None
         self._answers: list[list[Answer]] = []  # that are trained along, of each row of this process
         self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way

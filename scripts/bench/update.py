@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""The gradient of one update: rows padded and prompts repeated, as TRL has them, against packed rows.
+"""The gradient of one update: rows padded and prompts repeated, as TRL has them, against packed rows, by the model's
+modules and in compiled code.
 
     python scripts/bench/update.py                                      # the embedded model
     python scripts/bench/update.py --config smollm2_135m.yaml --model.name_or_path models/smollm2-135m-instruct
@@ -70,9 +71,10 @@ def main() -> None:
     ways: dict[str, Callable[[], Tensor]] = {}
     for micro in options.micro or [min(config.training.micro_batch_size, len(trajectories))]:
         ways[f"padded, micro-batches of {micro}"] = lambda n=micro: gradient(model, padded, by_length, n)
-        ways[f"packed, micro-batches of {micro}"] = lambda n=micro: fused(
-            model, lambda: gradient(model, packed, trajectories, n)
-        )
+        for way, compiled in (("packed", False), ("compiled", True)):
+            ways[f"{way}, micro-batches of {micro}"] = lambda n=micro, c=compiled: faster(
+                model, lambda: gradient(model, packed, trajectories, n), compiled=c
+            )
     tokens = [len(t.token_ids) for t in trajectories]
     prompts = sum(len(t.prompt_ids) for t in trajectories) / sum(tokens)
     print(f"{len(trajectories)} rows of {np.mean(tokens):.0f} tokens, {prompts:.0%} of them prompts")
@@ -88,17 +90,19 @@ def main() -> None:
         print(f"{way:32} {times.told(way)}  faster × {times.ratio(first, way)}")
 
 
-def fused(model: Any, work: Callable[[], Tensor]) -> Tensor:
-    """What `work` gives with fused adapters; peft's own layers again afterwards."""
-    from peft.tuners.lora.layer import Linear
+def faster(model: Any, work: Callable[[], Tensor], *, compiled: bool) -> Tensor:
+    """What `work` gives with fused adapters, or with compiled layers where there is code for them; the model's own
+    modules again afterwards."""
+    from backtrack_mrt.training.compiled_layers import compile_layers
+    from backtrack_mrt.training.fused_lora import fuse_adapters
 
-    from backtrack_mrt.training.fused_lora import FusedLora, fuse_adapters
-
+    kinds = [(module, module.__class__) for module in model.modules()]
     fuse_adapters(model)
+    if compiled:
+        compile_layers(model)
     found = work()
-    for module in model.modules():
-        if type(module) is FusedLora:
-            module.__class__ = Linear
+    for module, kind in kinds:
+        module.__class__ = kind
     return found
 
 

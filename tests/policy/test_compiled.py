@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config, Qwen3Config
+from support.decoders import LLAMA, SERVED, SHAPE, VOCABULARY, model_of
+from transformers import LlamaConfig
 
 from backtrack_mrt.policy.hf import kernels
 from backtrack_mrt.policy.hf.compiled import CompiledDecoder
@@ -21,55 +21,13 @@ from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.hf.trial import serving_engine
 from backtrack_mrt.types import Completion, Request, Sampling, TokenIds
 
-VOCABULARY = 50
 FREE = Sampling()
-SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "initializer_range": 0.3,
-}
-LLAMA = LlamaConfig(**SHAPE, head_dim=32)
-SERVED = {
-    "llama": LLAMA,
-    "biases": LlamaConfig(**SHAPE, head_dim=16, attention_bias=True, mlp_bias=True),
-    "odd heads": LlamaConfig(**{**SHAPE, "num_key_value_heads": 6}, head_dim=112),
-    "scaled rope": LlamaConfig(
-        **SHAPE,
-        head_dim=64,
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": 1e4,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        },
-    ),
-    "mistral": MistralConfig(**SHAPE, head_dim=32, sliding_window=None),
-    "qwen2": Qwen2Config(**{**SHAPE, "num_attention_heads": 3, "num_key_value_heads": 3}, tie_word_embeddings=True),
-    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
-}
 NOT_SERVED = {
     "small heads": LlamaConfig(**SHAPE, head_dim=4),
     "another activation": LlamaConfig(**SHAPE, head_dim=32, hidden_act="gelu"),
 }
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler")
-
-
-def model_of(config: PretrainedConfig, adapter: bool = True) -> Any:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
-    for name, parameter in model.named_parameters():
-        if "norm" in name or "bias" in name:
-            nn.init.uniform_(parameter, 0.5, 1.5)
-    options: dict[str, Any] = {"r": 4, "target_modules": "all-linear", "init_lora_weights": False}
-    return (get_peft_model(model, LoraConfig(**options)) if adapter else model).eval()
 
 
 def played(engine: HFEngine, groups: int = 3, members: int = 3) -> list[tuple[TokenIds, tuple[Completion, ...]]]:

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from backtrack_mrt.policy.hf.plain_engine import PlainEngine
 from backtrack_mrt.training.fused_lora import FusedLora, fuse_adapters
-from backtrack_mrt.training.packing import ATTENTION, PackedRow, alike, pack, packed_attention
+from backtrack_mrt.training.packing import ATTENTION, alike, pack, packed_attention
+from backtrack_mrt.training.row_places import PackedRow
 from backtrack_mrt.types import Request, Sampling
 
 ids = st.lists(st.integers(3, 299), min_size=1, max_size=9)

@@ -40,19 +40,8 @@ class CompiledDecoder:
     @classmethod
     def of(cls, decoder: Any, *, adapted: bool) -> CompiledDecoder | None:
         """None where there is no compiled code for the model or the machine."""
-        if type(decoder) not in _SERVED or decoder.config.hidden_act != "silu":
-            return None
-        inner, code = decoder.model, None
-        linears = [module for layer in inner.layers for module in _linears(layer)]
-        norms = [inner.norm, *(norm for layer in inner.layers for norm in _norms(layer) if norm is not None)]
-        if (
-            type(inner.embed_tokens) is nn.Embedding
-            and all(_plain(module) for module in (*linears, decoder.lm_head))
-            and all(_on_cpu(module.weight) for module in (inner.embed_tokens, *norms))
-        ):
-            code = library()
-        shape = (decoder.config.hidden_size, decoder.config.intermediate_size, inner.layers[0].self_attn.head_dim)
-        return cls(decoder, code, adapted=adapted) if code and not any(n % code.lanes() for n in shape) else None
+        code = code_for(decoder)
+        return cls(decoder, code, adapted=adapted) if code else None
 
     def forward(
         self,
@@ -117,12 +106,12 @@ class CompiledDecoder:
             self._linear([attention.o_proj]),
             self._linear([mlp.gate_proj, mlp.up_proj]),
             self._linear([mlp.down_proj]),
-            *(self._vector(norm and norm.weight) for norm in _norms(layer)),
+            *(self._vector(norm and norm.weight) for norm in norms_of(layer)),
         )
 
     def _linear(self, modules: Sequence[Any]) -> Linear:
         """Layers that read the same input, as one: their outputs side by side, in panels (n, inputs, panel)."""
-        bases = [_base(module) for module in modules]
+        bases = [base_of(module) for module in modules]
         weight = torch.cat(
             [merged_weight(m) if self._adapted else b.weight for m, b in zip(modules, bases, strict=True)]
         )
@@ -146,7 +135,24 @@ class CompiledDecoder:
         return int(self._held[-1].data_ptr())
 
 
-def _linears(layer: Any) -> list[Any]:
+def code_for(decoder: Any) -> CDLL | None:
+    """The compiled functions, if they compute what the model does."""
+    if type(decoder) not in _SERVED or decoder.config.hidden_act != "silu":
+        return None
+    inner, code = decoder.model, None
+    linears = [module for layer in inner.layers for module in linears_of(layer)]
+    norms = [inner.norm, *(norm for layer in inner.layers for norm in norms_of(layer) if norm is not None)]
+    if (
+        type(inner.embed_tokens) is nn.Embedding
+        and all(is_plain(module) for module in (*linears, decoder.lm_head))
+        and all(_on_cpu(module.weight) for module in (inner.embed_tokens, *norms))
+    ):
+        code = library()
+    shape = (decoder.config.hidden_size, decoder.config.intermediate_size, inner.layers[0].self_attn.head_dim)
+    return code if code and not any(n % code.lanes() for n in shape) else None
+
+
+def linears_of(layer: Any) -> list[Any]:
     attention, mlp = layer.self_attn, layer.mlp
     return [
         *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
@@ -154,20 +160,20 @@ def _linears(layer: Any) -> list[Any]:
     ]
 
 
-def _norms(layer: Any) -> tuple[Any, ...]:
+def norms_of(layer: Any) -> tuple[Any, ...]:
     """The last two are Qwen3's; None elsewhere."""
     heads = (getattr(layer.self_attn, name, None) for name in ("q_norm", "k_norm"))
     return (layer.input_layernorm, layer.post_attention_layernorm, *heads)
 
 
-def _base(module: Any) -> Any:
+def base_of(module: Any) -> Any:
     """The linear layer without a LoRA adapter around it."""
     return module.get_base_layer() if isinstance(module, LoraLinear) else module
 
 
-def _plain(module: Any) -> bool:
+def is_plain(module: Any) -> bool:
     """Whether all that the module does is a product with a matrix."""
-    base = _base(module)
+    base = base_of(module)
     around = mergeable(module) if isinstance(module, LoraLinear) else True
     return type(base) is nn.Linear and around and _on_cpu(base.weight)
 

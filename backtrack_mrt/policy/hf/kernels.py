@@ -1,6 +1,6 @@
-"""The compiled forward pass (c/forward.c): built once per machine with its C compiler, or absent.
+"""The compiled passes (c/forward.c and c/update.c): built once per machine with its C compiler, or absent.
 
-Nothing of it is needed: without a compiler the engine runs the model's own modules.
+Nothing of it is needed: without a compiler the model's own modules run.
 """
 
 from __future__ import annotations
@@ -63,6 +63,37 @@ class Pass(Structure):
     )
 
 
+class Adapted(Structure):
+    """See c/adapted.h; those that follow are in c/rows.h."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("weight", "bias", "a", "b")),
+        *((name, c_long) for name in ("inputs", "outputs", "rank")),
+        ("scale", c_float),
+    )
+
+
+class TrainedLayer(Structure):
+    _fields_ = (
+        ("part", Adapted * 7),
+        *((name, c_void_p) for name in ("attention_norm", "mlp_norm", "q_norm", "k_norm")),
+        *((name, c_long) for name in ("width", "inner", "heads", "kv_heads", "depth")),
+        ("eps", c_float),
+        ("scale", c_float),
+    )
+
+
+class Rows(Structure):
+    _fields_ = (
+        *((name, c_long) for name in ("tokens", "groups", "longest")),
+        *((name, c_void_p) for name in ("first", "own", "count", "seen", "offsets", "extra", "cos", "sin")),
+    )
+
+
+class Kept(Structure):
+    _fields_ = tuple((name, c_void_p) for name in ("x", "middle", "qkv", "mixed", "softened", "gate_up"))
+
+
 @cache
 def library() -> CDLL | None:
     """The compiled functions; None, and one line on stderr, where they cannot be had."""
@@ -72,12 +103,21 @@ def library() -> CDLL | None:
             found = _compiled([*compiler, *flags])
         except (OSError, subprocess.SubprocessError):
             continue
-        found.lanes.restype, found.room.restype, found.forward.restype = c_long, c_long, None
-        found.room.argtypes = (POINTER(Model), POINTER(Pass))
-        found.forward.argtypes = (*found.room.argtypes, c_void_p, c_void_p, c_void_p)
-        return found
-    processes.tell("no C compiler that works here: rollouts take about twice as long ($CC names one)", file=sys.stderr)
+        return _declared(found)
+    processes.tell("no C compiler that works here: steps take more than twice as long ($CC names one)", file=sys.stderr)
     return None
+
+
+def _declared(code: CDLL) -> CDLL:
+    """The functions with the types of their arguments."""
+    code.lanes.restype, code.room.restype, code.forward.restype = c_long, c_long, None
+    code.room.argtypes = (POINTER(Model), POINTER(Pass))
+    code.forward.argtypes = (*code.room.argtypes, c_void_p, c_void_p, c_void_p)
+    code.layer_room.restype, code.layer_forward.restype, code.layer_backward.restype = c_long, None, None
+    code.layer_room.argtypes = (POINTER(TrainedLayer), POINTER(Rows))
+    code.layer_forward.argtypes = (*code.layer_room.argtypes, POINTER(Kept), c_void_p, c_void_p)
+    code.layer_backward.argtypes = (*code.layer_room.argtypes, POINTER(Kept), c_void_p, c_void_p, c_void_p, c_void_p)
+    return code
 
 
 def _compiled(command: list[str]) -> CDLL:
@@ -117,10 +157,15 @@ def _machine() -> bytes:
 
 def _build(sources: Mapping[str, bytes], command: Sequence[str], folder: Path) -> Path:
     """Compile in this folder."""
-    text, objects, whole = (folder / name for name in ("forward.c", "forward.o", "forward.so"))
     for name, source in sources.items():
         (folder / name).write_bytes(source)
-    linking = [part for part in command if part != "-fopenmp"]
-    for step in ([*command, "-c", text, "-o", objects], [*linking, "-shared", objects, "-o", whole]):
-        subprocess.run([*map(str, step)], check=True, capture_output=True, timeout=_PATIENCE)
+    objects, whole = [], folder / "kernels.so"
+    for name in sorted(name for name in sources if name.endswith(".c")):
+        objects.append(folder / f"{name}.o")
+        _run([*command, "-c", folder / name, "-o", objects[-1]])
+    _run([*(part for part in command if part != "-fopenmp"), "-shared", *objects, "-o", whole])
     return whole
+
+
+def _run(command: Sequence[str | Path]) -> None:
+    subprocess.run([*map(str, command)], check=True, capture_output=True, timeout=_PATIENCE)

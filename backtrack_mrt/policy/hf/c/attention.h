@@ -27,31 +27,6 @@ typedef struct {
     float *const *cache;
 } Pass;
 
-static void rms_norm(const float *x, const float *weight, long width, float eps, float *out) {
-    vec squares = {};
-    for (long i = 0; i < width; i += LANES) squares += load(x + i) * load(x + i);
-    float scale = 1.0f / __builtin_sqrtf(sum(squares) / (float)width + eps);
-    for (long i = 0; i < width; i += LANES) store(out + i, load(weight + i) * (load(x + i) * scale));
-}
-
-/* A head's query or key, normed if there is a norm, turned to its position; `gap` between the numbers of `out`. */
-static void rotate(const float *x, const float *norm, const Model *m, const float *cos, const float *sin, float *out,
-                   long gap) {
-    float normed[norm ? m->depth : 1];
-    if (norm) rms_norm(x, norm, m->depth, m->eps, normed), x = normed;
-    long half = m->depth / 2, i = 0;
-    for (; gap == 1 && i + LANES <= half; i += LANES) {
-        vec a = load(x + i), b = load(x + half + i);
-        store(out + i, a * load(cos + i) - b * load(sin + i));
-        store(out + half + i, b * load(cos + half + i) + a * load(sin + half + i));
-    }
-    for (; i < half; i++) {
-        float a = x[i], b = x[half + i];
-        out[i * gap] = a * cos[i] - b * sin[i];
-        out[(half + i) * gap] = b * cos[half + i] + a * sin[half + i];
-    }
-}
-
 /* The keys and values of a row lie in blocks of LANES slots: for each key head its keys (depth, LANES), so that a query
 meets LANES of them at once; its values (LANES, depth). A row is read from one end to the other, all heads together. */
 static inline long block_of(const Model *m, const Pass *p, long row, long slot, long head) {
@@ -94,27 +69,12 @@ static void add_values(const float *weight, const float *values, long depth, flo
     for (; i < depth; i += LANES) mix(1, weight, values + i, depth, out + i);
 }
 
-/* Scores in place → weights that are to be divided by what is returned. */
-static float soften(float *score, long count, float scale) {
-    float most = score[0];
-    for (long s = 1; s < count; s++) most = score[s] > most ? score[s] : most;
-    vec total = {};
-    for (long s = 0; s < count; s += LANES) {
-        vec weight = exponential((load(score + s) - most) * scale);
-        store(score + s, weight);
-        total += weight;
-    }
-    return sum(total);
-}
-
-static inline long whole(long slots) { return (slots + LANES - 1) / LANES * LANES; }
-
 /* Attention of a token: query, out (heads, depth). score (heads, size) is to work in; the extra slots have vectors of
 their own in it. What it holds beyond the last slot has the weight 0. */
 static void attend_token(const Model *m, const Pass *p, long t, const float *query, const float *keys,
                          const float *values, float *score, float *out) {
-    long depth = m->depth, group = m->heads / m->kv_heads, row = p->row[t], seen = p->seen[t], own = whole(seen);
-    const long *extra = p->extra + p->offsets[t], extras = p->offsets[t + 1] - p->offsets[t], size = own + whole(extras);
+    long depth = m->depth, group = m->heads / m->kv_heads, row = p->row[t], seen = p->seen[t], own = up_to(seen, LANES);
+    const long *extra = p->extra + p->offsets[t], extras = p->offsets[t + 1] - p->offsets[t], size = own + up_to(extras, LANES);
     long shared = least(p->shared[row], seen) / LANES * LANES;
     for (long s = 0; s < own; s += LANES)
         for (long h = 0; h < m->heads; h++)
@@ -129,7 +89,7 @@ static void attend_token(const Model *m, const Pass *p, long t, const float *que
         }
         for (long s = seen; s < own; s++) mine[s] = -__builtin_inff();
         for (long s = own + extras; s < size; s++) mine[s] = -__builtin_inff();
-        total = soften(mine, size, m->scale);
+        total = soften(mine, size, m->scale, largest(mine, size));
         for (long s = 0; s < size; s += LANES) store(mine + s, load(mine + s) / total);
     }
     memset(out, 0, m->heads * depth * sizeof *out);
@@ -159,14 +119,14 @@ static void attend(const Model *m, long layer, const Pass *p, const float *qkv, 
             for (long k = 0; k < kv_heads; k++) {
                 const float *key = qkv + t * width + (heads + k) * d;
                 long block = block_of(m, p, p->row[t], p->slot[t], k), lane = p->slot[t] % LANES;
-                rotate(key, l->k_norm, m, p->cos + t * d, p->sin + t * d, keys + block + lane, LANES);
+                rotate(key, l->k_norm, d, m->eps, p->cos + t * d, p->sin + t * d, keys + block + lane, LANES);
                 memcpy(values + block + lane * d, key + kv_heads * d, d * sizeof *key);
             }
         float *query = room + omp_get_thread_num() * room_size;
 #pragma omp for schedule(static)
         for (long t = 0; t < p->tokens; t++) {
             for (long h = 0; h < heads; h++)
-                rotate(qkv + t * width + h * d, l->q_norm, m, p->cos + t * d, p->sin + t * d, query + h * d, 1);
+                rotate(qkv + t * width + h * d, l->q_norm, d, m->eps, p->cos + t * d, p->sin + t * d, query + h * d, 1);
             attend_token(m, p, t, query, keys, values, query + heads * d, out + t * heads * d);
         }
     }

@@ -30,7 +30,7 @@ static void sizes(const Model *m, const Pass *p, long *widest, long *head_room) 
         if (l->gate_up.out > *widest) *widest = l->gate_up.out;
     }
     for (long t = 0; t < p->tokens; t++) {
-        long scores = whole(p->seen[t]) + whole(p->offsets[t + 1] - p->offsets[t]);
+        long scores = up_to(p->seen[t], LANES) + up_to(p->offsets[t + 1] - p->offsets[t], LANES);
         long count = m->heads * (m->depth + scores);
         if (count > *head_room) *head_room = count;
     }
