@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ctypes import CDLL, byref
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +17,8 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from backtrack_mrt.policy.hf.compiled import base_of, code_for, is_plain, linears_of, norms_of
-from backtrack_mrt.policy.hf.kernels import Adapted, Kept, Rows, TrainedLayer
+from backtrack_mrt.policy.hf.compiled import code_for, is_plain, linears_of, norms_of, without_adapter
+from backtrack_mrt.policy.hf.kernels import Adapted, Kept, RowTable, TrainedLayer
 from backtrack_mrt.policy.hf.trial import ordinary_tokens
 from backtrack_mrt.training.packing import IGNORED, Packed, pack, packed_attention
 from backtrack_mrt.training.row_places import GroupedRows
@@ -42,7 +41,7 @@ class Workshop:
         self.code = code
         self._room = torch.empty(0)
 
-    def room(self, layer: TrainedLayer, rows: Rows) -> int:
+    def room(self, layer: TrainedLayer, rows: RowTable) -> int:
         """Where a pass may work."""
         if (size := self.code.layer_room(byref(layer), byref(rows))) > len(self._room):
             self._room = torch.empty(size)
@@ -103,7 +102,7 @@ class _Layer(torch.autograd.Function):
         layer.workshop.code.layer_backward(
             trained, rows, _kept(kept), *(each.data_ptr() for each in (d_y, d_x, gradient)), room
         )
-        found = gradient.split([size for size, _ in sizes])
+        found = torch.split(gradient, [size for size, _ in sizes])
         d_weights = [each.view(shape) for each, (_, shape) in zip(found, sizes, strict=True)]
         d_weights[1::2] = [each.T for each in d_weights[1::2]]
         return d_x, None, None, None, None, *d_weights
@@ -112,8 +111,8 @@ class _Layer(torch.autograd.Function):
 def _trained(layer: Any, adapters: Sequence[Adapter | None]) -> TrainedLayer:
     """The layer as the compiled code knows it. It holds no memory."""
     linears, norms, attention = linears_of(layer), norms_of(layer), layer.self_attn
-    depth, inner = attention.head_dim, base_of(linears[-1]).in_features
-    heads, kv_heads = (base_of(linears[i]).out_features // depth for i in (0, 1))
+    depth, inner = attention.head_dim, without_adapter(linears[-1]).in_features
+    heads, kv_heads = (without_adapter(linears[i]).out_features // depth for i in (0, 1))
     return TrainedLayer(
         (Adapted * len(linears))(*map(_adapted, linears, adapters)),
         *(norm and norm.weight.data_ptr() for norm in norms),
@@ -123,7 +122,7 @@ def _trained(layer: Any, adapters: Sequence[Adapter | None]) -> TrainedLayer:
 
 
 def _adapted(module: Any, adapter: Adapter | None) -> Adapted:
-    base = base_of(module)
+    base = without_adapter(module)
     bias = None if base.bias is None else base.bias.data_ptr()
     A, B, rank, scale = (None, None, 0, 0.0)
     if adapter:
@@ -131,9 +130,9 @@ def _adapted(module: Any, adapter: Adapter | None) -> Adapted:
     return Adapted(base.weight.data_ptr(), bias, A, B, base.in_features, base.out_features, rank, scale)
 
 
-def _rows(rows: GroupedRows, places: Sequence[Tensor]) -> Rows:
+def _rows(rows: GroupedRows, places: Sequence[Tensor]) -> RowTable:
     arrays = (rows.first, rows.own, rows.count, rows.seen, rows.offsets, rows.extra, *places)
-    return Rows(len(rows.seen), len(rows.first) - 1, rows.longest, *(each.data_ptr() for each in arrays))
+    return RowTable(len(rows.seen), len(rows.first) - 1, rows.longest, *(each.data_ptr() for each in arrays))
 
 
 def _kept(tensors: Sequence[Tensor]) -> Kept:
@@ -147,7 +146,9 @@ def adapter_of(module: Any) -> Adapter | None:
     name = module.active_adapters[0]
     if name not in module.lora_A:
         return None
-    return Adapter(module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])
+    A: Any = module.lora_A[name]
+    B: Any = module.lora_B[name]
+    return Adapter(A.weight, B.weight, module.scaling[name])
 
 
 def _trains_adapters_alone(layer: Any) -> bool:
@@ -158,8 +159,11 @@ def _trains_adapters_alone(layer: Any) -> bool:
     adapted = [module for module in linears if isinstance(module, LoraLinear)]
     if any(len(m.active_adapters) != 1 or not _identities(m.lora_dropout) for m in adapted):
         return False
-    trained = {id(weight) for module in linears if (adapter := adapter_of(module)) for weight in adapter[:2]}
-    return all(id(weight) in trained for weight in layer.parameters() if weight.requires_grad)
+    adapters = [weight for module in linears if (adapter := adapter_of(module)) for weight in (adapter.A, adapter.B)]
+    trained = set(map(id, adapters))
+    return all(weight.dtype == torch.float32 for weight in adapters) and all(
+        id(weight) in trained for weight in layer.parameters() if weight.requires_grad
+    )
 
 
 def _identities(modules: nn.ModuleDict) -> bool:
@@ -170,12 +174,15 @@ def compile_layers(model: Any) -> bool:
     """Let the decoder layers of `model` compute packed rows in compiled code, if there is some for them that gives
     their numbers and gradients on a few tokens."""
     decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if any(isinstance(module, CompiledLayer) for module in decoder.modules()):
+        return True  # for an earlier trainer
     code = code_for(decoder)
     if code is None or not all(map(_trains_adapters_alone, decoder.model.layers)):
         return False
     workshop, plain, layers = Workshop(code), _tried(model), decoder.model.layers
+    kinds = {kind: _compiled(kind) for kind in map(type, layers)}
     for layer in layers:
-        layer.__class__ = _compiled(type(layer))
+        layer.__class__ = kinds[type(layer)]
         layer.workshop = workshop
     if all(
         float((one - other).norm()) <= _TOLERANCE * float(other.norm())
@@ -200,7 +207,6 @@ def _tried(model: Any) -> tuple[Tensor, Tensor]:
     return logits.detach(), torch.cat([each.flatten() for each in gradient if each is not None])
 
 
-@cache
 def _compiled(kind: type[nn.Module]) -> type[nn.Module]:
-    """Of the same name: FSDP knows a model's layers by that."""
+    """Of the same name, by which libraries know a model's layers."""
     return type(kind.__name__, (CompiledLayer, kind), {})

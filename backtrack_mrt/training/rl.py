@@ -77,8 +77,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self._packs = packable(setup.model)
         if sharding() != "ZeRO-3":  # which brings a weight together for its own module only
             fuse_adapters(setup.model)
-            if self._packs and config.engine.compiled:
-                compile_layers(setup.model)
+        if sharding() is None and self._packs and config.engine.compiled:
+            compile_layers(setup.model)
         self._forces = answer_maker(setup, collector, self._packs) if config.answer_weight else None
         self._answers: list[list[Answer]] = []  # that are trained along, of each row of this process
         self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way

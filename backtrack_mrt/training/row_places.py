@@ -62,13 +62,16 @@ def grouped(prompts: Sequence[PackedRow], rows: Sequence[PackedRow]) -> GroupedR
             visible = branches.visible()
             extras += visible.sum(1).tolist()
             extra += (before + length + visible.nonzero()[1]).tolist()
-    numbers = (
-        [0, *accumulate(map(len, groups))],
-        [row.own.start for row in ordered],
-        [len(row.own) for row in ordered],
+    first, own, count, seen_T, offsets, extras_E = (
+        torch.tensor(numbers, dtype=torch.long)
+        for numbers in (
+            [0, *accumulate(map(len, groups))],
+            [row.own.start for row in ordered],
+            [len(row.own) for row in ordered],
+            seen,
+            [0, *accumulate(extras)],
+            extra,
+        )
     )
-    return GroupedRows(
-        *(torch.tensor(each) for each in (*numbers, seen, [0, *accumulate(extras)])),
-        extra=torch.tensor(extra, dtype=torch.long),
-        longest=max(len(row.shared) + len(row.own) for row in ordered),
-    )
+    longest = max(len(row.shared) + len(row.own) for row in ordered)
+    return GroupedRows(first, own, count, seen_T, offsets, extras_E, longest)

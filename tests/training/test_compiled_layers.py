@@ -59,6 +59,8 @@ def test_the_numbers_and_gradients_are_the_modules(kind: str) -> None:
     ours = numbers(model, rows)
     assert_alike(ours, theirs)
     assert not torch.equal(ours[0], theirs[0])  # it was another code
+    assert compile_layers(model)  # as another trainer would
+    assert torch.equal(numbers(model, rows)[1], ours[1])
 
 
 def test_not_all_layers_need_an_adapter() -> None:

@@ -111,7 +111,7 @@ class CompiledDecoder:
 
     def _linear(self, modules: Sequence[Any]) -> Linear:
         """Layers that read the same input, as one: their outputs side by side, in panels (n, inputs, panel)."""
-        bases = [base_of(module) for module in modules]
+        bases = [without_adapter(module) for module in modules]
         weight = torch.cat(
             [merged_weight(m) if self._adapted else b.weight for m, b in zip(modules, bases, strict=True)]
         )
@@ -166,14 +166,14 @@ def norms_of(layer: Any) -> tuple[Any, ...]:
     return (layer.input_layernorm, layer.post_attention_layernorm, *heads)
 
 
-def base_of(module: Any) -> Any:
+def without_adapter(module: Any) -> Any:
     """The linear layer without a LoRA adapter around it."""
     return module.get_base_layer() if isinstance(module, LoraLinear) else module
 
 
 def is_plain(module: Any) -> bool:
     """Whether all that the module does is a product with a matrix."""
-    base = base_of(module)
+    base = without_adapter(module)
     around = mergeable(module) if isinstance(module, LoraLinear) else True
     return type(base) is nn.Linear and around and _on_cpu(base.weight)
 

@@ -83,7 +83,7 @@ class TrainedLayer(Structure):
     )
 
 
-class Rows(Structure):
+class RowTable(Structure):
     _fields_ = (
         *((name, c_long) for name in ("tokens", "groups", "longest")),
         *((name, c_void_p) for name in ("first", "own", "count", "seen", "offsets", "extra", "cos", "sin")),
@@ -114,7 +114,7 @@ def _declared(code: CDLL) -> CDLL:
     code.room.argtypes = (POINTER(Model), POINTER(Pass))
     code.forward.argtypes = (*code.room.argtypes, c_void_p, c_void_p, c_void_p)
     code.layer_room.restype, code.layer_forward.restype, code.layer_backward.restype = c_long, None, None
-    code.layer_room.argtypes = (POINTER(TrainedLayer), POINTER(Rows))
+    code.layer_room.argtypes = (POINTER(TrainedLayer), POINTER(RowTable))
     code.layer_forward.argtypes = (*code.layer_room.argtypes, POINTER(Kept), c_void_p, c_void_p)
     code.layer_backward.argtypes = (*code.layer_room.argtypes, POINTER(Kept), c_void_p, c_void_p, c_void_p, c_void_p)
     return code

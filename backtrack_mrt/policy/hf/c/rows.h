@@ -20,7 +20,7 @@ typedef struct {
     const long *first, *own, *count;    /* by group (and its end); by row */
     const long *seen, *offsets, *extra; /* by token (and their end) */
     const float *cos, *sin;             /* (T, depth) */
-} Rows;
+} RowTable;
 
 /* What a pass leaves for the way back: (T, width) the layer's input and what its attention made of it; (T, (heads +
 2 · kv_heads) · depth); (T, heads · depth); (T, heads, 2) the largest score of every query, and the sum of its weights
@@ -33,12 +33,12 @@ enum { QUERIES = 2 * TILE }; /* that meet the keys of their row together */
 products with queries, with their gradients; some queries, and their scores (QUERIES, longest). */
 typedef struct { float *keys, *values, *key_panels, *value_panels, *d_keys, *d_values, *query, *d_query, *weight, *d_weight; } Desk;
 
-static long desk_size(const TrainedLayer *l, const Rows *r) {
+static long desk_size(const TrainedLayer *l, const RowTable *r) {
     long keys = up_to(r->longest, PANEL);
     return 6 * keys * l->depth + 2 * QUERIES * (l->depth + keys);
 }
 
-static Desk desk_at(const TrainedLayer *l, const Rows *r, float *at) {
+static Desk desk_at(const TrainedLayer *l, const RowTable *r, float *at) {
     long keys = up_to(r->longest, PANEL), size = keys * l->depth, queries = QUERIES * l->depth;
     float *query = at + 6 * size, *weight = query + 2 * queries;
     return (Desk){at,       at + size, at + 2 * size,    at + 3 * size, at + 4 * size,
@@ -83,7 +83,7 @@ static void fetch(const float *at, long rows, long row, long depth) {
 }
 
 /* Puts the keys and values of `count` tokens from t on in the places from `place` on. */
-static void lay_out(const TrainedLayer *l, const Rows *r, const Desk *d, const float *qkv, long k, long t, long count,
+static void lay_out(const TrainedLayer *l, const RowTable *r, const Desk *d, const float *qkv, long k, long t, long count,
                     long place) {
     long depth = l->depth, width = qkv_width(l);
     for (long s = place; s < place + count; s++, t++) {
@@ -99,7 +99,7 @@ static void lay_out(const TrainedLayer *l, const Rows *r, const Desk *d, const f
 }
 
 /* How many keys, from the first on, are met by the queries of `count` tokens from t on. */
-static long met(const Rows *r, long t, long count) {
+static long met(const RowTable *r, long t, long count) {
     long most = 0;
     for (long i = t; i < t + count; i++) {
         if (r->seen[i] > most) most = r->seen[i];
@@ -110,7 +110,7 @@ static long met(const Rows *r, long t, long count) {
 }
 
 /* Scores of the queries of head h of `count` tokens from t on: weight (count, size), -∞ for what is not seen. */
-static void score(const TrainedLayer *l, const Rows *r, const Desk *d, const float *qkv, long h, long t, long count,
+static void score(const TrainedLayer *l, const RowTable *r, const Desk *d, const float *qkv, long h, long t, long count,
                   long size) {
     long depth = l->depth, width = qkv_width(l);
     fetch(qkv + t * width + h * depth, count, width, depth);
@@ -130,7 +130,7 @@ static void score(const TrainedLayer *l, const Rows *r, const Desk *d, const flo
 }
 
 /* Attention of the queries of head h of `count` tokens from t on. */
-static void attend_forward(const TrainedLayer *l, const Rows *r, const Desk *d, const Kept *kept, long h, long t,
+static void attend_forward(const TrainedLayer *l, const RowTable *r, const Desk *d, const Kept *kept, long h, long t,
                            long count) {
     long seen = met(r, t, count), size = up_to(seen, PANEL), depth = l->depth, out = l->heads * depth;
     score(l, r, d, kept->qkv, h, t, count, size);
@@ -145,7 +145,7 @@ static void attend_forward(const TrainedLayer *l, const Rows *r, const Desk *d, 
 }
 
 /* The way back: what the queries had to do with `d_mixed` → d_qkv; keys' and values' gradients are added up. */
-static void attend_back(const TrainedLayer *l, const Rows *r, const Desk *d, const Kept *kept, long h, long t,
+static void attend_back(const TrainedLayer *l, const RowTable *r, const Desk *d, const Kept *kept, long h, long t,
                         long count, const float *d_mixed, float *d_qkv) {
     long seen = met(r, t, count), size = up_to(seen, PANEL), depth = l->depth, out = l->heads * depth;
     long width = qkv_width(l);
@@ -180,7 +180,7 @@ static void attend_back(const TrainedLayer *l, const Rows *r, const Desk *d, con
 }
 
 /* The gradients of the keys and values in the places from `place` on, of `count` tokens from t on → d_qkv. */
-static void take_up(const TrainedLayer *l, const Rows *r, const Desk *d, const float *qkv, long k, long t, long count,
+static void take_up(const TrainedLayer *l, const RowTable *r, const Desk *d, const float *qkv, long k, long t, long count,
                     long place, float *d_qkv) {
     long depth = l->depth, width = qkv_width(l);
     for (long s = place; s < place + count; s++, t++) {
@@ -191,7 +191,7 @@ static void take_up(const TrainedLayer *l, const Rows *r, const Desk *d, const f
 }
 
 /* Attention over key head k in group g; with `d_qkv` the way back. */
-static void attend_group(const TrainedLayer *l, const Rows *r, const Desk *d, const Kept *kept, long g, long k,
+static void attend_group(const TrainedLayer *l, const RowTable *r, const Desk *d, const Kept *kept, long g, long k,
                          const float *d_mixed, float *d_qkv) {
     long first = r->first[g], shared = l->heads / l->kv_heads, prompt = r->count[first], depth = l->depth;
     for (long row = first; row < r->first[g + 1]; row++) {

@@ -9,7 +9,7 @@ gradients are the same bits. */
 
 enum { BLOCK = 8 * TILE, PIECES = 32 }; /* tokens of a block; sums that are added up side by side, at most */
 
-static long pieces(const Rows *r) { return r->tokens < 2 * BLOCK ? 1 : least(r->tokens / (2 * BLOCK), PIECES); }
+static long pieces(const RowTable *r) { return r->tokens < 2 * BLOCK ? 1 : least(r->tokens / (2 * BLOCK), PIECES); }
 
 /* The room that a pass works in. gradients: (pieces, gradient). desks: one of `desk` floats for every thread. */
 typedef struct {
@@ -25,7 +25,7 @@ static long all_gradients(const TrainedLayer *l) {
 }
 
 /* Of a thread: what is made of the tokens of a block, or the attention's desk. */
-static long desk_room(const TrainedLayer *l, const Rows *r) {
+static long desk_room(const TrainedLayer *l, const RowTable *r) {
     long inner = 0, desk = desk_size(l, r);
     for (int i = 0; i < PARTS; i++)
         if (wide(l->part + i) > inner) inner = wide(l->part + i);
@@ -34,13 +34,13 @@ static long desk_room(const TrainedLayer *l, const Rows *r) {
 }
 
 /* How many floats the passes need to work in. */
-long layer_room(const TrainedLayer *l, const Rows *r) {
+long layer_room(const TrainedLayer *l, const RowTable *r) {
     long size = r->tokens * (l->width + l->heads * l->depth + qkv_width(l));
     for (int i = 0; i < PARTS; i++) size += merged_size(l->part + i);
     return size + pieces(r) * all_gradients(l) + omp_get_max_threads() * desk_room(l, r);
 }
 
-static Room room_at(const TrainedLayer *l, const Rows *r, float *at) {
+static Room room_at(const TrainedLayer *l, const RowTable *r, float *at) {
     Room room = {.gradient = all_gradients(l), .desk = desk_room(l, r)};
     for (int i = 0; i < PARTS; at += merged_size(l->part + i++)) room.merged[i] = merged_at(l->part + i, at);
     room.d_middle = at;
@@ -77,7 +77,7 @@ static void gate_back(const TrainedLayer *l, const float *gate_up, const float *
         }
 }
 
-static void attend_all(const TrainedLayer *l, const Rows *r, const Room *room, const Kept *kept, float *d_qkv) {
+static void attend_all(const TrainedLayer *l, const RowTable *r, const Room *room, const Kept *kept, float *d_qkv) {
 #pragma omp parallel for schedule(static, 1)
     for (long task = 0; task < r->groups * l->kv_heads; task++) {
         Desk desk = desk_at(l, r, my_desk(room));
@@ -86,7 +86,7 @@ static void attend_all(const TrainedLayer *l, const Rows *r, const Room *room, c
 }
 
 /* y (T, width) from kept->x; the rest of `kept` is written. */
-void layer_forward(const TrainedLayer *l, const Rows *r, const Kept *kept, float *y, float *at) {
+void layer_forward(const TrainedLayer *l, const RowTable *r, const Kept *kept, float *y, float *at) {
     Room room = room_at(l, r, at);
     const Merged *m = room.merged;
     const Adapted *part = l->part;
@@ -162,7 +162,7 @@ static void input_back(const TrainedLayer *l, const Room *room, const Kept *kept
 }
 
 /* Both of them, over all tokens, a piece of the sums at a time. d_x: for the second. */
-static void back(const TrainedLayer *l, const Rows *r, const Room *room, const Kept *kept, const float *d_y,
+static void back(const TrainedLayer *l, const RowTable *r, const Room *room, const Kept *kept, const float *d_y,
                  float *d_x) {
     long count = pieces(r), blocks = (r->tokens + BLOCK - 1) / BLOCK, width = l->width;
 #pragma omp parallel for schedule(static)
@@ -179,7 +179,7 @@ static void back(const TrainedLayer *l, const Rows *r, const Room *room, const K
 }
 
 /* d_x (T, width) from d_y; gradient: for every part A's (rank, in), and then Bᵀ's (rank, out). */
-void layer_backward(const TrainedLayer *l, const Rows *r, const Kept *kept, const float *d_y, float *d_x,
+void layer_backward(const TrainedLayer *l, const RowTable *r, const Kept *kept, const float *d_y, float *d_x,
                     float *gradient, float *at) {
     Room room = room_at(l, r, at);
     for (int i = 0; i < PARTS; i++) merge_backward(l->part + i, room.merged + i);
