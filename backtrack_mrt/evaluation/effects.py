@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from backtrack_mrt.evaluation.compared_runs import at, efficiency, gain
 from backtrack_mrt.evaluation.comparison import Comparison
+from backtrack_mrt.evaluation.learning_curves import gain_after
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
 from backtrack_mrt.evaluation.tables import as_markdown
 from backtrack_mrt.runs.finished import Run, mean_of
 
-MRT, CONTROL, PENALTY = "mrt-rl", "grpo", "length-penalty"
+MRT, CONTROL, PENALTY, SEARCH = "mrt-rl", "grpo", "length-penalty", "rise"
+
+Value = Callable[[Run], float]
 
 
 @dataclass(frozen=True)
@@ -40,54 +41,76 @@ class Effect:
         return "not shown"
 
 
-def effects(comparison: Comparison, warm_start: Mapping[str, Sequence[float]]) -> list[Effect]:
-    """All effects. `warm_start`: the final SFT loss by the form of the data, one number per seed."""
+def effects(
+    comparison: Comparison,
+    half: int,
+    warm_start: Mapping[str, Sequence[float]],
+    given: Mapping[str, Sequence[float]],
+) -> list[Effect]:
+    """All effects. half: sampled tokens after which gains are compared as well as at the end. warm_start: the SFT loss
+    by the form of the data; given: the progress of the first backtrack from attempts that are given to all, by
+    algorithm. One number per seed each."""
+    mrt, control, penalty = (_label(comparison, algo) for algo in (MRT, CONTROL, PENALTY))
+    ours, theirs = comparison.runs[mrt], comparison.runs[control]
 
-    def against_control(name: str, measure: str, *place: str | int, algo: str = MRT, above: bool = True) -> Effect:
-        return Effect(name, measure, comparison.difference(algo, at(*place), to=CONTROL), above)
+    def against(
+        name: str, measure: str, value: Value, above: bool = True, algo: str = mrt, to: str = control
+    ) -> Effect:
+        return Effect(name, measure, comparison.difference(algo, value, to=to), above)
 
-    def beyond(name: str) -> Callable[[Run], float]:
-        """At the largest budget."""
-        return lambda run: mean_of(run.summary["trained"][name][max(run.summary["trained"][name], key=float)])
+    def sized(name: str, measure: str, ratios: Sequence[float], size: float) -> Effect:
+        return Effect(name, measure, over_seeds(ratios), null=size, sized=True)
 
-    mrt, control = comparison.runs[MRT], comparison.runs[CONTROL]
-    ratios = [efficiency(ours, than=theirs) for ours, theirs in zip(mrt, control, strict=True)]
-    gains = [float(np.divide(gain(ours), gain(theirs))) for ours, theirs in zip(mrt, control, strict=True)]
-    found = [
-        Effect("1 gain", "gain of mrt-rl − gain of grpo, as trained", comparison.difference(MRT, gain, to=CONTROL)),
-        Effect(
-            "1 gain, the paper's size", "gain of mrt-rl / gain of grpo (2–3)", over_seeds(gains), null=2, sized=True
+    found = []
+    for when, value in ((f"after {half:,}", lambda run: gain_after(run, half)), ("at the end", gain)):
+        ratios = [value(one) / value(other) for one, other in zip(ours, theirs, strict=True)]
+        found += [
+            against(f"1 gain {when}", "gain of mrt-rl − gain of grpo", value),
+            sized(f"1 gain {when}, the paper's size", "gain of mrt-rl / gain of grpo (2–3)", ratios, 2),
+        ]
+    found.append(against("1 gain, prolonged", "accuracy at twice the revisions", at("trained", "accuracy_prolonged")))
+    ratios = [efficiency(one, than=other) for one, other in zip(ours, theirs, strict=True)]
+    needed = "tokens grpo needs / tokens mrt-rl needs"
+    found += [
+        Effect("2 token efficiency", needed, over_seeds(ratios), null=1.0),
+        sized("2 token efficiency, the paper's size", "the same (1.5–1.7)", ratios, 1.5),
+    ]
+    for name, by in (("normalised_regret", "each policy's own values"), ("normalised_regret_frozen", "one prover")):
+        found.append(against(f"3 regret, {by}", "mrt-rl − grpo, trained budget", at("trained", name), above=False))
+    found += [
+        against("3 regret beyond, each policy's own values", "at twice the budget", _beyond("regret"), above=False),
+        against("3 regret beyond, one prover", "at twice the budget", _beyond("regret_frozen"), above=False),
+        against(
+            "4 length penalty: tokens", "length-penalty − grpo", at("trained", "tokens"), above=False, algo=penalty
         ),
-        against_control("1 gain, prolonged", "accuracy at twice the revisions", "trained", "accuracy_prolonged"),
-        Effect("2 token efficiency", "tokens grpo needs / tokens mrt-rl needs", over_seeds(ratios), null=1.0),
-        Effect("2 token efficiency, the paper's size", "the same (1.5–1.7)", over_seeds(ratios), null=1.5, sized=True),
-        against_control("3 regret", "mrt-rl − grpo, trained budget", "trained", "normalised_regret", above=False),
-        Effect("3 regret beyond", "twice the budget", comparison.difference(MRT, beyond("regret"), to=CONTROL), False),
-        against_control(
-            "3 regret, one prover", "by the frozen base's values", "trained", "normalised_regret_frozen", above=False
-        ),
-        Effect(
-            "3 regret beyond, one prover",
-            "twice the budget, by the frozen base's values",
-            comparison.difference(MRT, beyond("regret_frozen"), to=CONTROL),
-            False,
-        ),
-        against_control(
-            "4 length penalty: tokens", "length-penalty − grpo", "trained", "tokens", algo=PENALTY, above=False
-        ),
-        against_control(
-            "4 length penalty: accuracy", "length-penalty − grpo", "trained", "accuracy", algo=PENALTY, above=False
-        ),
+        against("4 length penalty: accuracy", "length-penalty − mrt-rl", gain, above=False, algo=penalty, to=mrt),
     ]
     for lower, higher in (("backtrack", "star"), ("star", "rise")):
         if warm_start:
-            pairs = zip(warm_start[lower], warm_start[higher], strict=True)
-            estimate = over_seeds([ours - theirs for ours, theirs in pairs])
-            found.append(Effect("5 warm-start loss", f"SFT loss of {lower} − {higher} data", estimate, False))
-    found.append(
-        against_control("6 progress", "mean progress of a backtrack", "trained", "moves", "backtrack", "progress")
-    )
+            found.append(
+                _paired("5 warm-start loss", f"SFT loss of {lower} − {higher} data", warm_start, lower, higher, False)
+            )
+    for other in (control, _label(comparison, SEARCH)):
+        measure = f"first backtrack from given attempts, mrt-rl − {other}"
+        found.append(_paired("6 progress", measure, given, mrt, other, True))
     return found
+
+
+def _label(comparison: Comparison, algo: str) -> str:
+    """The first label of the algorithm: labels tell settings, too."""
+    return next(label for label, runs in comparison.runs.items() if runs[0].config.algo_label == algo)
+
+
+def _beyond(name: str) -> Value:
+    """At the largest budget."""
+    return lambda run: mean_of(run.summary["trained"][name][max(run.summary["trained"][name], key=float)])
+
+
+def _paired(
+    name: str, measure: str, numbers: Mapping[str, Sequence[float]], ours: str, theirs: str, above: bool
+) -> Effect:
+    differences = [one - other for one, other in zip(numbers[ours], numbers[theirs], strict=True)]
+    return Effect(name, measure, over_seeds(differences), above)
 
 
 def table(found: Sequence[Effect]) -> str:

@@ -1,5 +1,6 @@
 """What a policy makes of a history that is given to it: played to the end from a wrong attempt, and from the backtrack
-that a demonstration makes of it. The difference is what finding the way back by itself costs."""
+that a demonstration makes of it. The difference is what finding the way back by itself costs. Given the same attempts,
+policies can be compared in what their moves do to V; of their own attempts each keeps other ones to mend."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from backtrack_mrt.evaluation.metrics.estimates import Estimate, bootstrap
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.rollouts.rollout import grade, rollout, trajectory_seeds
 from backtrack_mrt.types import Trajectory
@@ -34,12 +36,33 @@ def histories(demonstrations: Iterable[Demonstration], protocol: EpisodeProtocol
 def right_from(starts: Sequence[Trajectory], collector: Collector, temperature: float, seed: int) -> Estimate:
     """Share of trajectories that end right from these starts on."""
     outcomes: dict[str, list[float]] = {}
+    for trajectory in _played(starts, collector, temperature, seed):
+        outcomes.setdefault(trajectory.problem.id, []).append(trajectory.outcome)
+    return bootstrap(list(outcomes.values()))
+
+
+def progress_from(
+    starts: Sequence[Trajectory], collector: Collector, prover: MetaProver, temperature: float, seed: int
+) -> Estimate:
+    """What the first move from these starts on does to the prover's V; 0 where the policy makes none."""
+    played = _played(starts, collector, temperature, seed)
+    progress: dict[str, list[float]] = {}
+    for start, trajectory, values in zip(starts, played, prover.values(played), strict=True):
+        moves = [move for ranges in collector.protocol.moves(trajectory).values() for move in ranges]
+        first = min((m for m in moves if m.start >= len(start.turns)), key=lambda m: m.start, default=range(0))
+        gained = float(values[first.stop] - values[first.start])
+        progress.setdefault(trajectory.problem.id, []).append(gained)
+    return bootstrap(list(progress.values()))
+
+
+def _played(starts: Sequence[Trajectory], collector: Collector, temperature: float, seed: int) -> list[Trajectory]:
+    """The starts played to the end, graded."""
+    found: list[Trajectory] = []
     with collector.synced(-1):
         for first in range(0, len(starts), collector.max_rows):
             part = starts[first : first + collector.max_rows]
             seeds = trajectory_seeds(seed, 0, len(part), first_row=first)
             sampling = collector.sampling(temperature)
             played = rollout(part, seeds, collector.protocol, collector.dialogue, collector.engine, sampling)
-            for trajectory in grade(played, collector.grader):
-                outcomes.setdefault(trajectory.problem.id, []).append(trajectory.outcome)
-    return bootstrap(list(outcomes.values()))
+            found += grade(played, collector.grader)
+    return found

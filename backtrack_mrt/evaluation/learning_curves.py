@@ -12,7 +12,7 @@ from backtrack_mrt.config import Ledger
 from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
 from backtrack_mrt.evaluation.metrics.estimates import over_seeds
 from backtrack_mrt.evaluation.tables import Rows
-from backtrack_mrt.runs.finished import Run
+from backtrack_mrt.runs.finished import Run, mean_of
 from backtrack_mrt.types import FloatArray
 
 STEP = 0.05  # between the accuracies at which curves are compared
@@ -26,11 +26,22 @@ def spent(run: Run, ledger: Ledger = "sampled") -> dict[int, float]:
     return {row["step"]: float(tokens) for row, tokens in zip(run.history, total, strict=True)}
 
 
-def learning_curve(run: Run, ledger: Ledger = "sampled") -> tuple[FloatArray, FloatArray]:
-    """Tokens taken in training, from 0, and the held-out accuracy then, shape (P,) each."""
+def learning_curve(run: Run, ledger: Ledger = "sampled", measure: str = "accuracy") -> tuple[FloatArray, FloatArray]:
+    """Tokens taken in training, from 0, and what was measured on the held-out problems then, shape (P,) each."""
     at = {0: 0.0} | spent(run, ledger)
     tokens = np.array([at[line["step"]] for line in run.evaluations])
-    return tokens, np.array([line["accuracy"]["mean"] for line in run.evaluations], float)
+    return tokens, np.array([mean_of(line[measure]) for line in run.evaluations])
+
+
+def after(run: Run, tokens: float, measure: str = "accuracy") -> float:
+    """The held-out measure after so many sampled tokens; between evaluations it is taken to change evenly, and beyond
+    the last one to stay."""
+    return float(np.interp(tokens, *learning_curve(run, measure=measure)))
+
+
+def gain_after(run: Run, tokens: float) -> float:
+    """Accuracy after so many sampled tokens − the base's."""
+    return after(run, tokens) - after(run, 0)
 
 
 def has_curves(runs: Mapping[str, Sequence[Run]]) -> bool:
@@ -56,6 +67,24 @@ def learning_rows(runs: Mapping[str, Sequence[Run]], ledger: Ledger = "sampled")
             seeds = "" if len(there) == len(ours) else f" ({len(there)} of {len(ours)} seeds)"
             ratios = [a / b for a, b in zip(ours, theirs, strict=True) if not math.isnan(a / b)]
             cells += [f"{np.mean(there):,.0f}{seeds}" if there else "–", "" if ours is theirs else _times(ratios)]
+        rows.append(cells)
+    return rows
+
+
+def budget_rows(runs: Mapping[str, Sequence[Run]], control: str, budgets: Sequence[int]) -> Rows:
+    """For each budget of sampled tokens: the gain in accuracy, as a multiple of the control's (paired by seed), and the
+    regret by one prover for all."""
+    header = ["algorithm"]
+    for budget in budgets:
+        header += [f"gain after {budget:,}", f"÷ {control}'s", "regret, one prover"]
+    rows = [header]
+    for label, members in runs.items():
+        cells = [label]
+        for budget in budgets:
+            gains = [gain_after(run, budget) for run in members]
+            ratios = [ours / gain_after(theirs, budget) for ours, theirs in zip(gains, runs[control], strict=True)]
+            regrets = over_seeds([after(run, budget, "normalised_regret_frozen") for run in members])
+            cells += [f"{over_seeds(gains)}", "" if label == control else _times(ratios), f"{regrets}"]
         rows.append(cells)
     return rows
 

@@ -11,10 +11,13 @@ from pydantic import TypeAdapter
 from backtrack_mrt.config import Ledger
 from backtrack_mrt.evaluation.compared_runs import gain
 from backtrack_mrt.evaluation.comparison import Comparison
-from backtrack_mrt.evaluation.metrics.estimates import Estimate
+from backtrack_mrt.evaluation.learning_curves import after, has_curves
+from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.evaluation.tables import Policy, pooled
 from backtrack_mrt.reports.charts import Chart, Series
+
+CURVE_POINTS = 9  # of a learning curve
 
 
 def summary_of(data: Mapping[str, Any]) -> Summary:
@@ -64,6 +67,33 @@ def gains(comparison: Comparison) -> Chart:
         series,
         ticks=labels,
     )
+
+
+def learning(comparison: Comparison) -> list[Chart]:
+    """Held-out accuracy and regret against the tokens of training, where all runs were evaluated on the way."""
+    if not has_curves(comparison.runs):
+        return []
+    end = max(run.sampled_tokens for members in comparison.runs.values() for run in members)
+    tokens = np.linspace(0, end, CURVE_POINTS)
+    measures = {"accuracy": "accuracy, at the trained limit", "normalised_regret_frozen": "regret, by one prover"}
+    charts = []
+    for measure, told in measures.items():
+        series = []
+        for colour, (label, members) in enumerate(comparison.runs.items()):
+            found = [over_seeds([after(run, spent, measure) for run in members]) for spent in tokens]
+            mean, low, high = np.array([[e.mean, e.low, e.high] for e in found]).T
+            series.append(Series(label, tokens, mean, low, high, colour))
+        charts.append(
+            Chart(
+                f"learning_{'regret' if 'regret' in measure else measure}",
+                f"How fast they learn: {told.partition(',')[0]}",
+                "Held-out problems, evaluated while training; between evaluations a straight line.",
+                "tokens sampled in training",
+                told,
+                series,
+            )
+        )
+    return charts
 
 
 def accuracy(policies: Sequence[Policy]) -> Chart:
