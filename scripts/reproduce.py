@@ -5,8 +5,8 @@
     python scripts/reproduce.py --seeds 0 1 --out /tmp/results --runs /tmp/runs
 
 Every algorithm first tries the same learning rates on validation problems; the best is trained with all seeds and
-judged on the test split. Algorithms run side by side, one process of one thread each. Finished runs are taken as they are: an
-interrupted reproduction goes on where it stopped. Flags that this script does not know go to every run.
+judged on the test split. Algorithms run side by side, one process of one thread each. Finished runs are taken as they
+are: an interrupted reproduction goes on where it stopped. Flags that this script does not know go to every run.
 """
 
 from __future__ import annotations

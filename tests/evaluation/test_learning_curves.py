@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backtrack_mrt.evaluation.learning_curves import has_curves, learning_curve, learning_rows
+from backtrack_mrt.evaluation.learning_curves import (
+    after,
+    budget_rows,
+    gain_after,
+    has_curves,
+    learning_curve,
+    learning_rows,
+)
 from backtrack_mrt.runs.finished import Run
 
 
@@ -20,7 +27,12 @@ def run(accuracies: list[float], tokens_a_step: float = 100.0, logged: bool = Tr
     history: list[dict[str, Any]] = [{"step": step} | costs for step in range(1, steps + 1)]
     names = ["base", *(f"step_{step:06d}" for step in range(2, steps, 2)), "trained"]
     evaluations = [
-        {"step": 2 * k, "name": name, "accuracy": {"mean": accuracy, "n": 100}}
+        {
+            "step": 2 * k,
+            "name": name,
+            "accuracy": {"mean": accuracy, "n": 100},
+            "normalised_regret_frozen": {"mean": 1 - accuracy, "n": 100},
+        }
         for k, (name, accuracy) in enumerate(zip(names, accuracies, strict=True))
     ]
     training = {"sampled": tokens_a_step * steps, "total": 1.5 * tokens_a_step * steps}
@@ -58,3 +70,19 @@ def test_an_interval_needs_two_seeds_that_reach_it() -> None:
 def test_runs_that_were_only_evaluated_at_the_ends_have_no_curve() -> None:
     assert has_curves({"mrt-rl": [run([0.5, 0.6, 0.7])]})
     assert not has_curves({"mrt-rl": [run([0.5, 0.6, 0.7])], "grpo": [run([0.5, 0.7])]})
+
+
+def test_at_a_budget_between_two_evaluations() -> None:
+    one = run([0.5, 0.6, 0.7])
+    assert [after(one, tokens) for tokens in (0, 100, 300, 900)] == pytest.approx([0.5, 0.55, 0.65, 0.7])
+    assert gain_after(one, 300) == pytest.approx(0.15)
+
+
+def test_gains_at_two_budgets_as_multiples_of_the_control_s() -> None:
+    fast, slow = [run([0.5, 0.6, 0.7]), run([0.5, 0.7, 0.7])], [run([0.5, 0.55, 0.6])] * 2
+    header, ours, theirs = budget_rows({"mrt-rl": fast, "grpo": slow}, "grpo", (200, 400))
+    assert header[1:4] == ["gain after 200", "÷ grpo's", "regret, one prover"]
+    assert ours[2] == "3.00 [-9.71, 15.71]"  # 2 and 4
+    assert ours[5] == "2.00 [2.00, 2.00]"
+    assert ours[3].startswith("0.350 ")
+    assert theirs[2] == theirs[5] == ""
