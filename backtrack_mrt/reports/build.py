@@ -22,7 +22,7 @@ from backtrack_mrt.reports.archive import Archive, TraceSource, archive, shared_
 from backtrack_mrt.reports.curves import training_charts
 from backtrack_mrt.reports.headline import headline
 from backtrack_mrt.reports.inputs import any_run, policies, sources
-from backtrack_mrt.reports.outcomes import gains, learning, outcome_charts
+from backtrack_mrt.reports.outcomes import headline_charts, outcome_charts
 from backtrack_mrt.reports.trace_html import trace_html
 from backtrack_mrt.reports.trace_view import TraceView
 from backtrack_mrt.runs.alarms import alarms_of, raised_at_start
@@ -73,7 +73,7 @@ def report_comparison(comparison: Comparison, folder: Path) -> Path:
         f"seeds {', '.join(map(str, comparison.seeds))}; 95 % {interval}."
     ]
     content = _results(comparison.runs, {label: members[0] for label, members in comparison.runs.items()})
-    content |= {"headline": comparison.headline(), "headline_charts": [gains(comparison), *learning(comparison)]}
+    content |= {"headline": comparison.headline(), "headline_charts": headline_charts(comparison)}
     content["outcomes"].append((comparison.rows(), "Algorithms side by side, means over seeds"))
     if comparison.sets:
         content["outcomes"].append((comparison.set_rows(), "Accuracy by problem set"))

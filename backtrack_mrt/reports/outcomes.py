@@ -46,6 +46,11 @@ def outcome_charts(policies: Sequence[Policy]) -> list[Chart]:
     return [chart for chart in charts if any(np.isfinite(series.y).any() for series in chart.series)]
 
 
+def headline_charts(comparison: Comparison) -> list[Chart]:
+    """What a comparison begins with."""
+    return [gains(comparison), *learning(comparison), *gradient_signal(comparison)]
+
+
 def gains(comparison: Comparison) -> Chart:
     """Bars: what each algorithm has gained, in each ledger in which it was trained."""
     labels = list(comparison.runs)
@@ -94,6 +99,27 @@ def learning(comparison: Comparison) -> list[Chart]:
             )
         )
     return charts
+
+
+def gradient_signal(comparison: Comparison) -> list[Chart]:
+    """Bars: how much of an update's gradient is signal, for the algorithms that measure it."""
+    found = {label: [run.signal_to_noise for run in members] for label, members in comparison.runs.items()}
+    found = {label: ratios for label, ratios in found.items() if np.isfinite(ratios).all()}
+    if not found:
+        return []
+    mean, low, high = np.array([[e.mean, e.low, e.high] for e in map(over_seeds, found.values())]).T
+    places = np.arange(len(found), dtype=np.float64)
+    return [
+        Chart(
+            "gradient_signal",
+            "How quiet the gradient is",
+            "Squared length of the mean gradient ÷ its squared noise, over all updates; between parts of a batch.",
+            "",
+            "signal : noise",
+            [Series("all updates", places, mean, low, high, 0)],
+            ticks=list(found),
+        )
+    ]
 
 
 def accuracy(policies: Sequence[Policy]) -> Chart:
