@@ -39,8 +39,7 @@ from backtrack_mrt.reports.build import FIGURES, report_comparison
 from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.runs.finished import Run, read_run
 
-BUDGET = 480_000  # tokens that each run samples
-SETTINGS = ["--training.sampled_tokens", str(BUDGET), "--evaluation.every", "26"]
+SETTINGS = ["--evaluation.every", "26"]
 RATES = ["--tune", "training.learning_rate", "3e-4", "1e-3", "3e-3"]
 RUNS = {  # flags by the name of the folder; the first is what the others are compared with
     "mrt-rl": ["--algo", "mrt-rl"],
@@ -64,19 +63,21 @@ def main() -> None:
         "--runs", type=Path, default=Path("runs/reproduction"), metavar="FOLDER", help="run directories"
     )
     parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER", help="where results.md goes")
+    parser.add_argument("--tokens", type=int, default=480_000, help="sampled by every run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="algorithms that run side by side")
     args, flags = parser.parse_known_args()
     start = time.monotonic()
     args.runs.mkdir(parents=True, exist_ok=True)
+    settings = [*SETTINGS, "--training.sampled_tokens", str(args.tokens), *flags]
     with ThreadPoolExecutor(args.jobs) as pool:
-        trained = [pool.submit(train, name, args.runs, args.seeds, flags) for name in RUNS]
+        trained = [pool.submit(train, name, args.runs, args.seeds, settings) for name in RUNS]
         warmed = [pool.submit(warm_start, seed, args.runs, flags) for seed in args.seeds]
         for job in (*trained, *warmed):
             job.result()
     comparison = Comparison([run for name in RUNS for run in finished(args.runs / name, args.seeds)], tried(args.runs))
     losses = {form: [warm_loss(args.runs, form, seed) for seed in args.seeds] for form in FORMS}
     shared = {label: [progress(run, args.runs) for run in runs] for label, runs in comparison.runs.items()}
-    found = table(effects(comparison, BUDGET // 2, losses, shared))
+    found = table(effects(comparison, args.tokens // 2, losses, shared))
     images = args.out / "images" / "results"
     comparison.write(args.runs)
     report_comparison(comparison, args.runs)
@@ -91,14 +92,14 @@ def main() -> None:
             "# The paper in miniature",
             "",
             f"`python {shlex.join(['scripts/reproduce.py', '--seeds', *map(str, args.seeds), *flags])}`: each run with "
-            f"`{shlex.join(SETTINGS)}`. {minutes:.0f} minutes in the last call, {args.jobs} processes of one thread. "
+            f"`{shlex.join(settings)}`. {minutes:.0f} minutes in the last call, {args.jobs} processes of one thread. "
             "No seed was left out.",
             "",
             found,
             f"Half of the tokens and all of them (test split, {len(args.seeds)} seeds; a gain over {control}'s is "
             "paired by seed):",
             "",
-            as_markdown(budget_rows(comparison.runs, control, (BUDGET // 2, BUDGET))),
+            as_markdown(budget_rows(comparison.runs, control, (args.tokens // 2, args.tokens))),
             comparison.markdown().replace("# ", "## ", 1),
             *(f"![{path.stem}](images/results/{path.name})" for path in sorted(images.glob("*.png"))),
             "",
@@ -109,10 +110,10 @@ def main() -> None:
     print(f"{args.out / 'results.md'}, {minutes:.0f} minutes")
 
 
-def train(name: str, runs: Path, seeds: Sequence[int], flags: Sequence[str]) -> None:
+def train(name: str, runs: Path, seeds: Sequence[int], settings: Sequence[str]) -> None:
     """One algorithm: its learning rate on validation problems, then all seeds."""
     over = ["--seeds", *map(str, seeds), "--output-dir", str(runs / name)]
-    call(runs / f"{name}.log", ["train", *SETTINGS, *RUNS[name], *RATES, *flags, *over])
+    call(runs / f"{name}.log", ["train", *RUNS[name], *RATES, *settings, *over])
 
 
 def finished(folder: Path, seeds: Sequence[int]) -> list[Run]:

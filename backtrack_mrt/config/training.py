@@ -33,6 +33,7 @@ class TrainingSection(Section):
     lr_schedule: Literal["constant", "cosine", "linear"] = Field("cosine", description="after the warm-up")
     warmup_ratio: float = Field(0.1, ge=0, le=1, description="share of the steps that warm up")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
+    adam_beta2: float = Field(0.999, gt=0, lt=1, description="AdamW's β2: how long the size of gradients is remembered")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient clipping")
     temperature: float = Field(1.0, gt=0, description="sampling temperature in training")
     loss: Literal["grpo", "dapo"] = Field("dapo", description="averages over tokens (dapo) or trajectories (grpo)")

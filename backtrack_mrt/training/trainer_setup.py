@@ -86,6 +86,7 @@ def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
         "lr_scheduler_type": training.lr_schedule,
         "warmup_steps": round(training.warmup_ratio * training.steps),
         "weight_decay": training.weight_decay,
+        "adam_beta2": training.adam_beta2,
         "max_grad_norm": training.max_grad_norm,
         "use_cpu": on_cpu,
         "bf16": config.model.dtype == "bfloat16",
