@@ -14,7 +14,7 @@ VLLM := .venv-vllm
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/backtrack-mrt train $(if $(wildcard runs/demo/config.yaml),--resume runs/demo,--algo mrt-rl --output-dir runs/demo)
 
-reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about an hour
+reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about three hours
 	$(BIN)/python scripts/reproduce.py
 
 test: $(INSTALLED)  ## the fast tests

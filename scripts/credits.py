@@ -26,7 +26,7 @@ CREDITS = {  # file → settings of `mrt-rl`
     "gae_50": {"credit": "gae", "gae_lambda": 0.5},
     "gae_95": {"credit": "gae", "gae_lambda": 0.95},
 }
-SETTINGS = ["--training.sampled_tokens", "240000", "--training.problems_per_step", "8", "--training.steps", "42"]
+SETTINGS = ["--training.sampled_tokens", "240000"]
 
 
 def main() -> None:

@@ -58,24 +58,25 @@ class ComparedRuns:
         self.tuning = tuning
         first = runs[0]
         by_ledger: dict[Ledger, dict[str, list[Run]]] = {"sampled": defaultdict(list), "total": defaultdict(list)}
-        for run in runs:
-            by_ledger[run.ledger][run.label].append(run)
+        names = labels(runs)
+        for label, run in zip(names, runs, strict=True):
+            by_ledger[run.ledger][label].append(run)
         sampled, total = by_ledger["sampled"], by_ledger["total"]
-        self.runs: dict[str, list[Run]] = {run.label: sampled.get(run.label) or total[run.label] for run in runs}
+        self.runs: dict[str, list[Run]] = {label: sampled.get(label) or total[label] for label in names}
         self.equal_total = {label: total[label] for label in self.runs if label in total}
         if self.equal_total:
-            self.equal_total = {first.label: self.runs[first.label]} | self.equal_total
+            self.equal_total = {names[0]: self.runs[names[0]]} | self.equal_total
         for run in runs:
             for section in SHARED:
                 ours, theirs = (c.resolved()[section] for c in (first.config, run.config))
                 if ours != theirs:
                     reason = f"its {section} differs from that of {first.path}: {differences(ours, theirs)}"
                     raise UserError("run", str(run.path), reason, "Compare runs that differ in the algorithm only.")
-        self.seeds = [run.config.seed for run in self.runs[first.label]]
+        self.seeds = [run.config.seed for run in self.runs[names[0]]]
         for label, members in [*self.runs.items(), *self.equal_total.items()]:
             seeds = [run.config.seed for run in members]
             if sorted(seeds) != sorted(set(self.seeds)):
-                reason = f"seeds {seeds} where {first.label} has {self.seeds}"
+                reason = f"seeds {seeds} where {names[0]} has {self.seeds}"
                 raise UserError("run", label, reason, "Compare runs with the same seeds, each once.")
             members.sort(key=lambda run: self.seeds.index(run.config.seed))
 
@@ -147,6 +148,7 @@ class ComparedRuns:
 
     def _numbers(self, label: str) -> Iterator[tuple[str, Any]]:
         yield "runs", [run.path.name for run in self.runs[label]]
+        yield "settings", self.runs[label][0].config.algorithm.model_dump()
         numbers: dict[str, Callable[[Run], float]] = {name: at(*place) for name, place in self.compared.items()}
         numbers |= {
             "gain over the base": gain,
@@ -182,6 +184,20 @@ class ComparedRuns:
         yield "gradient, signal to noise: seconds", costs
         yield "alarms", {run.path.name: self.alarms(run) for run in self.runs[label]}
         yield "training seconds", [run.summary["seconds"]["train"] for run in self.runs[label]]
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """A name for each run: its algorithm, with those settings in which runs of that algorithm differ."""
+    settings = [run.config.algorithm.model_dump() for run in runs]
+    by_algo = defaultdict(list)
+    for run, own in zip(runs, settings, strict=True):
+        by_algo[run.config.algo_label].append(own)
+    found = []
+    for run, own in zip(runs, settings, strict=True):
+        others = by_algo[run.config.algo_label]
+        told = [f"{name}={value}" for name, value in own.items() if any(other[name] != value for other in others)]
+        found.append(f"{run.config.algo_label} ({', '.join(told)})" if told else run.config.algo_label)
+    return found
 
 
 def efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:

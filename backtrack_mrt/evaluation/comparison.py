@@ -76,6 +76,7 @@ class Comparison(ComparedRuns):
         apart = f"Sampled tokens in training differ by at most {100 * self.tokens_apart():.1f} %"
         if self.equal_total:
             apart += f", total ones, where they are meant to be equal, by {100 * self.tokens_apart('total'):.1f} %"
+        settings = [run.label for run, *_ in self.runs.values() if run.label != run.config.algo_label]
         lines = [
             f"# {' · '.join(self.runs)}",
             "",
@@ -87,6 +88,7 @@ class Comparison(ComparedRuns):
             f"({prolonged} prolonged), seeds {', '.join(map(str, seeds))}. Mean over seeds with the 95 % Student "
             "interval over seeds" + (" (one seed: no interval)." if len(seeds) < 2 else "."),
             f"{apart}; total tokens are those sampled, inserted by the environment and spent by the prover.",
+            *([f"Settings other than an algorithm's own: {'; '.join(settings)}."] if settings else []),
             "",
             as_markdown(self.rows()),
             *([as_markdown(self.set_rows())] if self.sets else []),
