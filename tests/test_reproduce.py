@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
 NEEDED = ("mrt-rl", "grpo", "rise", "length-penalty")
-SMALL = "--tokens 4000 --evaluation.every 6 --training.problems_per_step 4 --data.eval_size 16"
+SMALL = "--tokens 3000 --training.problems_per_step 4 --data.eval_size 16"
 
 
 def script() -> ModuleType:
@@ -29,17 +29,20 @@ def test_from_tuning_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     reproduce = script()
     monkeypatch.setattr(reproduce, "RUNS", {name: reproduce.RUNS[name] for name in NEEDED})
     monkeypatch.setattr(reproduce, "WARM_STEPS", "2")
+    monkeypatch.setattr(reproduce, "CONSTANT", [*reproduce.CONSTANT[:-1], "6"])  # evaluated so often
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--jobs", "1"]
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--seeds", "0", *folders, *SMALL.split()])
     reproduce.main()
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
-    for part in ("1 gain after 2,000", "6 progress", "gain after 4,000", "**kept**", "learning_accuracy.png"):
+    for part in ("1 gain", "6 progress", "gain after 6,000", "**kept**", "learning_accuracy.png"):
         assert part in page
-    assert (tmp_path / "images" / "results" / "learning_accuracy.png").exists()
-    numbers = json.loads((tmp_path / "images" / "results" / "comparison.json").read_text(encoding="utf-8"))
+    images = tmp_path / "images" / "results"
+    assert (images / "curves" / "learning_accuracy.png").exists()
+    numbers = json.loads((images / "table" / "comparison.json").read_text(encoding="utf-8"))
     assert len(numbers["tuning"]) == 3 * len(NEEDED)  # as many runs for each algorithm
     assert {tried["seed"] for tried in numbers["tuning"]}.isdisjoint({0})
 
-    made = (tmp_path / "runs" / "mrt-rl" / "mrt-rl-seed0" / "summary.json").stat().st_mtime_ns
+    summary = tmp_path / "runs" / "table" / "mrt-rl" / "mrt-rl-seed0" / "summary.json"
+    made = summary.stat().st_mtime_ns
     reproduce.main()  # finished runs are taken as they are
-    assert (tmp_path / "runs" / "mrt-rl" / "mrt-rl-seed0" / "summary.json").stat().st_mtime_ns == made
+    assert summary.stat().st_mtime_ns == made

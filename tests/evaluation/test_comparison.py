@@ -157,20 +157,25 @@ def test_a_policy_that_is_never_right_has_no_efficiency(tmp_path: Path) -> None:
 
 
 def test_effects_are_read_off_the_runs(tmp_path: Path) -> None:
-    gains = {"mrt-rl": (0.8, 0.82), "grpo": (0.6, 0.64), "length-penalty": (0.5, 0.9)}
+    gains = {"mrt-rl": (0.8, 0.82), "grpo": (0.6, 0.64), "length-penalty": (0.5, 0.9), "rise": (0.7, 0.7)}
     runs = [finished(tmp_path / f"{a}{s}", a, s, gains[a][s]) for a in gains for s in range(2)]
-    found = {e.name: e for e in effects(Comparison([read_run(path) for path in runs]), {})}
+    comparison = Comparison([read_run(path) for path in runs])
+    given = {label: [0.1 * place, 0.2 * place] for place, label in enumerate(reversed(comparison.runs))}
+    every = effects(comparison, {}, given)
+    found = {e.name: e for e in every}
     assert found["1 gain"].estimate.mean == pytest.approx(0.19)
-    assert found["3 regret beyond"].estimate.mean == pytest.approx(-0.19)
-    assert found["3 regret beyond"].verdict == "shown"
+    beyond = found["3 regret beyond, each policy's own values"]
+    assert (beyond.estimate.mean, beyond.verdict) == (pytest.approx(-0.19), "shown")
     assert found["1 gain, the paper's size"].estimate.mean == pytest.approx((3 + 0.32 / 0.14) / 2)
     assert found["3 regret beyond, one prover"].estimate.mean == pytest.approx(-0.19)
-    assert found["4 length penalty: accuracy"].estimate.mean == pytest.approx(0.08)
+    assert found["4 length penalty: accuracy"].estimate.mean == pytest.approx(-0.11)
     assert found["4 length penalty: accuracy"].verdict == "not shown"
+    # The same given attempts: the 3 of mrt-rl against the 2 of grpo and the 0 of rise.
+    assert [e.estimate.mean for e in every if e.name == "6 progress"] == pytest.approx([0.15, 0.45])
     # Both curves rise to their accuracy at 20 tokens: .9 of grpo's .6 is reached after 18 and after 13.5 tokens.
     assert found["2 token efficiency"].estimate.mean == pytest.approx((0.8 / 0.6 + 0.82 / 0.64) / 2)
     warm = {"backtrack": [0.1, 0.2], "star": [0.2, 0.3], "rise": [0.2, 0.4]}
-    losses = [e for e in effects(Comparison([read_run(path) for path in runs]), warm) if e.name == "5 warm-start loss"]
+    losses = [e for e in effects(comparison, warm, given) if e.name == "5 warm-start loss"]
     assert [e.estimate.mean for e in losses] == [pytest.approx(-0.1), pytest.approx(-0.05)]
 
 
