@@ -75,9 +75,7 @@ def main() -> None:
     parts = {"table": (args.tokens, tuple(RUNS), flags), "curves": (2 * args.tokens, CURVES, [*CONSTANT, *flags])}
     with ThreadPoolExecutor(args.jobs) as pool:
         jobs = [
-            pool.submit(
-                train, name, args.runs / part, args.seeds, [*settings, "--training.sampled_tokens", str(tokens)]
-            )
+            pool.submit(train, name, args.runs / part, tokens, args.seeds, settings)
             for part, (tokens, names, settings) in parts.items()
             for name in names
         ]
