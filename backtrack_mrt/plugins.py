@@ -57,17 +57,25 @@ class PluginSource:
             path.write_bytes(text)
 
 
+FOREIGN = ("verifiers", "openenv")  # libraries whose environments are protocols and graders, by LIBRARY:NAME
 _SOURCES: dict[str, PluginSource] = {}  # by absolute path, as last read: a run outlives changes of the user's file
 
 
 def is_path(name: str) -> bool:
     """Whether `name` is the path of a file or folder, and not the name of a plug-in."""
-    return name.endswith(".py") or "/" in name or os.sep in name
+    return not is_foreign(name) and (name.endswith(".py") or "/" in name or os.sep in name)
+
+
+def is_foreign(name: str) -> bool:
+    """Whether `name` is that of another library's environment: ``verifiers:NAME``, ``openenv:MODULE:CLASS``."""
+    return name.partition(":")[0] in FOREIGN and ":" in name
 
 
 def label(name: str) -> str:
     """What a plug-in is called in titles and folder names: ``./my_protocol.py`` is ``my-protocol``."""
-    return dashed(Path(os.path.abspath(name)).name.removesuffix(".py")) if is_path(name) else name
+    if is_path(name):
+        return dashed(Path(os.path.abspath(name)).name.removesuffix(".py"))
+    return name.replace(":", "-") if is_foreign(name) else name
 
 
 def anchored(name: str, folder: Path) -> str:
@@ -112,7 +120,10 @@ def load(package: str, name: str, base: type[T], field: str) -> type[T]:
     Raises UserError (for the config's `field`) for an unknown name, a name that is claimed twice, a plug-in that cannot
     be imported, a module with no or several such classes, and a class that lacks a method.
     """
-    found = _from_file(name, base, field) if is_path(name) else _by_name(package, name, base, field)
+    if is_foreign(name):
+        found: type[T] = importlib.import_module("backtrack_mrt.foreign.plugins").plugin(name, base)
+    else:
+        found = _from_file(name, base, field) if is_path(name) else _by_name(package, name, base, field)
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         reason = f"{found.__name__} does not define {', '.join(missing)}"
         raise UserError(field, name, reason, f"Every {base.__name__} must.")

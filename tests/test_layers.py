@@ -12,9 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (  # low to high; names between two bars stand on one layer
-    "types errors sandbox | grading | protocol plugins algos envs graders | config configs | runs | "
-    "policy data text_space | rollouts prompts | env evaluation credit | reports | training | cli engines | "
-    "__main__ scripts"
+    "types errors sandbox | grading | protocol plugins algos envs graders | foreign | config configs | runs | "
+    "policy data text_space | rollouts prompts | env evaluation credit verifiers_env | reports | training | "
+    "cli engines | __main__ scripts"
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS.split("|")) for name in names.split()}
 ONLY = {  # who may import nothing of the project but this, besides the own package

@@ -124,6 +124,7 @@ class Merged:
     `values` are those of the fields of `schema`, which is `Config` with the classes of the chosen plug-ins."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
+        layers = [part for layer in layers for part in _with_its_own(layer)]
         self.check = Check({}, mistakes=Mistakes(mistake for layer in layers for mistake in layer.mistakes))
         self.chosen = {field: self._named(field, layers) for field in PLUGINS}
         self.check.owners = {section: f"{field} {self.chosen[field]!r}" for section, field in SECTIONS.items()}
@@ -237,6 +238,17 @@ class Merged:
             if isinstance(target, BaseModel):
                 vars(target).pop(leaf, None)
         return config
+
+
+def _with_its_own(layer: Layer) -> list[Layer]:
+    """A layer that names an environment of another library, with what belongs to that below it: its grader, its
+    problems, and values by sampled answers, since it has no golds."""
+    name = " ".join(_words(layer.values["env"])) if "env" in layer.values else ""
+    if not plugins.is_foreign(name):
+        return [layer]
+    own = {"grader": name, "data": {"train": [name], "eval": [name]}, "prompts": "instruct"}
+    own |= {"prover": {"estimator": "monte_carlo"}}
+    return [Layer.of(own, f"by env {name}"), layer]
 
 
 def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -15,8 +15,10 @@ from backtrack_mrt.data.files import is_local
 from backtrack_mrt.data.problems import SetSource, notes_on, read_problems, some, unrated
 from backtrack_mrt.data.quizzes import QUIZZES
 from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.foreign.source import source
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
+from backtrack_mrt.plugins import is_foreign
 from backtrack_mrt.types import Problem
 
 TASKS: dict[str, Callable[..., list[Problem]]] = {  # generated problems, NAME/SPLIT
@@ -46,7 +48,7 @@ def load_problem_sets(data: DataSection, batch: int = 1, grader: Grader = MATH) 
     v0 = (data.v0[0], data.v0[1]) if data.v0 else None
     trained = _Wanted("data.train", data.train, data.train_size, data.seed, data.bad_golds, data.sets, grader, v0, True)
     pool = _shuffled(_pool(trained, told), data.seed)
-    drawn, passed = _select(pool, data.train_size, Overlap(words_in(problem.question) for problem in held_out))
+    drawn, passed = _select(pool, data.train_size, Overlap(map(_identity, held_out)))
     told += passed
     _check_size(drawn, trained, batch, [note for note in told if note.startswith(trained.field)])
     return ProblemSets(drawn, held_out, told)
@@ -80,14 +82,14 @@ def load_problems(
 
 
 def is_task(spec: str) -> bool:
-    """Whether a problem set is generated."""
-    return spec.partition("/")[0] in TASKS and "/" in spec
+    """Whether a problem set is generated, here or by an environment of another library."""
+    return is_foreign(spec) or (spec.partition("/")[0] in TASKS and "/" in spec)
 
 
 def is_generated(problem: Problem) -> bool:
     """Whether a problem is of a generated task, whatever its source says."""
     task = signs.is_signs(problem) or countdown.numbers_and_target(problem) is not None
-    return task or problem.id.partition("/")[0] in QUIZZES
+    return task or problem.id.partition("/")[0] in QUIZZES or is_foreign(problem.source)
 
 
 def on_hub(spec: str, sets: Mapping[str, SetSection]) -> bool:
@@ -118,7 +120,7 @@ def _select(pool: Sequence[Problem], size: int | None, held_out: Overlap) -> tup
     for problem in pool:
         if len(chosen) == size:
             break
-        question = words_in(problem.question)
+        question = _identity(problem)
         if held_out.has(question):
             passed["data.eval asks the same"] += 1
         # Generated problems are built of one grammar: all of them look alike. They hold out by construction.
@@ -130,6 +132,11 @@ def _select(pool: Sequence[Problem], size: int | None, held_out: Overlap) -> tup
             chosen[question] = problem
     notes = [f"data.train: {count} problems left out because {why}" for why, count in sorted(passed.items())]
     return list(chosen.values()), notes
+
+
+def _identity(problem: Problem) -> Words:
+    """The words that two equal problems share. Environments may ask the same in every task."""
+    return words_in(problem.id if is_foreign(problem.source) else problem.question)
 
 
 def _shuffled(pool: list[Problem], seed: int) -> list[Problem]:
@@ -152,6 +159,9 @@ def _pool(wanted: _Wanted, told: list[str]) -> list[Problem]:
     field = wanted.field
     pool: list[Problem] = []
     for spec in wanted.specs:
+        if is_foreign(spec):
+            pool += _foreign(spec, wanted)
+            continue
         if is_task(spec):
             pool += _generated(spec, wanted)
             continue
@@ -166,6 +176,13 @@ def _pool(wanted: _Wanted, told: list[str]) -> list[Problem]:
     if repeated:
         raise UserError(field, wanted.specs, f"ids occur more than once: {some(repeated)}", "Make the ids unique.")
     return pool
+
+
+def _foreign(spec: str, wanted: _Wanted) -> list[Problem]:
+    """Tasks of an environment: the first ones, twice as many as are asked for, since as many may be held out."""
+    environment = source(spec)
+    number = environment.tasks() if wanted.size is None else min(environment.tasks(), 2 * wanted.size)
+    return [environment.problem(task) for task in range(number)]
 
 
 def _generated(spec: str, wanted: _Wanted) -> list[Problem]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading.markers import BOXED, Marker
 from backtrack_mrt.grading.verdict import Grade, Verdict, grade_of
-from backtrack_mrt.types import Problem
+from backtrack_mrt.types import Problem, Turn
 
 Asked = tuple[Problem, str | None]
 _ALWAYS_COUNTED = (Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE, Verdict.TIMEOUT)
@@ -54,6 +54,10 @@ class Grader(BaseModel, ABC):
     def is_canonical(self, problem: Problem) -> bool:
         """Whether a right answer has one usual spelling, so that its likelihood is the chance of a right answer."""
         return False
+
+    def standing(self, problem: Problem, turns: Sequence[Turn]) -> Problem:
+        """What a forced answer after the turns is an answer to. By default the problem, whatever was said since."""
+        return problem
 
     def opened(self) -> Self:
         """The same settings, with counts and processes of its own."""

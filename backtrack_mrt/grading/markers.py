@@ -1,4 +1,5 @@
-r"""Where an answer stands in a text: in a box (mathematics), on a line ``Answer: …`` (text), in a fenced block (code).
+r"""Where an answer stands in a text: in a box (mathematics), on a line ``Answer: …`` (text), in a fenced block (code);
+or it is the whole message.
 
 The grader says which marker its answers have (`Grader.marker`), a protocol may say otherwise (`protocol.marker`). What
 a model wrote, the prompts that ask for it, the forced answers of the meta-prover and their likelihood all follow it.
@@ -13,7 +14,7 @@ from typing import Literal
 
 from backtrack_mrt.grading.extract import extract_boxed
 
-MarkerName = Literal["boxed", "line", "fence"]
+MarkerName = Literal["boxed", "line", "fence", "message"]
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _LINE = re.compile(r"^(?:\*\*)?(?:Final )?[Aa]nswer:(?:\*\*)?[ \t]*(\S[^\n]*)$", re.MULTILINE)
@@ -88,4 +89,5 @@ def _end_of_block(text: str) -> int | None:
 BOXED = Marker("boxed", r"no balanced \boxed{…}", r"\boxed{", "", "}", extract_boxed, _end_of_box)
 LINE = Marker("line", "no line 'Answer: …'", "Answer:", " ", "\n", _last_line, _end_of_line, ended_by_message=True)
 FENCE = Marker("fence", "no complete block of code", "```python\n", "", "\n```", _last_block, _end_of_block)
-MARKERS: dict[str, Marker] = {marker.name: marker for marker in (BOXED, LINE, FENCE)}
+MESSAGE = Marker("message", "no text", "", "", "", lambda text: text.strip() or None, lambda text: None, True)
+MARKERS: dict[str, Marker] = {marker.name: marker for marker in (BOXED, LINE, FENCE, MESSAGE)}

@@ -140,6 +140,8 @@ def _folder(protocol: str, chosen: str) -> Path:
 
 def _root(protocol: str) -> Path:
     """The directory of the protocol's styles."""
+    if plugins.is_foreign(protocol):
+        return Path(str(files("backtrack_mrt.foreign"))) / "prompts"
     for entry in entry_points(group=_PACKAGE):
         if plugins.dashed(entry.name) == plugins.dashed(protocol):
             return Path(str(files(entry.value)))

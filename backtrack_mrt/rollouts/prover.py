@@ -32,7 +32,7 @@ class MetaProver(ABC):
     (`--prover.estimator ./FILE.py`) finds the run's `grader` and its settings (`section`) here, too."""
 
     summary: ClassVar[str] = ""
-    grader: Grader
+    grader: Grader = MATH
     section: ProverSection
 
     def __init__(self, dialogue: Dialogue, engine: Engine, policy: Literal["policy", "reference"] = "policy") -> None:
@@ -72,7 +72,7 @@ class MetaProver(ABC):
                     if len(forced) > room:
                         break
                     index[key] = len(prefixes)
-                    prefixes.append((forced, trajectory.problem))
+                    prefixes.append((forced, self.grader.standing(trajectory.problem, trajectory.turns[:j])))
                 row.append(index[key])
             rows.append(row)
         with self.engine.reference() if self.policy == "reference" else nullcontext():
