@@ -52,7 +52,7 @@ class EpisodeProtocol(BaseModel, ABC):
     phases: ClassVar[Mapping[str, str]] = {}  # what turns of a phase are for, in a few words, for readers of a report
     marker: MarkerName | None = Field(
         None,
-        description="where answers stand: boxed, line (Answer: …), fence (code), message (null: as the grader has it)",
+        description="where answers stand: boxed, line (Answer: …), fence (code) (null: as the grader has it)",
     )
     token_budget: int = Field(1024, gt=0, description="sampled tokens per trajectory, all turns together")
 

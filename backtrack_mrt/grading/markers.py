@@ -14,7 +14,7 @@ from typing import Literal
 
 from backtrack_mrt.grading.extract import extract_boxed
 
-MarkerName = Literal["boxed", "line", "fence", "message"]
+MarkerName = Literal["boxed", "line", "fence"]  # those that a protocol may choose
 
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _LINE = re.compile(r"^(?:\*\*)?(?:Final )?[Aa]nswer:(?:\*\*)?[ \t]*(\S[^\n]*)$", re.MULTILINE)
@@ -33,7 +33,7 @@ class Marker:
     Both run in linear time: the text is untrusted.
     """
 
-    name: MarkerName
+    name: str
     missing: str
     opening: str
     lead: str
@@ -90,4 +90,4 @@ BOXED = Marker("boxed", r"no balanced \boxed{…}", r"\boxed{", "", "}", extract
 LINE = Marker("line", "no line 'Answer: …'", "Answer:", " ", "\n", _last_line, _end_of_line, ended_by_message=True)
 FENCE = Marker("fence", "no complete block of code", "```python\n", "", "\n```", _last_block, _end_of_block)
 MESSAGE = Marker("message", "no text", "", "", "", lambda text: text.strip() or None, lambda text: None, True)
-MARKERS: dict[str, Marker] = {marker.name: marker for marker in (BOXED, LINE, FENCE, MESSAGE)}
+MARKERS: dict[str, Marker] = {marker.name: marker for marker in (BOXED, LINE, FENCE)}
