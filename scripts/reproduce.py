@@ -57,7 +57,10 @@ RUNS = {  # flags by the name of the folder; the first is what the others are co
 }
 FORMS = ("backtrack", "star", "rise")  # of warm-start data, made of the same problems
 WARM_STEPS = "40"  # updates of each warm start
-FIGURES = "figures/*.png"
+PICTURES = {  # of the reports, for the page
+    "table": ("gain", "accuracy", "acc_at_turn", "regret_frozen", "progress_backtrack"),
+    "curves": ("learning_accuracy", "learning_regret", "gradient_signal"),
+}
 GIVEN = 512  # attempts from which all policies play on
 
 
@@ -87,7 +90,7 @@ def main() -> None:
     given = {label: [progress(run, args.runs) for run in runs] for label, runs in table.runs.items()}
     found = effects_table(effects(table, losses, given))
     for part, comparison in (("table", table), ("curves", curves)):
-        publish(comparison, args.runs / part, args.out / "images" / "results" / part)
+        publish(comparison, args.runs / part, args.out / "images" / "results" / part, PICTURES[part])
     minutes = (time.monotonic() - start) / 60
     command = shlex.join(["scripts/reproduce.py", "--seeds", *map(str, args.seeds), *flags])
     text = [
@@ -103,9 +106,9 @@ def main() -> None:
         "",
         as_markdown(budget_rows(curves.runs, "grpo", (args.tokens // 2, args.tokens, 2 * args.tokens))),
         curves.markdown().replace("# ", "### ", 1),
-        *(f"![{name}](images/results/curves/{name}.png)\n" for name in ("learning_accuracy", "learning_regret")),
+        *(f"![{name}](images/results/curves/{name}.png)\n" for name in PICTURES["curves"]),
         table.markdown().replace("# ", "## ", 1),
-        *(f"![{path.stem}](images/results/table/{path.name})" for path in sorted((args.runs / "table").glob(FIGURES))),
+        *(f"![{name}](images/results/table/{name}.png)\n" for name in PICTURES["table"]),
         "",
     ]
     (args.out / "results.md").write_text("\n".join(text), encoding="utf-8")
@@ -129,12 +132,12 @@ def compared(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Compar
     return Comparison(runs, Tuning(next(iter(tunings.values())).sets, rows))
 
 
-def publish(comparison: Comparison, folder: Path, images: Path) -> None:
-    """The comparison's report in its folder; figures and numbers beside the documents."""
+def publish(comparison: Comparison, folder: Path, images: Path, pictures: Sequence[str]) -> None:
+    """The comparison's report in its folder; pictures and numbers beside the documents."""
     comparison.write(folder)
     report_comparison(comparison, folder)
     images.mkdir(parents=True, exist_ok=True)
-    for path in (*folder.glob(FIGURES), folder / "comparison.json"):
+    for path in (*(folder / "figures" / f"{name}.png" for name in pictures), folder / "comparison.json"):
         shutil.copyfile(path, images / path.name)
 
 
