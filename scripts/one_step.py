@@ -15,7 +15,7 @@ from backtrack_mrt.runs.trace import render_trace
 
 
 def main() -> None:
-    config = bt.load_config("tiny.yaml", algo="mrt-rl")
+    config = bt.load_config("tiny.yaml", algo="mrt-rl", algorithm={"credit": "turn", "answer_weight": 0.0})
     parts = bt.assemble(config)  # policy/: the model with its adapter, and the engine that samples from it
 
     # data/ asks: four problems, each of them for a group of eight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -64,8 +65,8 @@ def test_metrics_of_rollouts() -> None:
     scored = Scored(CORRECTED, np.linspace(0, 1, len(CORRECTED.turns) + 1))
     canary = Scored(CORRECTED.__class__(Problem("c", "q", "9", canary=True), (1,), outcome=0.0, verdict="wrong"))
     told = first_cells(section(FORMATS, "metrics.jsonl"))
-    logged = {name.partition("turn_")[0] for name in rollout_metrics([scored, canary])}
-    assert logged <= {name.partition("turn_")[0] for name in told}
+    logged = {re.split("turn_|phase_", name)[0] for name in rollout_metrics([scored, canary])}
+    assert logged <= {re.split("turn_|phase_", name)[0] for name in told}
 
 
 @pytest.mark.parametrize("kind", [Estimate, RunResult, Summary])

@@ -38,7 +38,7 @@ class MrtRl(Valued):
     """
 
     summary: ClassVar[str] = "outcome + α·progress per turn (MRT)"
-    alpha: float = Field(1.0, ge=0, description="weight α of the progress; 0 is GRPO")
+    alpha: float = Field(1.0, ge=0, description="turn, return_to_go: weight α of the progress; 0 is GRPO")
     credit: Literal["turn", "return_to_go", "prefix", "gae"] = Field(
         "turn",
         description="a turn's own progress, all from it on, terminate/continue groups from a drawn prefix, or "

@@ -41,12 +41,13 @@ def report_run(path: Path, figures: bool = True) -> Path:
     """Write RUN/report.html and RUN/figures of a run, finished or not. figures: False leaves out the files for papers.
     Raises UserError if there is none."""
     run = any_run(path)
-    title = f"{run.label} on {', '.join(run.config.data.eval)}"
+    label = run.config.algo_label
+    title = f"{label} on {', '.join(run.config.data.eval)}"
     state = "" if "trained" in run.summary else " Still training: this report is rebuilt at each evaluation."
     lines = [f"{path.name}: seed {run.config.seed}, {run.config.env_label}, {run.config.model.name_or_path}.{state}"]
     alarms = [*raised_at_start(path), *alarms_of(run.history, run.evaluations)]
     lines += [f"Alarm{f' at step {alarm.step}' if alarm.step else ''}: {alarm.told}." for alarm in alarms]
-    content, found = _results({run.label: [run]}, {run.label: run}), sources([run])
+    content, found = _results({label: [run]}, {label: run}), sources([run])
     if "trained" in run.summary:
         content |= headline(run, found)
     if figures:

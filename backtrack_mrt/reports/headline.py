@@ -26,7 +26,8 @@ def headline(run: Run, found: Sequence[TraceSource]) -> dict[str, Any]:
     gain = paired_gain(traces.get("base", ()), traces.get("trained", ()), answers)
     before, after = (run.mean(side, "accuracy") for side in SIDES.values())
     interval = "" if math.isnan(gain.low) else f" [{gain.low:+.3f}, {gain.high:+.3f}]"
-    told = f"{run.label}: held-out accuracy {before:.3f} → {after:.3f}, a gain of {after - before:+.3f}{interval}"
+    told = f"{run.config.algo_label}: held-out accuracy {before:.3f} → {after:.3f}, "
+    told += f"a gain of {after - before:+.3f}{interval}"
     if before > 0 and math.isfinite(ratio := efficiency(run)):
         told += f"; for the same accuracy the base needs {ratio:.2f} × the tokens"
     return {"headline": f"{told}.", "headline_charts": [_before_and_after(run.summary)]}

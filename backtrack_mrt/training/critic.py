@@ -61,6 +61,7 @@ class Critic:
             if not group.problem.canary
             for member, (features, kinds, _) in zip(group.members, states(group), strict=True)
             for kind, x in zip(kinds, features, strict=True)
+            if np.isfinite(x).all()  # a batch with such values is skipped; the fit must outlive it
         ]
         if not rows:
             return self

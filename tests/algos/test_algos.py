@@ -154,7 +154,7 @@ def test_self_training_algorithms_are_told_apart() -> None:
         (["--algo", "mrt-rl", "--prover.estimator", "none"], "prover.estimator", "needs the values"),
         (["--algo", "mrt-star", "--prover.estimator", "none"], "prover.estimator", "needs the values"),
         (
-            ["--algorithm.credit", "prefix", "--training.group_size", "5", "--training.micro_batch_size", "32"],
+            ["--algorithm.credit", "prefix", "--training.group_size", "5", "--training.micro_batch_size", "8"],
             "algo",
             "even group",
         ),

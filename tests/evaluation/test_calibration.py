@@ -94,7 +94,7 @@ def test_the_prover_s_settings_reach_its_samples(parts: Assembly) -> None:
 
 
 def test_a_long_solution_is_sampled_and_has_no_likelihood() -> None:
-    flags = ["--env", "open-ended", "--prompts", "mrt-official"]
+    flags = ["--env", "open-ended", "--prompts", "mrt-official", "--algorithm.answer_weight", "0"]
     with pytest.raises(UserError, match="do not end in") as refused:
         assemble(read_request(flags).config)
     assert refused.value.field == "prover.estimator"

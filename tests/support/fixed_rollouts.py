@@ -94,6 +94,7 @@ def make_config(tmp_path: Path, *flags: str) -> Config:
             *("--output-dir", str(tmp_path / "run"), "--training.steps", "1", "--training.warmup_ratio", "0"),
             *("--training.problems_per_step", str(PROBLEMS), "--training.group_size", str(GROUP)),
             *("--training.max_grad_norm", "1e9", "--model.full_finetuning", "true"),
+            *("--algorithms.mrt-rl.credit", "turn", "--algorithms.mrt-rl.answer_weight", "0"),
             *("--training.micro_batch_size", "8", *flags),
         ]
     ).config

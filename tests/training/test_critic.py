@@ -97,3 +97,11 @@ def test_canaries_teach_it_nothing() -> None:
     assert critic.fitted(batch(5, canary=True)) is critic
     with pytest.raises(ValueError, match="values"):
         Critic().fitted([replace(g, members=tuple(replace(m, values=None) for m in g.members)) for g in batch(1)])
+
+
+def test_it_outlives_a_batch_with_values_that_are_not_finite() -> None:
+    """Such a batch is skipped; a fit that took it in would spoil all later ones."""
+    whole, broken = batch(20), batch(1)
+    spoilt = [replace(g, members=tuple(replace(m, values=m.values * np.nan) for m in g.members)) for g in broken]
+    critic = Critic().fitted([*whole, *spoilt])
+    np.testing.assert_array_equal(critic.weights, Critic().fitted(whole).weights)

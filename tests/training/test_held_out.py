@@ -28,5 +28,5 @@ def test_they_say_how_far_it_is_and_change_nothing(tmp_path: Path, algo: str, fl
     assert all(line["accuracy"]["n"] == 24 for line in run.evaluations())
     assert (run.trajectories / "evaluation_step_000002.jsonl").exists()
     page = (run.path / "report.html").read_text()
-    assert "Held-out accuracy" in page
-    assert "Held-out accuracy" not in (tmp_path / "without" / "report.html").read_text()
+    assert "figure-held_out_accuracy" in page
+    assert "figure-held_out_accuracy" not in (tmp_path / "without" / "report.html").read_text()

@@ -25,7 +25,7 @@ DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *LAUNCHERS.glob(
 SERVED = ["--engine.type", "vllm", "--engine.server", "http://host:8000"]
 ENGINES = {"hf": [], "vllm": ["--engine.type", "vllm"], "vllm server": SERVED}
 ALGOS = {
-    "RL": ["--algo", "mrt-rl", "--algorithm.credit", "prefix"],
+    "RL": ["--algo", "mrt-rl", "--algorithm.credit", "prefix", "--algorithm.answer_weight", "0"],
     "self-training": ["--algo", "rise"],
     "`sft`": ["--algo", "sft"],
 }

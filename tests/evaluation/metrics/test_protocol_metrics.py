@@ -62,7 +62,7 @@ def test_a_protocol_is_shown_its_own_numbers_and_no_backtracks() -> None:
     assert "backtrack" not in told
     assert "revision" not in told
     assert summary.moves["choice"].progress.mean == pytest.approx(0.1)
-    assert "backtrack" not in str(asdict(summary))
+    assert "backtrack" not in str(asdict(replace(summary, phases={})))  # these turns were phases of that protocol
 
 
 def test_one_answer_has_no_rows_of_later_ones() -> None:
