@@ -115,7 +115,7 @@ class Critic:
 
 def explained_variance(groups: Sequence[Group]) -> float:
     """1 − Var(R − b) / Var(R) over the states before turns: 1 for a critic that knows, 0 for one that says the mean.
-    NaN where all outcomes are equal."""
+    NaN where all outcomes are equal, and without turns."""
     pairs = [
         (member.trajectory.outcome, b)
         for group in groups
@@ -123,7 +123,8 @@ def explained_variance(groups: Sequence[Group]) -> float:
         for b in (() if member.baselines is None else member.baselines)
     ]
     outcomes, baselines = np.array(pairs).reshape(-1, 2).T
-    return float(1 - np.var(outcomes - baselines) / np.var(outcomes)) if np.ptp(outcomes) else float("nan")
+    known = len(outcomes) > 0 and np.ptp(outcomes) > 0
+    return float(1 - np.var(outcomes - baselines) / np.var(outcomes)) if known else float("nan")
 
 
 def states(group: Group) -> list[tuple[FloatArray, list[str], float]]:

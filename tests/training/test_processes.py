@@ -150,7 +150,7 @@ SIZES = ("--training.steps", "2", "--training.problems_per_step", "3", "--traini
 SIZES += ("--training.micro_batch_size", "6", "--data.train_size", "24", "--data.eval_size", "7")
 PREFIX = ("--algo", "mrt-rl", "--algorithm.credit", "prefix", "--algorithm.answer_weight", "0.5")
 PREFIX += ("--evaluation.forced_answers", "2")
-VOTED = ("--algo", "mrt-rl", "--evaluation.forced_answers", "2")
+VOTED = ("--algo", "mrt-rl", "--algorithm.answer_weight", "0", "--evaluation.forced_answers", "2")
 AHEAD = (*VOTED, "--training.asynchronous")
 
 
