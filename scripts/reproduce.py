@@ -138,7 +138,8 @@ def publish(comparison: Comparison, folder: Path, images: Path, pictures: Sequen
     report_comparison(comparison, folder)
     images.mkdir(parents=True, exist_ok=True)
     for path in (*(folder / "figures" / f"{name}.png" for name in pictures), folder / "comparison.json"):
-        shutil.copyfile(path, images / path.name)
+        if path.exists():  # a chart without numbers is not drawn
+            shutil.copyfile(path, images / path.name)
 
 
 def warm_start(seed: int, runs: Path, flags: Sequence[str]) -> None:
