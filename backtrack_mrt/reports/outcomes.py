@@ -87,7 +87,8 @@ def learning(comparison: Comparison) -> list[Chart]:
         for colour, (label, members) in enumerate(comparison.runs.items()):
             found = [over_seeds([after(run, spent, measure) for run in members]) for spent in tokens]
             mean, low, high = np.array([[e.mean, e.low, e.high] for e in found]).T
-            series.append(Series(label, tokens, mean, low, high, colour))
+            if np.isfinite(mean).all():  # a run without values has no regret
+                series.append(Series(label, tokens, mean, low, high, colour))
         charts.append(
             Chart(
                 f"learning_{'regret' if 'regret' in measure else measure}",
@@ -98,7 +99,7 @@ def learning(comparison: Comparison) -> list[Chart]:
                 series,
             )
         )
-    return charts
+    return [chart for chart in charts if chart.series]
 
 
 def gradient_signal(comparison: Comparison) -> list[Chart]:
