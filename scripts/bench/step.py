@@ -74,8 +74,9 @@ def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Co
     from backtrack_mrt.training.rl import PolicyTrainer
     from backtrack_mrt.training.trainer_setup import Setup
 
-    run = RunDir.create(parts.config, "overwrite")
-    setup = Setup(parts.model, parts.tokenizer, parts.config, run)
+    config = parts.config.model_copy(update={"algorithm": Grpo()})  # which trains no forced answers along
+    run = RunDir.create(config, "overwrite")
+    setup = Setup(parts.model, parts.tokenizer, config, run)
     PolicyTrainer(setup, problems=problems, algorithm=Grpo(), collector=collector).fit()
     return run.metrics()
 
