@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,14 +83,18 @@ def main() -> None:
             for name in names
         ]
         jobs += [pool.submit(warm_start, seed, args.runs, flags) for seed in args.seeds]
-        for job in jobs:
+        for job in as_completed(jobs):
+            if job.exception():
+                pool.shutdown(cancel_futures=True)  # told without what has not begun
             job.result()
     table, curves = (compared(args.runs / part, names, args.seeds) for part, (_, names, _) in parts.items())
     losses = {form: [warm_loss(args.runs, form, seed) for seed in args.seeds] for form in FORMS}
     given = {label: [progress(run, args.runs) for run in runs] for label, runs in table.runs.items()}
     found = effects_table(effects(table, losses, given))
-    for part, comparison in (("table", table), ("curves", curves)):
-        publish(comparison, args.runs / part, args.out / "images" / "results" / part, PICTURES[part])
+    pictures = {
+        part: publish(comparison, args.runs / part, args.out / "images" / "results" / part, PICTURES[part])
+        for part, comparison in (("table", table), ("curves", curves))
+    }
     minutes = (time.monotonic() - start) / 60
     command = shlex.join(["scripts/reproduce.py", "--seeds", *map(str, args.seeds), *flags])
     text = [
@@ -106,9 +110,9 @@ def main() -> None:
         "",
         as_markdown(budget_rows(curves.runs, "grpo", (args.tokens // 2, args.tokens, 2 * args.tokens))),
         curves.markdown().replace("# ", "### ", 1),
-        *(f"![{name}](images/results/curves/{name}.png)\n" for name in PICTURES["curves"]),
+        *(f"![{name}](images/results/curves/{name}.png)\n" for name in pictures["curves"]),
         table.markdown().replace("# ", "## ", 1),
-        *(f"![{name}](images/results/table/{name}.png)\n" for name in PICTURES["table"]),
+        *(f"![{name}](images/results/table/{name}.png)\n" for name in pictures["table"]),
         "",
     ]
     (args.out / "results.md").write_text("\n".join(text), encoding="utf-8")
@@ -132,14 +136,16 @@ def compared(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Compar
     return Comparison(runs, Tuning(next(iter(tunings.values())).sets, rows))
 
 
-def publish(comparison: Comparison, folder: Path, images: Path, pictures: Sequence[str]) -> None:
-    """The comparison's report in its folder; pictures and numbers beside the documents."""
+def publish(comparison: Comparison, folder: Path, images: Path, pictures: Sequence[str]) -> list[str]:
+    """The comparison's report in its folder; pictures and numbers beside the documents. Returns the pictures that there
+    are: a chart without numbers is not drawn."""
     comparison.write(folder)
     report_comparison(comparison, folder)
     images.mkdir(parents=True, exist_ok=True)
-    for path in (*(folder / "figures" / f"{name}.png" for name in pictures), folder / "comparison.json"):
-        if path.exists():  # a chart without numbers is not drawn
-            shutil.copyfile(path, images / path.name)
+    drawn = [name for name in pictures if (folder / "figures" / f"{name}.png").exists()]
+    for path in (*(folder / "figures" / f"{name}.png" for name in drawn), folder / "comparison.json"):
+        shutil.copyfile(path, images / path.name)
+    return drawn
 
 
 def warm_start(seed: int, runs: Path, flags: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ def smaller(sizes: Sizes, device: Device) -> Changes | None:
 def advice(sizes: Sizes, device: Device) -> str:
     """In one line."""
     if (changes := smaller(sizes, device)) is not None:
-        return "It fits with " + " ".join(f"--{name} {_written(value)}" for name, value in changes.items()) + "."
+        return "It fits with " + " ".join(f"--{name} {written(value)}" for name, value in changes.items()) + "."
     return (
         "Take a larger device, a smaller model, a vLLM server on GPUs of its own (engine.server), or several "
         "processes under configs/accelerate/fsdp.yaml."
@@ -86,5 +86,10 @@ def _packed(sizes: Sizes, device: Device) -> Iterator[Changes]:
         yield {"model.quantization": "nf4"}
 
 
-def _written(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def written(value: Any) -> str:
+    """A setting's value as it is typed."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {written(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

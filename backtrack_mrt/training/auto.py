@@ -19,7 +19,7 @@ from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import EMBEDDED, chat_template, find_model, folder_of, shape
 from backtrack_mrt.policy.models import untrained
-from backtrack_mrt.training.advice import Changes, advice, smaller
+from backtrack_mrt.training.advice import Changes, advice, smaller, written
 from backtrack_mrt.training.plan import Plan, plan
 from backtrack_mrt.training.roofline import HERE, Device, device, this_device
 from backtrack_mrt.training.sizes import GIB, memory, peak, suffices, usable
@@ -64,7 +64,7 @@ class Derived:
         for changes, why in self.reasons:
             counted = {name: value for name, value in changes.items() if _in(config, name) == value}
             if counted:
-                told = ", ".join(f"{name} {_written(value)}" for name, value in counted.items())
+                told = ", ".join(f"{name} {written(value)}" for name, value in counted.items())
                 found.append(f"{told}: {why}")
         return found
 
@@ -221,11 +221,3 @@ def _in(config: Config, name: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part, None)
     return found.model_dump() if hasattr(found, "model_dump") else found
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_written(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

@@ -26,6 +26,7 @@ from backtrack_mrt.policy.vllm.servers import Servers
 from backtrack_mrt.types import FloatArray, Request, Sampling, TokenIds
 
 VOCABULARY, CONTEXT = 40, 160
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FREE = Sampling()
 GREEDY = Sampling(temperature=0.0)
 NEEDS_VLLM = [pytest.mark.vllm, pytest.mark.skipif(find_spec("vllm") is None, reason="no vLLM: make test-vllm")]
@@ -64,7 +65,8 @@ def random_llama() -> LlamaForCausalLM:
 def random_policy() -> PeftModel:
     """`random_llama` with an adapter that is not the identity."""
     base = random_llama()
-    return get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)).eval()
+    adapter = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    return get_peft_model(base, adapter).eval().to(DEVICE)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +114,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
     @torch.no_grad()
     def logits(ids: TokenIds) -> torch.Tensor:
-        return model(torch.tensor([ids]), use_cache=False).logits[0]
+        return model(torch.tensor([ids], device=DEVICE), use_cache=False).logits[0].cpu()
 
     if request.param in ("hf", "modules"):
         return Subject(lambda rows=6: HFEngine(model, max_rows=rows, compiled=request.param == "hf"), logits)
