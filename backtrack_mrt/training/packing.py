@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from backtrack_mrt.policy.hf.arithmetic import any_length
 from backtrack_mrt.policy.hf.packed_forward import Branches
 from backtrack_mrt.policy.hf.plain_engine import evaluating
 from backtrack_mrt.policy.hf.runner import unusual_attention
@@ -273,6 +274,7 @@ def packed_attention(config: Any) -> Iterator[None]:
     """Within the context the model attends by `attend`: also in backward passes, which may compute forward again."""
     before, config._attn_implementation = config._attn_implementation, ATTENTION
     try:
-        yield
+        with any_length():
+            yield
     finally:
         config._attn_implementation = before

@@ -25,6 +25,11 @@ LAZY_GRAIN = 512  # where slots that are not used yet take no memory
 NEAR = 16  # tokens read again rather than copying another row
 
 
+def multiple(count: int, of: int) -> int:
+    """`count`, rounded up to a multiple."""
+    return -(-count // of) * of
+
+
 @dataclass(eq=False, slots=True)
 class CacheRow:
     """A cached history: `ids` are the tokens whose keys are held, `index` is the row's place in the buffers (it may
@@ -87,16 +92,18 @@ class RowCache(Cache):  # type: ignore[misc]
 
     The rows that a pass works on are kept in front, so that their keys are a view and never copied; a row that has
     finished is moved behind them and costs nothing but memory. Kept are as many rows as the first call had requests,
-    at least `max_rows`, and as many branches; the ones used longest ago make room.
+    at least `max_rows`, and as many branches; the ones used longest ago make room. With `padding` the buffers have
+    places for a multiple of so many rows, and one more. `generation` counts the buffers that there were.
     """
 
-    def __init__(self, max_rows: int, block: int = 1) -> None:
+    def __init__(self, max_rows: int, block: int = 1, padding: int = 1) -> None:
         super().__init__(layers=[])
-        self.max_rows, self.block = max_rows, block
+        self.max_rows, self.block, self.padding, self.generation = max_rows, block, padding, 0
         self.clear()
 
     def clear(self) -> None:
         """Forget all rows and free their memory."""
+        self.generation += 1
         self.rows: list[CacheRow] = []
         self.buffers: list[Tensor] = []
         self.layout: Layout | None = None  # of the pass that is running
@@ -124,19 +131,31 @@ class RowCache(Cache):  # type: ignore[misc]
         """Make the buffers of the first `layers` layers, where they are not there yet."""
         heads, inside = (kv_heads, depth) if self.block == 1 else (1, self.block * kv_heads * depth)
         while len(self.buffers) < layers:
-            self.buffers.append(_blank((2, len(self.rows), heads, self._slots // self.block, inside), like))
+            self.buffers.append(_blank((2, self._places, heads, self._slots // self.block, inside), like))
+            self.generation += 1
+
+    @property
+    def spare(self) -> int:
+        """A place that no row has: where to write what nobody reads."""
+        return self._places - 1
+
+    @property
+    def _places(self) -> int:
+        """Of rows in the buffers."""
+        return len(self.rows) if self.padding == 1 else multiple(len(self.rows), self.padding) + 1
 
     def reserve(self, slots: int) -> None:
         """Make room for all rows, with `slots` tokens each."""
         if slots > self._slots:
             grain = GRAIN if self.block == 1 else LAZY_GRAIN
-            self._slots = -(-max(slots, self._slots * 3 // 2) // grain) * grain
+            self._slots = multiple(max(slots, self._slots * 3 // 2), grain)
         blocks = self._slots // self.block
         for i, old in enumerate(self.buffers):  # one layer at a time, so that the peak is a single layer's copy
-            if old.shape[1] < len(self.rows) or old.shape[3] < blocks:
-                new = _blank((2, len(self.rows), old.shape[2], blocks, old.shape[4]), old)
+            if old.shape[1] < self._places or old.shape[3] < blocks:
+                new = _blank((2, self._places, old.shape[2], blocks, old.shape[4]), old)
                 new[:, : old.shape[1], :, : old.shape[3]] = old
                 self.buffers[i] = new
+                self.generation += 1
 
     def claim(self, prefixes: Sequence[TokenIds]) -> list[CacheRow | None]:
         """For each prefix the row that it continues, if there is one; every row goes to one prefix. Opens a call: the

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.engine import EngineStats
-from backtrack_mrt.policy.hf.arithmetic import as_trained
+from backtrack_mrt.policy.hf.arithmetic import any_length, as_trained
 from backtrack_mrt.policy.hf.compiled import CompiledDecoder
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache
 from backtrack_mrt.policy.hf.lora import MergedAdapter
@@ -28,6 +28,7 @@ from backtrack_mrt.policy.hf.packed_forward import (
     layout_step,
     packs,
 )
+from backtrack_mrt.policy.hf.step_graphs import ROWS, StepGraphs
 from backtrack_mrt.types import FloatArray, TokenIds
 
 Pair = tuple[TokenIds, TokenIds]  # prefix and continuation
@@ -48,7 +49,9 @@ class Runner:
         _check_attention(config)
         self.context_length = context_length(config)
         self.compiled = CompiledDecoder.of(self.decoder, adapted=adapter is not None) if compiled else None
-        self.cache = RowCache(max_rows, self.compiled.block if self.compiled else 1)
+        on_gpu = self.embeddings.device.type == "cuda"
+        self.cache = RowCache(max_rows, self.compiled.block if self.compiled else 1, padding=ROWS if on_gpu else 1)
+        self._step = StepGraphs(self._read_step, self.cache) if on_gpu else self._read_step
 
     @property
     def embeddings(self) -> Tensor:
@@ -83,7 +86,7 @@ class Runner:
         config, training = self.decoder.config, [module for module in self.model.modules() if module.training]
         attention = config._attn_implementation
         merged = self.adapter.swapped_in() if self.adapter else nullcontext()
-        with merged, torch.inference_mode(), as_trained(self.decoder):
+        with merged, torch.inference_mode(), as_trained(self.decoder), any_length():
             try:
                 self.model.eval()
                 config._attn_implementation = ATTENTION
@@ -142,8 +145,12 @@ class Runner:
     def step(self, tokens: Tensor, owner: Tensor, positions: Tensor, length: int) -> Tensor:
         """Read one token (n,) in each of the rows `owner` (n,), at positions (n,) below `length`; returns logits
         (n, V)."""
+        self.stats.computed += len(tokens)
+        return self._step(tokens, owner, positions, length)
+
+    def _read_step(self, tokens: Tensor, owner: Tensor, positions: Tensor, length: int) -> Tensor:
         self.cache.reserve(length)
-        return self.forward(tokens, positions, layout_step(owner, positions, length, self.masks))
+        return self._read(tokens, positions, layout_step(owner, positions, length, self.masks))
 
     def score(
         self, branches: Mapping[CacheRow, Sequence[Branch]], endings: Mapping[Pair, TokenIds]
@@ -184,9 +191,13 @@ class Runner:
             scores.update(zip([pair for pair, _ in spans], np.split(values, cuts[:-1]), strict=True))
         return scores
 
-    def forward(self, tokens: Tensor, positions: Tensor, layout: Layout, keep: Tensor | None = None) -> Tensor:
-        """Logits (K, V) at the places `keep` (K,) of T packed tokens, at all of them by default."""
+    def forward(self, tokens: Tensor, positions: Tensor, layout: Layout, keep: Tensor) -> Tensor:
+        """Logits (K, V) at the places `keep` (K,) of T packed tokens."""
         self.stats.computed += len(tokens)
+        return self._read(tokens, positions, layout, keep)
+
+    def _read(self, tokens: Tensor, positions: Tensor, layout: Layout, keep: Tensor | None = None) -> Tensor:
+        """As `forward`, uncounted; at all of them by default."""
         if self.compiled is not None:
             return self.compiled.forward(tokens, positions, layout, self.cache, self._beginnings, keep)
         self.cache.layout = layout
