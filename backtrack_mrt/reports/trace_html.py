@@ -19,6 +19,7 @@ from backtrack_mrt.runs.trace import visible
 FOLDED = 1500  # characters of a piece of text that are shown before the rest is folded away
 WIDTH, HEIGHT = 640, 120  # of a trace's value curve
 LONGEST = 12  # characters of a phase's name in the curve
+LISTED = 8  # turns of a phase whose numbers are listed
 MOST_TURNS = 1_000  # of a trace that are shown: no browser holds some ten thousands of them
 TICKS = "".join(
     f'<text class="tick" x="-8" y="{y}">{label}</text>' for y, label in ((4, "1"), (HEIGHT // 2 + 4, "½"), (124, "0"))
@@ -49,7 +50,7 @@ def trace_html(trace: TraceView, level: int = 3) -> Markup:
         f"<dt>Right answer</dt><dd>{_said_in_span(problem.answer)}</dd>\n"
         f"<dt>Final answer</dt><dd>{final}{verdict}</dd>\n"
         f"<dt>Ended</dt><dd>{trace.stopped}</dd>\n</dl>\n"
-        f'{_figure(trace)}<ol class="turns">\n{turns}</ol>\n'
+        f'{_figure(trace)}{_phases(trace.turns)}<ol class="turns">\n{turns}</ol>\n'
         f'<details class="tokens" data-trace="{name}"><summary>Tokens: mask, log-probability, advantage</summary>'
         "<p>This view needs scripts.</p></details>\n</article>\n"
     )
@@ -88,6 +89,33 @@ def _shown(turns: Sequence[TurnView], level: int) -> Iterator[str]:
     if hidden > 0:
         yield f'<li class="turn">… {hidden:,} turns, which `backtrack-mrt show` prints …</li>\n'
         yield from (_turn(turn, level) for turn in turns[-half:])
+
+
+def _phases(turns: Sequence[TurnView]) -> str:
+    """The turns grouped by phase, in the order in which the phases come about, where one comes more than once."""
+    groups = dict[str, list[TurnView]]()
+    for turn in turns:
+        groups.setdefault(turn.phase, []).append(turn)
+    if len(groups) == len(turns):
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row"><bdi>{said(phase)}</bdi></th><td>{_numbers(group)}</td>'
+        f"<td>{sum(turn.tokens for turn in group)}</td><td>{signed(_total_progress(group))}</td></tr>\n"
+        for phase, group in groups.items()
+    )
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Phase", "Turns", "Tokens", "Progress"))
+    return f'<div class="scroll"><table class="phases">\n<tr>{heads}</tr>\n{rows}</table></div>\n'
+
+
+def _numbers(group: Sequence[TurnView]) -> str:
+    """2, 5, 8; of many turns the first ones, and how many there are."""
+    shown = ", ".join(str(turn.number) for turn in group[:LISTED])
+    return shown if len(group) <= LISTED else f"{shown}, … ({len(group):,})"
+
+
+def _total_progress(group: Sequence[TurnView]) -> float | None:
+    known = [turn.progress for turn in group if turn.progress is not None]
+    return sum(known) if known else None
 
 
 def _turn(turn: TurnView, level: int) -> str:
