@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,9 +49,10 @@ class Step:
         if self.lacks:
             return {"step": self.name, "skipped": self.lacks}
         start, limit = time.perf_counter(), min(self.seconds, left)
+        here = os.environ | {"BACKTRACK_MRT_TEST_DEVICE": "cuda"}
         try:
             done = subprocess.run(
-                self.command, cwd=ROOT, capture_output=True, text=True, timeout=max(limit, 1), check=False
+                self.command, cwd=ROOT, env=here, capture_output=True, text=True, timeout=max(limit, 1), check=False
             )
             code, said = done.returncode, done.stdout.strip() or done.stderr.strip()
             error = done.stderr.strip()[-600:] if code else ""
@@ -72,7 +74,9 @@ def steps(folder: Path, gpu: bool) -> Iterator[Step]:
     python = [sys.executable]
     train = [*python, "-m", "backtrack_mrt", "train"]
     vllm = "" if find_spec("vllm") else "vLLM is not installed"
-    config = ["--config", "llama31_8b.yaml", "--training.problems_per_step", "8"] if gpu else ["--tokens", "64"]
+    config = ["--tokens", "64"]
+    if gpu:
+        config = ["--config", "llama31_8b.yaml", "--training.problems_per_step", "8", "--tokens", "512"]
     yield Step("device", [*python, "-m", "torch.utils.collect_env"] if gpu else [*python, "-c", "import torch"], 60)
     yield Step("plan", [*train, "--config", "llama31_8b.yaml", "--dry-run", *([] if gpu else ["h100"])], 120)
     for engine in ("hf", "vllm"):
@@ -81,7 +85,9 @@ def steps(folder: Path, gpu: bool) -> Iterator[Step]:
             flags = ["--engine.type", engine, "--model.dtype", dtype, "--output-dir", str(run)]
             lacks = vllm if engine == "vllm" else ""
             yield Step(f"mrt-rl {engine} {dtype}", [*train, "--algo", "mrt-rl", *SHORT, *flags], 180, run, lacks)
-    yield Step("engine tests", [*python, "-m", "pytest", "-q", "tests/policy", "-m", "vllm"], 360, None, vllm)
+    engines = [f"tests/policy/test_{name}.py" for name in ("step_graphs", "engine_contract", "hf_engine", "trial")]
+    yield Step("engine tests", [*python, "-m", "pytest", "-q", *engines, "-m", "not vllm"], 240)
+    yield Step("vLLM tests", [*python, "-m", "pytest", "-q", "tests/policy", "-m", "vllm"], 360, None, vllm)
     yield Step("8B shape", [*python, "scripts/bench/large.py", *config], 360)
     smollm2 = "" if SMOLLM2.is_dir() else "no SmolLM2: python scripts/fetch_smollm2.py"
     size = [] if gpu else ["--training.steps", "1", "--data.eval_size", "4"]

@@ -1,8 +1,15 @@
-"""Shared fixtures, and the Hypothesis profiles: quick, or with `HYPOTHESIS_PROFILE=long` 20,000 examples per test."""
+"""Shared fixtures, and the Hypothesis profiles: quick, or with `HYPOTHESIS_PROFILE=long` 20,000 examples per test.
+
+Tests see no GPU, unless `BACKTRACK_MRT_TEST_DEVICE=cuda` shows it to those that are for one (`make gpu`).
+"""
 
 from __future__ import annotations
 
 import os
+
+if os.environ.get("BACKTRACK_MRT_TEST_DEVICE") != "cuda":  # many tests compare with numbers worked out on the CPU
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 from collections.abc import Callable
 from pathlib import Path
 

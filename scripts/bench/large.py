@@ -83,6 +83,7 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     protocol = Obliging(**config.protocol.model_dump() | {"token_budget": tokens, "max_revisions": tokens})
     config = config.model_copy(update={"protocol": protocol})
     model, tokenizer = random_policy(config.model, config.seed)
+    forget_peak_memory()
     prompts = load_prompts(config.env, config.prompts)
     dialogue = Dialogue(ChatFormat(tokenizer, prompts.system), prompts)
     engine = FullTurns(model, max_rows=config.engine.max_rows)
@@ -102,6 +103,14 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
         *(part.line() for part in parts_of(row, config, dialogue.force_tokens, clock)),
         f"peak memory {peak_memory() / GIB:.2f} GiB",
     ]
+
+
+def forget_peak_memory() -> None:
+    """A GPU's peak counts from here on, without the making of random weights."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory() -> int:

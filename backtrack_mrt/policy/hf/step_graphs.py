@@ -18,7 +18,7 @@ from torch import Tensor
 from backtrack_mrt.policy.hf.kv_cache import RowCache, multiple
 
 ROWS, SLOTS = 16, 128
-Step = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+DecodingStep = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class StepGraphs:
     """Runs `step` (tokens, rows and positions (n,), and a length) on rounded shapes: the first time as it is, then as a
     graph. Without a GPU, and for a model that cannot be captured, always as it is."""
 
-    def __init__(self, step: Step, cache: RowCache) -> None:
+    def __init__(self, step: DecodingStep, cache: RowCache) -> None:
         self._step, self._cache = step, cache
         self._captures = torch.cuda.is_available()
         self._stream = torch.cuda.Stream() if self._captures else None  # type: ignore[no-untyped-call]
