@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from backtrack_mrt.errors import UserError, did_you_mean
@@ -47,6 +47,7 @@ DEVICES = {  # speeds of the vendors' data sheets (SXM where there are several),
     "rtx4090": Device("rtx4090", 165e12, 82.6e12, 1.01e12, 24_564 * MIB),
 }
 HERE = "here"  # the name of the machine that asks
+CPU = "this CPU"
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def this_device() -> Device:
     if torch.cuda.is_available():
         return Device(torch.cuda.get_device_name(), 0, 0, 0, torch.cuda.get_device_properties(0).total_memory)
     pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    return Device("this CPU", 0, 0, 0, pages * os.sysconf("SC_PAGE_SIZE") if pages else 0, cpu=True)
+    return Device(CPU, 0, 0, 0, pages * os.sysconf("SC_PAGE_SIZE") if pages else 0, cpu=True)
 
 
 def _measured_cpu(size: int = 512, seconds: float = 0.3) -> Device:
@@ -162,4 +163,4 @@ def _measured_cpu(size: int = 512, seconds: float = 0.3) -> Device:
 
     operations = 2 * size**3 / best(lambda: one @ other)
     bandwidth = 2 * 4 * len(long) / best(lambda: place.copy_(long))
-    return Device("this CPU", operations, operations, bandwidth, 0, cpu=True)
+    return replace(this_device(), bfloat16=operations, float32=operations, bandwidth=bandwidth)
