@@ -43,13 +43,17 @@ from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.runs.finished import Run, read_run
 
 RATES = ["--tune", "training.learning_rate", "3e-4", "1e-3", "3e-3"]
-CONSTANT = ["--training.lr_schedule", "constant", "--evaluation.every", "26"]
+TRIALS = ["--tune-seeds", "10000", "10001", "10002"]
+CONSTANT = ["--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
 CURVES = ("mrt-rl", "grpo", "rise")
+CURVE_SEEDS = 5  # the first ones: a curve takes as long as four runs of the table
 RUNS = {  # flags by the name of the folder; the first is what the others are compared with
     "mrt-rl": ["--algo", "mrt-rl"],
     "grpo": ["--algo", "grpo"],
     "rise": ["--algo", "rise"],
     "mrt-rl-turn": ["--algo", "mrt-rl", "--algorithm.credit", "turn"],
+    "mrt-rl-prefix": ["--algo", "mrt-rl", "--algorithm.credit", "prefix"],
+    "brpo": ["--algo", "brpo"],
     "length-penalty": ["--algo", "length-penalty", "--algorithm.strength", "0.8"],
     "star": ["--algo", "star"],
     "mrt-star": ["--algo", "mrt-star"],
@@ -61,12 +65,12 @@ PICTURES = {  # of the reports, for the page
     "table": ("gain", "accuracy", "acc_at_turn", "regret_frozen", "progress_backtrack"),
     "curves": ("learning_accuracy", "learning_regret", "gradient_signal"),
 }
-GIVEN = 512  # attempts from which all policies play on
+GIVEN, GOING_BACK = 512, ("mrt-rl", "grpo", "rise")  # attempts from which these policies play on
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="SEED")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)), metavar="SEED")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/reproduction"), metavar="FOLDER", help="run directories"
     )
@@ -75,11 +79,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="algorithms that run side by side")
     args, flags = parser.parse_known_args()
     start = time.monotonic()
-    parts = {"table": (args.tokens, tuple(RUNS), flags), "curves": (2 * args.tokens, CURVES, [*CONSTANT, *flags])}
+    parts = {
+        "table": (args.tokens, tuple(RUNS), args.seeds, [*TRIALS, *flags]),
+        "curves": (2 * args.tokens, CURVES, args.seeds[:CURVE_SEEDS], [*CONSTANT, *flags]),
+    }
     with ThreadPoolExecutor(args.jobs) as pool:
         jobs = [
-            pool.submit(train, name, args.runs / part, tokens, args.seeds, settings)
-            for part, (tokens, names, settings) in parts.items()
+            pool.submit(train, name, args.runs / part, tokens, seeds, settings)
+            for part, (tokens, names, seeds, settings) in parts.items()
             for name in names
         ]
         jobs += [pool.submit(warm_start, seed, args.runs, flags) for seed in args.seeds]
@@ -87,9 +94,10 @@ def main() -> None:
             if job.exception():
                 pool.shutdown(cancel_futures=True)  # told without what has not begun
             job.result()
-    table, curves = (compared(args.runs / part, names, args.seeds) for part, (_, names, _) in parts.items())
+    table, curves = (compared(args.runs / part, names, seeds) for part, (_, names, seeds, _) in parts.items())
     losses = {form: [warm_loss(args.runs, form, seed) for seed in args.seeds] for form in FORMS}
-    given = {label: [progress(run, args.runs) for run in runs] for label, runs in table.runs.items()}
+    labels = dict(zip(RUNS, table.runs, strict=True))
+    given = {labels[name]: [progress(run, args.runs) for run in table.runs[labels[name]]] for name in GOING_BACK}
     found = effects_table(effects(table, losses, given))
     pictures = {
         part: publish(comparison, args.runs / part, args.out / "images" / "results" / part, PICTURES[part])

@@ -30,6 +30,7 @@ def test_from_tuning_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(reproduce, "RUNS", {name: reproduce.RUNS[name] for name in NEEDED})
     monkeypatch.setattr(reproduce, "CURVES", ("mrt-rl", "grpo"))
     monkeypatch.setattr(reproduce, "RATES", reproduce.RATES[:-1])
+    monkeypatch.setattr(reproduce, "TRIALS", reproduce.TRIALS[:2])
     monkeypatch.setattr(reproduce, "WARM_STEPS", "2")
     monkeypatch.setattr(reproduce, "CONSTANT", [*reproduce.CONSTANT[:-1], "1"])  # evaluated at every update
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--jobs", "1"]
