@@ -16,7 +16,7 @@ def rounding(engine: HFEngine) -> HFEngine:
     """The engine with steps of rounded shapes."""
     runner = engine._policy
     runner.cache = RowCache(engine.max_rows, padding=ROWS)
-    runner._step = StepGraphs(runner._read_step, runner.cache)
+    runner.graphs = StepGraphs(runner._read_step, runner.cache)
     return engine
 
 

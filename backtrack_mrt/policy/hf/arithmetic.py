@@ -20,7 +20,7 @@ def as_trained(model: Any) -> AbstractContextManager[Any]:
 
 def any_length() -> AbstractContextManager[Any]:
     """Within the context attention takes any length at once. cuDNN plans for every new shape: that took nine tenths of
-    a rollout in bfloat16 (docs/measurements.md)."""
+    a rollout in bfloat16 (docs/gpu.md)."""
     if not torch.cuda.is_available():
         return nullcontext()
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])

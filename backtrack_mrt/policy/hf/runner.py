@@ -51,7 +51,7 @@ class Runner:
         self.compiled = CompiledDecoder.of(self.decoder, adapted=adapter is not None) if compiled else None
         on_gpu = self.embeddings.device.type == "cuda"
         self.cache = RowCache(max_rows, self.compiled.block if self.compiled else 1, padding=ROWS if on_gpu else 1)
-        self._step = StepGraphs(self._read_step, self.cache) if on_gpu else self._read_step
+        self.graphs = StepGraphs(self._read_step, self.cache) if on_gpu else None
 
     @property
     def embeddings(self) -> Tensor:
@@ -70,6 +70,8 @@ class Runner:
     def drop(self) -> None:
         """Forget all that was made of the weights: histories, merged and copied weights."""
         self.cache.clear()
+        if self.graphs is not None:
+            self.graphs.drop()
         if self.adapter is not None:
             self.adapter.drop()
         if self.compiled is not None:
@@ -146,7 +148,8 @@ class Runner:
         """Read one token (n,) in each of the rows `owner` (n,), at positions (n,) below `length`; returns logits
         (n, V)."""
         self.stats.computed += len(tokens)
-        return self._step(tokens, owner, positions, length)
+        step = self.graphs or self._read_step
+        return step(tokens, owner, positions, length)
 
     def _read_step(self, tokens: Tensor, owner: Tensor, positions: Tensor, length: int) -> Tensor:
         self.cache.reserve(length)

@@ -1,9 +1,9 @@
 """Decoding steps as CUDA graphs.
 
-A step of a small model is a thousand kernels of a few microseconds, which Python launches far more slowly than a GPU
-runs them. Steps of one shape are captured once and replayed: rows are rounded up to a multiple of ROWS, lengths to one
-of SLOTS, and what pads a step writes to a row that nobody reads (`RowCache.spare`). A captured step reads and writes
-fixed memory, so all of them are dropped when the cache gets other buffers.
+A step of a small model is thousands of kernels of a few microseconds, which Python launches far more slowly than a GPU
+runs them (docs/gpu.md). Steps of one shape are captured once and replayed: rows are rounded up to a multiple of ROWS,
+lengths to one of SLOTS, and what pads a step writes to a row that nobody reads (`RowCache.spare`). A captured step
+reads and writes fixed memory, so all of them are dropped when the cache gets other buffers.
 """
 
 from __future__ import annotations
@@ -38,9 +38,13 @@ class StepGraphs:
         self._step, self._cache = step, cache
         self._captures = torch.cuda.is_available()
         self._stream = torch.cuda.Stream() if self._captures else None  # type: ignore[no-untyped-call]
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget all captured steps and free their memory."""
         self._shapes: dict[tuple[int, int], _Shape] = {}
-        self._generation = -1
-        self._pool: Any = None
+        self._generation = self._cache.generation
+        self._pool: Any = torch.cuda.graph_pool_handle() if self._captures else None
 
     def __call__(self, tokens: Tensor, owner: Tensor, positions: Tensor, length: int) -> Tensor:
         """Logits (n, V) behind tokens (n,) of the rows `owner` (n,) at positions (n,) below `length`."""
@@ -48,9 +52,7 @@ class StepGraphs:
         width, length = multiple(rows, ROWS), multiple(length, SLOTS)
         cache.reserve(length)
         if cache.generation != self._generation:
-            self._shapes.clear()
-            self._generation = cache.generation
-            self._pool = torch.cuda.graph_pool_handle() if self._captures else None
+            self.drop()
         shape = self._shapes.get((width, length))
         if new := shape is None:
             blank = torch.zeros(width, dtype=torch.int64, device=tokens.device)
