@@ -46,7 +46,7 @@ RATES = ["--tune", "training.learning_rate", "3e-4", "1e-3", "3e-3"]
 TRIALS = ["--tune-seeds", "10000", "10001", "10002"]
 CONSTANT = ["--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
 CURVES = ("mrt-rl", "grpo", "rise")
-CURVE_SEEDS = 5  # the first ones: a curve takes as long as four runs of the table
+FEWER = 5  # seeds of curves, each as long as four runs of the table, and of warm starts
 RUNS = {  # flags by the name of the folder; the first is what the others are compared with
     "mrt-rl": ["--algo", "mrt-rl"],
     "grpo": ["--algo", "grpo"],
@@ -81,7 +81,7 @@ def main() -> None:
     start = time.monotonic()
     parts = {
         "table": (args.tokens, tuple(RUNS), args.seeds, [*TRIALS, *flags]),
-        "curves": (2 * args.tokens, CURVES, args.seeds[:CURVE_SEEDS], [*CONSTANT, *flags]),
+        "curves": (2 * args.tokens, CURVES, args.seeds[:FEWER], [*CONSTANT, *flags]),
     }
     with ThreadPoolExecutor(args.jobs) as pool:
         jobs = [
@@ -89,15 +89,15 @@ def main() -> None:
             for part, (tokens, names, seeds, settings) in parts.items()
             for name in names
         ]
-        jobs += [pool.submit(warm_start, seed, args.runs, flags) for seed in args.seeds]
+        jobs += [pool.submit(warm_start, seed, args.runs, flags) for seed in args.seeds[:FEWER]]
         for job in as_completed(jobs):
             if job.exception():
                 pool.shutdown(cancel_futures=True)  # told without what has not begun
             job.result()
     table, curves = (compared(args.runs / part, names, seeds) for part, (_, names, seeds, _) in parts.items())
-    losses = {form: [warm_loss(args.runs, form, seed) for seed in args.seeds] for form in FORMS}
+    losses = {form: [warm_loss(args.runs, form, seed) for seed in args.seeds[:FEWER]] for form in FORMS}
     labels = dict(zip(RUNS, table.runs, strict=True))
-    given = {labels[name]: [progress(run, args.runs) for run in table.runs[labels[name]]] for name in GOING_BACK}
+    given = {labels[name]: [progress(r, args.runs) for r in table.runs[labels[name]][:FEWER]] for name in GOING_BACK}
     found = effects_table(effects(table, losses, given))
     pictures = {
         part: publish(comparison, args.runs / part, args.out / "images" / "results" / part, PICTURES[part])
