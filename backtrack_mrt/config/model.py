@@ -64,7 +64,7 @@ class EngineSection(Section):
     """What samples and scores."""
 
     type: Literal["hf", "vllm"] = Field("hf", description="what samples: hf (transformers, in this process) or vllm")
-    max_rows: int = Field(256, gt=0, description="trajectories decoded side by side")
+    max_rows: int = Field(256, gt=0, description="trajectories decoded side by side, at most")
     compiled: bool = Field(
         True,
         description="on a CPU: decode (hf) and update in compiled code, if there is a C compiler (false: by modules)",

@@ -59,9 +59,9 @@ def labelled(attempts: Iterable[Attempt], protocol: EpisodeProtocol, dialogue: D
 
 def detection(cases: Sequence[Case], collector: Collector, temperature: float, seed: int) -> Mapping[str, Estimate]:
     """One check of each case, and one backtrack turn if it finds an error."""
-    judgements = Judgements()
-    for start in range(0, len(cases), collector.max_rows):
-        part = cases[start : start + collector.max_rows]
+    judgements, step = Judgements(), collector.side_by_side([case.attempt for case in cases])
+    for start in range(0, len(cases), step):
+        part = cases[start : start + step]
         trajectories = rollout(
             [case.attempt for case in part],
             trajectory_seeds(seed, 0, len(part), first_row=start),

@@ -39,7 +39,7 @@ class CompletionsEngine(AsReference):
     """The engine contract on `url`. tokenizer: the served model's. model: which one is asked (None: the first).
     max_rows: requests at a time. Raises UserError for a server that cannot be asked, or has another tokenizer."""
 
-    exact = False
+    exact, cache_tokens = False, None
 
     def __init__(
         self, url: str, tokenizer: Any, *, model: str | None = None, max_rows: int = 64, field: str = "--server"

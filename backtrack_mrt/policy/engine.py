@@ -38,6 +38,10 @@ class Engine(Sampler, Protocol):
     exact: bool
     """Whether its logprobs are those of the module that is trained. Where they are not, the trainer corrects for it."""
 
+    @property
+    def cache_tokens(self) -> int | None:
+        """Tokens of history that it keeps cached between calls (None: all of as many rows as it is asked for)."""
+
     def score(
         self,
         prefixes: Sequence[TokenIds],

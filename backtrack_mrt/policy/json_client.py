@@ -33,6 +33,16 @@ class JsonClient:
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None, remedy: str | None = None) -> Any:
         """The JSON that the server answers with, None for a plain text."""
+        answer = self._answer(method, path, body, remedy)
+        return answer.json() if "json" in answer.headers.get("content-type", "") else None
+
+    def text(self, path: str) -> str:
+        """What the server shows there."""
+        return self._answer("GET", path).text
+
+    def _answer(
+        self, method: str, path: str, body: dict[str, Any] | None = None, remedy: str | None = None
+    ) -> httpx2.Response:
         try:
             answer = self._http.request(method, path, json=body)
         except httpx2.HTTPError as error:
@@ -44,7 +54,7 @@ class JsonClient:
             if answer.is_server_error:
                 raise ServerGone(self.field, self.url, reason, remedy or self.remedy)
             raise self.refusal(reason, remedy)
-        return answer.json() if "json" in answer.headers.get("content-type", "") else None
+        return answer
 
     def refusal(self, reason: str, remedy: str | None = None) -> UserError:
         """What is wrong with the server."""

@@ -25,6 +25,7 @@ class ScriptedEngine(AsReference):
     """
 
     exact = True
+    cache_tokens: int | None = None
 
     def __init__(
         self,

@@ -102,6 +102,11 @@ class WholeEngine:
     def stats(self, stats: EngineStats) -> None:
         self._engine.stats = stats
 
+    @property
+    def cache_tokens(self) -> int | None:
+        """See `Engine.cache_tokens`."""
+        return self._engine.cache_tokens
+
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
         return self._engine.generate(requests, sampling)

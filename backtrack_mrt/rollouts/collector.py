@@ -19,6 +19,7 @@ from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.rollout import force_answers, grade, rollout
+from backtrack_mrt.rollouts.row_lengths import longest_row
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.types import FloatArray, Group, Problem, Sampling, Scored, TokenLedger, Trajectory
 
@@ -36,8 +37,8 @@ class Collected:
 class Collector:
     """What a rollout needs.
 
-    Rows are handled `max_rows` at a time (whole groups of `group_size`), from the first turn to the values, so that the
-    values branch off the histories that are still cached in the engine.
+    Rows are handled `side_by_side` at a time (whole groups of `group_size`), from the first turn to the values, so that
+    turns and values go on from histories that are still cached in the engine.
     """
 
     protocol: EpisodeProtocol
@@ -56,6 +57,16 @@ class Collector:
     def under(self, protocol: EpisodeProtocol) -> Collector:
         """The same under another protocol."""
         return replace(self, protocol=protocol)
+
+    def side_by_side(self, starts: Sequence[Problem | Trajectory]) -> int:
+        """Rows that are played at a time: `max_rows`, or those whose histories the engine keeps, however long they
+        become."""
+        kept = self.engine.cache_tokens
+        if kept is None:
+            return self.max_rows
+        reserve = self.prover.reserve if self.prover else None
+        longest = longest_row(starts, self.protocol, self.dialogue, self.engine.context_length, reserve)
+        return min(self.max_rows, max(kept // longest, 1))
 
     def sampling(self, temperature: float) -> Sampling:
         """How turns are drawn: they end where the chat's messages do."""
@@ -127,7 +138,7 @@ class Synced:
         process plays (`Play.others`)."""
         c = self.collector
         playing, scored = _Playing(c, c.sampling(temperature)), list[Scored]()
-        step = max(c.max_rows // c.group_size, 1) * c.group_size
+        step = max(c.side_by_side(problems) // c.group_size, 1) * c.group_size
         for start in range(0, len(problems), step):
             rows = slice(start, start + step)
             doing = f"sampling {len(problems[rows])} trajectories and their values"

@@ -89,6 +89,15 @@ class Dialogue:
         asked = self.chat.following(self.prompts.render(FORCE, {}), after=Completion((), (), Finish.LENGTH))
         return max(len(closed), len(asked + self.chat.encode(self.force_prefix)))
 
+    @property
+    def instruction_tokens(self) -> int:
+        """The most tokens that `following` puts before a turn, what fills placeholders aside. One free stream is asked
+        once."""
+        if CLOSE in self.prompts.texts or not self.chat.follows:
+            return 0
+        texts = (self.prompts.texts[name] for name in self.prompts.phases)
+        return max(len(self.chat.following(text, after=Completion((), (), Finish.LENGTH))) for text in texts)
+
     def unanswered(self, start: Trajectory) -> Trajectory:
         """The trajectory from which a forced answer goes on: in a chat without a second message, a message that the
         model has ended is opened again (its last token is taken off)."""

@@ -48,6 +48,11 @@ class Prompts:
         return Prompts(texts, marker)
 
     @property
+    def phases(self) -> set[str]:
+        """Names of the prompts that ask for a turn."""
+        return set(self.texts) - {QUESTION, FORCE, FORCE_PREFIX, HINT, CLOSE, "system"}
+
+    @property
     def begins_answer(self) -> bool:
         """Whether a forced answer is begun for the model: if not, it writes its solution first."""
         return self.texts[FORCE_PREFIX].endswith(self.marker.opening)

@@ -15,7 +15,7 @@ from backtrack_mrt.data.loading import load_problem_sets, on_hub
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import shape
 from backtrack_mrt.policy.models import untrained, with_adapter
-from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, HINT, load_prompts
+from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, load_prompts
 from backtrack_mrt.runs import processes
 from backtrack_mrt.training import roofline
 from backtrack_mrt.training.advice import advice
@@ -95,8 +95,8 @@ class Plan:
         ]
         if self.room and self.room < self.wanted_rows:
             lines.append(
-                f"rows              {self.room} of {self.wanted_rows} have room for their histories in vLLM: with "
-                f"--engine.max_rows {self.room} none is read again, or raise engine.gpu_memory"
+                f"rows              {self.room} of {self.wanted_rows} have room for their histories in vLLM: so many "
+                "are drawn at a time; for more raise engine.gpu_memory"
             )
         verdict = f"verdict           {self.verdict()}"
         if seconds is None:
@@ -194,10 +194,9 @@ def _prompt_tokens(config: Config) -> tuple[int, int, int]:
         question = max(len(problem.question) for problem in problems)
         answer = max(len(problem.answer) for problem in problems)
     texts = {name: _tokens(len(text)) + _TEMPLATE_TOKENS for name, text in prompts.texts.items()}
-    forcing = {name: texts[name] for name in (FORCE, FORCE_PREFIX)}
-    asking = max(size for name, size in texts.items() if name not in {*forcing, CLOSE, HINT, "question", "system"})
+    asking = max(texts[name] for name in prompts.phases)
     opening = _tokens(question) + texts["question"] + asking + texts.get("system", 0)
-    forced = sum(forcing.values()) + _tokens(answer)
+    forced = texts[FORCE] + texts[FORCE_PREFIX] + _tokens(answer)
     asked = 0 if CLOSE in texts else config.protocol.max_turns - 1  # one free stream is asked once
     return opening, asking * asked, forced
 

@@ -142,8 +142,9 @@ class WarmStart:
             rows[start.problem.id] += 1
             text = f"{self.seed}/{name}/{start.problem.id}/{rows[start.problem.id]}"
             seeds.append(random.Random(text).getrandbits(40))
-        for at in range(0, len(starts), collector.max_rows):
-            part = slice(at, at + collector.max_rows)
+        step = collector.side_by_side(starts)
+        for at in range(0, len(starts), step):
+            part = slice(at, at + step)
             done += rollout(
                 starts[part],
                 seeds[part],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,12 @@ from support.engine_subjects import FREE, NEEDS_VLLM, VOCABULARY, random_llama, 
 from transformers import AutoModelForCausalLM
 
 from backtrack_mrt.cli.request import read_request
+from backtrack_mrt.data.signs import generate
 from backtrack_mrt.policy.engine import Engine, EngineStats
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.vllm.local import VLLMEngine
+from backtrack_mrt.rollouts.assembly import assemble
+from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import Completion, Request, Sampling
 
@@ -82,6 +87,35 @@ def test_history_is_not_computed_again_until_the_weights_change(vllm_engine: VLL
         if len(computed) == 2:
             vllm_engine.sync(1)
     assert computed == [103, 106 - 96, 106]  # whole blocks of 32 are kept
+
+
+def test_with_little_room_rows_come_in_chunks_and_are_not_read_again() -> None:
+    """Rollouts and values with room for a third of the batch: in chunks that fit less is computed than by all rows at
+    once; the tokens are the same."""
+    parts = assemble(read_request([]).config)
+    rows = [problem for problem in generate("validation", 6, seed=5) for _ in range(4)]
+    engine = VLLMEngine(parts.model, max_rows=24, context_length=384, kv_blocks=28)
+    computed, tokens = [], []
+    try:
+        for asked in (engine, _silent(engine)):
+            engine.sync(0)
+            engine.stats.computed = 0
+            collector = replace(parts, engine=asked).training_collector()
+            found = collector.collect(rows, trajectory_seeds(0, 1, len(rows)), 1.0).scored
+            computed.append(engine.stats.computed)
+            tokens.append([scored.trajectory.token_ids for scored in found])
+        assert 27 * 32 <= engine.cache_tokens <= 28 * 32 < sum(map(len, tokens[0])) / 2
+    finally:
+        engine.close()
+    assert tokens[0] == tokens[1]
+    assert computed[1] > 1.3 * computed[0]
+
+
+def _silent(engine: VLLMEngine) -> Any:
+    """The engine, which does not say how much room it has."""
+    quiet = copy(engine)
+    quiet.__class__ = type("Silent", (VLLMEngine,), {"cache_tokens": None})
+    return quiet
 
 
 @torch.no_grad()

@@ -88,6 +88,23 @@ def test_a_server_without_the_settings_it_needs_is_refused(model: PeftModel, lac
         ServerEngine(model, Servers([fake.url], 4), max_rows=4)
 
 
+@pytest.mark.usefixtures("impatient")
+def test_the_room_for_histories_is_that_of_the_servers_which_are_alive(
+    model: PeftModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (FakeServer(random_llama().eval(), rooms=rooms) for rooms in ([1000, 600], [400]))
+    with one.running():
+        with other.running():
+            engine = ServerEngine(model, Servers([one.url, other.url], 4), max_rows=4)
+            assert engine.cache_tokens == 2000
+        engine.generate(requests(4), FREE)
+        assert engine.cache_tokens == 1600
+        monkeypatch.setattr("backtrack_mrt.runs.processes.count", lambda: 3)
+        assert engine.cache_tokens == 533  # the others train with it
+        with FakeServer(random_llama().eval()).running() as silent:
+            assert Servers([one.url, silent.url]).cache_tokens is None
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backtrack_mrt.policy.vllm.servers.WAITS", (0.0,))

@@ -17,6 +17,7 @@ from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.collector import Collected, groups_by_problem, groups_of
 from backtrack_mrt.rollouts.rollout import force_answers, rollout, trajectory_seeds
+from backtrack_mrt.rollouts.row_lengths import longest_row
 from backtrack_mrt.types import Completion, Phase, Problem, Request, Sampling, Scored, StopReason, Trajectory, TurnSpec
 
 PROBLEMS = generate("validation", 3, seed=5)
@@ -162,6 +163,40 @@ def test_the_ledger_counts_what_the_engine_sampled(parts: Assembly, collection: 
     before = parts.engine.stats.sampled
     collected = collect(parts, collection, group=2)
     assert collected.ledger.sampled == parts.engine.stats.sampled - before
+
+
+def test_chunks_are_as_large_as_the_engine_has_room_for(parts: Assembly) -> None:
+    """As many rows as fit however long they become, whole groups, never more than `max_rows`: the same trajectories."""
+    collector = replace(parts.training_collector(), group_size=2, max_rows=8, prover=None)
+    rows = [problem for problem in PROBLEMS for _ in range(4)]
+    seeds = trajectory_seeds(0, 1, len(rows))
+    longest = longest_row(rows, collector.protocol, collector.dialogue, parts.engine.context_length)
+    found = {}
+    for room, size in ((None, 8), (0, 2), (5 * longest, 4), (5 * longest - 1, 4), (6 * longest, 6), (999 * longest, 8)):
+        engine: Any = Spy(parts.engine)
+        engine.cache_tokens = room
+        chunks: list[int] = []
+        found[room] = replace(collector, engine=engine).collect(rows, seeds, 1.0, on_rows=chunks.append)
+        assert chunks == [min(size, len(rows) - start) for start in range(0, len(rows), size)]
+    first = found[None]
+    assert all((other.scored, other.ledger) == (first.scored, first.ledger) for other in found.values())
+
+
+@pytest.mark.parametrize("env", ["backtrack", "retry", "single", "inline"])
+def test_no_row_becomes_longer_than_is_reckoned_with(env: str) -> None:
+    """From problems and from histories, with the forced answer that may follow."""
+    parts = assemble(read_request(["--env", env, "--protocol.token_budget", "60"]).config)
+    collector = parts.collector(parts.config.protocol, with_values=True)
+    assert collector.prover is not None
+    found = collector.collect(PROBLEMS, [1, 2, 3], 1.3).scored
+    for start, scored in zip(PROBLEMS, found, strict=True):
+        trajectory = scored.trajectory
+        forced = parts.dialogue.forced(trajectory, len(trajectory.turns))
+        length = len(forced) + collector.prover.answer_tokens(start)
+        for begun in (start, *map(trajectory.branch, range(len(trajectory.turns)))):
+            known = longest_row([begun], collector.protocol, parts.dialogue, 10_000, collector.prover.reserve)
+            assert length <= known
+        assert longest_row([start], collector.protocol, parts.dialogue, 40) == 40  # the model's context
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,10 +21,13 @@ _ONE_AT_A_TIME = Lock()  # for all servers of a process: peft loads an adapter b
 
 
 class FakeServer:
-    """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs."""
+    """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs. rooms:
+    tokens that the cache of each of its engines holds, as its metrics tell (None: it has no metrics)."""
 
-    def __init__(self, base: Any, *, obeys: bool = True, takes_adapters: bool = True) -> None:
-        self.base, self.obeys, self.takes_adapters = base, obeys, takes_adapters
+    def __init__(
+        self, base: Any, *, obeys: bool = True, takes_adapters: bool = True, rooms: Sequence[int] | None = None
+    ) -> None:
+        self.base, self.obeys, self.takes_adapters, self.rooms = base, obeys, takes_adapters, rooms
         self.engines: dict[str, Engine] = {"base": HFEngine(base, max_rows=1)}
         self.loaded: list[str] = []  # names of all adapters ever
         self.completed: list[dict[str, Any]] = []  # what was asked for, as it came
@@ -37,6 +40,12 @@ class FakeServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if self.path == "/metrics" and fake.rooms is not None:
+                    self.send_response(200)
+                    self.send_header("content-type", "text/plain")
+                    self.end_headers()
+                    self.wfile.write(fake.metrics().encode())
+                    return
                 self._answer({"/v1/models": fake.models(), "/health": {}}.get(self.path))
 
             def do_POST(self) -> None:
@@ -69,6 +78,12 @@ class FakeServer:
         length = self.base.config.max_position_embeddings
         rows = [{"id": name, "parent": None if name == "base" else "base"} for name in self.engines]
         return {"data": [{**row, "max_model_len": length} for row in rows]}
+
+    def metrics(self) -> str:
+        """Of each engine, as Prometheus reads them."""
+        told = 'vllm:cache_config_info{{block_size="16",engine="{}",kv_cache_size_tokens="{}",num_gpu_blocks="9"}} 1.0'
+        lines = [told.format(engine, room) for engine, room in enumerate(self.rooms or ())]
+        return "\n".join(["# TYPE vllm:cache_config_info gauge", *lines, 'vllm:num_requests_running{engine="0"} 0.0'])
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """The body of the answer, None for "not found"."""

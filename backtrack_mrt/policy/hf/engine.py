@@ -34,6 +34,8 @@ class HFEngine:
     where there is some (see `compiled`).
     """
 
+    cache_tokens = None
+
     def __init__(
         self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None, compiled: bool = True
     ) -> None:

@@ -27,6 +27,8 @@ LOGITS = 1 << 27  # of one pass that scores: half a gigabyte
 class PlainEngine(AsReference):
     """`model`, `max_rows` and `reference_model` are those of `HFEngine`."""
 
+    cache_tokens = None
+
     def __init__(self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None) -> None:
         self.stats = EngineStats()
         self.max_rows = max_rows

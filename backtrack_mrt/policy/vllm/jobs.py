@@ -62,6 +62,11 @@ class JobEngine(AsReference, ABC):
         self.stats = EngineStats()
         self.context_length, self.max_rows = context_length, max_rows
 
+    @property
+    @abstractmethod
+    def cache_tokens(self) -> int | None:
+        """See `Engine.cache_tokens`."""
+
     @abstractmethod
     def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
         """The answers to the jobs, in order, by the reference if `_in_reference`."""

@@ -35,7 +35,7 @@ class VLLMEngine(JobEngine):
     """`model` is a causal language model or a PeftModel around one, shared with the trainer and never modified.
 
     context_length: longest prompt and completion (None: the model's). gpu_memory: share of the GPU's memory that vLLM
-    may take, weights included.
+    may take, weights included. kv_blocks: of its cache (None: as many as there is memory for).
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class VLLMEngine(JobEngine):
         context_length: int | None = None,
         gpu_memory: float = 0.4,
         prefix_caching: bool = True,
+        kv_blocks: int | None = None,
     ) -> None:
         self._adapters = AdapterFolder(model) if isinstance(model, PeftModel) else None
         self._model: Any = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -69,6 +70,7 @@ class VLLMEngine(JobEngine):
                 max_model_len=self.context_length,
                 max_num_seqs=max_rows,
                 enable_prefix_caching=prefix_caching,
+                num_gpu_blocks_override=kv_blocks,
                 logits_processors=["backtrack_mrt.policy.vllm.draws:Draws"],
                 logprobs_mode="processed_logits",
                 disable_log_stats=True,
@@ -77,6 +79,11 @@ class VLLMEngine(JobEngine):
         self._load_weights()
         if self._adapters:
             self._hand_over()
+
+    @property
+    def cache_tokens(self) -> int:
+        """See `Engine.cache_tokens`."""
+        return int(self._llm.llm_engine.vllm_config.cache_config.kv_cache_size_tokens)
 
     def close(self) -> None:
         """See `Engine.close`."""

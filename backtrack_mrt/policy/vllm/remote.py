@@ -55,6 +55,12 @@ class ServerEngine(JobEngine):
             self._check_weights(server)
         self._hand_over()
 
+    @property
+    def cache_tokens(self) -> int | None:
+        """See `Engine.cache_tokens`. Processes that train together share the servers."""
+        room = self._servers.cache_tokens
+        return None if room is None else room // processes.count()
+
     def close(self) -> None:
         """See `Engine.close`."""
         for name in list(self._loaded):

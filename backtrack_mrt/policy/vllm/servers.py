@@ -41,6 +41,12 @@ class Servers:
         """Of the shortest."""
         return min(server.context_length for server in self.all)
 
+    @property
+    def cache_tokens(self) -> int | None:
+        """Of all that are alive (None: one of them does not say)."""
+        rooms = [server.cache_tokens for server in self.alive]
+        return None if None in rooms else sum(room for room in rooms if room)
+
     def on_each(self, work: Callable[[Server], object]) -> None:
         """Do it on every server that is alive, at the same time."""
 
