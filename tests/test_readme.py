@@ -125,7 +125,9 @@ def test_the_verifier_trains(here: Path) -> None:
     config = read_request([*SHORT, *flags, "--prover.samples", "2"]).config
     assert config.grading.grade(Problem("p", "?", "n"), "Anna").reward == 0.4
     train(RunRequest(config))
-    assert json.loads(Path("run/alarms.json").read_text()).keys() == {"no likelihood"}
+    alarms = json.loads(Path("run/alarms.json").read_text())
+    assert alarms.keys() == {"no likelihood"}
+    assert "so V is the mean reward of 2 sampled answers and none is trained along" in alarms["no likelihood"]
     assert "Alarm: right answers cannot be listed" in Path("run/report.html").read_text()
 
 

@@ -89,7 +89,8 @@ def is_task(spec: str) -> bool:
 def is_generated(problem: Problem) -> bool:
     """Whether a problem is of a generated task, whatever its source says."""
     task = signs.is_signs(problem) or countdown.numbers_and_target(problem) is not None
-    return task or problem.id.partition("/")[0] in QUIZZES or is_foreign(problem.source)
+    name, split, *_ = [*problem.id.split("/"), ""]  # a file's own rows are NAME/ROW
+    return task or (name in QUIZZES and split in signs.SPLITS) or is_foreign(problem.source)
 
 
 def on_hub(spec: str, sets: Mapping[str, SetSection]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from backtrack_mrt import plugins
 from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.config.model import ESTIMATORS, PROVERS
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.hf.trial import serving_engine
@@ -142,18 +142,13 @@ class Assembly:
         )
 
 
-def assemble(config: Config) -> Assembly:
-    """Load and connect everything. Raises UserError for a missing model or one whose chat template cannot be used."""
+def assemble(config: Config, training: bool = False) -> Assembly:
+    """Load and connect everything; for `training` the prompts must also have what the algorithm needs. Raises UserError
+    for that, for a missing model, or one whose chat template cannot be used."""
     prompts = prompts_of(config)
     if config.prover.estimator not in ESTIMATORS:
         estimator_of(config.prover)  # a mistake in it must not wait for the model
-    _check_begun(config.prover, prompts, config.prompts)
-    if config.answer_weight and not prompts.begins_answer:
-        reason = f"the prompts {config.prompts!r} begin no answer in force_prefix.md, where the gold could stand"
-        raise UserError("algorithm.answer_weight", config.answer_weight, reason, "Set it to 0.")
-    if config.algorithm.collection.hints and HINT not in prompts.texts:
-        reason = f"the prompts {config.prompts!r} of {config.env_label} have no {HINT}.md"
-        raise UserError("algorithm.rationalize", True, reason, "Write it, with <<answer>> in it, or leave this off.")
+    _check_prompts(config, prompts, training)
     servers = _reachable(config)
     tokenizer = load_tokenizer(config.model)
     dialogue = dialogue_with(tokenizer, prompts, config.model.thinking)
@@ -172,6 +167,21 @@ def estimator_of(section: ProverSection) -> type[MetaProver]:
 def prompts_of(config: Config) -> Prompts:
     """The run's prompts: with its words for the forced answer, and answers where its grader has them."""
     return load_prompts(config.env, config.prompts).asking(config.prover.suffix).marked(config.protocol.marked)
+
+
+def _check_prompts(config: Config, prompts: Prompts, training: bool) -> None:
+    """All that the settings need and the prompts do not have, told at once."""
+    mistakes = Mistakes()
+    with mistakes.collected():
+        _check_begun(config.prover, prompts, config.prompts)
+    if training and config.answer_weight and not prompts.begins_answer:
+        reason = f"the prompts {config.prompts!r} begin no answer in force_prefix.md, where the gold could stand"
+        mistakes.append(UserError("algorithm.answer_weight", config.answer_weight, reason, "Set it to 0."))
+    if training and config.algorithm.collection.hints and HINT not in prompts.texts:
+        reason = f"the prompts {config.prompts!r} of {config.env_label} have no {HINT}.md"
+        remedy = "Write it, with <<answer>> in it, or leave this off."
+        mistakes.append(UserError("algorithm.rationalize", True, reason, remedy))
+    mistakes.tell()
 
 
 def _check_begun(section: ProverSection, prompts: Prompts, style: str) -> None:

@@ -8,8 +8,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from backtrack_mrt.algos.base import SelfTraining
-from backtrack_mrt.config import RunRequest
+from backtrack_mrt.algos.base import SelfTraining, Valued
+from backtrack_mrt.config import Config, RunRequest
 from backtrack_mrt.config.rules import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.demonstrations.inline import in_one_message
@@ -77,7 +77,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
     if request.existing == "resume":
         check_inputs(run.path, inputs, request.accept_changes)
     with clock.part("load"):
-        parts = assemble(config)
+        parts = assemble(config, training=True)
     with closing(parts.engine), closing(trackers):
         if config.algorithm.loss == "rl":
             check_update(parts.model, config.model.name_or_path)
@@ -138,12 +138,21 @@ def _calibrate(parts: Assembly, problems: Sequence[Problem], run: RunDir) -> Non
             "the embedded model knows nothing but its own task: other problems teach it nothing. "
             "Name a real model (model.name_or_path) or its config (--config smollm2_135m.yaml)"
         )
-    if config.prover.estimator in ("likelihood", "auto") and not parts.grader.listed and config.algorithm.needs_values:
-        told["no likelihood"] = (
-            f"right answers cannot be listed for the grader {config.grader}, so V is the mean reward of "
-            f"{config.prover.samples} sampled answers. Set prover.estimator to monte_carlo to say so"
-        )
+    if config.algorithm.needs_values and not parts.grader.listed and (unlisted := _unlisted(config)):
+        told["no likelihood"] = unlisted
     raise_at_start(run, told)
+
+
+def _unlisted(config: Config) -> str:
+    """What was asked for, and cannot be where right answers cannot be listed; empty for nothing."""
+    instead = dict[str, str]()
+    if config.prover.estimator in ("likelihood", "auto"):
+        instead["prover.estimator to monte_carlo"] = f"V is the mean reward of {config.prover.samples} sampled answers"
+    if isinstance(config.algorithm, Valued) and config.algorithm.answer_weight:
+        instead["algorithm.answer_weight to 0"] = "none is trained along"
+    done, remedy = " and ".join(instead.values()), " and ".join(instead)
+    reason = f"right answers cannot be listed for the grader {config.grader}"
+    return f"{reason}, so {done}. Set {remedy} to say so" if instead else ""
 
 
 def fit(

@@ -73,7 +73,8 @@ def test_held_out_questions_never_train(tmp_path):
     assert not {p.id for p in split.train} & {p.id for p in split.eval}
 
 
-def test_near_copies_and_repetitions_are_left_out(tmp_path):
+@pytest.mark.parametrize("name", ["a", "words"])  # words, too, where it is no generated set but a file of one's own
+def test_near_copies_and_repetitions_are_left_out(tmp_path, name):
     asked = "Tim has 12 red balls and gives 5 of them to Ada. How many red balls has Tim now?"
     train = [
         f"It was a sunny day. {asked}",  # a sentence put in front
@@ -85,8 +86,8 @@ def test_near_copies_and_repetitions_are_left_out(tmp_path):
     ]
     rows = [{"id": str(i), "problem": question, "answer": "7"} for i, question in enumerate(train)]
     held_out = jsonl(tmp_path / "held.jsonl", [{"problem": asked, "answer": "7"}])
-    sets = load_problem_sets(section(jsonl(tmp_path / "a.jsonl", rows), held_out, eval_size=None))
-    assert {problem.id for problem in sets.train} - {"a/3", "a/4"} == {"a/2", "a/5"}
+    sets = load_problem_sets(section(jsonl(tmp_path / f"{name}.jsonl", rows), held_out, eval_size=None))
+    assert {problem.id for problem in sets.train} - {f"{name}/3", f"{name}/4"} == {f"{name}/2", f"{name}/5"}
     assert len(sets.train) == 3
     assert sets.notes == [
         "data.train: 1 problems left out because an earlier one asks the same",

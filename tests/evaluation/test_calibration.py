@@ -94,10 +94,14 @@ def test_the_prover_s_settings_reach_its_samples(parts: Assembly) -> None:
 
 
 def test_a_long_solution_is_sampled_and_has_no_likelihood() -> None:
-    flags = ["--env", "open-ended", "--prompts", "mrt-official", "--algorithm.answer_weight", "0"]
+    flags = ["--env", "open-ended", "--prompts", "mrt-official"]
     with pytest.raises(UserError, match="do not end in") as refused:
         assemble(read_request(flags).config)
-    assert refused.value.field == "prover.estimator"
+    assert [mistake.field for mistake in refused.value.mistakes] == ["prover.estimator"]  # no answer is trained here
+    with pytest.raises(UserError) as refused:
+        assemble(read_request(flags).config, training=True)
+    told = ["prover.estimator", "algorithm.answer_weight"]
+    assert [mistake.field for mistake in refused.value.mistakes] == told
     for estimator in ("monte_carlo", "greedy"):
         settings = ["--prover.estimator", estimator, "--prover.samples", "2", "--prover.max_answer_tokens", "8"]
         parts = assemble(read_request([*flags, *settings]).config)
