@@ -14,43 +14,48 @@ from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, INSTRUCTIONS,
 from backtrack_mrt.envs.backtrack import BacktrackPhase
 from backtrack_mrt.types import Problem
 
-WRONG = 0.6  # share of first attempts, and of revisions, that are wrong
+HASTY = 0.2  # share of first attempts that are any way at all, and learnt
+WRONG = 0.5  # share of the other attempts, and of revisions, that are wrong
 EXACT = 0.6  # returns to the right step
-FORCED = 0.15  # after each turn: end with the forced answer
+FORCED = 0.12  # before the first turn, and after each: end with the forced answer
 MOST = 5  # attempts of a trace
 
 
-def demonstrate_countdown(problem: Problem, rng: random.Random) -> list[DemoTurn]:
-    """One stochastic demonstration: attempt, then detect, backtrack, revise until right or out of revisions."""
-    return _Trace(problem, rng).run()
+def demonstrate_countdown(problem: Problem, rng: random.Random, hasty: float = 0.0) -> list[DemoTurn]:
+    """One stochastic demonstration: attempt, then detect, backtrack, revise until right or out of revisions.
+
+    hasty: share of all attempts, revisions too, that are any way at all, and learnt (0: `HASTY`, of the first ones)."""
+    return _Trace(problem, rng, hasty).run()
 
 
 class _Trace:
-    """A demonstration under construction."""
+    """A demonstration under construction. way: the standing one, None before the first attempt."""
 
-    def __init__(self, problem: Problem, rng: random.Random) -> None:
+    def __init__(self, problem: Problem, rng: random.Random, hasty: float) -> None:
         given = numbers_and_target(problem)
         assert given is not None
-        self.problem, self.rng = problem, rng
+        self.problem, self.rng, self.hasty = problem, rng, hasty
         self.all, self.target = ways(given[0]), given[1]
         self.right = [way for way in self.all if way.value == self.target]
+        self.way: Way | None = None
         self.seen: set[Way] = set()
         self.turns: list[DemoTurn] = []
 
     def run(self) -> list[DemoTurn]:
-        way, kept = None, 0
-        for attempt in range(MOST):
+        kept = 0
+        if self.force_answer():
+            return self.turns
+        for left in reversed(range(MOST)):
+            self.write(kept, *self.draw(kept))
             if self.force_answer():
                 break
-            way, learn = self.draw(way if kept else None)
-            self.write(way, kept, learn)
-            if self.force_answer():
-                break
-            wrong = self.detect(way)
-            if wrong is None or attempt == MOST - 1 or self.force_answer():
+            wrong = self.detect()
+            if self.force_answer() or wrong is None or not left:
                 break
             kept = wrong - 1 if self.rng.random() < EXACT else 2 - wrong
             self.add(BacktrackPhase.BACKTRACK, Span(f"Backtrack to step {kept}"))
+            if self.force_answer():
+                break
         return self.turns
 
     def add(self, phase: str, *spans: Span) -> None:
@@ -60,23 +65,34 @@ class _Trace:
         self.turns.append(DemoTurn(phase, asked, spans))
 
     def force_answer(self) -> bool:
+        """The standing solution if it is right, else one that begins with its first step, else any that is right: so
+        the value of a prefix rises with every step that is right."""
         if self.rng.random() >= FORCED:
             return False
-        self.add(FORCED_ANSWER, Span(r"\boxed{", learn=False), Span(self.rng.choice(self.right).expression + "}"))
+        right = self.right
+        if self.way is not None:
+            right = [self.way] if self.way in right else self.right_after(self.way) or right
+        self.add(FORCED_ANSWER, Span(r"\boxed{", learn=False), Span(self.rng.choice(right).expression + "}"))
         return True
 
-    def draw(self, kept: Way | None) -> tuple[Way, bool]:
-        """The next way and whether it is learnt: a right one, or a new wrong one; with the first step of `kept`."""
-        fitting = [way for way in self.all if kept is None or way.steps[0] == kept.steps[0]]
+    def right_after(self, way: Way) -> list[Way]:
+        """The solutions that begin with the first step of `way`."""
+        return [other for other in self.right if other.steps[0] == way.steps[0]]
+
+    def draw(self, kept: int) -> tuple[Way, bool]:
+        """The next way and whether it is learnt: a right one, or a new wrong one; with the standing first step if that
+        is kept."""
+        first = self.way.steps[0] if self.way and kept else None
+        fitting = [way for way in self.all if first in (None, way.steps[0])]
+        if (self.hasty or self.way is None) and self.rng.random() < (self.hasty or HASTY):
+            return self.rng.choice(fitting), True
         right = [way for way in fitting if way in self.right]
         wrong = [way for way in fitting if way not in self.right and way not in self.seen]
         if right and (not wrong or self.rng.random() >= WRONG):
             return self.rng.choice(right), True
-        way = self.rng.choice(wrong or fitting)
-        self.seen.add(way)
-        return way, False
+        return self.rng.choice(wrong or fitting), False
 
-    def write(self, way: Way, kept: int, learn: bool) -> None:
+    def write(self, kept: int, way: Way, learn: bool) -> None:
         """The steps behind those kept, and the box. What an operation makes, and the box, follow: they are learnt."""
         spans = []
         for k in range(kept, 2):
@@ -85,13 +101,16 @@ class _Trace:
             spans.append(Span(f" = {made}"))
         phase = BacktrackPhase.REVISE if self.turns else BacktrackPhase.ATTEMPT
         self.add(phase, *spans, Span("\n\\boxed{" + way.expression + "}"))
+        self.way = way
+        self.seen.add(way)
 
-    def detect(self, way: Way) -> int | None:
+    def detect(self) -> int | None:
         """States the miss, then the verdict: the first step that leads nowhere. Returns it."""
-        miss = way.value - self.target
+        assert self.way is not None
+        miss = self.way.value - self.target
         if not miss:
             self.add(BacktrackPhase.DETECT, Span(f"Miss: 0;\n{NO_ERROR}"))
             return None
-        wrong = 2 if any(other.steps[0] == way.steps[0] for other in self.right) else 1
+        wrong = 2 if self.right_after(self.way) else 1
         self.add(BacktrackPhase.DETECT, Span(f"Miss: {miss};\nError in step {wrong}"))
         return wrong
