@@ -82,6 +82,11 @@ class EngineSection(Section):
         0.4, gt=0, le=1, description="vllm in this process: share of the GPU's memory, its copy of the weights included"
     )
 
+    sleep: bool = Field(
+        False,
+        description="vllm in this process, on a GPU: give back that share during updates (its weights wait)",
+    )
+
     @field_validator("server", mode="before")
     @classmethod
     def _one_server(cls, value: Any) -> Any:

@@ -86,6 +86,9 @@ def _engine_rules(config: Config) -> Iterator[UserError]:
     if engine.server is not None and not vllm:
         reason = f"engine.type is {engine.type!r}, which has no server"
         yield UserError("engine.server", engine.server, reason, "Set engine.type to vllm, or leave this out.")
+    if engine.sleep and (not vllm or engine.server is not None):
+        reason = "only vLLM in this process holds memory that an update could use"
+        yield UserError("engine.sleep", True, reason, "Leave it out, or set engine.type to vllm without engine.server.")
     if engine.server is not None and model.full_finetuning:
         reason = "a server is given LoRA adapters, not whole models"
         yield UserError("model.full_finetuning", True, reason, "Train an adapter, or leave engine.server out.")

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from backtrack_mrt import plugins
 from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.config.model import ESTIMATORS, PROVERS
@@ -209,6 +211,8 @@ def _reachable(config: Config) -> Servers | None:
         )
     if section.server is not None:
         return Servers(section.server, threads=section.max_rows)
+    if section.sleep and not torch.cuda.is_available():
+        raise UserError("engine.sleep", True, "vLLM sleeps on GPUs only, and none is here", "Leave it out.")
     if section.type == "vllm" and find_spec("vllm") is None:
         remedy = "Install it (`pip install 'backtrack-mrt[vllm]'`; without a GPU `make .venv-vllm/installed`)."
         raise UserError("engine.type", section.type, "vLLM is not installed", remedy)
@@ -228,6 +232,7 @@ def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCop
             max_rows=section.max_rows,
             context_length=section.context_length,
             gpu_memory=section.gpu_memory,
+            sleep=section.sleep,
         )
     kind = serving_engine(model, config.model.name_or_path, section.compiled)
     needs_copy = config.prover.policy == "reference" and config.model.full_finetuning

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from backtrack_mrt.training.roofline import Device
-from backtrack_mrt.training.sizes import Sizes, memory, peak, room, suffices, usable
+from backtrack_mrt.training.sizes import Sizes, memory, room, suffices, usable
 
 Changes = dict[str, Any]  # values by the dotted names of their fields
 
@@ -67,7 +67,7 @@ def _checkpoints(sizes: Sizes, device: Device) -> Iterator[Changes]:
 def _vllm_shares(sizes: Sizes, device: Device) -> Iterator[Changes]:
     """The largest share of vLLM's that leaves room for the rest, if it is enough for vLLM."""
     if room(sizes, device) is not None:
-        rest = peak(memory(sizes, device)) - round(sizes.config.engine.gpu_memory * device.memory)
+        rest = sum(size for name, size in memory(sizes, device).items() if not name.startswith("vLLM"))
         share = int(100 * (usable(device) - rest) / device.memory) / 100
         if 0 < share <= 1:
             yield {"engine.gpu_memory": share}

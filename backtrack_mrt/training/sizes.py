@@ -14,6 +14,8 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 _NF4 = 0.516  # bytes of a weight in nf4: half a byte, and its block's scale
 _FRAMEWORK, _FRAGMENTS = 1.0 * GIB, 0.05  # taken by CUDA and the libraries, and share lost between allocations
 _VLLM = 1.5 * GIB  # vLLM's own: activations of a full batch, CUDA graphs
+_ASLEEP = "vLLM, asleep during updates"
+_IN_ROLLOUTS, _IN_UPDATES = ("KV cache", _ASLEEP), ("activations", "logits")  # what is held then only
 _TILE = 4096 * 8192  # logits that TRL's output layer computes at a time
 
 
@@ -97,9 +99,8 @@ def usable(device: Device) -> float:
 
 def peak(memory: dict[str, int]) -> int:
     """Bytes at the fullest moment: rollout and update do not overlap."""
-    turns = ("KV cache", "activations", "logits")
-    held = sum(size for name, size in memory.items() if name not in turns)
-    return held + max(memory["KV cache"], memory["activations"] + memory["logits"])
+    rollout, update = (sum(memory.get(name, 0) for name in names) for names in (_IN_ROLLOUTS, _IN_UPDATES))
+    return sum(memory.values()) - min(rollout, update)
 
 
 def suffices(sizes: Sizes, device: Device) -> bool:
@@ -148,11 +149,11 @@ def memory(sizes: Sizes, device: Device) -> dict[str, int]:
 
 
 def _sampling(sizes: Sizes, device: Device) -> dict[str, int]:
-    """What the engine holds. vLLM takes its whole share at the start, and keeps it while the policy is updated."""
+    """What the engine holds. vLLM takes its whole share at the start, and keeps it during updates unless it sleeps."""
     engine, cached = sizes.config.engine, sizes.at_once * sizes.length * sizes.cache
     if engine.server is not None:
         return {"KV cache": 0}
     if engine.type == "hf":
         return {"KV cache": cached}
     share = round(engine.gpu_memory * device.memory)
-    return {"vLLM": share or sizes.parameters * sizes.weight + cached, "KV cache": 0}
+    return {_ASLEEP if engine.sleep else "vLLM": share or sizes.parameters * sizes.weight + cached, "KV cache": 0}

@@ -65,6 +65,9 @@ def test_the_plan_follows_the_engine(folder):
     assert vllm.memory["vLLM"] == round(0.4 * DEVICES["h100"].memory)  # taken at the start, and kept
     assert hf.memory["KV cache"] > server.memory["KV cache"] == 0
     assert vllm.peak == server.peak + vllm.memory["vLLM"]
+    asleep = planned(*model, "--engine.type", "vllm", "--engine.sleep", "true")
+    assert sum(asleep.memory.values()) == sum(vllm.memory.values())
+    assert asleep.peak == vllm.peak - server.memory["activations"] - server.memory["logits"]  # its share is more
 
 
 EIGHT = ("--config", "llama31_8b.yaml", "--engine.max_rows", "64", "--engine.type", "hf")

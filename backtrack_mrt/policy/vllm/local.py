@@ -35,7 +35,8 @@ class VLLMEngine(JobEngine):
     """`model` is a causal language model or a PeftModel around one, shared with the trainer and never modified.
 
     context_length: longest prompt and completion (None: the model's). gpu_memory: share of the GPU's memory that vLLM
-    may take, weights included. kv_blocks: of its cache (None: as many as there is memory for).
+    may take, weights included. sleep: whether `release` gives that back, until it is asked again. kv_blocks: of its
+    cache (None: as many as there is memory for).
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class VLLMEngine(JobEngine):
         max_rows: int,
         context_length: int | None = None,
         gpu_memory: float = 0.4,
+        sleep: bool = False,
         prefix_caching: bool = True,
         kv_blocks: int | None = None,
     ) -> None:
@@ -54,6 +56,7 @@ class VLLMEngine(JobEngine):
         super().__init__(context_length or config.max_position_embeddings, max_rows)
         self._lora: Any = None
         self._versions = 0  # of the adapter
+        self._sleeps, self._awake = sleep, True
         settings: dict[str, Any] = {"gpu_memory_utilization": gpu_memory}
         if not torch.cuda.is_available():
             settings = {"enforce_eager": True, "block_size": 32}
@@ -71,6 +74,7 @@ class VLLMEngine(JobEngine):
                 max_num_seqs=max_rows,
                 enable_prefix_caching=prefix_caching,
                 num_gpu_blocks_override=kv_blocks,
+                enable_sleep_mode=sleep,
                 logits_processors=["backtrack_mrt.policy.vllm.draws:Draws"],
                 logprobs_mode="processed_logits",
                 disable_log_stats=True,
@@ -85,6 +89,13 @@ class VLLMEngine(JobEngine):
         """See `Engine.cache_tokens`."""
         return int(self._llm.llm_engine.vllm_config.cache_config.kv_cache_size_tokens)
 
+    def release(self) -> None:
+        """See `Engine.release`."""
+        super().release()
+        if self._sleeps and self._awake:
+            self._llm.sleep(level=1)  # the cache is dropped, the weights wait in the machine's memory
+            self._awake = False
+
     def close(self) -> None:
         """See `Engine.close`."""
         from vllm.distributed import cleanup_dist_env_and_memory
@@ -94,6 +105,7 @@ class VLLMEngine(JobEngine):
         cleanup_dist_env_and_memory()
 
     def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
+        self._wake()
         params = _vllm().SamplingParams
         asked = [
             params(
@@ -131,7 +143,14 @@ class VLLMEngine(JobEngine):
     def _forget(self) -> None:
         self._llm.reset_prefix_cache()
 
+    def _wake(self) -> None:
+        if not self._awake:
+            torch.cuda.empty_cache()  # what the update took, and would keep for the next one
+            self._llm.wake_up()
+            self._awake = True
+
     def _load_weights(self) -> None:
+        self._wake()
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _checkpoint(self._model)})
 
 

@@ -1,0 +1,72 @@
+"""`engine.sleep`: when vLLM in this process gives its memory back, against a stand-in of vLLM; and where it cannot."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.engine_subjects import FREE, random_llama, requests
+
+from backtrack_mrt.cli.request import read_request
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.vllm.local import VLLMEngine
+from backtrack_mrt.rollouts.assembly import assemble
+
+
+class StandIn:
+    """Notes what it is told; draws the token 1."""
+
+    told: list[str]
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.told = []
+
+    def collective_rpc(self, method: str, kwargs: Any) -> None:
+        self.told.append(method)
+
+    def reset_prefix_cache(self) -> None:
+        self.told.append("forget")
+
+    def sleep(self, level: int) -> None:
+        self.told.append(f"sleep {level}")
+
+    def wake_up(self) -> None:
+        self.told.append("wake")
+
+    def generate(self, prompts: list[Any], asked: list[Any], **_: Any) -> list[Any]:
+        self.told.append("generate")
+        drawn = SimpleNamespace(token_ids=[1], logprobs=[{1: SimpleNamespace(logprob=0.0)}])
+        return [SimpleNamespace(outputs=[drawn], num_cached_tokens=0) for _ in prompts]
+
+
+@pytest.mark.parametrize("sleep", [True, False])
+def test_it_sleeps_from_release_until_it_is_asked_again(sleep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in = SimpleNamespace(LLM=StandIn, SamplingParams=SimpleNamespace)
+    monkeypatch.setattr("backtrack_mrt.policy.vllm.local._vllm", lambda: stand_in)
+    engine = VLLMEngine(random_llama(), max_rows=2, sleep=sleep)
+    assert engine._llm.settings["enable_sleep_mode"] is sleep
+    engine.generate(requests(2), FREE)
+    for _ in range(2):
+        engine.release()
+    engine.sync(1)
+    engine.generate(requests(2), FREE)
+    engine.release()
+    engine.score([(1, 2)], [(1,)])
+    asleep, awake = (["sleep 1"], ["wake"]) if sleep else ([], [])
+    updated = ["forget", *awake, "reload_weights", "generate"]  # all weights: they have to be there
+    released = ["forget", *asleep]
+    first = ["reload_weights", "generate", *released]
+    assert engine._llm.told == [*first, "forget", *updated, *released, *awake, "generate"]
+
+
+def test_where_nothing_can_sleep_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ["--engine.type", "vllm", "--engine.server", "http://host:8000"]
+    for engine in ([], server):
+        with pytest.raises(UserError, match=r"engine.sleep .*= True: only vLLM in this process"):
+            read_request([*engine, "--engine.sleep", "true"])
+    monkeypatch.setattr("backtrack_mrt.rollouts.assembly.load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match=r"engine.sleep = True: vLLM sleeps on GPUs only"):
+        assemble(read_request(["--engine.type", "vllm", "--engine.sleep", "true"]).config)
