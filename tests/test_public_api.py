@@ -47,7 +47,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "compare": "*runs",
     "read_run": "path",
     "read_trajectories": "path",
-    "assemble": "config",
+    "assemble": "config * training=False",
     "make": "protocol problems=None * prompts='instruct' grade=None chat=None render_mode=None **settings",
     "Verdict": "right partial wrong unevaluated unparsable timeout",
     "ScriptedEngine": "script=None * vocabulary=512 context_length=4096 weights=0",

@@ -144,7 +144,7 @@ class Assembly:
         )
 
 
-def assemble(config: Config, training: bool = False) -> Assembly:
+def assemble(config: Config, *, training: bool = False) -> Assembly:
     """Load and connect everything; for `training` the prompts must also have what the algorithm needs. Raises UserError
     for that, for a missing model, or one whose chat template cannot be used."""
     prompts = prompts_of(config)

@@ -104,7 +104,7 @@ def test_a_run_is_not_resumed_on_other_data(
 ) -> None:
     """Told before the model is loaded."""
 
-    def loading(config: object) -> None:
+    def loading(config: object, *, training: bool) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("backtrack_mrt.training.train.assemble", loading)
