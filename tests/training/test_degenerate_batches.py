@@ -55,8 +55,8 @@ def no_room(parts: Assembly) -> None:
 def test_nothing_is_learnt_and_nothing_breaks(
     algo: str, flags: list[str], spoil: Callable[[Assembly], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoiled(config: Config) -> Assembly:
-        parts = assemble(config)
+    def spoiled(config: Config, *, training: bool) -> Assembly:
+        parts = assemble(config, training=training)
         spoil(parts)
         return parts
 
