@@ -37,7 +37,7 @@ def srun(arguments: Sequence[str]) -> int:
     tasks = []
     for rank in map(str, range(args.ntasks)):
         told = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NTASKS": str(args.ntasks), "SLURMD_NODENAME": NODE}
-        tasks.append(subprocess.Popen(args.program, env=os.environ | told))
+        tasks.append(subprocess.Popen(args.program, env=os.environ | told, start_new_session=True))
     step = JOB / f"{len(list(JOB.glob('*.step')))}.step"
     step.write_text("\n".join(str(task.pid) for task in tasks))
     signal.signal(signal.SIGTERM, lambda *_: kill(step, signal.SIGKILL))
@@ -73,9 +73,11 @@ def scontrol(arguments: Sequence[str]) -> int:
 
 
 def kill(step: Path, number: signal.Signals) -> None:
+    """A step that is ended ends with all that its tasks began; other signals are the tasks' own."""
+    send = os.killpg if number == signal.SIGKILL else os.kill
     for pid in map(int, step.read_text().split()):
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+            send(pid, number)
 
 
 if __name__ == "__main__":
