@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from backtrack_mrt.evaluation.compared_runs import at, efficiency, gain
 from backtrack_mrt.evaluation.comparison import Comparison
-from backtrack_mrt.evaluation.learning_curves import times
+from backtrack_mrt.evaluation.learning_curves import ratio
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
 from backtrack_mrt.evaluation.tables import as_markdown
 from backtrack_mrt.runs.finished import Run, mean_of
@@ -59,7 +59,7 @@ def effects(
     def sized(name: str, measure: str, ratios: Sequence[float], size: float) -> Effect:
         return Effect(name, measure, over_seeds(ratios), null=size, sized=True)
 
-    ratios = [times(gain(one), gain(other)) for one, other in zip(ours, theirs, strict=True)]
+    ratios = [ratio(gain(one), gain(other)) for one, other in zip(ours, theirs, strict=True)]
     found = [
         against("1 gain", "gain of mrt-rl − gain of grpo, as trained", gain),
         sized("1 gain, the paper's size", "gain of mrt-rl / gain of grpo (2–3)", ratios, 2),

@@ -59,19 +59,18 @@ def labelled(attempts: Iterable[Attempt], protocol: EpisodeProtocol, dialogue: D
 
 def detection(cases: Sequence[Case], collector: Collector, temperature: float, seed: int) -> Mapping[str, Estimate]:
     """One check of each case, and one backtrack turn if it finds an error."""
-    judgements, step = Judgements(), collector.side_by_side([case.attempt for case in cases])
-    for start in range(0, len(cases), step):
-        part = cases[start : start + step]
+    judgements, attempts = Judgements(), [case.attempt for case in cases]
+    for rows in collector.chunks(attempts):
         trajectories = rollout(
-            [case.attempt for case in part],
-            trajectory_seeds(seed, 0, len(part), first_row=start),
+            attempts[rows],
+            trajectory_seeds(seed, 0, len(attempts[rows]), first_row=rows.start),
             collector.protocol,
             collector.dialogue,
             collector.engine,
             collector.sampling(temperature),
             most_turns=2,
         )
-        for case, trajectory in zip(part, trajectories, strict=True):
+        for case, trajectory in zip(cases[rows], trajectories, strict=True):
             _judge(case, trajectory, judgements)
     return judgements.estimates()
 

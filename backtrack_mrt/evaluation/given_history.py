@@ -59,10 +59,9 @@ def _played(starts: Sequence[Trajectory], collector: Collector, temperature: flo
     """The starts played to the end, graded."""
     found: list[Trajectory] = []
     with collector.synced(-1):
-        step = collector.side_by_side(starts)
-        for first in range(0, len(starts), step):
-            part = starts[first : first + step]
-            seeds = trajectory_seeds(seed, 0, len(part), first_row=first)
+        for rows in collector.chunks(starts):
+            part = starts[rows]
+            seeds = trajectory_seeds(seed, 0, len(part), first_row=rows.start)
             sampling = collector.sampling(temperature)
             played = rollout(part, seeds, collector.protocol, collector.dialogue, collector.engine, sampling)
             found += grade(played, collector.grader)

@@ -71,7 +71,7 @@ def learning_rows(runs: Mapping[str, Sequence[Run]], ledger: Ledger = "sampled")
     return rows
 
 
-def times(ours: float, theirs: float) -> float:
+def ratio(ours: float, theirs: float) -> float:
     """Our gain as a multiple of theirs; NaN where they gained nothing."""
     return ours / theirs if theirs else math.nan
 
@@ -87,7 +87,7 @@ def budget_rows(runs: Mapping[str, Sequence[Run]], control: str, budgets: Sequen
         cells = [label]
         for budget in budgets:
             gains = [gain_after(run, budget) for run in members]
-            ratios = [times(ours, gain_after(run, budget)) for ours, run in zip(gains, runs[control], strict=True)]
+            ratios = [ratio(ours, gain_after(run, budget)) for ours, run in zip(gains, runs[control], strict=True)]
             regrets = over_seeds([after(run, budget, "normalised_regret_frozen") for run in members])
             cells += [f"{over_seeds(gains)}", "" if label == control else _times(ratios), f"{regrets}"]
         rows.append(cells)

@@ -68,6 +68,11 @@ class Collector:
         longest = longest_row(starts, self.protocol, self.dialogue, self.engine.context_length, reserve)
         return min(self.max_rows, max(kept // longest, 1))
 
+    def chunks(self, starts: Sequence[Problem | Trajectory], group_size: int = 1) -> Iterator[slice]:
+        """The starts in runs of `side_by_side`, in whole groups."""
+        step = max(self.side_by_side(starts) // group_size, 1) * group_size
+        return (slice(first, first + step) for first in range(0, len(starts), step))
+
     def sampling(self, temperature: float) -> Sampling:
         """How turns are drawn: they end where the chat's messages do."""
         return Sampling(temperature, stop_ids=self.dialogue.chat.stop_ids)
@@ -138,12 +143,10 @@ class Synced:
         process plays (`Play.others`)."""
         c = self.collector
         playing, scored = _Playing(c, c.sampling(temperature)), list[Scored]()
-        step = max(c.side_by_side(problems) // c.group_size, 1) * c.group_size
-        for start in range(0, len(problems), step):
-            rows = slice(start, start + step)
+        for rows in c.chunks(problems, c.group_size):
             doing = f"sampling {len(problems[rows])} trajectories and their values"
             with told_when_out_of_memory(doing, ("engine.max_rows", "the protocol's token limits")):
-                playing.others = others if start == 0 else 0
+                playing.others = others if rows.start == 0 else 0
                 scored += playing.scored(c.collection.collect(playing, problems[rows], seeds[rows]))
             on_rows(len(problems[rows]))
         return Collected(scored, playing.ledger, playing.seconds)

@@ -142,9 +142,7 @@ class WarmStart:
             rows[start.problem.id] += 1
             text = f"{self.seed}/{name}/{start.problem.id}/{rows[start.problem.id]}"
             seeds.append(random.Random(text).getrandbits(40))
-        step = collector.side_by_side(starts)
-        for at in range(0, len(starts), step):
-            part = slice(at, at + step)
+        for part in collector.chunks(starts):
             done += rollout(
                 starts[part],
                 seeds[part],

@@ -11,8 +11,8 @@ trajectories for the rollouts, each for the forced answers. Processor seconds (w
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from timing import Times
@@ -38,14 +38,9 @@ class Counting(VLLMEngine):
     def cache_tokens(self) -> int | None:  # type: ignore[override]
         return super().cache_tokens if self.tells else None
 
-    def score(
-        self,
-        prefixes: Sequence[TokenIds],
-        continuations: Sequence[TokenIds],
-        endings: Sequence[TokenIds] | None = None,
-    ) -> list[FloatArray]:
+    def score(self, *asked: Any, **settings: Any) -> list[FloatArray]:
         before = self.stats.computed
-        scores = super().score(prefixes, continuations, endings)
+        scores = super().score(*asked, **settings)
         self.branches += self.stats.computed - before
         return scores
 

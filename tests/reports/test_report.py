@@ -95,25 +95,6 @@ def test_a_trace_says_what_happened() -> None:
     assert trace.regret == pytest.approx(1 - 2 * (0.35 + 0.25 + 0.35 + 0.65) / 8)
 
 
-def test_turns_are_grouped_by_phase() -> None:
-    """Numbers, tokens and progress of each phase's turns; not where no phase comes twice."""
-    first = fixed()
-    turns = (*first.trajectory.turns, *first.trajectory.turns[1:])  # attempt, and twice detect, backtrack, revise
-    again = Scored(replace(first.trajectory, turns=turns), np.array([0.1, 0.6, 0.5, 0.2, 0.4, 0.3, 0.5, 1.0]))
-    html = trace_html(view("run:1", "trained", again, Backtrack.phases))
-    rows = re.findall(r"<tr><th scope=\"row\"><bdi>(\w+)</bdi></th><td>(.*?)</td><td>(\d+)</td><td>(.*?)</td>", html)
-    tokens = [len(turn.completion.token_ids) for turn in first.trajectory.turns]
-    assert [row[:2] for row in rows] == [
-        ("attempt", "1"),
-        ("detect", "2, 5"),
-        ("backtrack", "3, 6"),
-        ("revise", "4, 7"),
-    ]
-    assert [int(row[2]) for row in rows] == [tokens[0], *(2 * n for n in tokens[1:])]
-    assert [row[3] for row in rows] == ["+0.50", "−0.20", "−0.10", "+0.70"]
-    assert "table" not in trace_html(view("run:1", "trained", first, Backtrack.phases))
-
-
 @pytest.mark.parametrize(("scored", "kind"), [(fixed(), "fixed"), (spoiled(), "spoiled"), (broken(), "violation")])
 def test_every_trace_is_of_a_kind(scored: Scored, kind: str) -> None:
     assert view("run:1", "trained", scored, {}).kind == kind
