@@ -27,16 +27,18 @@ _WRAPPERS = [("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "*
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _ARTICLE = re.compile(r"^(?:the|an?) ")
 _EMPTY = re.compile(
-    r"(?:there (?:is|are) )?no (?:real |integer |such )?(?:solutions?|roots?)(?: exists?)?|(?:the )?empty set"
+    r"(?:there (?:is|are) )?no (?:real |integer |such )?(?:solutions?|roots?)(?: exists?)?|none|(?:the )?empty set"
 )
 _REALS = re.compile(
     r"(?:all|any) (?:real numbers?|reals?|real [a-z])|(?:the )?(?:set of )?(?:all )?real numbers|(?:the )?reals"
 )
+_INTEGERS = re.compile(r"(?:all|any) integers?|(?:the )?(?:set of )?(?:all )?integers")
+_POSITIVE = re.compile(r"\\mathbb\{R\}(?:\^\{?\+\}?|_\{?(?:\+|>0)\}?)|\\text\{(?:all )?positive real(?:s| numbers)\}")
 
 
 def canonical(text: str) -> str:
     """The common spelling of ``text``; linear in its length for the lengths that the guards let through."""
-    text = _unwrap(text)
+    text = _bare(text)
     if text.isdigit():
         return text
     for pattern, replacement in TABLE:
@@ -54,10 +56,15 @@ def canonical(text: str) -> str:
     text = _conjoin(re.sub(" +", " ", text))
     text = _LOOSE_SPACE.sub("", text).strip()
     text = re.sub(r", *, *", ", ", text)
+    return _phrase(_bare(text))
+
+
+def _bare(text: str) -> str:
+    """Without what stands around a formula, such as ``$7.$.``"""
     stripped = _unwrap(_strip_stop(text))
-    while stripped != text:  # "$7.$."
+    while stripped != text:
         text, stripped = stripped, _unwrap(_strip_stop(stripped))
-    return _phrase(text)
+    return text
 
 
 def _conjoin(text: str) -> str:
@@ -68,6 +75,8 @@ def _conjoin(text: str) -> str:
 
     def sign(match: re.Match[str]) -> str:
         word = next(group for group in match.groups() if group)
+        if word in ("lor", "land") and not logic and not re.search(r"\d", text):
+            return match[0]  # of two statements
         return ("\\lor " if word in ("or", "lor") else "\\land ") if logic else ", "
 
     return _CONJUNCTION.sub(sign, text)
@@ -81,7 +90,9 @@ def _phrase(text: str) -> str:
             return r"\emptyset"
         if _REALS.fullmatch(told):
             return r"\mathbb{R}"
-    return text
+        if _INTEGERS.fullmatch(told):
+            return r"\mathbb{Z}"
+    return r"(0,\infty)" if _POSITIVE.fullmatch(text) else text
 
 
 def _brace_roots(text: str) -> str:

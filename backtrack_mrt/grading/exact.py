@@ -22,7 +22,7 @@ _PLAIN = re.compile(rf"([+-]?)({_NUMBER})")
 _FRACTION = re.compile(rf"([+-]?)\\frac\{{({_SIGNED})\}}\{{({_SIGNED})\}}")
 _SLASH = re.compile(rf"([+-]?)({_NUMBER}) ?/ ?({_SIGNED})")
 _MIXED = re.compile(r"([+-]?)(\d+) ?(?:\\frac\{(\d+)\}\{(\d+)\}| (\d+)/(\d+))")
-_REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)\\(?:overline|bar) ?(?:\{(\d+)\}|(\d))")
+_REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot) ?(?:\{(\d+)\}|(\d))|\((\d+)\))")
 _SCIENTIFIC = re.compile(
     rf"([+-]?)(?:({_NUMBER}) ?(?:\\times|\\cdot|\*|x) ?)?10 ?(?:\^|\*\*) ?(?:\{{([+-]?\d+)\}}|([+-]?\d+))"
 )
@@ -47,6 +47,7 @@ _FRACTION_TAIL = re.compile(
     r" ?\\frac\{(?:\\text\{[^{}]*\}|[ \\cdot^\d])+\}\{(?:\\text\{[^{}]*\}|[ \\cdot^\d]|\{-?\d\})+\}$"
 )
 _BARE_TAIL = re.compile(r"(?<=[\d})]) ?(?:[A-Za-z][A-Za-z ./]*|[^\x00-\x7f]+)(?:\^ ?(?:\{-?\d\}|\d))?$")
+_OF_AN_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def _numeral_and_unit(text: str, money: str, gold: bool) -> Quantity | None:
     if value is None:
         return None
     rest = text[found:]
+    if rest.startswith(".."):
+        return None  # 0.333... is not 0.333
     while (word := _FIRST_WORD.match(rest)) and (factor := multiplier(word[2].lower())) is not None:
         value *= factor
         rest = " " + (word[1] or "") + rest[word.end() :]
@@ -101,10 +104,12 @@ def _words_and_unit(text: str) -> Quantity | None:
     if not text[:1].isalpha() or not text.replace(" ", "").replace("-", "").isalpha():
         return None
     listed = text.lower().replace("-", " ").split()
+    sign = -1 if listed[0] in ("minus", "negative") else 1
+    listed = listed[sign < 0 :]
     found = leading_number(listed)
     if found is None:
         return None
-    value, taken = found
+    value, taken = sign * found[0], found[1]
     rest = listed[taken:]
     if rest[:1] and rest[0] in ("a", "an", "of"):
         rest = rest[1:]
@@ -135,7 +140,7 @@ def split_unit(text: str) -> tuple[str, bool, str]:
         found = pattern.search(body)
         if found and found.start() and body[found.start() - 1] not in "_^{(":
             name = parse_unit(found[0], cautious=pattern is _BARE_TAIL)
-            if name is not None:
+            if name is not None and not (name == "deg" and _OF_AN_ANGLE.search(body)):
                 return body[: found.start()].rstrip(), False, name
     return body, False, ""
 
@@ -159,7 +164,7 @@ def parse_rational(text: str) -> Fraction | None:
         return _signed(match[1], int(match[2]) + int(match[3] or match[5]) / denominator) if denominator else None
     match = _REPEATING.fullmatch(text)
     if match:
-        return _signed(match[1], _repeating(match[2], match[3], match[4] or match[5]))
+        return _signed(match[1], _repeating(match[2], match[3], match[4] or match[5] or match[6]))
     return _parse_power(text)
 
 

@@ -78,6 +78,8 @@ def check_powers(text: str) -> str | None:
     if _SCIENTIFIC.search(text) or _FACTORIAL.search(text):
         return "has a huge exponent or factorial"
     for match in _POWER.finditer(text):
+        if not text[: match.start()].strip():
+            continue  # **9** is printed in bold
         exponent, following = _exponent(text, match.end())
         if _LONG_EXPONENT.search(exponent.replace(",", "")):
             return "has a huge exponent"

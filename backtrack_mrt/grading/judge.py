@@ -30,7 +30,7 @@ RIGHT, WRONG, UNPARSABLE = Verdict.RIGHT, Verdict.WRONG, Verdict.UNPARSABLE
 Result = Verdict | Ask
 
 _MEMBER = re.compile(r"^[A-Za-z] ?\\in(?![A-Za-z]) ?")
-_SINGLETON = re.compile(r"^\\\{([^{},;]*(?:\{[^{}]*\}[^{},;]*)*)\\\}$")
+_SINGLETON = re.compile(r"^\\\{(?!\\emptyset)((?:[^{},;()]|\{[^{}]*\}|\([^()]*\))*)\\\}$")
 _RELATION = re.compile(r"[<>=]|\\(?:le|ge|ne|in|approx)(?![A-Za-z])")
 _APART = re.compile(r"\d +\.?\d")  # "1 2" is not 12, and no product either
 _PRODUCT = re.compile(r"\\(?:cdot|times)(?![A-Za-z])|[*^]")
@@ -135,7 +135,11 @@ def _compare_notations(gold: str, answer: str, rel_tol: float | None) -> Result 
         return WRONG
     terms = split_ratio(gold)
     if terms is None:
-        return WRONG if re.fullmatch(r"[\d.]+(?::[\d.]+)+", answer) else None
+        if not re.fullmatch(r"[\d.]+(?::[\d.]+)+", answer):
+            return None
+        # A fraction may be told as a ratio; a whole number or a decimal (which may be a time) may not.
+        quotient = "/" in gold or "\\frac" in gold
+        return RIGHT if quotient and proportional([gold, "1"], answer.split(":")) else WRONG
     if is_clock(gold):
         return RIGHT if same_words(gold, answer) else WRONG
     given = split_ratio(answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_ARGUMENTS = r"(?:\((?:[^()=]|\([^()=]*\))*\)|\[[^\[\]=]*\])"
+_ARGUMENTS = r"(?:\((?:[^()]|\([^()]*\))*\)|\[[^\[\]=]*\])"
 _INDEX = r"(?:_ ?(?:\{[^{}=]*\}|\w))"
 _POINTS = r"[A-Z](?:'|[A-Z0-9])*"
 _MARK = r"\\(?:overline|vec|overrightarrow|hat|widehat|bar|tilde)(?: ?[A-Za-z]|\{[^{}=]*\})"
@@ -17,14 +17,15 @@ _NAME = "|".join(
         rf"\[{_POINTS}\]",  # an area
         r"\\frac\{(?:d|\\partial )[^{}=]*\}\{(?:d|\\partial )[^{}=]*\}",
         _TRIGONOMETRIC,
-        rf"(?:{_MARK}|\\text\{{[A-Za-z][A-Za-z ]*\}}|\\[A-Za-z]+ ?|[A-Za-z]+(?: [A-Za-z]+)*)"
-        rf"{_INDEX}?(?:\^ ?\{{-1\}})?'*{_ARGUMENTS}?",
+        rf"(?:{_MARK}|\\text\{{[A-Za-z][A-Za-z ]*\}}(?: ?(?:\\triangle ?)?{_POINTS})?|\\[A-Za-z]+ ?"
+        rf"|[A-Za-z]+(?: [A-Za-z]+)*){_INDEX}?(?:\^ ?\{{-1\}})?'*{_ARGUMENTS}?",
     )
 )
 # Sums, products and ratios of two or more names ("m + n = 12") are names too; with a number in it ("2x = 12") or a sign
 # before it ("-x = 12") the left side is an equation.
 _JOINED = rf"(?>{_NAME})(?> ?(?:\\cdot ?|[+*/:-]) ?(?>{_NAME}))* ?"  # atomic: nothing is read in two ways
 NAMED = re.compile(rf"(?P<label>{_JOINED})(?<![<>!])=(?!=) ?")
+_TURNED = re.compile(r"^([+-]?[\d.,/]+|[+-]?\\frac\{\d+\}\{\d+\}) ?= ?([A-Za-z])$")  # 6 = x
 _NO_NAME = re.compile(
     r"(?<![A-Za-z])(?:not|no|never|wrong|false|except|isn|unless|if|or|frac|sqrt|left|right|pm|begin|text)(?![A-Za-z])"
 )
@@ -34,6 +35,7 @@ def split_label(text: str) -> tuple[str, str] | None:
     """The name on the left side of an equation, and the rest; None where the left side is no mere name."""
     if "=" not in text:
         return None
+    text = _TURNED.sub(r"\2=\1", text)
     found = NAMED.match(text)
     if found is None or _NO_NAME.search(
         found["label"].replace("\\text", "").replace("\\frac{d", "").replace("\\frac{\\partial", "")

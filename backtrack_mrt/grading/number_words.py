@@ -16,13 +16,13 @@ SMALL = {word: value for value, word in enumerate(_SMALL.split())}
 TENS = {word: 10 * (value + 2) for value, word in enumerate(_TENS.split())}
 SCALES = {
     "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "quadrillion": 10**15,
-    "dozen": 12,
+    "quintillion": 10**18, "lakh": 10**5, "crore": 10**7, "dozen": 12, "score": 20, "gross": 144,
 }  # fmt: skip
 PARTS = {word: Fraction(1, value + 3) for value, word in enumerate(_ORDINALS.split())}
 PARTS |= {"half": Fraction(1, 2), "halve": Fraction(1, 2), "quarter": Fraction(1, 4), "hundredth": Fraction(1, 100)}
 PARTS |= {"thousandth": Fraction(1, 1000), "millionth": Fraction(1, 10**6), "twentieth": Fraction(1, 20)}
 
-NUMBER_WORDS = frozenset(SMALL) | frozenset(TENS) | frozenset(SCALES) | frozenset(PARTS) | {"point", "percent"}
+NUMBER_WORDS = frozenset(SMALL) | frozenset(TENS) | frozenset(SCALES) | frozenset(PARTS)
 
 
 def multiplier(word: str) -> Fraction | None:
@@ -44,16 +44,19 @@ def leading_number(words: list[str]) -> tuple[Fraction, int] | None:
     Scales must fall ("two thousand three hundred"), except that hundreds may be multiplied on ("hundred thousand").
     """
     total = group = Fraction(0)
-    taken, last, lowest = 0, "", Fraction(10**18)
-    for word in words:
+    taken, last, lowest = 0, "", Fraction(10**21)
+    for place, word in enumerate(words):
+        following = words[place + 1] if place + 1 < len(words) else ""
         if word in ("a", "an") and not taken and len(words) > 1 and multiplier(words[1]) is not None:
             group = Fraction(1)
+        elif word in ("a", "an", "of") and last == "part" and (following in SCALES or following in ("a", "an")):
+            pass  # half a dozen, a quarter of a million
         elif word in SMALL and (last in ("", "scale") or (last == "tens" and 0 < SMALL[word] < 10)):
             group, last = group + SMALL[word], "small"
         elif word in TENS and last in ("", "scale"):
             group, last = group + TENS[word], "tens"
         elif word in SCALES and (group or total):
-            if word in ("hundred", "dozen") or group == 0:
+            if word in ("hundred", "dozen", "score", "gross") or group == 0:
                 group = (group or total) * SCALES[word]
                 total = total if group != total * SCALES[word] else Fraction(0)
             elif SCALES[word] < lowest:

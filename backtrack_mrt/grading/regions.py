@@ -22,6 +22,7 @@ _INTERVAL = re.compile(r"([\[(])(.+)[,;](.+)([\])])")
 _SIGN = re.compile(r"(<|>|\\le(?![A-Za-z]) ?|\\ge(?![A-Za-z]) ?|\\ne(?![A-Za-z]) ?|=)")
 _ABSOLUTE = re.compile(rf"\|({_VARIABLE})(?: ?([+-]) ?([^|]+))?\|")
 _WITHOUT = re.compile(r"\\mathbb\{R\} ?(?:\\setminus|\\backslash|-|\\) ?\\\{(.+)\\\}")
+_EXCLUDED = re.compile(rf"{_VARIABLE} ?\\ne(?![A-Za-z]) ?")
 _TOLD = re.compile(r"[<>]|\\(?:le|ge|ne|cup|mathbb|lor)(?![A-Za-z])")
 _TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\ne": "\\ne", "=": "="}
 _PLAIN_END = re.compile(r"[^+-]+")
@@ -77,6 +78,9 @@ def parse_region(text: str) -> Region | None:
     listed = split_top(text, ",;")
     if len(listed) == 1:
         return _parse_relation(text)
+    excluding = _EXCLUDED.match(listed[0])
+    if excluding:  # x \ne 1, 2
+        listed = [part if _SIGN.search(part) else excluding[0] + part for part in listed]
     regions = [_parse_relation(part) for part in listed]
     both = _joined(regions, union=False)  # "x > 1, x < 4" is meant as both, "x < 1, x > 4" as either
     return both if both is not None and both.pieces else _joined(regions, union=True)

@@ -20,6 +20,8 @@ _SIGNS = {
     "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∜": r"\sqrt[4] ", "∠": r"\angle ", "△": r"\triangle ", "∨": r"\lor ",
     "∧": r"\land ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "∶": ":", "…": "...",
     "’": "'", "‘": "'", "′": "'", "“": '"', "”": '"', "、": ",", "。": ".", "【": "[", "】": "]", "〈": "(", "〉": ")",
+    "⊥": r"\perp ", "⟂": r"\perp ", "∥": r"\parallel ", "º": r"^\circ ", "˚": r"^\circ ", "﹣": "-", "﹢": "+",
+    "㎜": "mm", "㎝": "cm", "㎞": "km", "㎏": "kg", "㎎": "mg", "㎡": "m^2", "㎠": "cm^2", "㎥": "m^3",
     "Ω": r"\Omega ", "µ": r"\mu ", "¢": r"\text{ cents}", "￥": "¥", "￡": "£", "￠": r"\text{ cents}",
     "\u00a0": " ", "\u2002": " ", "\u2003": " ", "\u2009": " ", "\u200a": " ", "\u202f": " ", "\u3000": " ",
     "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}",
@@ -31,6 +33,11 @@ _SIGNS |= {"ψ": r"\psi ", "ω": r"\omega ", "Δ": r"\Delta "}
 # Full-width punctuation and letters of East Asian keyboards. Not their digits: `int` would read them too, and a reward
 # for look-alike digits teaches the policy to write them.
 _SIGNS |= {chr(0xFEE0 + code): chr(code) for code in range(0x21, 0x7F) if not chr(code).isdigit()}
+_SIGNS |= {  # 𝑥, 𝜋: the letters of formulas, for the same reason without their digits
+    chr(code): _SIGNS.get(plain, plain)
+    for code in range(0x1D400, 0x1D7CE)
+    if (plain := unicodedata.normalize("NFKC", chr(code))) != chr(code)
+}
 _SIGNS |= {  # ½ ⅓ ⅞ and the like
     character: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", character).split("⁄"))
     for character in "½¼¾⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒"
@@ -40,6 +47,8 @@ _RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿⁱˣ", "012345678
 _LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₍₎ₙᵢₓ", "0123456789+-()nix", strict=True))
 _RAISED_RUN = re.compile(f"[{''.join(_RAISED)}]+")
 _LOWERED_RUN = re.compile(f"[{''.join(_LOWERED)}]+")
+_SMALL_FRACTION = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄/]([₀₁₂₃₄₅₆₇₈₉]+)")
+_UNSEEN = "\ufeff\u200b\u2060"  # the marks that editors leave at the ends of files and copied texts
 
 
 def translate(text: str) -> str:
@@ -47,9 +56,15 @@ def translate(text: str) -> str:
     text = text.strip()
     if text.isascii():
         return text
+    text = text.strip(_UNSEEN).strip()
+    text = _SMALL_FRACTION.sub(lambda m: rf"\frac{{{_digits(m[1])}}}{{{_digits(m[2])}}}", text)
     text = _RAISED_RUN.sub(lambda run: f"^{{{''.join(map(_RAISED.__getitem__, run[0]))}}}", text)
     text = _LOWERED_RUN.sub(lambda run: f"_{{{''.join(map(_LOWERED.__getitem__, run[0]))}}}", text)
     return text.translate(_UNICODE).strip()
+
+
+def _digits(small: str) -> str:
+    return "".join((_RAISED | _LOWERED)[character] for character in small)
 
 
 # 2. Names of functions ------------------------------------------------------------------------------------------------
@@ -93,25 +108,37 @@ def _latex_name(match: re.Match[str]) -> str:
 
 _Replacement = str | Callable[[re.Match[str]], str]
 _TABLE: list[tuple[str, _Replacement, str]] = [
+    (r"^(?:\s*(?:[=:]|\\(?:therefore|implies|Rightarrow|Longrightarrow)(?![A-Za-z])))+", "", "what leads to an answer"),
+    (r"(?i)^(\\text\{ ?)?(?:the )?(?:(?:final|correct) )?answer(?: is:?|:)(?(1) ?\})\s*(?=\S)", "", "that in words"),
+    (r"(?:\s|\\\\|\\(?:checkmark|blacksquare|square|qed)(?![A-Za-z]))+$", "", "a sign that it is done"),
+    (r"^\\(?:boxed|fbox)\s*(?:\{(.*)\}$|(?=\d))", r"\1", "a box"),
     (r"(?<=\d)\{,\}(?=\d)|(?<=\d),(?: |\\,)?\\! ?(?=\d{3})", ",", "the comma of thousands, as LaTeX spaces it"),
     (r"\\!", "", "negative space"),
     (r"(?<!\\)\$ ?\$(?!\$)(?=.)", " ", "a formula in two pieces"),
     (r"\\(?:left|right) ?\.", "", "a bracket without its other half"),
     (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|(?:no)?limits)(?![A-Za-z])", "", "sizes"),
+    (r"\\(?:small|[lL]arge|LARGE|[hH]uge)(?![A-Za-z])", "", "sizes of letters"),
     (r"(?<!\\)\\[,;:> ]|~|\\(?:q?quad|thinspace|enspace)(?![A-Za-z])|\\[hv]space\*?\{[^{}]*\}|\s", " ", "spaces"),
     (r"\\(?:color|textcolor)\s*\{[^{}]*\}\s*", "", "colour changes nothing"),
     (r"\\(?:R|reals|Reals|Bbb ?R|Bbb ?\{R\}|mathbf ?\{R\})(?![A-Za-z])", r"\\mathbb{R}", "the real numbers"),
     (r"(?<=[A-Za-z}]) +(?=\{)", "", "space before a brace"),
     (r"\\(?:underline|mathop|ensuremath|mathit|mathsf|mathbf|bm|boldsymbol|pmb|emph)\s*\{", "{", "emphasis"),
+    (r"(?:^|\{)\s*\\(?:rm|bf|it|sf|tt)\s+([^{}]*)(?:\}|$)", r"\\text{\1}", "old fonts"),
+    (r"\\(?:rm|bf|it|sf|tt)\s*(?=\{)", r"\\text", "old fonts"),
+    (r"(?:^|\{)([^{}]*)\\choose(?![A-Za-z])([^{}]*)(?:\}|$)", r"\\binom{\1}{\2}", "plain TeX's binomial"),
     (r"\\[dtc]frac(?![A-Za-z])", r"\\frac", "size of a fraction"),
     (r"(?:^|\{)([^{}]*)\\over(?![A-Za-z])([^{}]*)(?:\}|$)", r"\\frac{\1}{\2}", "plain TeX's fraction"),
     (r"\\mathrm\s*\{\s*([eid])\s*\}", r"\1", "upright constants e and i, upright d"),
-    (r"\\(?:mathrm|textbf|mbox|textnormal|textrm|textit|textsf|textup|operatorname\*?)\s*\{", r"\\text{", "upright"),
+    (r"\\(?:mathrm|textbf|[hm]box|textnormal|textrm|textit|textsf|textup|operatorname\*?)\s*\{", r"\\text{", "upright"),
     (r"\\text\{\\text\{([^{}]*)\}\}", r"\\text{\1}", "text in text"),
     (r"\\(?:leq|leqslant|leqq)(?![A-Za-z])|<=", r"\\le ", "less or equal"),
     (r"\\(?:geq|geqslant|geqq)(?![A-Za-z])|>=", r"\\ge ", "greater or equal"),
     (r"\\(?:neq|not\s*=)(?![A-Za-z])|!=|<>", r"\\ne ", "not equal"),
-    (r"==", "=", "equality as programs write it"),
+    (r"\\(vec|hat|bar|tilde|overline) ([A-Za-z])(?![A-Za-z])", r"\\\1{\2}", "a mark over one letter"),
+    (r"\\bar(?![A-Za-z])", r"\\overline", "a bar"),
+    (r"==|:=", "=", "equality as programs write it"),
+    (r"\\[lc]?dots[bcimo]?(?![A-Za-z])", "...", "dots"),
+    (r"(?<=[A-Za-z])\^ ?(?:\\prime|\{ ?\\prime ?\})(?![A-Za-z])", "'", "a prime by name"),
     (r"\\lt(?![A-Za-z])", "<", "less"),
     (r"\\gt(?![A-Za-z])", ">", "greater"),
     (r"\\(?:approxeq|doteq)(?![A-Za-z])", r"\\approx ", "approximately"),
@@ -132,6 +159,7 @@ _TABLE: list[tuple[str, _Replacement, str]] = [
     (r"\^ ?([+-]?\d+)(?![\d.])", r"^{\1}", "an exponent takes the whole number"),
     (r"\^\(([^(){}]*)\)", r"^{\1}", "an exponent takes the whole bracket"),
     (r"_ ?(\d+)", r"_{\1}", "an index takes the whole number"),
+    (r"^(-?\d+)_\{(?:10|\\text\{ ?ten ?\})\}$", r"\1", "a numeral of base ten"),
     (r"\bnp\.(?=[a-z])", "", "golds written in Python (Minerva)"),
     (r"\\text\{ ?(?:,? ?or|,? ?and) ?\}", lambda m: " or " if "or" in m[0] else " and ", "conjunctions as plain words"),
     (r"\\text\{ ?,? ?(or|and) (?=[^{} ])", r" \1 \\text{", "a conjunction before more text"),

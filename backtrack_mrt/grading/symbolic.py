@@ -6,11 +6,13 @@ Runs without the package around it (see worker.py), so it imports nothing of it.
 from __future__ import annotations
 
 import logging
+import re
 from functools import lru_cache
 from typing import Any
 
 import math_verify.grader
-from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+import math_verify.parser
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig, latex2sympy
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Basic, E, Eq, Expr, Float, I, MatrixBase, Rational, Symbol, simplify  # type: ignore[import-untyped]
 
@@ -22,6 +24,11 @@ _LATEX = LatexExtractionConfig(
     ),
 )
 _DIGITS = 30  # precision of numeric comparisons
+# What the reader of LaTeX takes for something else: 3(4) for 3 + 4, and A' and A^T for A.
+_BESIDE = re.compile(r"(?<=\d) ?(?=\()|(?<=\)) ?(?=[\d(]|\\frac)")
+_MARKED = re.compile(r"(?<=[A-Za-z}])('+)|\^(?:\{(T|\\top)\}|(T|\\top)(?![A-Za-z]))")
+_UNKNOWN_DIVISOR = re.compile(r"\\(?:gcd|lcm)(?![A-Za-z])[^()]*\([^()]*[A-Za-z]")
+_OF_AN_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 
 
 def grade(request: dict[str, Any]) -> str:
@@ -80,6 +87,9 @@ def _compare(gold: str, answer: str, rel_tol: float | None) -> str:
 @lru_cache(maxsize=256)  # the gold of a group comes again and again
 def _parse(text: str) -> Any:
     """What math-verify reads in ``text``, floats made exact, or None. Boxed, because raw text is often misread."""
+    if _UNKNOWN_DIVISOR.search(text):
+        return None  # of polynomials it would be 1
+    text = _MARKED.sub(lambda mark: f"_{{{'p' * len(mark[1]) if mark[1] else 'T'}}}", _BESIDE.sub(r"\\cdot ", text))
     try:
         found = parse(rf"\boxed{{{text}}}", [_LATEX], fallback_mode="no_fallback", parsing_timeout=None)
         return _exact(found[0]) if found else None
@@ -87,6 +97,20 @@ def _parse(text: str) -> Any:
         raise
     except Exception:
         return None
+
+
+def _read(latex: str) -> Any:
+    r"""All of a formula: A and a are two letters, and the sine of 30^\circ is that of an angle.
+
+    Stands in for math-verify's reading, which falls back to the last equation of what it cannot read.
+    """
+    return latex2sympy(
+        latex,
+        is_real=not math_verify.parser.should_treat_as_complex(latex),
+        convert_degrees=_OF_AN_ANGLE.search(latex) is not None,
+        normalization_config=None,
+        conversion_config=ConversionConfig(lowercase_symbols=False),
+    )
 
 
 def _exact(expression: Any) -> Any:
@@ -180,16 +204,14 @@ class _Different(Exception):
     """Raised through math-verify (which reads any error as "not equal") to skip its costly symbolic attempt."""
 
 
-_compare_symbols = math_verify.grader.sympy_compare_symbols
-
-
 def _same_symbol(gold: Any, answer: Any) -> bool:
-    """A variable equals what simplifies to it; math-verify compares only the spelling."""
-    if _compare_symbols(gold, answer):
-        return True
-    return isinstance(gold, Expr) and isinstance(answer, Expr) and bool(simplify(gold - answer) == 0)
+    """A variable equals what simplifies to it; math-verify compares only the spelling, and that without its case."""
+    return str(gold) == str(answer) or (
+        isinstance(gold, Expr) and isinstance(answer, Expr) and bool(simplify(gold - answer) == 0)
+    )
 
 
+math_verify.parser.parse_latex_cached = _read
 math_verify.grader.sympy_compare_symbols = _same_symbol
 math_verify.grader.sympy_solve_and_compare = _same_equation
 math_verify.grader.sympy_numeric_eq = _numerically_equal

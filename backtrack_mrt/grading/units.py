@@ -24,7 +24,7 @@ _NAMES = (  # words, in any case, with or without an s; the first is the unit's 
     "cup", "tsp teaspoon", "tbsp tablespoon", "s sec second 秒", "min minute mins 分钟", "h hr hour hrs 小时", "day 天",
     "week wk 周",
     "month 月", "yr year 年 岁", "decade", "century centurie", "$ dollar usd buck", "cent ¢", "€ euro eur",
-    "£ gbp quid", "¥ yen yuan rmb jpy cny 元", "₹ rupee inr rs", "deg degree 度", "degC celsius", "degF fahrenheit",
+    "£ gbp quid", "¥ yen yuan rmb jpy cny 元 円", "₹ rupee inr rs", "deg degree 度", "degC celsius", "degF fahrenheit",
     "rad radian",
     "acre", "hectare ha", "Hz hertz", "J joule", "N newton", "W watt", "V volt", "A ampere amp", "Ω ohm",
     "C coulomb", "F farad", "H henry henrie",
@@ -94,6 +94,7 @@ _PLAIN = [
     (re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ) ?|\\degree|\\circ"), "°"),
     (re.compile(r"\\(?=[$ ]|$)"), ""),
     (re.compile(r" *([*/^]) *"), r"\1"),
+    (re.compile(r"(?<![a-z])(sq|cu)\. ?"), r"\1 "),
     (re.compile(r" +"), " "),
     (re.compile(r"([μ°]) (?=[a-zA-Z])"), r"\1"),
 ]
@@ -127,7 +128,7 @@ def _measured(text: str) -> str | None:
                 return None
             factors[name] = factors.get(name, 0) + sign * power * int(match[2] or 1)
             power = 1
-    if power != 1:
+    if power != 1 or not factors:
         return None
     names = sorted((name, exponent) for name, exponent in factors.items() if name and exponent)
     return " ".join(name if exponent == 1 else f"{name}^{exponent}" for name, exponent in names)

@@ -14,7 +14,8 @@ NUMBER_KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
             ("2500", "two thousand five hundred"), ("500", "5 hundred"), ("2.5", "2 and a half"),
         ],
         [
-            ("3 million", "3 thousand"), ("3", "3 million"), ("7", "7 dozen"), ("5", "5 thirds"), ("9", "9 hundredths"),
+            ("3 million", "3 thousand"), ("3", "3 million"), ("7", "7 dozen"), ("5", "5 thirds"),
+            ("9", "9 hundredths"),
             (r"4\text{ hundred}", r"4\text{ thousand}"), ("25", "twenty, five"), ("7", "seven eighths"), ("5",
             "five hundred"),
             ("8", "8 millionths"), ("2", "two point five"), ("40", "four"), ("6", "6 billion dollars"), ("5",
@@ -33,7 +34,8 @@ NUMBER_KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
             ("7", r"7\text{ squared}"),
             ("7", r"7\text{ is incorrect}"), ("7", "7 halved"), ("7", "7 times"), ("7", "7 minus"), ("7",
             "7 power"), ("7", r"7 \alpha"),
-            ("7", "7 wrong apples"), ("7", r"7\text{ or so}"), ("7", "7 to 9 apples"), ("7", "7th"), ("7", "7 lambda"),
+            ("7", "7 wrong apples"), ("7", r"7\text{ or so}"), ("7", "7 to 9 apples"), ("7", "7th"),
+            ("7", "7 lambda"),
             ("7", "7 below zero"), ("7", "7 unlikely"), ("7", "7 degrees below zero"), ("7", "7 base 8"),
         ],
     ),
@@ -128,5 +130,16 @@ NUMBER_KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
         [(r"\frac{2}{3}", "⅔"), (r"\frac{7}{8}", "⅞"), (r"\frac{4}{3}", "1⅓"), (r"\frac{1}{2}", "½"), ("2.75",
         "2¾"), (r"\frac{3}{5}", "3⁄5")],
         [(r"\frac{1}{3}", "⅔"), (r"\frac{1}{3}", "1⅓"), ("13", "1⅓"), (r"\frac{7}{8}", "⅝"), ("12", "1½")],
+    ),
+    "further number words": (
+        [
+            ("40", "2 score"), ("144", "a gross"), ("500000", "5 lakh"), ("6", "half a dozen"),
+            ("500000", "half a million"),
+            ("-3", "negative three"), ("-3", "minus three"), ("5", "5 points"), ("7", "7 pairs"),
+            (r"0.\dot{3}", "1/3"),
+            ("0.5(3)", r"0.5\overline{3}"), ("5", r"5 \text{ sq. ft}"),
+        ],
+        [("2", "2 score"), ("5", "5 lakh"), ("3", "negative three"), ("12", "half a dozen"), ("5", "5 point"),
+         ("1.5", "0.5(3)")],
     ),
 }  # fmt: skip

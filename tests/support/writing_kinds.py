@@ -54,7 +54,8 @@ WRITING_KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = 
             ("(0,1)", r"\left]0,1\right["), ("[0,1)", "[0;1["), (r"[\sqrt{2},3]", r"\sqrt{2} \le x \le 3"),
             ("[1,4]", r"\{x \mid 1 \le x \le 4\}"), (r"x \in (1,4)", r"1<x<4"),
             (r"(1,4)", r"x > 1 \text{ and } x < 4"),
-            (r"(-\infty,0) \cup (1,\infty)", r"x \in (-\infty,0) \text{ or } x \in (1,\infty)"), (r"(0, 2]", "x∈(0,2]"),
+            (r"(-\infty,0) \cup (1,\infty)", r"x \in (-\infty,0) \text{ or } x \in (1,\infty)"),
+            (r"(0, 2]", "x∈(0,2]"),
         ],
         [
             ("(2,5)", r"2 \le x < 5"), ("[2,5)", "2<x<5"), (r"[3,\infty)", "x>3"), (r"[3,\infty)", r"x \le 3"),
@@ -68,7 +69,8 @@ WRITING_KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = 
     "empty": (
         [(r"\emptyset", "∅"), (r"\emptyset", "no solution"), (r"\text{no solution}", r"\varnothing"),
         (r"\text{No real solutions}", r"\emptyset"), (r"\varnothing", r"\{\}"),
-         (r"\{ \}", r"\text{empty set}"), (r"\text{no solutions}", "No solution."), (r"x \in \emptyset", r"\emptyset")],
+         (r"\{ \}", r"\text{empty set}"), (r"\text{no solutions}", "No solution."),
+         (r"x \in \emptyset", r"\emptyset")],
         [(r"\emptyset", "0"), (r"\emptyset", r"\{0\}"), ("0", r"\emptyset"),
         (r"\emptyset", r"\text{one solution}"), ("7", "no solution"), (r"\text{no solution}", r"\mathbb{R}")],
     ),
@@ -125,7 +127,8 @@ WRITING_KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = 
         [("7", "x = 7"), ("7", "7."), ("7", "$7$"), ("7", r"\text{7}"), (r"\frac{3}{4}", r"$\frac{3}{4}$")],
         [
             (r"\frac{3}{4}", r"\text{It is not } \frac{3}{4}"), (r"\frac{3}{4}", r"\frac{1}{4} \lor \frac{3}{4}"),
-            (r"\frac{3}{4}", r"\begin{cases} \frac{1}{4} \\ \frac{3}{4} \end{cases}"), (r"\frac{3}{4}", r"not \frac34"),
+            (r"\frac{3}{4}", r"\begin{cases} \frac{1}{4} \\ \frac{3}{4} \end{cases}"),
+            (r"\frac{3}{4}", r"not \frac34"),
             ("7", "anything but 7"), ("7", r"7 \text{ is not it}"), ("7", "7 unless 8"), ("7", r"7 \lor 8"), ("7",
             "7 or 8"), (r"\sqrt{2}", r"\sqrt{2} \text{ or less}"), (r"\sqrt{2}", r"about \sqrt{2}"), ("7", "7?"),
             ("7", "7 | 8"),
@@ -149,6 +152,61 @@ WRITING_KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = 
          (r"\frac{1}{2}", r"{1 \over 2}"), ("5", r"\bm{5}"), ("x>3", "x＞3"), ("5", r"\text{\textbf{5}}"),
          (r"[0,1]", r"\lbrack 0,1 \rbrack")],
         [("17", r"\color{blue}{18}"), ("12", r"\begin{aligned} x &= 12 \\ &= 13 \end{aligned}"),
-        ("5", r"\begin{aligned} x &= 5 \\ y &= 6 \end{aligned}"), ("blue", r"\color{blue}{17}"), ("7", r"\phantom{8}")],
+        ("5", r"\begin{aligned} x &= 5 \\ y &= 6 \end{aligned}"), ("blue", r"\color{blue}{17}"),
+        ("7", r"\phantom{8}")],
+    ),
+    "what the parser takes for something else": (
+        [
+            ("12", "3(4)"), ("12", "(12)(1)"), ("x+6", "x+2(3)"), (r"2\sqrt{3}", r"2(\sqrt{3})"),
+            ("(2.5,1)", r"(2\frac12,1)"),
+            ("R-r", "-r+R"), (r"R^2-r^2", "(R-r)(R+r)"), ("y''+y=0", "y+y''=0"), (r"x^{\prime}", "x'"),
+            ("A^T B", "A^{T}B"),
+            (r"\frac12", r"\sin 30^\circ"), (r"2-\sqrt3", r"\tan 15^\circ"), (r"\sin 20^\circ", "cos(70°)"),
+            (r"90^\circ-\frac{\alpha}{2}", "90° - α/2"), (r"\vec{a}+\vec{b}", r"\vec b+\vec a"),
+        ],
+        [
+            ("7", "3(4)"), ("6", "(4)2"), ("6", "{4}{2}"), ("13", "(12)(1)"), ("x+5", "x+2(3)"), ("3.5", "3(1/2)"),
+            (r"\pi+7", r"\pi+3(4)"), ("R-r", "0"), ("R-r", "r-R"), (r"\frac{R}{2}", r"\frac{r}{2}"),
+            (r"\Delta", r"\delta"),
+            ("T_n", "t_n"), ("a+A", "2a"), ("A", "A^T"), ("A^T", "A"), ("f'(x)", "f(x)"), ("x", "x'"), ("5", "5_n"),
+            ("42", "42^T"), (r"\frac12", r"\frac{1}{2}_n"), (r"\frac12", r"\frac{1}{2}'"), ("42", r"42 \times"),
+            (r"\sin 30", r"\sin 30^\circ"), (r"\gcd(a,b)", "1"), (r"p \land q", r"p \lor q"), ("7", r"7 \ldots"),
+            ("0.333", "0.333..."),
+        ],
+    ),
+    "around the answer": (
+        [
+            ("9", r"\boxed{9}"), ("9", r"\boxed 9"), ("9", "**9**"), ("9", "= 9"), ("9", r"\therefore 9"),
+            ("9", r"9 \checkmark"), ("9", r"9 \\"), ("9", r"{\rm 9}"), ("9", r"\bf{9}"), ("9", r"\Large 9"),
+            ("9", r"\hbox{9}"),
+            ("9", "The answer is 9"), ("9", r"\text{The final answer is: } 9."), ("9", "9 = x"), ("9", "x := 9"),
+            ("9", "P(X=2) = 9"), ("9", r"\text{area of triangle } ABC = 9"), ("42", "42_{10}"), ("24_{10}", "$24$."),
+            (r"\{(1,2)\}", "(1,2)"), (r"1,2,\ldots,10", "1, 2, ..., 10"), ("120", r"{10 \choose 3}"),
+        ],
+        [
+            ("9", r"\boxed{8}"), ("9", r"8 \boxed{9}"), ("9", "The answer is not 9"),
+            ("9", r"\text{The answer is } 8"),
+            ("9", "8 = 9"), ("9", "P(X=9) = 8"), ("42", "42_{11}"), (r"\emptyset", r"\{\emptyset\}"),
+        ],
+    ),
+    "characters": (
+        [
+            (r"x+\pi", "𝑥+𝜋"), (r"\frac{1}{2}", "¹⁄₂"), ("-5", "﹣5"), (r"30^\circ", "30º"), ("5", "5㎝"),
+            ("5", "\ufeff5\u200b"),
+            (r"l \perp m", "l ⊥ m"), ("5", "5円"),
+        ],
+        [("5", "٥"), ("12", "1\u200b2"), (r"l \perp m", "l ∥ m"), (r"\frac{1}{2}", "²⁄₁"), ("5", "𝟓")],
+    ),
+    "sets by name": (
+        [
+            (r"\mathbb{R}\setminus\{1,2\}", r"x \ne 1, 2"), (r"\mathbb{R}^+", r"(0,\infty)"),
+            (r"\mathbb{Z}", "all integers"),
+            (r"\emptyset", "none"), (r"\frac{2}{3}", "2:3"),
+        ],
+        [
+            (r"\mathbb{R}\setminus\{1,2\}", r"x \ne 1, 3"), (r"\mathbb{R}^+", r"\mathbb{R}"),
+            (r"\mathbb{Z}", "all reals"),
+            (r"\frac{2}{3}", "3:2"), ("5", "10:2"), ("1.2", "12:10"),
+        ],
     ),
 }  # fmt: skip
