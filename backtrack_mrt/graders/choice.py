@@ -57,7 +57,8 @@ def options_of(question: str) -> dict[str, str]:
     """The options' texts by letter, A first and in order; empty where there are not two of them."""
     found: dict[str, str] = {}
     marks = list(_OPTION.finditer(question))
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+    for place, mark in enumerate(marks):
+        following = marks[place + 1] if place + 1 < len(marks) else None
         letter = mark[1] or mark[2]
         if letter == chr(ord("A") + len(found)):
             found[letter] = question[mark.end() : following.start() if following else None].split("\n")[0].strip(" ;,")

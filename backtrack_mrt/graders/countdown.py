@@ -131,11 +131,14 @@ def _read_gold(gold: str) -> Given | None:
     if gold.startswith("{"):
         try:
             row = json.loads(gold)
-            numbers = row.get("numbers", row.get("nums"))
-            return Given(tuple(map(int, numbers)), Fraction(row["target"]))
-        except (ValueError, KeyError, TypeError):
+            numbers, target = row.get("numbers", row.get("nums")), row["target"]
+            whole = [number for number in numbers if type(number) is int and number >= 0]
+            if not whole or len(whole) < len(numbers) or type(target) is bool:
+                return None
+            return Given(tuple(whole), Fraction(target))
+        except (ValueError, KeyError, TypeError, OverflowError):
             return None
-    expression = plain_expression(gold).partition("=")[0]
+    expression, equals, stated = plain_expression(gold).partition("=")
     numbers = tuple(map(int, _NUMERAL.findall(expression)))
     value = evaluated(expression) if len(numbers) > 1 else None
-    return None if value is None else Given(numbers, value)
+    return None if value is None or (equals and evaluated(stated) != value) else Given(numbers, value)

@@ -5,6 +5,7 @@ Blanks, capitals, quotes around the answer, a full stop behind it and the severa
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from backtrack_mrt.grading.markers import LINE, Marker
 from backtrack_mrt.types import Problem
 
 _AROUND = " \t\n.,;:!?\"'`*_«»„“”‘’"
+_DECIMAL = re.compile(r"\.\d")  # whose point is no stop: .5 is not 5
 
 
 class Exact(Grader):
@@ -37,5 +39,6 @@ class Exact(Grader):
         return tuple(dict.fromkeys((gold, *others)))
 
     def _normal(self, text: str) -> str:
-        text = " ".join(unicodedata.normalize("NFKC", text).split())
-        return (text.strip(_AROUND) or text) if self.capitals else (text.strip(_AROUND) or text).casefold()
+        text = " ".join(unicodedata.normalize("NFKC", text).replace("’", "'").split())
+        bare = (text if _DECIMAL.match(text) else text.lstrip(_AROUND)).rstrip(_AROUND) or text
+        return bare if self.capitals else bare.casefold()

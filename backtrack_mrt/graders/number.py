@@ -16,6 +16,7 @@ from backtrack_mrt.grading import Verdict, check_gold, surface_forms
 from backtrack_mrt.grading.exact import Quantity, parse_quantity
 from backtrack_mrt.grading.guards import refuse
 from backtrack_mrt.grading.judge import compare, plain, plain_gold
+from backtrack_mrt.grading.labels import split_label
 from backtrack_mrt.grading.spellings import translate
 from backtrack_mrt.types import Problem
 
@@ -32,7 +33,7 @@ class Number(Grader):
         gold, given = problem.answer.strip(), translate(answer.strip())
         if refuse(given, gold) is not None:
             return Verdict.UNPARSABLE
-        wanted, offered = parse_quantity(plain_gold(gold), gold=True), parse_quantity(plain(given))
+        wanted, offered = parse_quantity(plain_gold(gold), gold=True), _given(plain(given))
         if wanted is None or offered is None:
             return Verdict.UNPARSABLE
         share = self.rel_tol if problem.rel_tol is None else problem.rel_tol
@@ -48,6 +49,12 @@ class Number(Grader):
 
     def spellings(self, problem: Problem) -> tuple[str, ...]:
         return surface_forms(problem.answer)
+
+
+def _given(text: str) -> Quantity | None:
+    """The number of an answer, with a name before it or without: x = 9.8."""
+    label = split_label(text)
+    return parse_quantity(label[1] if label else text)
 
 
 def _number(gold: str) -> Quantity | None:

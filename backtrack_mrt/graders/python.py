@@ -25,6 +25,7 @@ from backtrack_mrt.grading.markers import FENCE, Marker
 from backtrack_mrt.grading.pool import Program, Reply, WorkerPool
 from backtrack_mrt.grading.verdict import Verdict
 from backtrack_mrt.sandbox.confinement import unconfinable
+from backtrack_mrt.sandbox.test_side import statements_that_test
 from backtrack_mrt.types import Problem
 
 _LONGEST = 1 << 16  # characters of an answer
@@ -58,12 +59,20 @@ class Python(Grader):
 
     def check_gold(self, gold: str) -> str | None:
         try:
-            nodes = list(ast.walk(ast.parse(gold)))
+            body = ast.parse(gold).body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             return f"is no Python: {error}"
+        nodes = [inner for node in body for inner in ast.walk(node)]
         methods = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-        tested = any(isinstance(node, ast.Assert) for node in nodes) or any(m.startswith("assert") for m in methods)
-        return None if tested else "asserts nothing"
+        if not any(isinstance(node, ast.Assert) for node in nodes) and not any(m.startswith("assert") for m in methods):
+            return "asserts nothing"
+        tests = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+        if wanting := [test.name for test in tests if len(test.args.args) > len(test.args.defaults)]:
+            return f"has a test that wants arguments: {wanting[0]}"
+        cases = [node for node in body if isinstance(node, ast.ClassDef) and "TestCase" in ast.unparse(node)]
+        if tests or cases or statements_that_test(body):
+            return None
+        return "runs none of its asserts: call the function that holds them, e.g. check(add)"
 
     def close(self) -> None:
         if self._pool is not None:

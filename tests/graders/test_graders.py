@@ -53,7 +53,12 @@ CASES = [  # grader, question, gold, answer, reward
     ("choice", ANIMALS, "B", "B) a cat", 0),
     ("choice", ANIMALS, "B", "A or B", 0),
     ("choice", ANIMALS, "B", "a bird", 0),
+    ("choice", "options stand elsewhere", "B", "B", 1),
+    ("choice", "options stand elsewhere", "B", "C", 0),
+    ("exact", "", "don't", "don’t", 1),
+    ("exact", "", ".5", "5", 0),
     ("number", "", "9.81", "9.8", 1),
+    ("number", "", "9.81", "x = 9.8", 1),
     ("number", "", "9.81", "9", 0),
     ("number", "", "0", "0.0", 1),
     ("number", "", "0", "0.1", 0),
@@ -166,3 +171,14 @@ def test_a_line_ends_with_the_message_or_the_line() -> None:
     assert dialogue.forced_answer((*chat.encode(" Paris"), chat.eos_id)) == "Paris"
     assert dialogue.forced_answer(chat.encode(" Paris\nor not")) == "Paris"
     assert dialogue.forced_answer(chat.encode(" Pari")) is None
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        '{"numbers": "234", "target": 24}', '{"numbers": [], "target": 0}', '{"numbers": [2.5, 3], "target": 5}',
+        '{"numbers": [2], "target": true}', '{"numbers": [2, 3], "target": 1e400}', "2*3=7", "words",
+    ],
+)  # fmt: skip
+def test_what_gives_no_numbers_and_target_is_refused(gold: str) -> None:
+    assert grader_named("countdown").check_gold(gold)

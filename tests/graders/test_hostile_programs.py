@@ -126,6 +126,13 @@ def test_honest_programs_are_paid_behind_the_hostile_ones(python: Python) -> Non
     check = "def check(f):\n    assert f(2) == 4\n    assert f(3) == 9\ncheck(square)"
     assert python.grade(Problem("s", "", check), "square = lambda x: x * x").reward == 1.0
     assert python.grade(Problem("s", "", check), "square = lambda x: x + 2").reward == 0.0
+    # Blocks at the top, exceptions, generators; a call that tests nothing is no test.
+    blocks = (
+        "for i in range(3):\n    assert list(f(i)) == [i]\ntry:\n    f(-1)\n    assert False\nexcept ValueError: pass\n"
+    )
+    lazy = "def once(i):\n    yield i\ndef f(i):\n    if i < 0: raise ValueError(i)\n    return once({})"
+    assert python.grade(Problem("t", "", blocks + "print(f(1))"), lazy.format("i")).reward == 1.0
+    assert python.grade(Problem("t", "", blocks + "print(f(1))"), lazy.format("1")).reward == 0.0
 
 
 def test_a_share_of_the_tests_is_paid_where_that_is_wanted() -> None:
@@ -134,7 +141,12 @@ def test_a_share_of_the_tests_is_paid_where_that_is_wanted() -> None:
     assert (grade.verdict, grade.reward) == (Verdict.PARTIAL, 0.5)
 
 
-@pytest.mark.parametrize(("gold", "why"), [("x = 1", "asserts nothing"), ("assert (", "is no Python"), ("", "asserts")])
+@pytest.mark.parametrize(("gold", "why"), [
+    ("x = 1", "asserts nothing"), ("assert (", "is no Python"), ("", "asserts"),
+    ("def check(f):\n    assert f(1) == 1", "runs none"), ("def test_a(f):\n    assert f(1) == 1", "wants arguments"),
+    ("async def test_a():\n    assert f(1) == 1", "runs none"),
+    ("def run():\n    assert f(1) == 1\nif __name__ == '__main__':\n    run()", "runs none"),
+])  # fmt: skip
 def test_tests_that_test_nothing_are_refused(gold: str, why: str) -> None:
     assert why in str(Python().check_gold(gold))
 
