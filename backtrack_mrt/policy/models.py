@@ -213,8 +213,8 @@ def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:
 
 def frozen_copy(model: Any) -> Any:
     """The reference of a model that is trained in full: a copy of now, never updated. (With LoRA the reference is the
-    model with its adapter off, at no cost.)"""
-    reference = copy.deepcopy(model).eval()
+    model with its adapter off, at no cost.) How both attend is set in the one config that they share."""
+    reference = copy.deepcopy(model, {id(model.config): model.config}).eval()
     reference.requires_grad_(False)
     return reference
 

@@ -34,7 +34,6 @@ def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
         temperature=training.temperature,
         loss_type=training.loss,
         epsilon=training.clip,
-        beta=training.kl,
         scale_rewards="none",
         shuffle_dataset=False,  # the problems come in the order of training: a resumed run needs no sampler state
         max_completion_length=None,

@@ -38,6 +38,10 @@ def _check_engine(config: Config, several: int, sharding: str | None) -> None:
         reason = f"{sharding} cuts up weights, and these are packed in blocks with scales"
         remedy = "Leave it out, or launch with configs/accelerate/ddp.yaml."
         raise UserError("model.quantization", model.quantization, reason, remedy)
+    if sharding and model.full_finetuning and config.training.kl:
+        reason = f"its reference is a whole copy of the model, which {sharding} cuts up"
+        remedy = "Set it to 0, train an adapter, or launch with configs/accelerate/ddp.yaml."
+        raise UserError("training.kl", config.training.kl, reason, remedy)
 
 
 def _check_algorithm(config: Config, several: int) -> None:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from backtrack_mrt.policy.hf.arithmetic import any_length
@@ -150,7 +150,8 @@ def packed_rows(
     first = input_ids.size(1) - completions
     prompts = [ids[:first][seen[:first]].tolist() for ids, seen in rows]
     replies = [ids[first:][seen[first:]].tolist() for ids, seen in rows]
-    return pack(prompts, replies, config.num_attention_heads // config.num_key_value_heads, like, branches)
+    packed = pack(prompts, replies, config.num_attention_heads // config.num_key_value_heads, like, branches)
+    return replace(packed, scored=pad(packed.scored, (0, completions - packed.scored.size(1))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics, without_signal
+from backtrack_mrt.policy.models import frozen_copy
 from backtrack_mrt.rollouts.collector import Collected, Collector, groups_of
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
@@ -75,6 +76,9 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             rollout_func=self._rollout,
         )
         self._packs = packable(setup.model)
+        if config.training.kl:  # told now: TRL would load a second model, or an adapter that is saved with ours
+            self.beta = config.training.kl
+            self.ref_model = frozen_copy(setup.model) if config.model.full_finetuning else None
         if sharding() != "ZeRO-3":  # which brings a weight together for its own module only
             fuse_adapters(setup.model)
         if sharding() is None and self._packs and config.engine.compiled:

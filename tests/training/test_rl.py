@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from support.fixed_rollouts import ENGINE_LOGPROB, FixedCollector, make_config, make_model, make_setup
 from transformers import TrainerCallback
 
+from backtrack_mrt.policy.models import with_adapter
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.training.mismatch import truncated_importance
 from backtrack_mrt.training.rl import PolicyTrainer
@@ -166,6 +168,42 @@ def test_alpha_zero_has_the_gradient_of_grpo(tmp_path: Path) -> None:
     assert all(torch.equal(mrt[name], grpo[name]) for name in grpo)
     other = trained_gradient(tmp_path, collector, "--algo", "mrt-rl", "--algorithm.alpha", "1")
     assert difference(other, grpo) > 0.1
+
+
+@pytest.mark.parametrize("full", ["true", "false"])
+@pytest.mark.parametrize("micro_batch", ["8", "2"])
+def test_the_kl_is_to_the_policy_before_training(tmp_path: Path, full: str, micro_batch: str) -> None:
+    """What the second update logs, by hand: the mean of p/π − log p/π − 1 over the sampled tokens. (TRL logs the mean
+    of the micro-batches' means: with several, that is another one.)"""
+    collector = FixedCollector()
+
+    def trained(steps: int) -> tuple[Any, list[dict[str, float]]]:
+        setup = make_setup(
+            tmp_path / str(steps),
+            *("--algo", "grpo", "--training.kl", "0.1", "--training.micro_batch_size", micro_batch),
+            *("--model.full_finetuning", full, "--training.steps", str(steps), "--training.learning_rate", "0.01"),
+        )
+        if full == "false":
+            setup = replace(setup, model=with_adapter(setup.model, setup.config.model, seed=0))
+        algorithm, played = setup.config.algorithm, cast(Collector, collector)
+        trainer = PolicyTrainer(setup, problems=collector.problems * steps, algorithm=algorithm, collector=played)
+        trainer.fit()
+        return setup.model, setup.run.metrics()
+
+    def logprobs(model: Any, trajectory: Trajectory) -> torch.Tensor:
+        """Of the sampled tokens."""
+        ids, sampled = torch.tensor([trajectory.token_ids]), torch.tensor(trajectory.turn_index()) >= 0
+        found = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        return cast(torch.Tensor, found[-len(sampled) :][sampled])
+
+    model, (first,) = trained(1)
+    assert first["kl"] == 0
+    with torch.no_grad():
+        rows = [s.trajectory for scored in collector.scored.values() for s in scored]
+        gap = torch.cat([logprobs(make_model(), row) - logprobs(model, row) for row in rows])
+    _, (_, second) = trained(2)
+    assert second["kl"] > 1e-3
+    assert second["kl"] == pytest.approx(float((gap.exp() - gap - 1).mean()), rel=1e-3 if micro_batch == "8" else 0.3)
 
 
 def test_one_turn_weight_moves_exactly_that_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
