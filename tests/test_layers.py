@@ -24,7 +24,7 @@ ONLY = {  # who may import nothing of the project but this, besides the own pack
     "grading": {"errors"},
 }
 FOREIGN = {
-    "vllm": {"policy.vllm.local", "policy.vllm.draws", "scripts.bench.vllm_engine"},
+    "vllm": {"policy.vllm.local", "policy.vllm.draws", "policy.vllm.endpoint", "scripts.bench.vllm_engine"},
     "trl": {
         "training.mrt_trainer",
         "training.stacks",

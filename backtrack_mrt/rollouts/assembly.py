@@ -210,7 +210,7 @@ def _reachable(config: Config) -> Servers | None:
             "engine.adapters", section.adapters, "no such directory", "Create it where both machines see it."
         )
     if section.server is not None:
-        return Servers(section.server, threads=section.max_rows)
+        return Servers(section.server, section.max_rows)
     if section.sleep and not torch.cuda.is_available():
         raise UserError("engine.sleep", True, "vLLM sleeps on GPUs only, and none is here", "Leave it out.")
     if section.type == "vllm" and find_spec("vllm") is None:

@@ -45,12 +45,14 @@ def draws(engine: Engine, asked: list[Request], sampling: Sampling = FREE) -> li
 
 
 @pytest.mark.parametrize("sampling", [FREE, Sampling(0.6), Sampling(1.4, 0.7, frozenset({3, 4})), Sampling(0.0)])
+@pytest.mark.parametrize("engine", ["vllm_engine", "server_engine"])
 def test_the_same_seeds_give_the_hf_engine_s_tokens(
-    vllm_engine: VLLMEngine, policy: PeftModel, sampling: Sampling
+    engine: str, policy: PeftModel, sampling: Sampling, request: pytest.FixtureRequest
 ) -> None:
-    asked = [replace(request, seed=(k << 40) + 1) for k, request in enumerate(requests(12))]
-    vllm_engine.sync(0)
-    done, truth = (engine.generate(asked, sampling) for engine in (vllm_engine, HFEngine(policy, max_rows=6)))
+    asked = [replace(row, seed=(k << 40) + 1) for k, row in enumerate(requests(12))]
+    vllm = request.getfixturevalue(engine)
+    vllm.sync(0)
+    done, truth = (each.generate(asked, sampling) for each in (vllm, HFEngine(policy, max_rows=6)))
     assert [(c.token_ids, c.finish) for c in done] == [(c.token_ids, c.finish) for c in truth]
 
 

@@ -80,11 +80,17 @@ def test_other_weights_are_refused(model: PeftModel, fake: FakeServer) -> None:
         ServerEngine(model, Servers([fake.url], 4), max_rows=4)
 
 
-@pytest.mark.parametrize(("lacks", "reason"), [("obeys", "draws its tokens itself"), ("takes_adapters", "status 404")])
+@pytest.mark.parametrize(
+    ("lacks", "reason"),
+    [
+        ("obeys", "draws its tokens itself"),
+        ("takes_adapters", "/v1/load_lora_adapter was refused with status 404"),
+        ("takes_jobs", "/v1/jobs was refused with status 404"),
+    ],
+)
 def test_a_server_without_the_settings_it_needs_is_refused(model: PeftModel, lacks: str, reason: str) -> None:
-    settings = {"obeys": True, "takes_adapters": True, lacks: False}
-    fake = FakeServer(random_llama().eval(), **settings)
-    with fake.running(), pytest.raises(UserError, match=rf"{reason}.*docs/engines.md"):
+    fake = FakeServer(random_llama().eval(), **{lacks: False})
+    with fake.running(), pytest.raises(UserError, match=rf"{reason}.*Start it with `backtrack-mrt serve`"):
         ServerEngine(model, Servers([fake.url], 4), max_rows=4)
 
 
@@ -102,7 +108,7 @@ def test_the_room_for_histories_is_that_of_the_servers_which_are_alive(
         monkeypatch.setattr("backtrack_mrt.runs.processes.count", lambda: 3)
         assert engine.cache_tokens == 533  # the others train with it
         with FakeServer(random_llama().eval()).running() as silent:
-            assert Servers([one.url, silent.url]).cache_tokens is None
+            assert Servers([one.url, silent.url], 4).cache_tokens is None
 
 
 @pytest.fixture
@@ -114,8 +120,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_are_shared_and_a_server_that_dies_is_left_out(
     model: PeftModel, fake: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two servers give what one gives, each does about half, a row stays where its history is; one dies, the other
-    does all of it."""
+    """Two servers give what one gives, each does half in one request, a row stays where its history is; one dies, the
+    other does all of it."""
     asked = [
         replace(r, prefix_ids=tuple((k + 3 * i) % VOCABULARY for i in range(40))) for k, r in enumerate(requests(6))
     ]
@@ -123,12 +129,12 @@ def test_rows_are_shared_and_a_server_that_dies_is_left_out(
     with FakeServer(random_llama().eval()).running() as other:
         engine = ServerEngine(model, Servers([fake.url, other.url], 4), max_rows=4)
         assert [c.token_ids for c in engine.generate(asked, FREE)] == [c.token_ids for c in truth]
-        done = {server: [body["prompt"] for body in server.completed[2:]] for server in (fake, other)}
-        assert [len(prompts) for prompts in done.values()] == [3, 3]
         longer = [replace(r, prefix_ids=r.prefix_ids + c.token_ids) for r, c in zip(asked, truth, strict=True)]
         later = engine.generate(longer, FREE)
-        for server, prompts in done.items():
-            assert {tuple(body["prompt"][:40]) for body in server.completed[5:]} == {tuple(p) for p in prompts}
+        for server in (fake, other):
+            _, done, more = ([tuple(job["prompt_ids"][:40]) for job in chunk] for chunk in server.chunks)
+            assert len(done) == 3
+            assert set(more) == set(done)
     assert engine.generate(longer, FREE) == later  # by one server, since the other is gone
     told = capsys.readouterr().err
     assert told.count(f"{other.url} cannot be reached") == 1

@@ -1,4 +1,4 @@
-"""A server that answers like `vllm serve` with `Draws`, with a Hugging Face model behind it."""
+"""A server that answers like `backtrack-mrt serve`, with a Hugging Face model behind it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,24 @@ _ONE_AT_A_TIME = Lock()  # for all servers of a process: peft loads an adapter b
 
 
 class FakeServer:
-    """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs. rooms:
-    tokens that the cache of each of its engines holds, as its metrics tell (None: it has no metrics)."""
+    """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs.
+    takes_jobs: whether it has the endpoint for them. rooms: tokens that the cache of each of its engines holds, as its
+    metrics tell (None: it has no metrics)."""
 
     def __init__(
-        self, base: Any, *, obeys: bool = True, takes_adapters: bool = True, rooms: Sequence[int] | None = None
+        self,
+        base: Any,
+        *,
+        obeys: bool = True,
+        takes_adapters: bool = True,
+        takes_jobs: bool = True,
+        rooms: Sequence[int] | None = None,
     ) -> None:
-        self.base, self.obeys, self.takes_adapters, self.rooms = base, obeys, takes_adapters, rooms
+        self.base, self.obeys, self.rooms = base, obeys, rooms
+        self.takes_adapters, self.takes_jobs = takes_adapters, takes_jobs
         self.engines: dict[str, Engine] = {"base": HFEngine(base, max_rows=1)}
         self.loaded: list[str] = []  # names of all adapters ever
-        self.completed: list[dict[str, Any]] = []  # what was asked for, as it came
+        self.chunks: list[list[dict[str, Any]]] = []  # of jobs, as they came
         self.url = ""
 
     @contextmanager
@@ -53,7 +61,7 @@ class FakeServer:
                 with _ONE_AT_A_TIME:
                     self._answer(fake.answer(self.path, body))
 
-            def _answer(self, content: dict[str, Any] | None) -> None:
+            def _answer(self, content: Any) -> None:
                 self.send_response(404 if content is None else 200)
                 self.send_header("content-type", "application/json")
                 self.end_headers()
@@ -61,10 +69,7 @@ class FakeServer:
 
             def log_message(self, *_: Any) -> None: ...
 
-        class Listening(ThreadingHTTPServer):
-            request_queue_size = 128  # all rows of an engine ask at once
-
-        httpd = Listening(("127.0.0.1", port), Handler)
+        httpd = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{httpd.server_port}"
         Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
         try:
@@ -85,11 +90,13 @@ class FakeServer:
         lines = [told.format(engine, room) for engine, room in enumerate(self.rooms or ())]
         return "\n".join(["# TYPE vllm:cache_config_info gauge", *lines, 'vllm:num_requests_running{engine="0"} 0.0'])
 
-    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    def answer(self, path: str, body: dict[str, Any]) -> Any:
         """The body of the answer, None for "not found"."""
-        if path == "/v1/completions":
-            self.completed.append(body)
-            return self._complete(body)
+        if path == "/v1/jobs":
+            if not self.takes_jobs:
+                return None
+            self.chunks.append(body["jobs"])
+            return [self._complete(body["model"], job) for job in body["jobs"]]
         if not self.takes_adapters:
             return None
         if path == "/v1/load_lora_adapter":
@@ -102,14 +109,14 @@ class FakeServer:
             del self.engines[body["lora_name"]]
         return {}
 
-    def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        engine, draw, prompt = self.engines[body["model"]], body["vllm_xargs"], tuple(body["prompt"])
+    def _complete(self, model: str, job: dict[str, Any]) -> dict[str, Any]:
+        engine, draw, prompt = self.engines[model], job["draw"], tuple(job["prompt_ids"])
         if "forced" in draw and self.obeys:
             ids = tuple(draw["forced"])
             (logprobs,) = (row.tolist() for row in engine.score([prompt], [ids], [tuple(draw.get("endings", ()))]))
         else:
-            sampling = Sampling(draw.get("temperature", 1.0), draw.get("top_p", 1.0), frozenset(body["stop_token_ids"]))
-            (done,) = engine.generate([Request(prompt, body["max_tokens"], draw.get("seed", 0))], sampling)
+            sampling = Sampling(draw.get("temperature", 1.0), draw.get("top_p", 1.0), frozenset(job["stop_ids"]))
+            request = Request(prompt, job["max_new_tokens"], draw.get("seed", 0))
+            (done,) = engine.generate([request], sampling)
             ids, logprobs = done.token_ids, list(done.logprobs)
-        choice = {"token_ids": list(ids), "logprobs": {"token_logprobs": logprobs}}
-        return {"choices": [choice], "usage": {"prompt_tokens": len(prompt)}}
+        return {"token_ids": list(ids), "logprobs": logprobs, "cached": 0}

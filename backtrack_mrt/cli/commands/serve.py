@@ -59,4 +59,4 @@ def server_command(config: Config, host: str, port: int) -> list[str]:
     command += ["--max-model-len", str(length)] if length else []
     command += ["--enable-lora", "--max-lora-rank", str(room_for(section.lora.r))]
     command += ["--logits-processors", "backtrack_mrt.policy.vllm.draws:Draws", "--logprobs-mode", "processed_logits"]
-    return command
+    return [*command, "--middleware", "backtrack_mrt.policy.vllm.endpoint.JobEndpoint"]

@@ -15,12 +15,35 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm import SamplingParams
+from vllm import RequestOutput, SamplingParams
+from vllm.sampling_params import RequestOutputKind
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from backtrack_mrt.policy.sampling import draw, uniforms
+from backtrack_mrt.policy.vllm.jobs import Drawn, Job
 from backtrack_mrt.types import Sampling
+
+
+def params_of(job: Job) -> SamplingParams:
+    """How vLLM is asked for a job."""
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=job.max_new_tokens,
+        stop_token_ids=job.stop_ids,
+        ignore_eos=True,
+        logprobs=0,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        extra_args=job.draw,
+    )
+
+
+def answer_of(output: RequestOutput) -> Drawn:
+    """What vLLM drew."""
+    ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
+    logprobs = tuple(step[token].logprob for token, step in zip(ids, steps, strict=True))
+    return Drawn(tuple(ids), logprobs, output.num_cached_tokens or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What vLLM is asked, in this process or over HTTP: one `Job` per row.
+"""What vLLM is asked, in this process or over HTTP: one `Job` per row, a chunk of them at once.
 
 vLLM's own sampler is left out. Its seeds depend on the batch in bfloat16, its logprobs are engine-wide either before
 the temperature or after top_p, and it cannot be told what to say. Instead every job carries how its tokens are drawn,
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
 from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
-Draw = dict[str, int | float | list[int]]  # JSON: it travels as `extra_args`, over HTTP as `vllm_xargs`
+Draw = dict[str, int | float | list[int]]  # JSON: it travels as `extra_args`
+PATH = "/v1/jobs"  # of a server's endpoint for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class Drawn:
     token_ids: TokenIds
     logprobs: tuple[float, ...]
     cached: int = 0
+
+
+def as_json(rows: Sequence[Job] | Sequence[Drawn]) -> list[dict[str, Any]]:
+    """Each with its fields by name."""
+    return [{each.name: getattr(row, each.name) for each in fields(row)} for row in rows]
 
 
 def sampled(seed: int, sampling: Sampling) -> Draw:

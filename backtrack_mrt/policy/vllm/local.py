@@ -105,28 +105,14 @@ class VLLMEngine(JobEngine):
         cleanup_dist_env_and_memory()
 
     def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
+        from backtrack_mrt.policy.vllm.draws import answer_of, params_of
+
         self._wake()
-        params = _vllm().SamplingParams
-        asked = [
-            params(
-                temperature=0.0,
-                max_tokens=job.max_new_tokens,
-                stop_token_ids=job.stop_ids,
-                ignore_eos=True,
-                logprobs=0,
-                detokenize=False,
-                extra_args=job.draw,
-            )
-            for job in jobs
-        ]
-        prompts = [{"prompt_token_ids": list(job.prompt_ids)} for job in jobs]
         lora = None if self._in_reference else self._lora
-        answers = []
-        for output in self._llm.generate(prompts, asked, lora_request=lora, use_tqdm=False):
-            ids, steps = output.outputs[0].token_ids, output.outputs[0].logprobs
-            logprobs = tuple(step[token].logprob for token, step in zip(ids, steps, strict=True))
-            answers.append(Drawn(tuple(ids), logprobs, output.num_cached_tokens or 0))
-        return answers
+        prompts = [{"prompt_token_ids": list(job.prompt_ids)} for job in jobs]
+        params = [params_of(job) for job in jobs]
+        outputs = self._llm.generate(prompts, params, lora_request=lora, use_tqdm=False)
+        return [answer_of(output) for output in outputs]
 
     def _hand_over(self) -> None:
         if self._adapters is None:

@@ -1,6 +1,6 @@
-"""The engine on vLLM servers. Needs no vLLM here. A server must draw its tokens as jobs say, and take adapters while it
-runs; docs/engines.md has the command. That it does, and that its weights are those that are trained, is checked at the
-start.
+"""The engine on vLLM servers. Needs no vLLM here. A server must take chunks of jobs, draw its tokens as they say, and
+exchange adapters while it runs: `backtrack-mrt serve` starts one. That it does, and that its weights are those that are
+trained, is checked at the start.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class ServerEngine(JobEngine):
         ids = tuple(torch.randint(vocabulary, (_PROBE + 1,), generator=torch.Generator().manual_seed(0)).tolist())
         draw = sampled(0, Sampling(_PROBE_TEMPERATURE))
         jobs = Job(ids[:1], _PROBE, forced(ids[1:])), Job(ids[:1], _PROBE, draw)
-        told, free = (server.complete(server.model, job) for job in jobs)
+        told, free = server.complete(jobs)
         if told.token_ids != ids[1:]:
             raise UserError(FIELD, server.url, "it draws its tokens itself, not as it is told", START)
         gaps, steps = zip(

@@ -1,6 +1,6 @@
 """Several vLLM servers of one model: rows shared over them, a server that dies left out.
 
-Jobs keep no state on a server but its prefix cache. So any server may take any job, a lost answer is asked for again,
+Jobs keep no state on a server but its prefix cache. So any server may take any job, lost answers are asked for again,
 and a row goes back to the server that has read most of it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Lock
@@ -27,13 +27,13 @@ _MOST = 1.25  # of an even share of the rows, that the server gets which has rea
 
 class Servers:
     """The servers at `urls`. Raises UserError for one that cannot be reached now; later such a one is left out with a
-    message, and only the last one's failure is raised. threads: jobs under way at once."""
+    message, and only the last one's failure is raised. max_rows: jobs under way at once on each."""
 
-    def __init__(self, urls: Sequence[str], threads: int = 1) -> None:
-        self.all = [Server(url) for url in urls]
+    def __init__(self, urls: Sequence[str], max_rows: int) -> None:
+        self.all = [Server(url, max_rows) for url in urls]
         self.alive = list(self.all)
         self._lock = Lock()
-        self._threads = ThreadPoolExecutor(threads)
+        self._threads = ThreadPoolExecutor(len(urls))
         self._homes: dict[int, Server] = {}  # of histories, by a hash of their blocks of tokens
 
     @property
@@ -49,33 +49,22 @@ class Servers:
 
     def on_each(self, work: Callable[[Server], object]) -> None:
         """Do it on every server that is alive, at the same time."""
-
-        def patiently(server: Server) -> None:
-            try:
-                _patiently(partial(work, server))
-            except ServerGone as gone:
-                self._leave_out(server, gone)
-
-        for _ in self._threads.map(patiently, list(self.alive)):
+        for _ in self._threads.map(partial(self._asked, work), list(self.alive)):
             pass
 
     def complete(self, jobs: Sequence[Job], model: str | None) -> list[Drawn]:
-        """The answers in order; model: an adapter's name (None: the base)."""
-        homes = self._shared(jobs)
-
-        def answer(job: Job, home: Server) -> Drawn:
-            while True:
-                server = home if home in self.alive else self.alive[hash(job.prompt_ids) % len(self.alive)]
-                try:
-                    return _patiently(partial(server.complete, model or server.model, job))
-                except ServerGone as gone:
-                    self._leave_out(server, gone)
-
-        answers = list(self._threads.map(answer, jobs, homes))
-        for job, drawn, home in zip(jobs, answers, homes, strict=True):
-            for block in _blocks(job.prompt_ids + drawn.token_ids):
-                self._homes.setdefault(block, home)
-        return answers
+        """The answers in order; model: an adapter's name (None: the base). A server is asked once for all its jobs, and
+        those of one that is left out are shared anew."""
+        answers = dict[int, Drawn]()
+        while waiting := {number: job for number, job in enumerate(jobs) if number not in answers}:
+            shares = self._shared(waiting)
+            asked = [partial(Server.complete, jobs=list(share.values()), model=model) for share in shares.values()]
+            for server, drawn in zip(shares, self._threads.map(self._asked, asked, shares), strict=True):
+                if drawn is not None:
+                    answers |= zip(shares[server], drawn, strict=True)
+                    for job, answer in zip(shares[server].values(), drawn, strict=True):
+                        self._remember(job.prompt_ids + answer.token_ids, server)
+        return [answers[number] for number in range(len(jobs))]
 
     def forget(self) -> None:
         """No history is known any more."""
@@ -85,19 +74,31 @@ class Servers:
         """Wait for what is under way."""
         self._threads.shutdown()
 
-    def _shared(self, jobs: Sequence[Job]) -> list[Server]:
-        """A server for each job: the one that knows most of its history, unless that one has more than its share."""
-        alive = list(self.alive)
-        load, most = dict.fromkeys(alive, 0), _MOST * len(jobs) / len(alive)
-        chosen = []
-        for job in jobs:
-            known = next((self._homes[b] for b in reversed(_blocks(job.prompt_ids)) if b in self._homes), None)
-            home = known if known is not None and load.get(known, most) < most else min(alive, key=load.__getitem__)
-            load[home] += 1
-            chosen.append(home)
-            for block in _blocks(job.prompt_ids):
-                self._homes.setdefault(block, home)
-        return chosen
+    def _shared(self, jobs: Mapping[int, Job]) -> dict[Server, dict[int, Job]]:
+        """Each server's jobs: a job is for the one that knows most of its history, unless that one has more than its
+        share."""
+        shares: dict[Server, dict[int, Job]] = {server: {} for server in self.alive}
+        most = _MOST * len(jobs) / len(shares)
+        for number, job in jobs.items():
+            home = next((self._homes[b] for b in reversed(_blocks(job.prompt_ids)) if b in self._homes), None)
+            if home not in shares or len(shares[home]) >= most:
+                home = min(shares, key=lambda server: len(shares[server]))
+            shares[home][number] = job
+            self._remember(job.prompt_ids, home)
+        return {server: share for server, share in shares.items() if share}
+
+    def _remember(self, ids: TokenIds, home: Server) -> None:
+        """A history is there, if it is not somewhere already."""
+        for block in _blocks(ids):
+            self._homes.setdefault(block, home)
+
+    def _asked(self, work: Callable[[Server], T], server: Server) -> T | None:
+        """What it gives; None from a server that is gone, and left out."""
+        try:
+            return _patiently(partial(work, server))
+        except ServerGone as gone:
+            self._leave_out(server, gone)
+            return None
 
     def _leave_out(self, server: Server, gone: ServerGone) -> None:
         with self._lock:
@@ -106,6 +107,7 @@ class Servers:
             if len(self.alive) == 1:
                 raise gone
             self.alive.remove(server)
+            self._homes = {block: home for block, home in self._homes.items() if home is not server}
             print(f"{server.url} {gone.reason}: going on with {len(self.alive)} servers", file=sys.stderr, flush=True)
 
 
