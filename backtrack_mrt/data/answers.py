@@ -25,9 +25,8 @@ _TAGGED = re.compile(r"<answer>\s*([^<>]+?)\s*</answer>\s*\Z", re.IGNORECASE)
 _NUMERAL = re.compile(r"-?\$?\d+(?:,\d{3})*(?:[./]\d+)?(?=[\s.,;!]|\Z)")
 _WHOLE = re.compile(r"([+-]?\d+)\.0")  # a whole number that went through a float
 # What stands where nobody has written an answer. `proof` and `notfound` are NuminaMath's words.
-_NOTHING = (
-    "proof notfound n/a na none null nan nil unknown tbd todo missing idk placeholder answer unanswerable ? - — xxx"
-)
+_NOTHING = """proof notfound n/a n.a na none null nan nil unknown tbd todo missing idk omitted placeholder answer
+unanswerable ? - — xxx"""
 _ABSENT = {
     *_NOTHING.split(),
     *("not found", "not available", "not provided", "not given", "no answer", "not applicable", "to be determined"),
@@ -36,9 +35,12 @@ _ABSENT = {
 }
 _ELSEWHERE = re.compile(
     r"\W*(?:please )?(?:see|refer to|cf\.?|as in|given in) (?:the |my |attached )*"
-    r"(?:solution|above|below|explanation|proof|figure|attached|text|answer|appendix|worksheet|image)\b|todo\b",
+    r"(?:solution|above|below|explanation|proof|figure|attached|text|answer|appendix|worksheet|image)\b|todo\b"
+    r"|\W*(?:as )?shown (?:in|above|below)\b|!\[|https?://",
     re.I,
 )
+_SENTENCE = re.compile(r"[A-Z][a-z']*(?:\s+\S+){4,}\.")
+_TAG = re.compile(r"</\w+>")
 _SENTENCES = re.compile(r"\s\S*\w[.!?]\s+[A-Z][a-z]+")
 _FEW = 4  # words that may be a numeral's unit, or an answer without its solution
 _JOINING = "or and to through plus minus times divided over mod base squared cubed factorial percent degrees"
@@ -56,7 +58,10 @@ def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grad
         return gold, grader.check_gold(gold)
     if isinstance(value, float) and not math.isfinite(value):
         return "", f"is no answer but says so: {value}"
-    text = _text(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    value = _only(value)
+    if value and isinstance(value, list | dict):
+        return "", f"is no text but {f'a list of {len(value)}' if isinstance(value, list) else 'an object'}"
+    text = _text(value)
     found = _extracted(text, extract, solution)
     if found is not None and extract != "plain" and found != text and isinstance(grader, Math):
         found = _bare(found)
@@ -71,17 +76,31 @@ def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grad
 
 def _placeholder(gold: str) -> str | None:
     """Why a text is no answer though there is one: what nobody could give back."""
-    if gold.lower().strip(" .()[]") in _ABSENT:
+    if gold.lower().strip(" .()[]#") in _ABSENT:
         return f"is no answer but says so: {gold}"
     if _ELSEWHERE.match(gold):
         return f"says where the answer is, not what it is: {gold}"
-    return "is several sentences" if _SENTENCES.search(gold) else None
+    if tag := _TAG.search(gold):
+        return f"holds a tag: {tag[0]}"
+    if _SENTENCES.search(gold):
+        return "is several sentences"
+    return "is a sentence" if _SENTENCE.fullmatch(gold) else None
 
 
 def _whole(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return "\n".join(value)
     return json.dumps(value) if isinstance(value, dict) else str(value if value is not None else "")
+
+
+def _only(value: Any) -> Any:
+    """The one entry of a list, which may be written as JSON (``["5"]``); else the value."""
+    if isinstance(value, str) and value.startswith('["') and value.endswith('"]'):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return value
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _text(value: Any) -> str:

@@ -1,5 +1,5 @@
-"""Rows of local files: .jsonl (.ndjson), .json, .csv, .parquet, each also packed as .gz or .zst; of folders with such
-files, and of those that `Dataset.save_to_disk` makes."""
+"""Rows of local files: .jsonl (.ndjson), .json, .csv (.tsv), .parquet, .arrow, each also packed as .gz or .zst;
+of folders with such files, and of those that `Dataset.save_to_disk` makes."""
 
 from __future__ import annotations
 
@@ -110,25 +110,45 @@ def _jsonl_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
 
 
 def _json_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
-    """A list of rows, or JSON lines under the wrong name."""
+    """A list of rows, or of each column's values; one row; or JSON lines under the wrong name."""
     text = file.read()
     first, _, rest = text.strip().partition(b"\n")
     if first.startswith((b"{", b"\xef\xbb\xbf{")) and first.rstrip().endswith(b"}") and rest and _is_json(first):
         yield from _jsonl_rows(io.BytesIO(text), name)
         return
     rows = _json(text, "the file")
-    if isinstance(rows, dict) and len(rows) == 1:  # {"data": [ … ]}
-        (rows,) = rows.values()
-    if not isinstance(rows, list):
-        raise ValueError("not a list of rows")
-    for index, row in enumerate(rows):
+    for index, row in enumerate(_rows_in(rows)):
         yield f"{name}[{index}]", row
 
 
+def _rows_in(read: Any) -> list[Any]:
+    if isinstance(read, dict):
+        lists = [value for value in read.values() if isinstance(value, list)]
+        tables = [rows for rows in lists if rows and all(isinstance(row, dict) and "role" not in row for row in rows)]
+        if len(read) == 1 and lists:  # {"data": [ … ]}
+            return lists[0]
+        if len(lists) == len(read) > 1 and len(set(map(len, lists))) == 1:  # {"question": [ … ], "answer": [ … ]}
+            return [dict(zip(read, values, strict=True)) for values in zip(*lists, strict=True)]
+        if len(tables) == 1:  # {"version": "1.0", "data": [ … ]}
+            return tables[0]
+        if any(isinstance(value, str) for value in read.values()):
+            return [read]
+    if not isinstance(read, list):
+        raise ValueError("not a list of rows")
+    return read
+
+
 def _csv_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
-    reader = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    head = next(text, "")
+    separator = max(",\t;", key=head.count)
+    header = [column.strip() for column in next(csv.reader([head], delimiter=separator), [])]
+    reader = csv.DictReader(text, header, delimiter=separator)
     for row in reader:
-        yield f"{name}:{reader.line_num}", row
+        if None in row:
+            more = f"line {reader.line_num + 1} has more fields than the header"
+            raise ValueError(f"{more}: put those that hold a {separator!r} in quotes")
+        yield f"{name}:{reader.line_num + 1}", row
 
 
 def _parquet_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
@@ -140,6 +160,15 @@ def _parquet_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
             for row in batch.to_pylist():
                 yield f"{name}[{index}]", row
                 index += 1
+
+
+def _arrow_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
+    from pyarrow import ipc  # slow to import
+
+    content = file.read()
+    rows = ipc.open_file(content) if content.startswith(b"ARROW1") else ipc.open_stream(content)
+    for index, row in enumerate(rows.read_all().to_pylist()):
+        yield f"{name}[{index}]", row
 
 
 def _saved_rows(folder: Path) -> Iterator[RawRow]:
@@ -154,6 +183,8 @@ _READERS: dict[str, Callable[[BinaryIO, str], Iterator[RawRow]]] = {
     ".ndjson": _jsonl_rows,
     ".json": _json_rows,
     ".csv": _csv_rows,
+    ".tsv": _csv_rows,
+    ".arrow": _arrow_rows,
     ".parquet": _parquet_rows,
 }
 

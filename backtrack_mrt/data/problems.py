@@ -1,10 +1,10 @@
 """From the rows of a set to problems: columns, gold answers, and which rows are left out for which reason.
 
-The question stands in the columns that the set's entry names, else in the first of `QUESTION_COLUMNS`; the gold answer
-likewise. A column inside another is ``outer.inner``; a question may be a list of messages, one of the user's. A row
-may also have `id`, `source`, `rel_tol` and `v0` (`backtrack-mrt rate`). An id is made unique by the name of its set
-(``aime24/7``) unless it has a slash already. Golds are checked here: a row whose gold cannot be
-graded would count as wrong for ever.
+The question stands in the columns that the set's entry names, else in the first of `QUESTION_COLUMNS`; the gold
+answer likewise. A column inside another (which may be written as JSON) is ``outer.inner``; a question may be a list
+of messages, one of the user's. A row may also have `id`, `source`, `rel_tol` and `v0` (`backtrack-mrt rate`). An id
+is made unique by the name of its set (``aime24/7``) unless it has a slash already. Golds are checked here: a row
+whose gold cannot be graded would count as wrong for ever.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.types import Problem
 
-QUESTION_COLUMNS = ("problem", "question", "question_concat", "prompt", "Question", "Problem")
+QUESTION_COLUMNS = ("problem", "question", "question_concat", "prompt", "query", "Question", "Problem", "messages")
 ANSWER_COLUMNS = (
     *("answer", "result", "Answer", "final_answer", "expected_answer", "ground_truth"),
-    "reward_model.ground_truth",  # verl's
+    *("reward_model.ground_truth", "verification_info.ground_truth"),  # verl's, prime-rl's
 )
-SOLUTION = "solution"  # holds the answer, too, if there is no column of its own for it
+SOLUTIONS = ("solution", "response")  # hold the answer, too, if there is no column of its own for it
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_problems(source: SetSource) -> Found:
             given = str(index if cells.get("id") in (None, "") else cells["id"])
             identity = given if "/" in given else f"{source.name}/{given}"
             asked = _question(cells, question)
-            gold, why = read_gold(cell(cells, answer), entry.extract, answer == SOLUTION, source.grader)
+            gold, why = read_gold(cell(cells, answer), entry.extract, answer in SOLUTIONS, source.grader)
             if asked is None and not source.skips:
                 raise source.error(f"{where} has no text in column {question[0]!r}", "Complete or remove the row.")
             if asked is None or why:
@@ -130,7 +130,7 @@ def _columns(first: Mapping[str, Any], source: SetSource) -> tuple[list[str], st
         column(first, [name], source.field, source.spec)
     wanted = [(name,) for name in entry.question] if entry.question else [QUESTION_COLUMNS]
     question = [column(first, names, source.field, source.spec) for names in wanted]
-    answers = [entry.answer] if entry.answer else [*ANSWER_COLUMNS, SOLUTION]
+    answers = [entry.answer] if entry.answer else [*ANSWER_COLUMNS, *SOLUTIONS]
     return question, column(first, answers, source.field, source.spec)
 
 

@@ -3,6 +3,8 @@ to say."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -46,11 +48,15 @@ def column(row: Mapping[str, Any], wanted: Sequence[str], field: str, spec: str)
 
 
 def cell(row: Mapping[str, Any], name: str) -> Any:
-    """What stands in a column, or in one inside it (``reward_model.ground_truth``); None if there is no such."""
+    """What stands in a column, or in one inside it (``reward_model.ground_truth``), which may be written as JSON;
+    None if there is no such."""
     if name in row:
         return row[name]
     outer, _, inner = name.partition(".")
     nested = row.get(outer)
+    if inner and isinstance(nested, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            nested = json.loads(nested)
     return cell(nested, inner) if inner and isinstance(nested, Mapping) else None
 
 

@@ -47,6 +47,7 @@ _FRACTION_TAIL = re.compile(
     r" ?\\frac\{(?:\\text\{[^{}]*\}|[ \\cdot^\d])+\}\{(?:\\text\{[^{}]*\}|[ \\cdot^\d]|\{-?\d\})+\}$"
 )
 _BARE_TAIL = re.compile(r"(?<=[\d})]) ?(?:[A-Za-z][A-Za-z ./]*|[^\x00-\x7f]+)(?:\^ ?(?:\{-?\d\}|\d))?$")
+_ASIDE = re.compile(r"^ ?\(([A-Za-z ]{3,})\)$")  # 5 (apples)
 _OF_AN_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 
 
@@ -89,7 +90,7 @@ def _numeral_and_unit(text: str, money: str, gold: bool) -> Quantity | None:
     while (word := _FIRST_WORD.match(rest)) and (factor := multiplier(word[2].lower())) is not None:
         value *= factor
         rest = " " + (word[1] or "") + rest[word.end() :]
-    rest = rest.replace("\\text{}", "")
+    rest = _ASIDE.sub(r" \1", rest.replace("\\text{}", ""))
     if not rest.strip() or rest.strip() in ("\\%", "%"):
         return Quantity(value, "%" in rest, money)
     if money and not _MONEY_WORD.match(rest):

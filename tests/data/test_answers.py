@@ -47,6 +47,12 @@ from backtrack_mrt.data.answers import read_gold
         *((elsewhere, "auto", None) for elsewhere in ("(see below)", "Refer to the appendix.", "TODO: fill in")),
         *((gold, "auto", gold) for gold in ("infinity", "undefined", "cannot be determined")),
         ("Proof", "auto", None),
+        *(
+            (text, "auto", None)
+            for text in ("He has 2 + 3 = 5 apples.", "<think>so</think> 5", "#N/A", "https://a.b/c.png")
+        ),
+        *((text, "auto", "5") for text in ('["5"]', ["5"])),
+        ({"value": "5"}, "auto", None),
     ],
 )
 def test_answers_are_extracted(value, extract, gold):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
+import pyarrow.ipc
 import pytest
 from datasets import Dataset, DatasetDict
 
@@ -27,6 +30,13 @@ ALL = [row["question"] for row in ROWS]
 CSV = ("question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for row in ROWS)).encode()
 
 
+def arrow(rows: list[dict[str, str]], begin: Callable[..., Any]) -> bytes:
+    table, sink = pyarrow.Table.from_pylist(rows), pyarrow.BufferOutputStream()
+    with begin(sink, table.schema) as file:
+        file.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -43,12 +53,27 @@ CSV = ("question,answer\n" + "".join(f"{row['question']},{row['answer']}\n" for 
         ("a.json", BOM + LINES),
         ("a.json", BOM + json.dumps(ROWS).encode()),
         ("a.csv", BOM + CSV),
+        ("a.csv", CSV.replace(b",", b";")),
+        ("a.csv", CSV.replace(b"question,", b" question , ")),
+        ("a.tsv", CSV.replace(b",", b"\t")),
+        ("a.json", json.dumps({"version": "1", "data": ROWS}).encode()),
+        ("a.json", json.dumps({name: [row[name] for row in ROWS] for name in ROWS[0]}).encode()),
+        ("a.arrow", arrow(ROWS, pyarrow.ipc.new_file)),
+        ("a.arrow", arrow(ROWS, pyarrow.ipc.new_stream)),
     ],
 )
 def test_a_file_is_read_whatever_its_ending(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert questions(tmp_path / name) == ALL
     assert {problem.source for problem in load_problems([str(tmp_path / name)], None, 0)} == {"a"}
+
+
+def test_one_row_is_a_set_and_a_field_too_many_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(ROWS[0]))
+    assert questions(tmp_path / "a.json") == ALL[:1]
+    (tmp_path / "a.csv").write_text("question,answer\nWhat, then, is 1 + 1?,2\n")
+    with pytest.raises(UserError, match="line 2 has more fields"):
+        questions(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
@@ -95,6 +120,10 @@ def test_a_saved_data_set_is_read(tmp_path: Path) -> None:
             "reward_model": {"style": "rule", "ground_truth": "2"},
         },
         {"prompt": [{"role": "user", "content": "1 + 1?"}], "solution": "It is \\boxed{2}."},
+        {"messages": [{"role": "user", "content": "1 + 1?"}], "ground_truth": "2", "dataset": "gsm8k"},
+        {"prompt": "1 + 1?", "verification_info": '{"ground_truth": "2"}'},
+        {"query": "1 + 1?", "response": "That makes 2.\n#### 2\nThe answer is: 2"},
+        {"prompt": "1 + 1?", "reward_model": {"ground_truth": '["2"]'}},
     ],
 )
 def test_columns_of_other_trainers_are_known(tmp_path: Path, row: dict[str, object]) -> None:

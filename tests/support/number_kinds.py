@@ -137,9 +137,10 @@ NUMBER_KINDS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
             ("500000", "half a million"),
             ("-3", "negative three"), ("-3", "minus three"), ("5", "5 points"), ("7", "7 pairs"),
             (r"0.\dot{3}", "1/3"),
-            ("0.5(3)", r"0.5\overline{3}"), ("5", r"5 \text{ sq. ft}"),
+            ("0.5(3)", r"0.5\overline{3}"), ("5", r"5 \text{ sq. ft}"), ("5 (apples)", "5"),
         ],
         [("2", "2 score"), ("5", "5 lakh"), ("3", "negative three"), ("12", "half a dozen"), ("5", "5 point"),
+         ("7", "7 (wrong)"),
          ("1.5", "0.5(3)")],
     ),
 }  # fmt: skip
