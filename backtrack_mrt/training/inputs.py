@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 from backtrack_mrt.config import Config, ModelSection
@@ -38,13 +39,13 @@ def _of_problems(problems: Iterable[Problem]) -> str:
 
 
 def _code(name: str, plugin: object) -> Iterator[Path]:
-    """The file of a plug-in, and for the user's own one those beside it that it has imported."""
+    """The file of a plug-in, and for the user's own one those beside it that it imports."""
     own = sys.modules[type(plugin).__module__]
     files = {Path(own.__file__)} if own.__file__ else set()
-    if is_path(name):
-        folder = Path(name).expanduser().resolve().parent
-        paths = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-        files = {path for path in map(Path, filter(None, paths)) if folder in path.resolve().parents}
+    if is_path(name) and (path := Path(name).expanduser().resolve()).is_file():
+        beside = ModuleFinder([str(path.parent)])
+        beside.run_script(str(path))
+        files = {Path(file) for module in beside.modules.values() if (file := getattr(module, "__file__", None))}
     yield from sorted(path for path in files if path.is_file())
 
 

@@ -20,8 +20,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from backtrack_mrt import plugins
+from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.cli.main import main as command
 from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.protocol import EpisodeProtocol
 
 ALGORITHMS = ["mrt-rl", "grpo", "rise", "star", "mrt-star", "star-shortest", "brpo", "igpo", "length-penalty"]
 PROTOCOLS = ["backtrack", "single", "retry", "inline", "open-ended"]
@@ -65,8 +68,8 @@ VALUES = {  # away from what configs/tiny.yaml says
     "training.first_budget": ("0.4",),
     "training.budget_stages": ("0.5 1",),
     "training.problems_per_step": ("1", "3"),
-    "training.group_size": ("1", "2", "3"),
-    "training.micro_batch_size": ("1", "8"),
+    "training.group_size": ("2", "8"),
+    "training.micro_batch_size": ("1", "2"),
     "training.lr_schedule": ("constant", "linear"),
     "training.warmup_ratio": ("0", "1"),
     "training.weight_decay": ("0",),
@@ -106,11 +109,16 @@ def alone(only: Sequence[str]) -> Iterator[list[str]]:
 def together(n: int, seed: int, only: Sequence[str]) -> Iterator[list[str]]:
     """Flags: `n` draws of some values, one of `only` among them."""
     rng = random.Random(seed)
-    others = [name for name in VALUES if name not in only]
     for _ in range(n):
-        names = rng.sample(others, rng.randint(1, 4)) + ([rng.choice(only)] if only else [])
-        drawn = [part for name in names for part in _flag(name, rng.choice(VALUES[name]))]
-        yield ["--algo", rng.choice(ALGORITHMS), "--env", rng.choice(PROTOCOLS), *drawn]
+        algo, env = rng.choice(ALGORITHMS), rng.choice(PROTOCOLS)
+        own = {
+            "algorithm": plugins.load("backtrack_mrt.algos", algo, Algorithm, "algo").model_fields,
+            "protocol": plugins.load("backtrack_mrt.envs", env, EpisodeProtocol, "env").model_fields,  # type: ignore[type-abstract]
+        }
+        known = [name for name in VALUES if (parts := name.split("."))[0] not in own or parts[1] in own[parts[0]]]
+        names = rng.sample(known, rng.randint(1, 4)) + ([rng.choice(only)] if only else [])
+        drawn = [part for name in dict.fromkeys(names) for part in _flag(name, rng.choice(VALUES[name]))]
+        yield ["--algo", algo, "--env", env, *drawn]
 
 
 def _flag(name: str, value: str) -> list[str]:
@@ -126,6 +134,8 @@ def outcome(flags: list[str], folder: Path) -> str:
     except UserError as refusal:
         print(f"refused: {' '.join(flags)}: {refusal}", flush=True)
         late = "Loading weights" in told.read_text(encoding="utf-8")
+        if "nothing to fit" in str(refusal):  # after two updates' worth of trajectories
+            return "ended"
         return "refused after the model was loaded" if late else "refused"
     except BaseException:
         return f"a traceback: {traceback.format_exc()[-1500:]}"

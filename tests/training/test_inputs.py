@@ -75,6 +75,14 @@ CHANGES = {
 }
 
 
+def test_another_plug_in_beside_it_is_not_read(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    before = read(tmp_path, flags)
+    other = tmp_path / "other.py"
+    other.write_text(PROTOCOL.format(helper="json"))
+    assert read(tmp_path, (*flags[:-4], "--env", str(other), *flags[-2:])) != before
+    assert read(tmp_path, flags) == before
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_noticed_by_name(name: str, tmp_path: Path, flags: tuple[str, ...]) -> None:
     before = read(tmp_path, flags)
