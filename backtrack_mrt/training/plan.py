@@ -109,7 +109,7 @@ class Plan:
             *lines,
             f"time per step     at most {_duration(seconds.total)} on {device.name}: "
             f"rollout {_duration(seconds.rollout)}, meta-prover {_duration(seconds.prover)}, "
-            f"update {_duration(seconds.update)} (at {roofline.MATRIX:.0%} of the peak)",
+            f"update {_duration(seconds.update)} (at {roofline.ON_GPU.matrix:.0%} of the peak)",
             f"time              at most {_duration(self.steps * seconds.total)} for {self.steps} steps, "
             "evaluation aside",
             verdict,
@@ -133,7 +133,7 @@ def plan(config: Config, device: Device) -> Plan:
     trains = "all weights" if config.model.full_finetuning else f"LoRA of rank {config.model.lora.r}"
     kind = ", ".join(filter(None, [config.model.dtype, config.model.quantization]))
     length = min(prompt + config.protocol.token_budget + instructions, context)
-    sizes = Sizes(config, described, parameters, trained, _in_layers(model), length)
+    sizes = Sizes(config, described, parameters, trained, _in_layers(model), _adapted(model), length)
     return Plan(
         title=f"{config.algo_label} on {config.env_label}: {config.model.name_or_path}, {kind}, {trains}",
         steps=config.training.steps,
@@ -168,6 +168,12 @@ def _in_layers(model: Any) -> int:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and not any(part in name for part in adapters)
     )
+
+
+def _adapted(model: Any) -> tuple[int, int]:
+    """Inputs and outputs of the layers that have an adapter, summed up."""
+    layers = [module for module in model.modules() if hasattr(module, "lora_A")]
+    return sum(layer.in_features for layer in layers), sum(layer.out_features for layer in layers)
 
 
 def _duration(seconds: float) -> str:

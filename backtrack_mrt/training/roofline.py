@@ -1,11 +1,11 @@
-"""How long one step of reinforcement learning takes: operations and bytes, over what a device can do (its roofline).
+"""How long one step of reinforcement learning takes: operations and bytes, over what a device can do (its roofline),
+and what comes on top of them.
 
 A token costs two operations per weight on its way forward, two more per weight on the way back (four where the weights
 themselves are trained), and two again where activations are recomputed; attention costs extra, by the tokens that it
-looks at. Decoding reads all weights and the cache of its rows for every token, whatever the operations.
-
-What a device can do is taken with a discount, the same for all: `MATRIX` of its operations, `STREAM` of its bandwidth,
-and `LAUNCH` seconds per layer and decoding step for the Python and the kernels around the products.
+looks at. Decoding reads all weights for every token, and then, in kernels of its own, the cache of its rows. An adapter
+beside 16-bit weights moves its inputs and outputs once more. What a device can do is taken with a discount, and around
+the products there are kernels and Python: `Overhead`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,29 @@ from math import ceil
 
 from backtrack_mrt.errors import UserError, did_you_mean
 
-MATRIX, STREAM, LAUNCH = 0.4, 0.6, 3e-4
-REPLAY = 2e-5  # in place of LAUNCH where kernels are replayed from a graph, as vLLM does
+
+@dataclass(frozen=True)
+class Overhead:
+    """What is lost of a device. matrix, stream: the shares that are reached of its operations and its bandwidth. The
+    others are seconds, measured on one H200 (docs/gpu.md). kernels: of a layer's small kernels in a decoding step, one
+    behind the other. host: in which Python launches a layer, in any other pass. capture: a layer, to record a step of a
+    new shape as a graph. step: of a decoding step, around the model. batch: of a micro-batch, around the model."""
+
+    matrix: float = 0.4
+    stream: float = 0.6
+    kernels: float = 3e-4
+    host: float = 0.0
+    capture: float = 0.0
+    step: float = 0.0
+    batch: float = 0.0
+
+
+NONE = Overhead(matrix=1, stream=1, kernels=0)  # the roofline itself
+ON_CPU = Overhead()  # kernels: the Python around the products
+ON_GPU = Overhead(host=2e-3, capture=2e-3, step=5e-4, batch=0.035)  # kernels: about 100 of 3 µs
+VLLM = Overhead(kernels=2e-5)  # fused, and recorded before the first step
+PACK = 2048  # tokens that the HF engine reads in one pass
+SLOTS = 128  # to which the length of its steps is rounded on a GPU
 
 
 @dataclass(frozen=True)
@@ -53,13 +74,15 @@ CPU = "this CPU"
 @dataclass(frozen=True)
 class Network:
     """What a token costs in one model. matrix: the weights that it is multiplied with. read: their bytes. cache: bytes
-    of keys and values per token. width: of the queries of all layers together."""
+    of keys and values per token. width: of the queries of all layers together. adapter: bytes that an adapter moves on
+    its own on the way forward, beside the products."""
 
     matrix: int
     read: int
     cache: int
     layers: int
     width: int
+    adapter: int = 0
 
     def forward(self, tokens: float, context: float) -> float:
         """Operations of `tokens` tokens that look at `context` tokens each."""
@@ -88,30 +111,60 @@ class Clock:
     network: Network
     device: Device
     dtype: str
-    matrix: float = MATRIX
-    stream: float = STREAM
-    launch: float = LAUNCH
+    overhead: Overhead
 
     @property
     def ideal(self) -> Clock:
-        """The same without any discount: the roofline itself."""
-        return Clock(self.network, self.device, self.dtype, matrix=1, stream=1, launch=0)
+        """The roofline itself."""
+        return replace(self, overhead=NONE)
 
-    def reading(self, tokens: float, context: float, passes: float = 1) -> float:
-        """Seconds for `tokens` tokens that are known beforehand; `passes` forward passes or their like."""
-        return passes * self.network.forward(tokens, context) / (self.matrix * self._peak)
+    def reading(self, tokens: float, context: float, passes: float = 1, batches: float = 0) -> float:
+        """Seconds for `tokens` tokens that are known beforehand, in so many batches of `passes` forward passes or their
+        like: the device's, or Python's where that launches more slowly than the device works."""
+        products = self.network.forward(tokens, context) / self._operations
+        moved = tokens * self.network.adapter / self._bytes
+        return passes * max(products + moved, batches * self.network.layers * self.overhead.host)
 
     def decoding(self, rows: int, at_once: int, steps: float, context: float) -> float:
         """Seconds for `steps` tokens, one after the other, in each of `rows` rows that hold `context` tokens."""
-        side_by_side = min(rows, at_once)
-        products = self.network.forward(side_by_side, context) / (self.matrix * self._peak)
-        moved = self.network.read + side_by_side * context * self.network.cache
-        each = max(products, moved / (self.stream * self.device.bandwidth)) + self.launch * self.network.layers
-        return ceil(rows / at_once) * steps * each
+        seconds = 0.0
+        for side_by_side, times in ((at_once, rows // at_once), (rows % at_once, 1)):
+            if side_by_side and times:
+                seconds += times * steps * self._step(side_by_side, context) + self._captures(steps)
+        return seconds
+
+    def _step(self, rows: int, context: float) -> float:
+        """Seconds for one token in each of so many rows."""
+        network, lost = self.network, self.overhead
+        linear = max(network.forward(rows, 0) / self._operations, network.read / self._bytes)
+        looks = max(
+            (network.forward(rows, context) - network.forward(rows, 0)) / self._operations,
+            rows * context * network.cache / self._bytes,
+        )
+        return linear + looks + rows * network.adapter / self._bytes + lost.kernels * network.layers + lost.step
+
+    def _captures(self, steps: float) -> float:
+        """Seconds in which the shapes of so many steps run from Python, and are recorded."""
+        if not self.overhead.capture:
+            return 0.0
+        shapes = ceil(steps / SLOTS) + 1
+        return shapes * self.network.layers * (self.overhead.host + self.overhead.capture)
 
     @property
-    def _peak(self) -> float:
-        return self.device.bfloat16 if self.dtype == "bfloat16" else self.device.float32
+    def _operations(self) -> float:
+        """That are reached in a second."""
+        peak = self.device.bfloat16 if self.dtype == "bfloat16" else self.device.float32
+        return self.overhead.matrix * peak
+
+    @property
+    def _bytes(self) -> float:
+        """That are reached in a second."""
+        return self.overhead.stream * self.device.bandwidth
+
+
+def overhead(device: Device) -> Overhead:
+    """Of PyTorch there."""
+    return ON_CPU if device.cpu else ON_GPU
 
 
 def device(name: str) -> Device:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 from backtrack_mrt.config import Config
 from backtrack_mrt.runs import processes
-from backtrack_mrt.training.roofline import LAUNCH, REPLAY, Clock, Device, Network, StepTime
+from backtrack_mrt.training.roofline import PACK, VLLM, Clock, Device, Network, StepTime, overhead
 
 GIB = 2**30
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -21,13 +22,15 @@ _TILE = 4096 * 8192  # logits that TRL's output layer computes at a time
 
 @dataclass(frozen=True)
 class Sizes:
-    """What memory and time are made of. in_layers: weights of the base's linear layers; length: of a trajectory."""
+    """What memory and time are made of. in_layers: weights of the base's linear layers. adapted: inputs and outputs of
+    the layers that have an adapter. length: of a trajectory."""
 
     config: Config
     described: dict[str, Any]
     parameters: int
     trained: int
     in_layers: int
+    adapted: tuple[int, int]
     length: int
 
     @property
@@ -63,7 +66,16 @@ class Sizes:
         described, output = self.described, self.described["vocab_size"] * self.described["hidden_size"]
         read = round(self.in_layers * (_NF4 if self.config.model.quantization else self.weight)) + output * self.weight
         layers, heads = described["num_hidden_layers"], described["num_attention_heads"]
-        return Network(self.in_layers + output, read, self.cache, layers, layers * heads * self._head)
+        width = layers * heads * self._head
+        return Network(self.in_layers + output, read, self.cache, layers, width, self._adapter)
+
+    @property
+    def _adapter(self) -> int:
+        """Bytes that the adapter's modules move for a token beside 16-bit weights: the input is cast to float32 (6),
+        cast back (6) and read (2), the output written (2), scaled (4) and added (6). In float32 the adapter is merged,
+        or part of the products."""
+        inputs, outputs = self.adapted
+        return 14 * inputs + 12 * outputs if self.config.model.dtype == "bfloat16" else 0
 
     @property
     def _head(self) -> int:
@@ -75,20 +87,24 @@ class Sizes:
         budget, forced answers branch off each prefix, and the update reads every row forwards and backwards."""
         config = self.config
         training, prover, rows = config.training, config.prover, self.rows
-        launch = LAUNCH if config.engine.type == "hf" else REPLAY
-        clock = Clock(self.network, device, config.model.dtype, launch=launch)
+        trainer = Clock(self.network, device, config.model.dtype, overhead(device))
+        vllm = replace(trainer, network=replace(self.network, adapter=0), overhead=VLLM)  # adds adapters in its kernels
+        clock = trainer if config.engine.type == "hf" else vllm
         budget = config.protocol.token_budget
         at_once = min(config.engine.max_rows, max(room(self, device) or config.engine.max_rows, 1))
-        known = rows / training.group_size * prompt + rows * instructions
-        rollout = clock.reading(known, self.length / 2) + clock.decoding(rows, at_once, budget, self.length / 2)
-        asked = rows * (config.protocol.max_turns + 1) if config.algorithm.needs_values else 0
-        valuing = clock.reading(asked * forced, self.length)
+        turns, reads = config.protocol.max_turns, rows / training.group_size * prompt + rows * instructions
+        rollout = clock.reading(reads, self.length / 2, batches=max(turns, reads / PACK))
+        rollout += clock.decoding(rows, at_once, budget, self.length / 2)
+        asked = rows * (turns + 1) if config.algorithm.needs_values else 0
+        valuing = clock.reading(asked * forced, self.length, batches=ceil(asked * forced / PACK))
         if asked and prover.estimator in ("monte_carlo", "auto", "greedy"):
             draws = asked * (1 if prover.estimator == "greedy" else prover.samples)
             valuing += clock.decoding(draws, at_once, prover.max_answer_tokens, self.length)
         passes = 1 + (2 if config.model.full_finetuning else 1)  # forwards; backwards through weights and activations
         passes += config.model.gradient_checkpointing + (training.kl > 0)
-        update = clock.reading(rows * self.length, self.length / 2, passes)
+        batches = ceil(rows / training.micro_batch_size)
+        update = trainer.reading(rows * self.length, self.length / 2, passes, batches)
+        update += batches * trainer.overhead.batch
         return StepTime(rollout, valuing, update, training.asynchronous)
 
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from step import metrics_of_steps
@@ -27,7 +28,7 @@ from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.data.order import training_order
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.training import roofline
-from backtrack_mrt.training.roofline import Clock
+from backtrack_mrt.training.roofline import PACK, Clock, overhead
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,27 @@ class Part:
 
 def parts_of(row: Mapping[str, Any], config: Config, force_tokens: int, clock: Clock) -> list[Part]:
     """The parts of a step that the trainer logged as `row`. force_tokens: of a forced answer's suffix."""
-    training, at_once = config.training, config.engine.max_rows
+    training, at_once, prover = config.training, config.engine.max_rows, config.prover
     rows, sampled, known = training.rows, row["tokens/step_sampled"], row["tokens/step_env"]
     length = (sampled + known) / rows
-    forced = (rows * row["turns"] + training.problems_per_step) * force_tokens + row["tokens/step_prover"]
+    asked = rows * row["turns"] + training.problems_per_step
+    suffixes, answers = asked * force_tokens, row["tokens/step_prover"]
     passes = 2 + config.model.gradient_checkpointing + config.model.full_finetuning
+    batches = ceil(rows / training.micro_batch_size)
+
+    def valuing(c: Clock) -> float:
+        if answers < asked * prover.max_answer_tokens:  # read along, not sampled
+            return c.reading(suffixes + answers, length / 2, batches=ceil((suffixes + answers) / PACK))
+        drawn = round(answers / prover.max_answer_tokens)
+        return c.reading(suffixes, length, batches=1) + c.decoding(drawn, at_once, prover.max_answer_tokens, length)
+
+    def update(c: Clock) -> float:
+        return c.reading(rows * length, length / 2, passes, batches) + batches * c.overhead.batch
+
     works = {
         "rollout": (sampled, lambda c: c.decoding(rows, at_once, sampled / rows, length / 2)),
-        "meta-prover": (forced, lambda c: c.reading(forced, length / 2)),
-        "update": (rows * length, lambda c: c.reading(rows * length, length / 2, passes)),
+        "meta-prover": (suffixes + answers, valuing),
+        "update": (rows * length, update),
     }
     return [
         Part(name, tokens, row[f"time/{name.removeprefix('meta-')}"], work(clock), work(clock.ideal))
@@ -80,7 +93,7 @@ def main() -> None:
         problems = training_order(load_problem_sets(config.data, config.training.problems_per_step).train, config)
         collector = parts.training_collector()
         rows = metrics_of_steps(parts, problems, collector)[1:]
-        clock = Clock(plan(config, device).network, device, config.model.dtype)
+        clock = Clock(plan(config, device).network, device, config.model.dtype, overhead(device))
         steps = [parts_of(row, config, parts.dialogue.force_tokens, clock) for row in rows]
         for same in zip(*steps, strict=True):
             seconds, least = (sum(getattr(part, name) for part in same) / len(same) for name in ("seconds", "least"))

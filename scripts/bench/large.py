@@ -36,7 +36,7 @@ from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.training import roofline
 from backtrack_mrt.training.plan import plan
-from backtrack_mrt.training.roofline import Clock
+from backtrack_mrt.training.roofline import Clock, overhead
 from backtrack_mrt.training.sizes import GIB
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem, Request, Sampling, Turn
 
@@ -94,7 +94,7 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     problems: list[Problem] = generate("train", STEPS * config.training.problems_per_step, seed=0)
     engine.context_length = tokens + (max(map(reserve, problems)) if reserve else 0)  # where a trajectory ends
     row = metrics_of_steps(parts, problems, collector)[-1]
-    clock = Clock(plan(config, device).network, device, config.model.dtype)
+    clock = Clock(plan(config, device).network, device, config.model.dtype, overhead(device))
     rows = config.training.rows
     length = (row["tokens/step_sampled"] + row["tokens/step_env"]) / rows
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from math import ceil
 
 import pytest
 from support.command_line import command
@@ -11,7 +12,7 @@ from support.command_line import command
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.training.plan import Plan, plan
-from backtrack_mrt.training.roofline import REPLAY, Clock, device
+from backtrack_mrt.training.roofline import ON_GPU, PACK, VLLM, Clock, Network, device
 from backtrack_mrt.training.sizes import GIB, room
 from backtrack_mrt.training.sizes import memory as sizes_memory
 
@@ -123,10 +124,55 @@ def test_devices_by_their_memory(name: str, memory: int) -> None:
 def test_the_clock_agrees_with_published_speeds() -> None:
     """docs/scale.md has the sources."""
     network, h100 = named("llama31_8b", "hf").network, device("h100")
-    trained = 8192 / Clock(network, h100, "bfloat16").reading(8192, 4096, passes=4)  # 2 backwards, 1 recomputed
+    network = replace(network, adapter=0)
+    trained = 8192 / Clock(network, h100, "bfloat16", ON_GPU).reading(8192, 4096, passes=4)  # 2 backwards, 1 recomputed
     assert trained == pytest.approx(5762, rel=0.05)
     a100 = replace(device("a100"), bandwidth=1.555e12)  # the one of 40 GB
-    assert 1 / Clock(network, a100, "bfloat16", launch=REPLAY).decoding(1, 1, 1, 1088) == pytest.approx(75, rel=0.25)
+    assert 1 / Clock(network, a100, "bfloat16", VLLM).decoding(1, 1, 1, 1088) == pytest.approx(75, rel=0.25)
+
+
+def decoded(clock: Clock, rows: int, prompt: int, new: int) -> float:
+    """Seconds of a call of groups of 8: prompts are read once a group, then all rows sample."""
+    read = rows / 8 * prompt
+    return clock.reading(read, prompt / 2, batches=ceil(read / PACK)) + clock.decoding(rows, 256, new, prompt + new / 2)
+
+
+MEASURED = {  # config, dtype: what was done on an H200, and the seconds that it took (docs/gpu.md)
+    ("tiny", "float32", "256 × 48 tokens"): (lambda c: decoded(c, 256, 120, 48), 256 * 48 / 108_750),
+    ("tiny", "float32", "update"): (lambda c: c.reading(2400, 75, 2, 2) + 2 * c.overhead.batch, 0.10),
+    ("tiny", "bfloat16", "update"): (lambda c: c.reading(2400, 75, 2, 2) + 2 * c.overhead.batch, 0.12),
+    ("smollm2_135m", "bfloat16", "256 × 48 tokens"): (lambda c: decoded(c, 256, 120, 48), 256 * 48 / 14_000),
+    ("smollm2_135m", "float32", "256 × 48 tokens"): (lambda c: decoded(c, 256, 120, 48), 256 * 48 / 14_050),
+    ("llama31_8b", "bfloat16", "rollout"): (lambda c: decoded(c, 32, 26, 486), 10.0),
+    ("llama31_8b", "bfloat16", "prover"): (lambda c: c.reading(320, 512, 1, 1) + c.decoding(320, 256, 64, 544), 4.9),
+    ("llama31_8b", "bfloat16", "update"): (lambda c: c.reading(16_384, 256, 3, 8) + 8 * c.overhead.batch, 3.8),
+}
+
+
+@pytest.mark.parametrize(("name", "dtype", "part"), MEASURED)
+def test_the_clock_agrees_with_what_was_measured(name: str, dtype: str, part: str) -> None:
+    config = read_request(["--config", f"{name}.yaml", "--engine.type", "hf", "--model.dtype", dtype]).config
+    on = device("h200")
+    clock = Clock(plan(config, on).network, on, dtype, ON_GPU)
+    work, seconds = MEASURED[name, dtype, part]
+    assert 1 / 1.5 < seconds / work(clock) < 1.5
+
+
+def test_every_overhead_costs() -> None:
+    """Each by its own: the plan is the roofline, and what is named on top of it."""
+    on = device("h100")
+    clock = Clock(Network(matrix=10**9, read=2 * 10**9, cache=10**5, layers=10, width=10**4), on, "bfloat16", ON_GPU)
+    least = clock.ideal
+    assert least.reading(4096, 10, 3) == pytest.approx(3 * clock.network.forward(4096, 10) / on.bfloat16)
+    assert least.decoding(1, 1, 100, 0) == pytest.approx(100 * 2e9 / on.bandwidth)
+    for name, calls in {"host": 2, "capture": 2, "kernels": 100, "step": 100}.items():
+        alone = replace(clock, overhead=replace(least.overhead, **{"capture": 1e-9, name: 1.0}))
+        layers = 1 if name == "step" else 10
+        assert alone.decoding(1, 1, 100, 0) - least.decoding(1, 1, 100, 0) == pytest.approx(calls * layers)
+    slow = replace(clock, overhead=replace(least.overhead, host=1.0))
+    assert slow.reading(4096, 10, passes=3, batches=2) == 3 * 2 * 10  # Python is the slower one
+    beside = replace(least, network=replace(least.network, adapter=10**9))
+    assert beside.reading(10, 0) - least.reading(10, 0) == pytest.approx(10 * 1e9 / on.bandwidth)
 
 
 def test_without_a_speed_there_is_no_time() -> None:
