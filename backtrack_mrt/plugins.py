@@ -127,7 +127,22 @@ def load(package: str, name: str, base: type[T], field: str) -> type[T]:
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         reason = f"{found.__name__} does not define {', '.join(missing)}"
         raise UserError(field, name, reason, f"Every {base.__name__} must.")
+    for method in sorted(getattr(base, "__abstractmethods__", ())):
+        _check_signature(found, base, method, field, name)
     return found
+
+
+def _check_signature(found: type[T], base: type[T], method: str, field: str, name: str) -> None:
+    """A method that every plug-in of its kind must have takes what it will be given."""
+    given = getattr(base, method)
+    if not inspect.isfunction(given) or not inspect.isfunction(getattr(found, method)):
+        return
+    asked = [p.name for p in inspect.signature(given).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    try:
+        inspect.signature(getattr(found, method)).bind(*asked)
+    except TypeError as error:
+        reason = f"{found.__name__}.{method} cannot be called: {error}"
+        raise UserError(field, name, reason, f"Write def {method}({', '.join(asked)}).") from None
 
 
 def configured(found: type[M], settings: Mapping[str, Any], field: str) -> M:

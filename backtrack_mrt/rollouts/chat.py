@@ -187,6 +187,9 @@ class ChatFormat:
         if not found or not replied:
             raise self._refusal("its chat template does not show every message as it is", _INDEPENDENT)
         # Some templates write a blank before a reply: the model does so itself, in one token with the first word.
+        if self._system and self._system.strip() not in start:
+            reason = "its chat template shows the system message only before the last question"
+            raise self._refusal(reason, "Remove system.md from the prompt style.")
         self._blank = start.removeprefix(opening) if start.startswith(opening) else ""
         prompted = start == opening + self._blank and not self._blank.strip()
         if not prompted and opening == self._render(_USERS[:1], generation_prompt=False):
@@ -207,7 +210,9 @@ class ChatFormat:
         if not found or to_reply.count(found) > 1:  # it has another meaning, too
             raise self._refusal(
                 f"its chat template ends an assistant message with {rest!r}, not with the eos token {eos!r}",
-                "Name the token that ends an assistant message: --model.eos_token TOKEN.",
+                "Name the token that ends an assistant message: --model.eos_token TOKEN."
+                if rest
+                else "Use a template that ends every message with a special token.",
             )
         return found
 
@@ -229,7 +234,11 @@ class ChatFormat:
             told = [piece for content in contents for piece in (begun, content, after_reply)]
             pieces = [before, _USERS[0], *told[:3], _USERS[1], *told[3:], _USERS[2], prompt]
             if "".join(pieces) == conversation:
-                return after_reply.partition(self._end)[2]
+                _, end, to_next = after_reply.partition(self._end)
+                if end:
+                    return to_next
+                reason = f"its chat template ends the last reply with {self._end!r}, earlier ones with {after_reply!r}"
+                raise self._refusal(reason, "Let the model answer in one message (--env open-ended).")
         conversation, breaks = self._render(_USERS, _REPLIES), "its chat template breaks the prefix property"
         if _WORD in conversation and _REPLIES[0] not in conversation:
             reason = f"{breaks}: it rewrites earlier replies, as those of R1-type models do"
@@ -274,7 +283,8 @@ class ChatFormat:
             )
         except Exception as error:  # a template is a program: it fails in any way
             said = " ".join(str(error).split()) or type(error).__name__
-            raise self._refusal(f"its chat template fails: {said}", "Use another chat template.") from error
+            remedy = "Remove system.md from the prompt style, or use another" if self._system else "Use another"
+            raise self._refusal(f"its chat template fails: {said}", f"{remedy} chat template.") from error
         return str(rendered)
 
     def _structure(self, text: str) -> TokenIds:

@@ -180,3 +180,17 @@ def test_a_tokenizer_that_lets_text_end_a_message_is_refused(make_tokenizer):
 
     with pytest.raises(UserError, match="into a token of the chat's structure"):
         ChatFormat(Forgetful())
+
+
+HARMONY = (  # the last reply ends otherwise than the earlier ones
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "{% if loop.last and message['role'] == 'assistant' %}{{ eos_token }}{% else %}<|im_end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_reply_that_ends_otherwise_later_on_serves_one_message():
+    tokenizer = byte_tokenizer(HARMONY, ("<|im_start|>", "<|return|>", "<|im_end|>"))
+    with pytest.raises(UserError, match=re.escape("ends the last reply with '<|return|>'")):
+        ChatFormat(tokenizer)
+    assert not ChatFormat(tokenizer, one_message=True).follows
