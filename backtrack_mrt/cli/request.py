@@ -98,6 +98,9 @@ def _layers(argv: Sequence[str], training: bool = True) -> tuple[Namespace, list
     """The run's options and the layers, the flags last. Raises UserError for files that cannot be read."""
     options, flags = read_line(argv)
     resumed = options.resume if isinstance(options.resume, str) else None
+    if resumed and not (Path(resumed) / "config.yaml").is_file():
+        reason = "it has no config.yaml" if Path(resumed).is_dir() else "no such directory"
+        raise UserError("--resume", resumed, reason, "Name the directory of a run: what its --output-dir was.")
     names = [str(Path(resumed) / "config.yaml"), *options.config] if resumed else options.config or [DEFAULT_CONFIG]
     if options.help:
         names = [name for name in names if name != AUTO]

@@ -48,7 +48,8 @@ class CompletionsEngine(AsReference):
         self._client = client(url, field)
         row = served(self._client, model)
         self.model = str(row["id"])
-        known = row.get("max_model_len") or (row.get("meta") or {}).get("n_ctx_train")
+        meta = row.get("meta") or {}  # llama.cpp's: what it holds, and what the model was trained on
+        known = row.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
         longest = int(known or min(tokenizer.model_max_length, _UNKNOWN_CONTEXT))
         self.context_length, self._threads = longest, ThreadPoolExecutor(max_rows)
         self._widest, self._pieces = WIDEST, dict[int, str]()

@@ -31,6 +31,7 @@ BAD = {
         ["algo 'grpo' has no such setting"],
     ),
     "flag without a value": ("", ["--seed"], ["--seed", "expected one argument"]),
+    "no run to resume": ("", ["--resume", "nowhere"], ["--resume = 'nowhere'", "no such directory"]),
     "two ways with a run": ("", ["--resume", "--overwrite"], ["--overwrite", "exclude each other"]),
     "stray word": ("", ["grpo"], ["'grpo'", "--help"]),
     "unknown section": ("trianing: {steps: 3}", [], ["trianing", "line 1", "Did you mean 'training'"]),

@@ -21,7 +21,10 @@ class CompletionsServer(FakeServer):
         self.tokenizer, self.ids, self.told = tokenizer, ids, told
         self.asked: list[dict[str, Any]] = []
 
-    def _complete(self, body: dict[str, Any]) -> dict[str, Any] | None:
+    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """See `FakeServer.answer`."""
+        if path != "/v1/completions":
+            return None
         self.asked.append(body)
         prompt = body["prompt"]
         if self.ids == isinstance(prompt, str) or (body.get("logprobs") or 0) > self.told:

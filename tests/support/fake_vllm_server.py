@@ -69,7 +69,10 @@ class FakeServer:
 
             def log_message(self, *_: Any) -> None: ...
 
-        httpd = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        class Listening(ThreadingHTTPServer):
+            request_queue_size = 128  # a completions engine asks for all rows at once
+
+        httpd = Listening(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{httpd.server_port}"
         Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
         try:
