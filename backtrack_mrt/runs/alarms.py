@@ -27,6 +27,7 @@ UNDONE = 0.02  # final accuracy this much below the first attempt's
 DRIFT = 0.03  # V after right ends this much below what it was
 COLLAPSED = 0.1  # share of the entropy that is left
 LOST = 0.1  # share of the accuracy, once at least this, that is left
+WANED = 0.25  # the same, where it lasts for `WINDOW` steps
 STEPS = 3  # in which that is seen: nobody wants to wait for `WINDOW` of them
 AT_START = "alarms.json"  # in a run directory: those that the log does not tell
 NOTHING = 0.005  # of the rewards, at either end
@@ -86,10 +87,10 @@ def certain(rows: Sequence[Row]) -> str | None:
 
 def diverged(rows: Sequence[Row]) -> str | None:
     """What could be solved cannot any more: the updates broke the policy. In training by the mean of some steps."""
-    for metric, steps in (("eval/accuracy", 1), ("outcome", STEPS)):
+    for metric, steps, left in (("eval/accuracy", 1, LOST), ("outcome", STEPS, LOST), ("outcome", WINDOW, WANED)):
         values = _last(rows, metric, len(rows))
         means = [float(np.mean(values[end - steps : end])) for end in range(steps, len(values) + 1)]
-        if means and max(means) >= LOST and means[-1] <= LOST * max(means):
+        if means and max(means) >= LOST and means[-1] <= left * max(means):
             return (
                 f"accuracy fell from {max(means):.3f} to {means[-1]:.3f}: training has diverged. Go back to an earlier "
                 "checkpoint and lower training.learning_rate"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from support.engine_subjects import FREE, random_llama, requests
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.vllm.jobs import Drawn
 from backtrack_mrt.policy.vllm.local import VLLMEngine
 from backtrack_mrt.rollouts.assembly import assemble
 
@@ -37,14 +39,15 @@ class StandIn:
 
     def generate(self, prompts: list[Any], asked: list[Any], **_: Any) -> list[Any]:
         self.told.append("generate")
-        drawn = SimpleNamespace(token_ids=[1], logprobs=[{1: SimpleNamespace(logprob=0.0)}])
-        return [SimpleNamespace(outputs=[drawn], num_cached_tokens=0) for _ in prompts]
+        return prompts
 
 
 @pytest.mark.parametrize("sleep", [True, False])
 def test_it_sleeps_from_release_until_it_is_asked_again(sleep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in = SimpleNamespace(LLM=StandIn, SamplingParams=SimpleNamespace)
-    monkeypatch.setattr("backtrack_mrt.policy.vllm.local._vllm", lambda: stand_in)
+    monkeypatch.setattr("backtrack_mrt.policy.vllm.local._vllm", lambda: SimpleNamespace(LLM=StandIn))
+    drawn = Drawn((1,), (0.0,), 0)
+    draws = SimpleNamespace(params_of=lambda job: job, answer_of=lambda output: drawn)  # the module needs vLLM
+    monkeypatch.setitem(sys.modules, "backtrack_mrt.policy.vllm.draws", draws)
     engine = VLLMEngine(random_llama(), max_rows=2, sleep=sleep)
     assert engine._llm.settings["enable_sleep_mode"] is sleep
     engine.generate(requests(2), FREE)

@@ -65,6 +65,14 @@ def test_a_broken_policy_is_told_within_a_few_steps(metric: str) -> None:
     assert alarms_of([{"step": step, metric: value} for step, value in enumerate(hard)]) == []
 
 
+def test_what_is_nearly_lost_is_told_when_it_lasts() -> None:
+    nearly = {"outcome": 0.14, "acc@turn_0": 0.1}
+    lasting, passing = log({}, nearly), log({}, nearly)[: WINDOW + 3] + log({})
+    (alarm,) = alarms_of(lasting)
+    assert (alarm.name, alarm.step) == ("diverged", 2 * WINDOW)
+    assert alarms_of(passing) == []
+
+
 def test_held_out_results_count_at_once() -> None:
     line = {"step": 3, "name": "trained", "gain": {"mean": -0.1}}
     assert [(alarm.name, alarm.step) for alarm in alarms_of([], [line])] == [("final below first", 3)]
