@@ -6,7 +6,9 @@ environment; they talk by NCCL on GPUs and by gloo on CPUs.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -132,12 +134,17 @@ def told_when_one_is_gone() -> Iterator[None]:
 
 
 def leave() -> None:
-    """Take leave of the others at the end of the program: one that just exits may break a message to another."""
+    """End the program together with the others, if there are any: one that just exits may break a message to another,
+    and where FSDP keeps the group's threads beyond its end, they now and then abort the interpreter's own."""
     if count() > 1:
         import torch
 
         wait()
         torch.distributed.destroy_process_group()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def join() -> None:

@@ -173,7 +173,7 @@ def test_resume_after_every_step(tmp_path: Path, server: FakeServer, flags: tupl
     [
         (RolloutsAhead, "wait", 2, signal.SIGINT, 130),  # between updates: the next batch is under way
         pytest.param(SafeTrainer, "training_step", 4, signal.SIGTERM, 75, marks=pytest.mark.slow),  # in an update
-        pytest.param(ServerEngine, "generate", 24, signal.SIGINT, 130, marks=pytest.mark.slow),  # in the other thread
+        pytest.param(ServerEngine, "generate", 36, signal.SIGINT, 130, marks=pytest.mark.slow),  # ahead, after one
     ],
 )
 def test_a_signal_loses_nothing(
