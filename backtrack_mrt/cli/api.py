@@ -33,7 +33,8 @@ def train(config: Config, existing: Existing = "refuse", *, accept_changes: bool
     """Train and evaluate; everything is left in the run directory, `config.run_path`. `existing`: what to do with a
     run that is there already. `accept_changes`: resume it although its config differs. Raises UserError, RunError."""
     environment.prepare()
-    from backtrack_mrt.training.train import train as run
+    with environment.importing():
+        from backtrack_mrt.training.train import train as run
 
     return run(RunRequest(config, existing, accept_changes))
 

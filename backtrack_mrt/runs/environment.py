@@ -7,10 +7,14 @@ starts, before torch is. What the user has set stays.
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 
 from backtrack_mrt.runs.late_import import import_late
 
@@ -46,6 +50,21 @@ def prepare() -> None:
 
 def _is_of_use(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_KERNELS_MISSING)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """While libraries are imported that take seconds: nobody looks for garbage in what will stay, and the list of all
+    installed packages, which transformers and TRL each ask for, is made once."""
+    listed, collecting = importlib.metadata.packages_distributions, gc.isenabled()
+    importlib.metadata.packages_distributions = cache(listed)
+    gc.disable()
+    try:
+        yield
+    finally:
+        importlib.metadata.packages_distributions = listed
+        if collecting:
+            gc.enable()
 
 
 def settle() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import logging
 import os
 import subprocess
@@ -90,6 +91,22 @@ def test_garbage_is_looked_for_seldom_unless_the_user_says_how_often() -> None:
         assert gc.get_threshold() == (500, 5, 5)
     finally:
         gc.set_threshold(*before)
+
+
+def test_while_libraries_are_imported_packages_are_listed_once_and_garbage_stays() -> None:
+    listing = importlib.metadata.packages_distributions
+    with environment.importing():
+        assert not gc.isenabled()
+        assert importlib.metadata.packages_distributions() is importlib.metadata.packages_distributions()
+    assert gc.isenabled()
+    assert importlib.metadata.packages_distributions is listing
+    gc.disable()
+    try:
+        with environment.importing():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_what_has_been_imported_is_frozen_once_and_nothing_that_comes_later() -> None:

@@ -19,7 +19,7 @@ from backtrack_mrt.cli.command import PROGRAM, Parser
 from backtrack_mrt.cli.request import comparison_requests, read_request, trials
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.errors import Interrupted, RunError
-from backtrack_mrt.runs import processes
+from backtrack_mrt.runs import environment, processes
 
 EXAMPLES = """\
   backtrack-mrt train --algo mrt-rl                                # the embedded model, minutes on a CPU
@@ -86,7 +86,8 @@ def telling_how_to_go_on(path: Path, command: str | None = None) -> Iterator[Non
 
 
 def _train(request: RunRequest) -> None:
-    from backtrack_mrt.training.train import train  # late: a mistake in the config must not wait for torch
+    with environment.importing():
+        from backtrack_mrt.training.train import train  # late: a mistake in the config must not wait for torch
 
     with telling_how_to_go_on(request.config.run_path):
         result = train(request)
@@ -102,9 +103,10 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
     tried = trials(flags, requests) if first.tune else {}
     algos = [request.config.algo_label for request in requests]
     folder = Path(first.config.output_dir or f"runs/{first.config.env_label}-{'-'.join(algos)}")
-    from backtrack_mrt.reports.build import report_comparison
-    from backtrack_mrt.training.compare import train_and_compare, with_best
-    from backtrack_mrt.training.tune import tune
+    with environment.importing():
+        from backtrack_mrt.reports.build import report_comparison
+        from backtrack_mrt.training.compare import train_and_compare, with_best
+        from backtrack_mrt.training.tune import tune
 
     tuning = None
     if tried:
