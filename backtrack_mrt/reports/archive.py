@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import base64
 import gzip
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic_core import to_json
 
 from backtrack_mrt.reports.trace_view import TraceView, view
 from backtrack_mrt.runs.trace import visible
@@ -129,8 +129,7 @@ def archive(sources: Sequence[TraceSource], render: Callable[[TraceView], str]) 
 
 def compressed(data: Any) -> str:
     """JSON, compressed, in the letters of base64. The same data give the same text."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(to_json(data, inf_nan_mode="null"), compresslevel=5, mtime=0)).decode()
 
 
 def _row(trace: TraceView, source: int, problem: int) -> list[Any]:

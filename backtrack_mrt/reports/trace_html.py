@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from html import escape
 from itertools import pairwise
 
@@ -114,7 +114,7 @@ def _numbers(group: Sequence[TurnView]) -> str:
 
 
 def _total_progress(group: Sequence[TurnView]) -> float | None:
-    known = [turn.progress for turn in group if turn.progress is not None]
+    known = [progress for turn in group if (progress := turn.progress) is not None]
     return sum(known) if known else None
 
 
@@ -122,9 +122,10 @@ def _turn(turn: TurnView, level: int) -> str:
     kind, name = _phase(turn.phase, turn.meaning, level)
     progress = ""
     if turn.progress is not None:
-        arrow = "▲" if turn.strength > 0 else "▼" if turn.strength < 0 else "■"
+        strength = turn.strength
+        arrow = "▲" if strength > 0 else "▼" if strength < 0 else "■"
         progress = (
-            f'<span class="progress p{turn.strength}">V {turn.before:.2f} → {turn.after:.2f}, '
+            f'<span class="progress p{strength}">V {turn.before:.2f} → {turn.after:.2f}, '
             f"progress {arrow} {signed(turn.progress)}</span>\n"
         )
     weight = "" if turn.weight is None else f", weight {signed(turn.weight)}"
@@ -172,7 +173,7 @@ class ValueCurve:
 
     points: list[tuple[float, float]]
 
-    @property
+    @cached_property
     def line(self) -> str:
         few = self.points[:: 1 + len(self.points) // (2 * MOST_TURNS)]  # nobody sees more
         return " ".join(f"{x:g},{y:g}" for x, y in few)
@@ -185,14 +186,13 @@ class ValueCurve:
 
 def curve(trace: TraceView) -> ValueCurve | None:
     """None without values, or without tokens."""
-    values = [trace.turns[0].before, *(turn.after for turn in trace.turns)] if trace.turns else []
     total = trace.trajectory.sampled_tokens
-    if not total or any(value is None for value in values):
+    if not total or trace.values is None:
         return None
     return ValueCurve(
         [
-            (round(WIDTH * x / total, 1), round(HEIGHT * (1 - min(max(y or 0.0, 0.0), 1.0)), 1))
-            for x, y in zip(trace.spent.tolist(), values, strict=True)
+            (round(WIDTH * x / total, 1), round(HEIGHT * (1 - min(max(y, 0.0), 1.0)), 1))
+            for x, y in zip(trace.spent.tolist(), trace.values, strict=True)
         ]
     )
 
@@ -206,15 +206,13 @@ def _figure(trace: TraceView) -> str:
     bands, ends = [], []
     drawn = zip(trace.turns, pairwise(found.points), strict=True) if len(trace.turns) <= MOST_TURNS else ()
     for turn, ((start, _), (end, y)) in drawn:
-        middle, width = (start + end) / 2, end - start
-        bands.append(
-            f'<rect class="band p{turn.strength}" x="{middle - width / 2:g}" y="126" width="{width:g}" height="18"/>\n'
-        )
+        width = end - start
+        bands.append(f'<rect class="band p{turn.strength}" x="{start:g}" y="126" width="{width:g}" height="18"/>\n')
         if width > 22:
             phase = turn.phase if len(turn.phase) <= LONGEST else f"{turn.phase[: LONGEST - 1]}…"
             label = f" {said(phase)}" if width > 90 else ""
-            bands.append(f'<text class="phase" x="{middle:g}" y="139">{turn.number}{label}</text>')
-        ends.append(f'<circle cx="{middle + width / 2:g}" cy="{y:g}" r="4"/>')
+            bands.append(f'<text class="phase" x="{(start + end) / 2:g}" y="139">{turn.number}{label}</text>')
+        ends.append(f'<circle cx="{end:g}" cy="{y:g}" r="4"/>')
     return (
         f'<figure class="value">\n<svg viewBox="-34 -8 690 158" role="img" aria-label="V over the tokens of the trace: '
         f'from {before:.2f} to {after:.2f}; regret {regret}">\n<polygon class="regret" points="{found.above}"/>\n'

@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite, isnan
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,8 +31,7 @@ STOPS = {
 STRENGTHS = (0.02, 0.1, 0.3)  # where progress counts as some, clear and strong
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Part of a turn's text. `step` is its number if it is a step; `discarded_by` the number of the turn that
     backtracked over it."""
 
@@ -39,8 +40,7 @@ class Piece:
     discarded_by: int | None = None
 
 
-@dataclass(frozen=True)
-class TurnView:
+class TurnView(NamedTuple):
     """One turn. `before` and `after` are V, None without values; numbers of turns count from 1."""
 
     number: int
@@ -69,7 +69,8 @@ class TurnView:
 
 @dataclass(frozen=True)
 class TraceView:
-    """One trajectory, under a name that stays the same when the report is rebuilt."""
+    """One trajectory, under a name that stays the same when the report is rebuilt. `values`: V_0 … V_E, if all of them
+    are numbers."""
 
     name: str
     source: str
@@ -77,6 +78,7 @@ class TraceView:
     kind: str
     headline: str
     turns: Sequence[TurnView]
+    values: list[float] | None
 
     @property
     def trajectory(self) -> Trajectory:
@@ -85,16 +87,15 @@ class TraceView:
     @property
     def progress(self) -> float | None:
         """V_E − V_0, of the whole trajectory."""
-        values = known(self.scored)
-        return None if values is None else float(values[-1] - values[0])
+        return None if self.values is None else self.values[-1] - self.values[0]
 
     @cached_property
     def regret(self) -> float | None:
         """Normalised, over the trajectory's own tokens."""
-        values, tokens = known(self.scored), self.trajectory.sampled_tokens
-        return None if values is None or not tokens else normalised_regret(self.spent, values, tokens)
+        tokens = self.trajectory.sampled_tokens
+        return None if self.values is None or not tokens else normalised_regret(self.spent, self.values, tokens)
 
-    @property
+    @cached_property
     def spent(self) -> FloatArray:
         """Sampled tokens after 0 … E turns."""
         return tokens_at_turns(self.trajectory)
@@ -109,21 +110,22 @@ class TraceView:
         return STOPS[self.trajectory.stop]
 
 
-def known(scored: Scored) -> FloatArray | None:
+def known(scored: Scored) -> list[float] | None:
     """V_0 … V_E, if all of them are numbers."""
-    return scored.values if scored.values is not None and np.isfinite(scored.values).all() else None
+    values = None if scored.values is None else scored.values.tolist()
+    return values if values is not None and all(map(isfinite, values)) else None
 
 
 def view(name: str, source: str, scored: Scored, phases: Mapping[str, str]) -> TraceView:
     """How `scored` reads; `source` says whose it is, `phases` what the protocol's own are for."""
-    values, turns = known(scored), scored.trajectory.turns
+    values, turns, meanings = known(scored), scored.trajectory.turns, {**PHASES, **phases}
     weights = [None] * len(turns) if scored.weights is None else np.nan_to_num(scored.weights).round(4).tolist()
-    limits = [None] * (len(turns) + 1) if values is None else values.tolist()
+    limits: Sequence[float | None] = values or [None] * (len(turns) + 1)
     views = [
         TurnView(
             number=j + 1,
             phase=str(turn.spec.phase),
-            meaning=(PHASES | dict(phases)).get(turn.spec.phase, ""),
+            meaning=meanings.get(turn.spec.phase, ""),
             claim=claim(turn),
             pieces=pieces,
             tokens=len(turn.completion.token_ids),
@@ -137,7 +139,7 @@ def view(name: str, source: str, scored: Scored, phases: Mapping[str, str]) -> T
         for j, (turn, pieces) in enumerate(zip(turns, pieces_by_turn(turns), strict=True))
     ]
     kind, headline = verdict(scored.trajectory)
-    return TraceView(name, source, scored, kind, headline, views)
+    return TraceView(name, source, scored, kind, headline, views, values)
 
 
 def strength(progress: float | None) -> int:
@@ -152,7 +154,7 @@ def verdict(trajectory: Trajectory) -> tuple[str, str]:
     grades = [turn.right for turn in trajectory.turns if turn.right is not None]
     if trajectory.stop is StopReason.VIOLATION:
         return "violation", "Broke the protocol, so it counts as wrong."
-    if np.isnan(trajectory.outcome):
+    if isnan(trajectory.outcome):
         return "ungraded", "Not graded."
     right = trajectory.outcome == 1.0
     if not grades:

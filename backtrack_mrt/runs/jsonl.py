@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.durable import replacing, space_told
@@ -66,6 +67,10 @@ def numbered_lines(file: BinaryIO, *, torn: bool = False) -> Iterator[tuple[int,
 def parse(text: bytes, *, bad_numbers: bool = False) -> Any:
     """The JSON value of UTF-8 text. Raises ValueError saying why it is none, also for NaN, which JSON does not have
     (unless such numbers are to be read), for too deep nesting and for a number of too many digits."""
+    try:
+        return from_json(text, allow_inf_nan=bad_numbers)  # twice as fast as Python's own, which names the mistake
+    except ValueError:
+        pass
     try:
         return (_LENIENT if bad_numbers else _DECODER).decode(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
