@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.grading import extract_boxed
 from backtrack_mrt.rollouts.prover import LikelihoodProver, MetaProver, SampledProver
@@ -202,23 +203,31 @@ def served_prover(
     *,
     env: str = "open-ended",
     prompts: str = "instruct",
-    estimator: Literal["likelihood", "monte_carlo"] = "likelihood",
+    estimator: Literal["likelihood", "monte_carlo", "greedy"] = "likelihood",
     samples: int = 8,
     max_answer_tokens: int = 64,
     model: str | None = None,
+    grader: Grader = MATH,
 ) -> MetaProver:
     """A meta-prover on a server with OpenAI's completions: `values(trajectories)` are V_0 … V_E of each. tokenizer: the
-    served model's. env, prompts: whose words ask for the answer now. Raises UserError."""
+    served model's. env, prompts: whose words ask for the answer now. model: which one (None: the first that it lists).
+    Only the likelihood needs a server with logprobs, and a grader whose right answers can be listed. Raises UserError.
+    """
     from backtrack_mrt.policy.completions import CompletionsEngine
     from backtrack_mrt.rollouts.assembly import dialogue_with
     from backtrack_mrt.rollouts.prompts import load_prompts
 
-    dialogue = dialogue_with(tokenizer, load_prompts(env, prompts))
-    engine = CompletionsEngine(url, tokenizer, model=model, field="url")
+    if estimator == "likelihood" and not grader.listed:
+        reason = f"the grader {type(grader).__name__} cannot list its right answers"
+        raise UserError("estimator", estimator, reason, "Take monte_carlo or greedy.")
+    dialogue = dialogue_with(tokenizer, load_prompts(env, prompts).marked(grader.marker))
+    engine = CompletionsEngine(url, tokenizer, model=model, field="url", scoring=estimator == "likelihood")
     if estimator == "likelihood":
-        return LikelihoodProver(dialogue, engine)
-    sampled = {"samples": samples, "temperature": 1.0, "max_answer_tokens": max_answer_tokens}
-    return SampledProver(dialogue, engine, grader=MATH, **sampled)  # type: ignore[arg-type]
+        return LikelihoodProver(dialogue, engine, surfaces=grader.spellings)
+    drawn = (1, 0.0) if estimator == "greedy" else (samples, 1.0)
+    return SampledProver(
+        dialogue, engine, grader=grader, samples=drawn[0], temperature=drawn[1], max_answer_tokens=max_answer_tokens
+    )
 
 
 def _scored(

@@ -3,7 +3,8 @@
 A token's probability is read off the answer to "one token more": a server with token ids (vLLM, SGLang) says that of
 the very tokens asked for, or of the likeliest, where more than `WIDEST` would do; any other (llama.cpp, TGI, a hosted
 one) that of the likeliest, in text. A token that the server does not list counts as impossible, so values from such a
-server are lower bounds. Servers with a prefix cache read a history once.
+server are lower bounds. One that tells no probabilities (`transformers serve`) can be asked for answers, not to score.
+Servers with a prefix cache read a history once.
 
 For evaluation, audits and other people's trainers: its logprobs are no part of this project's training.
 """
@@ -27,38 +28,67 @@ _NARROW = 5  # a hosted one's
 _PLAIN = {"temperature": 1.0, "top_p": 1.0}
 _PLAIN_IDS = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # or generation_config.json has its say
 _PROBE = 8  # tokens
+_HOT, _DRAWS, _DRAWN = 2.0, 4, 32  # temperature, draws and tokens that tell whether a server draws at all
 _AGAIN = 8  # times that a question is asked which another program's spoiled
 _ID = "token_id:"
 _UNKNOWN_CONTEXT = 32_768
 _REMEDY = "Name the address of a server with OpenAI's completions, such as `vllm serve MODEL`: http://host:8000."
+_LOUDER = "Start it so that `logprobs` is answered, or take sampled answers (estimator monte_carlo or greedy)."
 
 Logprobs = dict[int, float]  # by token
 
 
 class CompletionsEngine(AsReference):
     """The engine contract on `url`. tokenizer: the served model's. model: which one is asked (None: the first).
-    max_rows: requests at a time. Raises UserError for a server that cannot be asked, or has another tokenizer."""
+    max_rows: requests at a time. scoring: whether it will be asked to. Raises UserError for a server that cannot be
+    asked, has another tokenizer, or tells no probabilities where they are wanted."""
 
     exact, cache_tokens = False, None
 
     def __init__(
-        self, url: str, tokenizer: Any, *, model: str | None = None, max_rows: int = 64, field: str = "--server"
+        self,
+        url: str,
+        tokenizer: Any,
+        *,
+        model: str | None = None,
+        max_rows: int = 64,
+        field: str = "--server",
+        scoring: bool = True,
     ) -> None:
         self.stats, self.max_rows, self._tokenizer = EngineStats(), max_rows, tokenizer
         self._client = client(url, field)
-        row = served(self._client, model)
-        self.model = str(row["id"])
+        rows = served(self._client)
+        row = next((row for row in rows if model in (None, row["id"], row.get("root"))), {})
+        self.model: str | None = row.get("id", model)
         meta = row.get("meta") or {}  # llama.cpp's: what it holds, and what the model was trained on
         known = row.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
         longest = int(known or min(tokenizer.model_max_length, _UNKNOWN_CONTEXT))
         self.context_length, self._threads = longest, ThreadPoolExecutor(max_rows)
         self._widest, self._pieces = WIDEST, dict[int, str]()
-        self.speaks_ids = self._probe()
+        self._probed = tuple(tokenizer("1 + 2 = 3, 2 + 3 =")["input_ids"])
+        self._begins = tokenizer.bos_token_id == self._probed[0]  # whether texts are tokenised with BOS
+        self._silent: UserError | None = None  # why it cannot score
+        self._draws = False  # whether it is known to
+        try:
+            self.speaks_ids = self._probe()
+        except UserError as error:
+            if "refused with status" not in error.reason or self.model is None or (row and model):
+                raise
+            if model is not None:
+                names = ", ".join(row["id"] for row in rows) or "nothing"
+                raise self._client.refusal(f"it does not serve {model!r}", f"It serves: {names}.") from error
+            self.model = None  # the one that it was started with, which need not be in the list
+            self.speaks_ids = self._probe()
+        if scoring and self._silent is not None:
+            raise self._silent
+        self.scores = self._silent is None
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`. The server draws with its own random numbers; its logprobs are known at temperature 1
         (and 0), NaN else and where it answers in text."""
         check_requests(requests, self.context_length)
+        if sampling.temperature > 0 and not (self.speaks_ids or self._draws):
+            self._check_draws()
         drawn = list(self._threads.map(lambda request: self._completed(request, sampling), requests))
         self.stats.sampled += sum(len(completion.token_ids) for completion in drawn)
         return drawn
@@ -69,7 +99,10 @@ class CompletionsEngine(AsReference):
         continuations: Sequence[TokenIds],
         endings: Sequence[TokenIds] | None = None,
     ) -> list[FloatArray]:
-        """See `Engine.score`. Every token is asked for once: continuations share their beginnings."""
+        """See `Engine.score`. Every token is asked for once: continuations share their beginnings. Raises UserError
+        where the server tells no probabilities."""
+        if self._silent is not None:
+            raise self._silent
         pairs = list(zip(prefixes, continuations, strict=True))
         ends = check_pairs(pairs, endings, self.context_length)
         wanted: dict[TokenIds, set[int]] = {}
@@ -119,10 +152,13 @@ class CompletionsEngine(AsReference):
         """Logprobs of the next token by its name."""
         (choice,) = self._answer(prefix, asked)["choices"]
         self.stats.computed += 1
-        return self._checked(_likeliest(choice.get("logprobs")))
+        told = _likeliest(choice.get("logprobs"))
+        if objection := self._objection(told):
+            raise objection
+        return told
 
     def _answer(self, prefix: TokenIds, asked: Mapping[str, Any]) -> Any:
-        body: dict[str, Any] = {"model": self.model, **asked}
+        body: dict[str, Any] = {"model": self.model, **asked} if self.model is not None else dict(asked)
         if self.speaks_ids:
             body |= {"prompt": list(prefix), "return_tokens_as_token_ids": True, "return_token_ids": True, **_PLAIN_IDS}
         else:
@@ -136,10 +172,10 @@ class CompletionsEngine(AsReference):
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": request.seed % 2**31,
-            "logprobs": 1,
         }
         if self.speaks_ids:
             asked |= {"stop_token_ids": sorted(sampling.stop_ids), "ignore_eos": True}
+            asked |= {"logprobs": 1} if self._silent is None else {}
         (choice,) = self._answer(request.prefix_ids, asked)["choices"]
         if self.speaks_ids:
             ids = tuple(choice["token_ids"])
@@ -156,45 +192,58 @@ class CompletionsEngine(AsReference):
         return Completion(ids, logprobs, Finish.LENGTH if stop is None else Finish.STOP)
 
     def _probe(self) -> bool:
-        """Whether the server takes and gives token ids. Finds how many logprobs it tells."""
-        ids = tuple(self._tokenizer("1 + 2 = 3, 2 + 3 =")["input_ids"])
-        self.speaks_ids = True
-        greedy = {"max_tokens": _PROBE, "temperature": 0.0, "logprobs": 1}
-        try:
-            (choice,) = self._answer(ids, greedy)["choices"]
-        except UserError as error:
-            if "cannot be reached" in error.reason or "no address" in error.reason:
-                raise
-            choice = {}
-        if (told := choice.get("token_ids")) is not None:
-            text = self._tokenizer.decode(told, skip_special_tokens=True)
+        """Whether the server takes and gives token ids. Finds how many logprobs it tells, if any."""
+        ids, self.speaks_ids, choice = self._probed, True, dict[str, Any]()
+        greedy = {"max_tokens": _PROBE, "temperature": 0.0}
+        for told in ({"logprobs": 1}, {}):
+            try:
+                (choice,) = self._answer(ids, greedy | told)["choices"]
+                break
+            except UserError as error:
+                if "cannot be reached" in error.reason or "no address" in error.reason:
+                    raise
+        if (drawn := choice.get("token_ids")) is not None:
+            text = self._tokenizer.decode(drawn, skip_special_tokens=True)
             if text.strip() != str(choice["text"]).strip():
                 reason = f"it serves {self.model!r}, whose tokenizer is not the one that is used here"
                 raise self._client.refusal(reason, "Name the served model with --model: its tokenizer is read there.")
-            self._checked(_likeliest(choice.get("logprobs")))
+            self._silent = self._objection(_likeliest(choice.get("logprobs")))
             return True
         self.speaks_ids = False
-        try:
-            self._ask(ids, {"max_tokens": 1, "logprobs": WIDEST, **_PLAIN})
-        except UserError:
-            self._widest = _NARROW
-            self._ask(ids, {"max_tokens": 1, "logprobs": _NARROW, **_PLAIN})
+        self._answer(ids, greedy)
+        for self._widest in (WIDEST, _NARROW):
+            try:
+                self._ask(ids, {"max_tokens": 1, "logprobs": self._widest, **_PLAIN})
+            except UserError as error:
+                known = "logprobs" in error.reason
+                self._silent = error if known else self._client.refusal(f"no logprobs: {error.reason}", _LOUDER)
+            else:
+                self._silent = None
+                break
         return False
 
-    def _checked(self, told: dict[str, float]) -> dict[str, float]:
-        """Raises UserError where there are no logprobs, or they are none."""
+    def _check_draws(self) -> None:
+        """Raises UserError for a server that answers with the likeliest tokens whatever it is asked for."""
+        requests = [Request(self._probed, _DRAWN, seed) for seed in range(_DRAWS)]
+        drawn = {self._completed(request, Sampling(_HOT)).token_ids for request in requests}
+        if len(drawn) == 1:
+            reason = f"it draws nothing: {_DRAWS} completions at temperature {_HOT:g} are all the same"
+            remedy = "Start it so that it samples (do_sample in its generation_config.json), or ask greedily."
+            raise self._client.refusal(reason, remedy)
+        self._draws = True
+
+    def _objection(self, told: Mapping[str, float]) -> UserError | None:
+        """What is wrong with the logprobs of a completion, if anything is."""
         if not told:
-            reason = "its completions have no logprobs"
-            raise self._client.refusal(reason, "Start it so that `logprobs` is answered.")
+            return self._client.refusal("its completions have no logprobs", _LOUDER)
         if max(told.values()) > 1e-3:
             reason = "what it tells as logprobs are not logarithms of probabilities"
-            raise self._client.refusal(reason, "Start vLLM without --logprobs-mode.")
-        return told
+            return self._client.refusal(reason, "Start vLLM without --logprobs-mode.")
+        return None
 
     def _text(self, ids: TokenIds) -> str:
-        """The prefix as text. The server writes BOS itself."""
-        bos = self._tokenizer.bos_token_id
-        ids = ids[1:] if bos is not None and ids[:1] == (bos,) else ids
+        """The prefix as text. The server writes BOS itself, where the tokenizer does."""
+        ids = ids[1:] if self._begins and ids[:1] == (self._tokenizer.bos_token_id,) else ids
         return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _piece(self, token: int) -> str:
@@ -211,15 +260,16 @@ def client(url: str, field: str) -> JsonClient:
     return JsonClient(url.rstrip("/").removesuffix("/v1"), field=field, key="OPENAI_API_KEY", remedy=_REMEDY)
 
 
-def served(asked: JsonClient, model: str | None = None) -> Mapping[str, Any]:
-    """What the server says of the model: id, and in vLLM root and max_model_len. Raises UserError."""
-    rows = (asked.ask("GET", "/v1/models") or {}).get("data") or []
-    names = [str(row.get("id")) for row in rows]
-    if model is None and names:
-        return dict(rows[0])
-    if model not in names:
-        raise asked.refusal(f"it does not serve {model!r}", f"It serves: {', '.join(names) or 'nothing'}.")
-    return dict(rows[names.index(model)])
+def served(asked: JsonClient) -> list[dict[str, Any]]:
+    """What the server says of its models: id, and in vLLM root, parent and max_model_len. `transformers serve` tells
+    what lies in its cache, or fails. Raises UserError."""
+    try:
+        answer = asked.ask("GET", "/v1/models")
+    except UserError as error:
+        if "refused with status" not in error.reason:
+            raise
+        return []
+    return [row | {"id": str(row.get("id"))} for row in (answer or {}).get("data") or []]
 
 
 def _likeliest(logprobs: Mapping[str, Any] | None) -> dict[str, float]:

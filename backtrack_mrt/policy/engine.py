@@ -37,6 +37,8 @@ class Engine(Sampler, Protocol):
     stats: EngineStats
     exact: bool
     """Whether its logprobs are those of the module that is trained. Where they are not, the trainer corrects for it."""
+    scores: bool
+    """Whether it can `score`. All can but a server that tells no probabilities."""
 
     @property
     def cache_tokens(self) -> int | None:
@@ -67,8 +69,9 @@ class Engine(Sampler, Protocol):
 
 
 class AsReference:
-    """The part of an engine that notes who is to answer: `_in_reference` says whether the reference is."""
+    """What most engines are: they score, and note who is to answer (`_in_reference` says whether the reference is)."""
 
+    scores: bool = True
     _in_reference = False
 
     @contextmanager

@@ -44,7 +44,10 @@ class JsonClient:
         self, method: str, path: str, body: dict[str, Any] | None = None, remedy: str | None = None
     ) -> httpx2.Response:
         try:
-            answer = self._http.request(method, path, json=body)
+            try:
+                answer = self._http.request(method, path, json=body)
+            except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
+                answer = self._http.request(method, path, json=body)  # it had closed the connection that was kept
         except httpx2.HTTPError as error:
             raise ServerGone(self.field, self.url, f"cannot be reached: {error}", self.remedy) from error
         except (httpx2.InvalidURL, ValueError) as error:

@@ -91,7 +91,7 @@ class WholeEngine:
 
     def __init__(self, engine: Engine, whole: WholeCopy) -> None:
         self._engine, self._whole = engine, whole
-        self.context_length, self.exact = engine.context_length, engine.exact
+        self.context_length, self.exact, self.scores = engine.context_length, engine.exact, engine.scores
 
     @property
     def stats(self) -> EngineStats:

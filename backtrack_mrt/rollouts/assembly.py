@@ -87,11 +87,11 @@ class Assembly:
         helped: bool = True,
         seed: int | None = None,
     ) -> SampledProver:
-        """The meta-prover that samples. helped: with the likelihood as its control variate, where that is exact.
+        """The meta-prover that samples. helped: with the likelihood as its control variate, where that can be had.
         seed: of its samples (None: the config's)."""
         greedy = section.estimator == "greedy"
         as_it_is = not greedy and section.temperature == section.top_p == 1
-        exact = as_it_is and self.grader.listed and self.dialogue.prompts.begins_answer
+        known = self.grader.listed and self.dialogue.prompts.begins_answer and self.engine.scores
         return SampledProver(
             self.dialogue,
             self.engine,
@@ -102,7 +102,7 @@ class Assembly:
             top_p=1.0 if greedy else section.top_p,
             max_answer_tokens=section.max_answer_tokens,
             seed=self.config.seed if seed is None else seed,
-            likelihood=self._likelihood(section) if helped and exact else None,
+            likelihood=self._likelihood(section) if helped and as_it_is and known else None,
         )
 
     def _likelihood(self, section: ProverSection) -> LikelihoodProver:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.fake_completions_server import CompletionsServer
+from tokenizers.processors import TemplateProcessing
 
 import backtrack_mrt as bt
+from backtrack_mrt.cli.main import main
 from backtrack_mrt.credit import served_prover
 from backtrack_mrt.data import signs
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.graders.choice import MultipleChoice
+from backtrack_mrt.graders.python import Python
+from backtrack_mrt.grading.markers import LINE
 from backtrack_mrt.policy.completions import CompletionsEngine
 from backtrack_mrt.rollouts.assembly import Assembly
 from backtrack_mrt.rollouts.prover import LikelihoodProver
@@ -93,3 +101,82 @@ def test_a_narrow_server_is_asked_for_less(parts: Assembly) -> None:
         engine.score([(1, 5)], [(6,)])
         engine.close()
     assert fake.asked[-1]["logprobs"] == 5
+
+
+@pytest.mark.parametrize("wants", [{"silent": True}, {"told": 0}], ids=["left out", "refused"])
+@pytest.mark.parametrize("ids", [True, False], ids=["ids", "text"])
+def test_answers_need_no_logprobs(
+    parts: Assembly, trajectories: list[Trajectory], ids: bool, wants: dict[str, Any]
+) -> None:
+    """Sampled and greedy answers come from any server; likelihoods are refused before anything is sampled."""
+    with CompletionsServer(parts.model, parts.tokenizer, ids=ids, **wants).running() as fake:
+        with pytest.raises(UserError, match=r"no logprobs.*take sampled answers"):
+            served_prover(fake.url, parts.tokenizer, env="backtrack", prompts="terse")
+        for estimator, possible in (("greedy", {0, 1}), ("monte_carlo", {0, 1, 2, 3, 4})):
+            prover = served_prover(
+                fake.url, parts.tokenizer, env="backtrack", prompts="terse", estimator=estimator, samples=4
+            )
+            assert not prover.engine.scores
+            times = max(possible)
+            assert all(set(values * times) <= possible for values in prover.values(trajectories))
+            with pytest.raises(UserError, match="no logprobs"):
+                prover.engine.score([(1, 5)], [(6,)])
+            prover.engine.close()
+        truth = parts.prover(parts.config.prover.model_copy(update={"estimator": "greedy"})).values(trajectories)
+        greedy = served_prover(fake.url, parts.tokenizer, env="backtrack", prompts="terse", estimator="greedy")
+        for found, values in zip(greedy.values(trajectories), truth, strict=True):
+            np.testing.assert_array_equal(found, values)
+
+
+def test_a_server_that_draws_nothing_is_refused(parts: Assembly, trajectories: list[Trajectory]) -> None:
+    """Its answers would all be the likeliest one, and V be 0 or 1."""
+    with CompletionsServer(parts.model, parts.tokenizer, ids=False, draws=False).running() as fake:
+        engine = CompletionsEngine(fake.url, parts.tokenizer)
+        asked = [Request(trajectories[0].prompt_ids, 8, 0)]
+        assert len(engine.generate(asked, Sampling(0.0))) == 1
+        with pytest.raises(UserError, match=r"draws nothing.*ask greedily"):
+            engine.generate(asked, Sampling(1.0))
+
+
+@pytest.mark.parametrize("listed", [None, {"data": []}])
+def test_a_server_that_lists_no_models_is_asked(
+    parts: Assembly, listed: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`transformers serve` lists what lies in its cache, or fails: its model is the one that it was started with."""
+    with CompletionsServer(parts.model, parts.tokenizer, ids=False, silent=True).running() as fake:
+        monkeypatch.setattr(fake, "models", lambda: listed)
+        engine = CompletionsEngine(fake.url, parts.tokenizer, scoring=False)
+        assert "model" not in fake.asked[-1]
+        assert CompletionsEngine(fake.url, parts.tokenizer, model="base", scoring=False).model == "base"
+        assert engine.context_length == parts.tokenizer.model_max_length
+        with pytest.raises(UserError, match=r"does not say what it serves.*--model"):
+            main(["audit-thinking", "--server", fake.url, "--out", str(tmp_path)])
+
+
+def test_a_verifier_of_ones_own_has_served_values(parts: Assembly, server: CompletionsServer) -> None:
+    problem = bt.Problem("p", "Which? A) 3 B) 4", "B")
+    messages = [{"role": "user", "content": problem.question}, {"role": "assistant", "content": "It is B."}]
+    episode = bt.credit.conversation(messages, parts.tokenizer, problem)
+    prover = served_prover(server.url, parts.tokenizer, env="backtrack", prompts="terse", grader=MultipleChoice())
+    assert prover.dialogue.marker is LINE
+    (values,) = prover.values([episode])
+    assert ((values >= 0) & (values <= 1)).all()
+    with pytest.raises(UserError, match="Python cannot list its right answers"):
+        served_prover(server.url, parts.tokenizer, grader=Python())
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_texts_begin_as_the_tokenizer_begins_them(parts: Assembly, begins: bool) -> None:
+    """A server writes BOS where the tokenizer does. ChatML's is the mark of a message, which nobody adds."""
+    tokenizer = deepcopy(parts.tokenizer)
+    bos = tokenizer.bos_token
+    ids = tuple(tokenizer(f"{bos}1 + 2")["input_ids"])
+    if begins:
+        start = [(bos, tokenizer.bos_token_id)]
+        tokenizer._tokenizer.post_processor = TemplateProcessing(f"{bos} $A", special_tokens=start)
+    with CompletionsServer(parts.model, tokenizer, ids=False).running() as fake:
+        engine = CompletionsEngine(fake.url, tokenizer)
+        engine.generate([Request(ids, 4, 0)], Sampling(0.0))
+        engine.close()
+    assert fake.asked[-1]["prompt"] == ("1 + 2" if begins else f"{bos}1 + 2")
+    assert fake._read(fake.asked[-1]["prompt"]) == ids

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.vllm_server_process import served
+from support.server_process import served
 
 import backtrack_mrt as bt
 from backtrack_mrt.cli.main import main

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import BARE, SPECIAL, byte_tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
-from support.vllm_server_process import served
+from support.server_process import served
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from backtrack_mrt.policy.engine import Engine, EngineStats

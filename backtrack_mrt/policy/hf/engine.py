@@ -34,7 +34,7 @@ class HFEngine:
     where there is some (see `compiled`).
     """
 
-    cache_tokens = None
+    cache_tokens, scores = None, True
 
     def __init__(
         self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None, compiled: bool = True
