@@ -33,7 +33,7 @@ def served_name(url: str, field: str) -> str:
 
 
 def _asked_for(name: str, url: str) -> str | None:
-    """The model that the server is asked for: `name`, unless it lists one only, whatever that is called there, or none."""
+    """The model that the server is asked for: `name`, or the only one that it lists, whatever it is called there."""
     bases = [row for row in _rows(url, "--server") if row.get("parent") is None]
     return name if len(bases) > 1 else None
 

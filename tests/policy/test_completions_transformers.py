@@ -58,7 +58,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_it_completes(parts: Assembly, trajectories: list[Trajectory], url: str) -> None:
     engine = CompletionsEngine(url, parts.tokenizer, scoring=False)
-    assert not (engine.speaks_ids or engine.scores)
+    assert (engine.speaks_ids, engine.scores) == (False, False)
     asked = [Request(t.prompt_ids, 64, seed) for seed, t in enumerate(trajectories)]
     stops = parts.dialogue.chat.stop_ids
     greedy = engine.generate(asked, Sampling(0.0, stop_ids=stops))
