@@ -31,7 +31,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "standing_steps": "turns",
     "extract_boxed": "text",
     "Algorithm": "* unit='token'",
-    "SelfTraining": "* unit='token' iterations=2 epochs=1 from_base=True",
+    "SelfTraining": "* unit='token' iterations=2 from_base=True",
     "outcome_advantages": "outcomes_G scale=False",
     "turn_progress": "values",
     "progress_to_go": "values",

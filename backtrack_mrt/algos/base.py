@@ -94,7 +94,6 @@ class SelfTraining(Algorithm):
 
     loss: ClassVar[Literal["rl", "ce"]] = "ce"
     iterations: int = Field(2, gt=0, description="times to collect and fit")
-    epochs: int = Field(1, gt=0, description="passes over an iteration's trajectories")
     from_base: bool = Field(True, description="fit the base anew in each iteration, instead of going on")
 
 

@@ -82,6 +82,11 @@ class Config(Section):
         return self.training.rows if self.algorithm.loss == "rl" else self.training.problems_per_step
 
     @property
+    def updates_per_step(self) -> int:
+        """Updates on one batch of rollouts. Of self-training's rows each batch is another part."""
+        return self.training.epochs if self.algorithm.loss == "rl" else 1
+
+    @property
     def answer_weight(self) -> float:
         """The weight β of the forced answers that are trained along; 0 for algorithms without values, and where right
         answers cannot be listed."""

@@ -15,7 +15,7 @@ BUDGET_STEPS = 4  # with a budget of tokens training ends after so many times th
 class TrainingSection(Section):
     """Updates of the policy."""
 
-    steps: int = Field(32, gt=0, description="updates of the policy")
+    steps: int = Field(32, gt=0, description="batches of rollouts that the policy is updated on")
     sampled_tokens: int | None = Field(
         None, gt=0, description="train until so many tokens were sampled instead of for `steps` (at most 4 times those)"
     )
@@ -26,7 +26,8 @@ class TrainingSection(Section):
     budget_stages: list[float] = Field(
         [], description="shares of protocol.token_budget in stages of equal length, rising to 1, e.g. 0.5 1 (none: one)"
     )
-    problems_per_step: int = Field(32, gt=0, description="problems per update")
+    epochs: int = Field(1, gt=0, description="updates on each batch of rollouts (GRPO's μ), passes over an iteration")
+    problems_per_step: int = Field(32, gt=0, description="problems per batch")
     group_size: int = Field(8, gt=0, description="trajectories per problem (G)")
     micro_batch_size: int = Field(64, gt=0, description="trajectories per forward-backward pass")
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")

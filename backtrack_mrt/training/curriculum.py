@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from backtrack_mrt.training.trainer_setup import Setup
+from backtrack_mrt.training.trainer_setup import Setup, step_is_over
 
 
 class StageEnds(TrainerCallback):
@@ -18,10 +18,13 @@ class StageEnds(TrainerCallback):
         self.setup, self.done = setup, done
         self._budget = 0
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._budget = self.setup.config.protocol_at(self.done()).token_budget
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if step_is_over(args, state):
+            self._budget = self.setup.config.protocol_at(self.done()).token_budget
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not step_is_over(args, state):
+            return
         if self.setup.config.protocol_at(self.done()).token_budget > self._budget:
             folder = self.setup.run.path / "stages" / str(self._budget)
             folder.parent.mkdir(exist_ok=True)

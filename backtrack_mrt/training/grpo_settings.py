@@ -31,6 +31,7 @@ def grpo_config(config: Config, run: RunDir) -> GRPOConfig:
     return GRPOConfig(
         **shared_settings(config, run),
         num_generations=grpo_repeats(config),
+        num_iterations=config.updates_per_step,
         temperature=training.temperature,
         loss_type=training.loss,
         epsilon=training.clip,

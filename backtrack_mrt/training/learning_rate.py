@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from backtrack_mrt.config import TrainingSection
+from backtrack_mrt.training.trainer_setup import step_is_over
 from backtrack_mrt.types import TokenLedger
 
 KINDS = ("sampled", "env", "prover")  # of tokens, as in a ledger
@@ -43,5 +44,5 @@ class StopAtBudget(TrainerCallback):
         self.training, self.ledgers = training, ledgers
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if used_up(self.training, self.ledgers()):
+        if step_is_over(args, state) and used_up(self.training, self.ledgers()):
             control.should_training_stop = control.should_save = True

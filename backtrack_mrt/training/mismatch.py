@@ -1,7 +1,7 @@
 """What samples is not quite what is trained: the correction for another engine's logprobs.
 
-TRL has the same one (`token_truncate`), but only for its own vLLM, and by a forward pass of its own. Here each rollout
-has one update, so the pass that the loss makes has the trainer's logprobs already.
+TRL has the same one (`token_truncate`), but only for its own vLLM, and by a forward pass of its own. Here the pass that
+the loss makes has the trainer's logprobs already, unless a batch has several updates (`training.epochs`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Mismatch:
 
     @torch.no_grad()
     def correct(self, batch: dict[str, Any], trainer_BT: Tensor) -> None:
-        """Multiply the batch's weights by the importance of its tokens, whose logprobs now are `trainer_BT` (B, T), if
+        """Multiply the batch's weights by the importance of its tokens, whose logprobs by the policy that drew them
+        are `trainer_BT` (B, T), if
         it corrects."""
         engine_BT = batch["sampling_per_token_logps"]
         sampled_BT = (batch["completion_mask"] * batch["tool_mask"]).bool()

@@ -105,7 +105,9 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         if checkpoint and used_up(self.run_config.training, self.ledgers):
             prompts: Any = self.train_dataset
             self.train_dataset = prompts.select(range(checkpoint.step * self._prompts_per_update))
-            self.args.max_steps = checkpoint.step  # it was killed between its last update and its end
+            self.args.max_steps = (
+                checkpoint.step * self.num_iterations
+            )  # it was killed between its last update and its end
         with closing(self._ahead), packed_attention(self.setup.model.config) if self._packs else nullcontext():
             super().fit(checkpoint)
 
@@ -122,7 +124,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
     @property
     def done(self) -> float:
         """Share of the training that is over, by its budget of tokens or by its steps."""
-        return self._done_before(int(self.state.global_step) + 1)
+        return self._done_before(self.step + 1)
 
     def _done_before(self, update: int) -> float:  # whose rollouts are the next that are drawn
         training = self.run_config.training
@@ -221,7 +223,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             losses.append(found.aux_loss)
         logprobs_BT = torch.cat(logprobs)
         if self._correcting is not None:
-            self._mismatch.correct(self._correcting, logprobs_BT)
+            self._mismatch.correct(self._correcting, self._correcting.get("old_per_token_logps", logprobs_BT))
             self._correcting = None
             if self.accelerator.sync_gradients:  # the last micro-batch
                 for name, value in self._mismatch.told(self.accelerator).items():
@@ -235,7 +237,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
 
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
-        step, training = int(self.state.global_step) + 1, self.run_config.training
+        step, training = self.step + 1, self.run_config.training
         taken = self._ahead.take(step) or StepRollouts(self._begin(step)())
         collected = taken.collected
         self._scored = collected.scored
@@ -245,24 +247,25 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
         self.seconds.update(taken.seconds)
         if training.asynchronous:
-            told = {"sampling/lag": taken.lag} | {f"time/{part}": s for part, s in taken.seconds_ahead.items()}
+            told = {"sampling/lag": taken.lag * self.num_iterations} | {
+                f"time/{part}": s for part, s in taken.seconds_ahead.items()
+            }
             for name, value in told.items():
                 self._metrics["train"][name].append(value)
-            if step < self.args.max_steps and not used_up(training, self.ledgers):
+            if step < training.most_steps and not used_up(training, self.ledgers):
                 self._ahead.begin(step + 1, self._begin(step + 1))
         return trl_rows([scored.trajectory for scored in self._scored], self.setup.tokenizer.eos_token_id)
 
     def _begin(self, update: int) -> Callable[[], Collected]:
         """The rollouts for that update, by the policy as it is: what is returned draws them."""
         training, first = self.run_config.training, self._first_row
-        later = (update - 1 - int(self.state.global_step)) * training.problems_per_step
+        later = (update - 1 - self.step) * training.problems_per_step
         mine = [self.problems[number + later] for number in self._numbers]
         others = first % training.group_size if self.algorithm.collection.shares else 0
         asked = [*mine[:1] * others, *mine]
         seeds = trajectory_seeds(self.run_config.seed, update, len(asked), first_row=first - others)
         collector = self.collector.under(self.run_config.protocol_at(self._done_before(update)))
-        version = int(self.state.global_step)
-        return collector.begin(asked, seeds, training.temperature, version=version, others=others)
+        return collector.begin(asked, seeds, training.temperature, version=self.step, others=others)
 
     def _weigh(self) -> list[Scored]:
         """This process's rows, weighed. A group may span processes, so the weights are made of everyone's rows; the
@@ -276,19 +279,18 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         weighed = [replace(scored, weights=row) for scored, row in zip(rows, weights, strict=True)]
         saved = self.run_config.training.saved_rollouts
         if saved:
-            self.run.save_trajectories(self.state.global_step + 1, weighed[:saved])
+            self.run.save_trajectories(self.step + 1, weighed[:saved])
         mine = slice(self._first_row, self._first_row + len(self._numbers))
         if self._forces is not None:
-            drawn = self._forces.drawn(weighed, seed=(self.run_config.seed, int(self.state.global_step)))
+            drawn = self._forces.drawn(weighed, seed=(self.run_config.seed, self.step))
             self._metrics["train"]["answers/trained"].append(sum(map(len, drawn)))
             self._answers = drawn[mine]
         return weighed[mine]
 
     def _with_baselines(self, groups: list[Group]) -> list[Group]:
         """What the critic says of the groups before it is fitted on them."""
-        step = int(self.state.global_step)
-        critic = self.critics[step]
+        critic = self.critics[self.step]
         groups = [critic.judged(group) for group in groups]
-        self.critics = {step: critic, step + 1: critic.fitted(groups)}
+        self.critics = {self.step: critic, self.step + 1: critic.fitted(groups)}
         self._metrics["train"]["critic/explained_variance"].append(explained_variance(groups))
         return groups

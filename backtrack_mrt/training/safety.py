@@ -24,7 +24,7 @@ from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.training.gradient_noise import GradientNoise, parts_together
-from backtrack_mrt.training.trainer_setup import RunLog, Setup
+from backtrack_mrt.training.trainer_setup import RunLog, Setup, step_is_over
 
 MOST_SKIPPED = 3  # steps in a row; then the training ends
 KEPT_BATCHES = 10  # of skipped steps, the newest
@@ -43,6 +43,7 @@ class SafeTrainer(Trainer):
 
     model: Any
     state: TrainerState
+    num_iterations = 1  # TRL's: updates on one batch; several are one step
 
     def __init__(
         self,
@@ -80,14 +81,19 @@ class SafeTrainer(Trainer):
         except Interrupted:
             self.state.num_input_tokens_seen, random_state = self._step_began
             torch.set_rng_state(random_state)
-            if self.state.global_step:
+            if self.step:
                 self._save_checkpoint(self.model, None)
             raise
 
     @property
+    def step(self) -> int:
+        """Whole steps of this training so far."""
+        return int(self.state.global_step) // self.num_iterations
+
+    @property
     def steps_done(self) -> int:
-        """Updates of the run so far."""
-        return self.first_step + int(self.state.global_step)
+        """Those of the run."""
+        return self.first_step + self.step
 
     def recorded(self, step: int) -> Mapping[str, Any]:
         """What is saved with a checkpoint, for the run that goes on with it. step: the last whole update of this
@@ -105,16 +111,20 @@ class SafeTrainer(Trainer):
     def training_step(self, *args: Any, **settings: Any) -> torch.Tensor:
         """A micro-batch's. A loss that is not finite counts as 0 in the sum that is logged at the end of the step: it
         would stay in that sum for good. `log` says what it was."""
-        if not self._batches:
+        first = step_is_over(
+            self.args, self.state
+        )  # update on its batch: until its end the weights are the last step's
+        if first and not self._batches:
             self._step_began = self.state.num_input_tokens_seen, torch.get_rng_state()
             interrupts.common_safe_point()
-            if self.state.global_step and (spent := self.between_steps()):
+            if self.step and (spent := self.between_steps()):
                 self.seconds["evaluate"] = spent
-        interrupts.safe_point()
+        if first:
+            interrupts.safe_point()
         settings_to_lower = ("training.micro_batch_size", "the protocol's token limits", "model.lora.r")
         with told_when_out_of_memory(self._doing, settings_to_lower):
             loss: torch.Tensor = super().training_step(*args, **settings)
-        if self._noise is not None:
+        if self._noise is not None and first:
             self._noise.see()
         finite = torch.isfinite(loss)
         self._losses_finite &= bool(finite)
@@ -179,9 +189,7 @@ class SafeTrainer(Trainer):
             raise Collapsed(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
         if not self.setup.checkpoints.saved(step):
             needed = _BYTES_PER_PARAMETER * sum(p.numel() for p in trained)
-            self.setup.checkpoints.save(
-                step, self._write_checkpoint, self.recorded(int(self.state.global_step)), needed
-            )
+            self.setup.checkpoints.save(step, self._write_checkpoint, self.recorded(self.step), needed)
 
     def _write_checkpoint(self, folder: Path) -> None:
         processes.wait()  # the main process has made the folder

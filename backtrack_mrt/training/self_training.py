@@ -74,7 +74,7 @@ def self_train(
         trainer = CrossEntropyTrainer(
             setup,
             rows=rows,
-            epochs=algorithm.epochs,
+            epochs=config.training.epochs,
             title=f"fit {config.algo_label}, iteration {iteration}",
             first_step=done.updates,
             record={"done": asdict(done)},

@@ -103,8 +103,10 @@ class Sizes:
         passes = 1 + (2 if config.model.full_finetuning else 1)  # forwards; backwards through weights and activations
         passes += config.model.gradient_checkpointing + (training.kl > 0)
         batches = ceil(rows / training.micro_batch_size)
+        updates = training.epochs  # the logprobs that several of them compare with take a pass of their own
+        passes = updates * passes + (updates > 1)
         update = trainer.reading(rows * self.length, self.length / 2, passes, batches)
-        update += batches * trainer.overhead.batch
+        update += updates * batches * trainer.overhead.batch
         return StepTime(rollout, valuing, update, training.asynchronous)
 
 

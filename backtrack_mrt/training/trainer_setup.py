@@ -46,6 +46,11 @@ class Setup:
         return checkpoint
 
 
+def step_is_over(args: Any, state: Any) -> bool:
+    """Whether the last update was the last one on its batch of rollouts: those of a step share a row of the log."""
+    return bool(state.global_step % args.logging_steps == 0)
+
+
 class RunLog(TrainerCallback):
     """Writes every step's metrics to the run directory and moves the progress bar. `bar`: set while it is shown."""
 
@@ -55,8 +60,9 @@ class RunLog(TrainerCallback):
         self.run, self.seconds, self.first_step = run, seconds, first_step
         self._start = 0.0
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._start = time.perf_counter()
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if step_is_over(args, state):
+            self._start = time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
         if logs is None or "grad_norm" not in logs:
@@ -67,24 +73,25 @@ class RunLog(TrainerCallback):
         times |= {"time/update": update, "time/step": elapsed - evaluated}
         self.seconds.clear()
         found = {**logs, **times}
-        self.run.log(self.first_step + state.global_step, found)
+        step = state.global_step // args.logging_steps
+        self.run.log(self.first_step + step, found)
         state.log_history.clear()  # it would grow in memory and in every checkpoint; the run's log has it all
-        self.bar.update(1, found | {"step": state.global_step})
+        self.bar.update(1, found | {"step": step})
 
 
 def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
     """What both trainers are told. What is not said here is TRL's default."""
-    training, rows = config.training, config.rows_per_update
+    training, rows, updates = config.training, config.rows_per_update, config.updates_per_step
     micro_batch = min(training.micro_batch_size, rows // processes.count())
     on_cpu = not torch.cuda.is_available()
     return {
         "output_dir": str(run.checkpoints),
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": rows // (micro_batch * processes.count()),
-        "max_steps": training.most_steps,
+        "max_steps": training.most_steps * updates,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.lr_schedule,
-        "warmup_steps": round(training.warmup_ratio * training.steps),
+        "warmup_steps": round(training.warmup_ratio * training.steps * updates),
         "weight_decay": training.weight_decay,
         "adam_beta2": training.adam_beta2,
         "max_grad_norm": training.max_grad_norm,
@@ -93,10 +100,10 @@ def shared_settings(config: Config, run: RunDir) -> dict[str, Any]:
         "ddp_find_unused_parameters": False,  # there are none
         "gradient_checkpointing": config.model.gradient_checkpointing,
         "disable_tqdm": True,
-        "logging_steps": 1,
+        "logging_steps": updates,
         "logging_nan_inf_filter": False,  # a NaN must not be logged as 0.0
         "save_strategy": "steps",  # and after the last one
-        "save_steps": training.save_every or sys.maxsize,
+        "save_steps": training.save_every * updates or sys.maxsize,
         "report_to": "none",  # see backtrack_mrt.runs.trackers
         "remove_unused_columns": False,
         "seed": config.seed,

@@ -80,6 +80,7 @@ VALUES = {  # away from what configs/tiny.yaml says
     "training.importance_cap": ("1",),
     "training.asynchronous": ("true",),
     "training.kl": ("0.1",),
+    "training.epochs": ("2",),
     "training.saved_rollouts": ("0", "1"),
     "training.save_every": ("0", "1"),
     "training.keep_checkpoints": ("1",),

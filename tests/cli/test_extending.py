@@ -61,4 +61,4 @@ def test_the_paper_s_recipe() -> None:
     star = read_request(["--config", "paper/star_7b.yaml"]).config
     assert star.model.name_or_path.endswith("7B")
     assert star.rows_per_update == 256
-    assert star.algorithm.model_dump()["epochs"] == 3
+    assert star.training.epochs == 3

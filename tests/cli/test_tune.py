@@ -41,12 +41,12 @@ def test_every_algorithm_has_as_many_trials() -> None:
 @given(st.integers(1, 6), st.integers(1, 7))
 def test_an_algorithm_s_own_values_take_turns(rates: int, own: int) -> None:
     values = [str(k) for k in range(own)]
-    grid = {"training.learning_rate": [f"1e-{k}" for k in range(rates)], "algorithms.star.epochs": values}
+    grid = {"training.learning_rate": [f"1e-{k}" for k in range(rates)], "algorithms.star.iterations": values}
     found = settings_of(grid, "star")
     assert [s["training.learning_rate"] for s in found] == grid["training.learning_rate"]
-    counts = Counter(s["algorithms.star.epochs"] for s in found)
+    counts = Counter(s["algorithms.star.iterations"] for s in found)
     assert max(counts.values()) - min(counts[value] for value in values) <= 1
-    assert all("algorithms.star.epochs" not in s for s in settings_of(grid, "rise"))
+    assert all("algorithms.star.iterations" not in s for s in settings_of(grid, "rise"))
     assert settings_of(grid, "star") == found  # the same way every time
 
 
@@ -60,7 +60,7 @@ def test_an_algorithm_s_own_values_take_turns(rates: int, own: int) -> None:
         (["--tune", "data.seed", "1", "2"], "what is compared must agree in it"),
         (["--tune", "training.sampled_tokens", "1", "2"], "what is compared must agree in it"),
         (["--tune", "algorithms.rise.candidates", "2", "4"], "only single algorithms"),
-        (["--tune", *RATES, "algorithms.star.epochs", "2"], "no algorithm of this comparison"),
+        (["--tune", *RATES, "algorithms.star.iterations", "2"], "no algorithm of this comparison"),
         (["--tune", "training.learning_rat", "1"], r"--tune training.learning_rat.*Did you mean"),
         (["--tune", "training.learning_rate", "fast"], "--tune training.learning_rate"),
         (["--tune", *RATES, "--seeds", "10000"], "a seed that chose must not be reported"),

@@ -33,7 +33,7 @@ FLAGS = (
     *("--training.steps", "6", "--training.save_every", "1", "--data.eval_size", "2", "--prover.calibration", "0"),
     *("--training.micro_batch_size", "4", "--training.group_size", "2"),
 )
-STAR = (*FLAGS, "--training.steps", "4", "--algorithm.iterations", "2", "--algorithm.epochs", "1")
+STAR = (*FLAGS, "--training.steps", "4", "--algorithm.iterations", "2")
 COMPARED = (*FLAGS, "--training.steps", "3")
 
 

@@ -33,8 +33,9 @@ TWELVE = (
     [
         ("mrt-rl", ()),
         ("mrt-rl", ("--algorithm.credit", "gae", "--training.group_size", "1", "--training.micro_batch_size", "4")),
+        ("mrt-rl", ("--algorithm.credit", "gae", "--training.epochs", "2")),
         ("grpo", ()),
-        ("star", ("--training.steps", "3", "--algorithm.iterations", "2", "--algorithm.epochs", "2")),
+        ("star", ("--training.steps", "3", "--algorithm.iterations", "2", "--training.epochs", "2")),
     ],
 )
 def test_resume_after_every_step(
@@ -90,6 +91,7 @@ def signal_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int
         ("mrt-rl", (), HFEngine, "generate", 24, signal.SIGINT, 130),  # in a rollout
         ("mrt-rl", (), SafeTrainer, "training_step", 4, signal.SIGTERM, 75),  # between two micro-batches
         ("grpo", ("--model.full_finetuning", "true"), SafeTrainer, "training_step", 5, signal.SIGINT, 130),
+        ("grpo", ("--training.epochs", "2"), SafeTrainer, "training_step", 7, signal.SIGTERM, 75),  # a second
         ("mrt-rl", ("--evaluation.every", "3"), HeldOut, "between_steps", 3, signal.SIGTERM, 75),
         ("mrt-rl", (), Checkpoints, "save", 1, signal.SIGTERM, 75),
         ("star", ("--env", "retry"), HFEngine, "generate", 9, signal.SIGTERM, 75),  # while it collects

@@ -31,46 +31,61 @@ from backtrack_mrt.types import (
 
 
 class KeepGradient(TrainerCallback):  # type: ignore[misc]
-    """The gradient of the first update, before the optimiser sees it."""
+    """The gradient of the last update, before the optimiser sees it, and the policy then."""
 
     gradient: dict[str, torch.Tensor]
+    policy: torch.nn.Module
 
     def on_pre_optimizer_step(
         self, args: object, state: object, control: object, *, model: torch.nn.Module, **_: object
     ) -> None:
         self.gradient = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        self.policy = make_model()
+        self.policy.load_state_dict(model.state_dict())
 
 
 def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> dict[str, torch.Tensor]:
     """The gradient of one update with the project's trainer."""
+    return last_update(tmp_path, collector, *flags).gradient
+
+
+def last_update(tmp_path: Path, collector: FixedCollector, *flags: str) -> KeepGradient:
     setup = make_setup(tmp_path, *flags)
     algorithm, played = setup.config.algorithm, cast(Collector, collector)
     trainer = PolicyTrainer(setup, problems=collector.problems, algorithm=algorithm, collector=played)
     keep = KeepGradient()
     trainer.add_callback(keep)
     trainer.fit()
-    return keep.gradient
+    return keep
 
 
 def reinforce_gradient(
-    collector: FixedCollector, weights: Callable[[Group], list[FloatArray]], cap: float | None = None
+    collector: FixedCollector,
+    weights: Callable[[Group], list[FloatArray]],
+    cap: float | None = None,
+    policy: torch.nn.Module | None = None,
 ) -> dict[str, torch.Tensor]:
-    """−∇ Σ w_{i,j} log π(token) / number of sampled tokens, one row at a time and without padding. With a `cap`, each
-    token has the importance weight min(π / π_engine, cap)."""
-    model = make_model()
+    """−∇ Σ min(r·w_{i,j}, clip(r, 0.8, 1.2)·w_{i,j}) / number of sampled tokens, r = π(token) / π_old(token), one row
+    at a time and without padding; without a `policy` it is π_old, and so this −∇ Σ w_{i,j} log π(token). With a `cap`,
+    each token has the importance weight min(π_old / π_engine, cap)."""
+    model: Any = policy or make_model()
+    old = make_model()
     trajectories = [s.trajectory for rows in collector.scored.values() for s in rows]
     tokens = sum(j >= 0 for trajectory in trajectories for j in trajectory.turn_index())
     for problem in collector.problems:
         members = tuple(collector.scored[problem.id])
         for member, turn_weights in zip(members, weights(Group(problem, members)), strict=True):
             ids = torch.tensor([member.trajectory.token_ids])
-            logprobs = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+            logprobs, before = (
+                m(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0] for m in (model, old)
+            )
             prompt = len(member.trajectory.prompt_ids)
             for position, turn in enumerate(member.trajectory.turn_index(), start=prompt):
                 if turn >= 0:
-                    logprob = logprobs[position - 1]
-                    ratio = 1.0 if cap is None else (logprob.detach() - ENGINE_LOGPROB).exp().clamp(max=cap)
-                    (-ratio * turn_weights[turn] * logprob / tokens).backward(retain_graph=True)
+                    drew = before[position - 1].detach()
+                    weight = turn_weights[turn] * (1.0 if cap is None else (drew - ENGINE_LOGPROB).exp().clamp(max=cap))
+                    r = (logprobs[position - 1] - drew).exp()
+                    (-torch.minimum(r * weight, r.clamp(0.8, 1.2) * weight) / tokens).backward(retain_graph=True)
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -88,6 +103,22 @@ def test_gradient_is_reinforce(tmp_path: Path, credit: str, micro_batch: str) ->
     algorithm = make_config(tmp_path, *flags).algorithm
     ours = trained_gradient(tmp_path, collector, *flags)
     assert difference(ours, reinforce_gradient(collector, algorithm.turn_weights)) < 1e-5
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("micro_batch", ["8", "2"])
+def test_a_later_update_on_a_batch_is_clipped(tmp_path: Path, micro_batch: str, exact: bool) -> None:
+    """What another engine's logprobs correct are the weights of the policy that drew the batch."""
+    flags = ("--algo", "mrt-rl", "--training.epochs", "2", "--training.learning_rate", "0.02")
+    collector = FixedCollector()
+    collector.exact = exact
+    algorithm = make_config(tmp_path, *flags).algorithm
+    ours = last_update(tmp_path, collector, *flags, "--training.micro_batch_size", micro_batch)
+    weights, cap = algorithm.turn_weights, None if exact else 3.0
+    assert difference(ours.gradient, reinforce_gradient(collector, weights, cap, ours.policy)) < 1e-5
+    assert difference(ours.gradient, reinforce_gradient(collector, weights, cap)) > 0.05
+    (logged,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert 0.1 < logged["clip_ratio/region_mean"] < 0.9
 
 
 def test_given_turns_have_no_gradient(tmp_path: Path) -> None:

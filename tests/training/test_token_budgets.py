@@ -17,6 +17,7 @@ from backtrack_mrt.types import TokenLedger
 STEP = TokenLedger(sampled=100, env=30, prover=20)
 
 
+@pytest.mark.parametrize("updates", [1, 2])
 @pytest.mark.parametrize(
     ("field", "budget", "steps"),
     [
@@ -27,14 +28,18 @@ STEP = TokenLedger(sampled=100, env=30, prover=20)
         ("total_tokens", 526, 4),
     ],
 )
-def test_training_ends_at_the_step_nearest_to_the_budget(field: str, budget: int, steps: int) -> None:
+def test_training_ends_at_the_step_nearest_to_the_budget(field: str, budget: int, steps: int, updates: int) -> None:
     training = read_request([f"--training.{field}", str(budget)]).config.training
     ledgers: list[TokenLedger] = []
     stop, control = StopAtBudget(training, lambda: ledgers), SimpleNamespace(should_training_stop=False)
+    args, state = SimpleNamespace(logging_steps=updates), SimpleNamespace(global_step=0)
     while not control.should_training_stop:
-        ledgers.append(STEP)
-        stop.on_step_end(None, None, control)
+        if state.global_step % updates == 0:
+            ledgers.append(STEP)
+        state.global_step += 1
+        stop.on_step_end(args, state, control)
     assert len(ledgers) == steps
+    assert state.global_step == steps * updates
     assert sum(STEP.as_json()[name.removeprefix("tokens/step_")] for name in counted_tokens(training)) == (
         training.spent(STEP)
     )
