@@ -16,7 +16,17 @@ class SetSection(Section):
     question: list[str] | None = Field(
         None, min_length=1, description="columns whose texts make up the question (null: problem, question, …)"
     )
-    answer: str | None = Field(None, description="column with the gold answer (null: answer, result, … or solution)")
+    answer: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="column with the gold answer, or several with its tests (null: answer, result, … or solution)",
+    )
+    choices: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="columns with a multiple choice's options: one with all of them, or one each (null: choices, …)",
+    )
+    first_choice: Literal[0, 1] = Field(0, description="number of the first option, where golds are numbers")
     extract: Literal["auto", "plain", "hashes", "boxed"] = Field(
         "auto", description=r"where the answer stands: as it is, behind a last ####, in the last \boxed{} (auto: tell)"
     )
@@ -25,7 +35,7 @@ class SetSection(Section):
     bad_golds: Literal["refuse", "skip"] | None = Field(None, description="as data.bad_golds (null: that one)")
     test: bool = Field(False, description="a test set: refused in data.train")
 
-    @field_validator("path", "question", mode="before")
+    @field_validator("path", "question", "answer", "choices", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

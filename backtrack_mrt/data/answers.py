@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from backtrack_mrt.graders.base import Grader
@@ -59,6 +60,9 @@ def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grad
     if isinstance(value, float) and not math.isfinite(value):
         return "", f"is no answer but says so: {value}"
     value = _only(value)
+    if isinstance(value, bool):
+        said = "yes" if value else "no"
+        return said, f"is no number: {value}" if isinstance(grader, Math) else grader.check_gold(said)
     if value and isinstance(value, list | dict):
         return "", f"is no text but {f'a list of {len(value)}' if isinstance(value, list) else 'an object'}"
     text = _text(value)
@@ -72,6 +76,17 @@ def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grad
     gold = whole[1] if whole else found
     absent = _placeholder(gold) if isinstance(grader, Math) else None
     return gold, absent or grader.check_gold(gold)
+
+
+def joined_tests(cells: Mapping[str, Any], values: Sequence[Any]) -> Any:
+    """The tests that stand in several columns, as lines. HumanEval's are a function that nobody calls, ``check``, and
+    `entry_point` says with what."""
+    lines = [line for value in values if value for line in (value if isinstance(value, list) else [value])]
+    whole = values[0] if len(values) == 1 else lines
+    called = cells.get("entry_point")
+    if isinstance(called, str) and "def check(" in (text := _whole(whole)) and f"check({called})" not in text:
+        return f"{text}\ncheck({called})"
+    return whole
 
 
 def _placeholder(gold: str) -> str | None:

@@ -29,14 +29,17 @@ _MATH_SUBJECTS = (
 )
 
 
-def _train(path: str | list[str], question: str, answer: str, **more: object) -> SetSection:
+def _train(path: str | list[str], question: str, answer: str | list[str], **more: object) -> SetSection:
     """A set to train on: rows without an answer that can be graded are left out, and said to be."""
     return SetSection.model_validate({"path": path, "question": question, "answer": answer, "bad_golds": "skip"} | more)
 
 
-def _test(path: str | list[str], question: str, answer: str, **more: object) -> SetSection:
+def _test(path: str | list[str], question: str, answer: str | list[str], **more: object) -> SetSection:
     return SetSection.model_validate({"path": path, "question": question, "answer": answer, "test": True} | more)
 
+
+_GPQA = ["Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
+_MBPP, _MBPP_TESTS = "google-research-datasets/mbpp/sanitized", ["test_imports", "test_list"]
 
 CATALOGUE: dict[str, SetSection] = {
     "numina-math": _train(
@@ -64,6 +67,20 @@ CATALOGUE: dict[str, SetSection] = {
     "amc23": _test("math-ai/amc23:test", "question", "answer"),
     # Measured and computed quantities, given to a few digits: Lewkowycz et al. (2206.14858) allow one per cent.
     "minerva-math": _test("math-ai/minervamath:test", "question", "answer", rel_tol=0.01),
+    # Multiple choice, for `--grader choice`.
+    "aqua": _train("deepmind/aqua_rat/raw:train", "question", "correct", choices="options"),
+    "commonsense-qa": _train("tau/commonsense_qa:train", "question", "answerKey", choices="choices"),
+    "commonsense-qa-test": _test("tau/commonsense_qa:validation", "question", "answerKey", choices="choices"),
+    "arc-challenge": _test("allenai/ai2_arc/ARC-Challenge:test", "question", "answerKey", choices="choices"),
+    "openbookqa": _test("allenai/openbookqa/main:test", "question_stem", "answerKey", choices="choices"),
+    "mmlu": _test("cais/mmlu/all:test", "question", "answer", choices="choices"),
+    "mmlu-pro": _test("TIGER-Lab/MMLU-Pro:test", "question", "answer", choices="options"),
+    "gpqa-diamond": _test("Idavidrein/gpqa/gpqa_diamond:train", "Question", "Correct Answer", choices=_GPQA),
+    "hellaswag": _test("Rowan/hellaswag:validation", "ctx", "label", choices="endings"),
+    # Unit tests, for `--grader python`.
+    "mbpp": _train(f"{_MBPP}:train", "prompt", _MBPP_TESTS),
+    "mbpp-test": _test(f"{_MBPP}:test", "prompt", _MBPP_TESTS),
+    "humaneval": _test("openai/openai_humaneval:test", "prompt", "test"),
 }
 
 

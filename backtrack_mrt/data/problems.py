@@ -1,10 +1,10 @@
 """From the rows of a set to problems: columns, gold answers, and which rows are left out for which reason.
 
 The question stands in the columns that the set's entry names, else in the first of `QUESTION_COLUMNS`; the gold
-answer likewise. A column inside another (which may be written as JSON) is ``outer.inner``; a question may be a list
-of messages, one of the user's. A row may also have `id`, `source`, `rel_tol` and `v0` (`backtrack-mrt rate`). An id
-is made unique by the name of its set (``aime24/7``) unless it has a slash already. Golds are checked here: a row
-whose gold cannot be graded would count as wrong for ever.
+answer likewise, and the options of a multiple choice (`choices`). A column inside another (which may be written as
+JSON) is ``outer.inner``; a question may be a list of messages, one of the user's. A row may also have `id`, `source`,
+`rel_tol` and `v0` (`backtrack-mrt rate`). An id is made unique by the name of its set (``aime24/7``) unless it has a
+slash already. Golds are checked here: a row whose gold cannot be graded would count as wrong for ever.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ from itertools import chain
 from typing import Any
 
 from backtrack_mrt.config import SetSection
-from backtrack_mrt.data.answers import read_gold
+from backtrack_mrt.data.answers import joined_tests, read_gold
+from backtrack_mrt.data.choices import OPTION_COLUMNS, RIGHT_COLUMNS, holds_options, options_in
 from backtrack_mrt.data.sources import cell, column, read_rows
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.types import Problem
 
-QUESTION_COLUMNS = ("problem", "question", "question_concat", "prompt", "query", "Question", "Problem", "messages")
+QUESTION_COLUMNS = (
+    *("problem", "question", "question_concat", "prompt", "query", "Question", "Problem", "messages"),
+    "question_stem",  # OpenBookQA's
+)
 ANSWER_COLUMNS = (
     *("answer", "result", "Answer", "final_answer", "expected_answer", "ground_truth"),
     *("reward_model.ground_truth", "verification_info.ground_truth"),  # verl's, prime-rl's
 )
 SOLUTIONS = ("solution", "response")  # hold the answer, too, if there is no column of its own for it
+CONTEXTS = ("passage", "context", "article", "support")  # what a question may be about
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,17 @@ class Found:
     rows: int = 0
     other: int = 0  # rows that the entry's `where` does not want
     rated_out: int = 0  # rows outside the interval of `v0`
+    aside: str | None = None  # a column that questions may be about, and that is not among theirs
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns hold what; no `options` but of a multiple choice."""
+
+    question: list[str]
+    answer: list[str]
+    options: list[str]
+    aside: str | None
 
 
 def read_problems(source: SetSource) -> Found:
@@ -68,7 +84,8 @@ def read_problems(source: SetSource) -> Found:
     entry, found = source.entry, Found()
     rows = chain.from_iterable(read_rows(place, source.field, source.spec) for place in entry.path)
     first = next(rows)
-    question, answer = _columns(first[1], source)
+    columns = _columns(first[1], source)
+    found.aside = columns.aside
     for index, (where, row) in enumerate(chain([first], rows)):
         cells: Mapping[str, Any] = row if isinstance(row, dict) else {}
         found.rows += 1
@@ -79,10 +96,10 @@ def read_problems(source: SetSource) -> Found:
         else:
             given = str(index if cells.get("id") in (None, "") else cells["id"])
             identity = given if "/" in given else f"{source.name}/{given}"
-            asked = _question(cells, question)
-            gold, why = read_gold(cell(cells, answer), entry.extract, answer in SOLUTIONS, source.grader)
+            asked, gold, why = _posed(cells, columns, where, source)
             if asked is None and not source.skips:
-                raise source.error(f"{where} has no text in column {question[0]!r}", "Complete or remove the row.")
+                name = columns.question[0]
+                raise source.error(f"{where} has no text in column {name!r}", "Complete or remove the row.")
             if asked is None or why:
                 found.bad.append(f"{identity} ({why or 'has no question'})")
                 continue
@@ -107,7 +124,10 @@ def notes_on(source: SetSource, found: Found) -> list[str]:
         told.append(f"{found.rated_out} of {found.rows} rows have no v0 from {source.v0[0]:g} to {source.v0[1]:g}")
     if found.bad:
         told.append(_bad(found))
-    return [f"{source.field} = {source.spec!r}: left out: {text}" for text in told]
+    told = [f"left out: {text}" for text in told]
+    if found.aside:
+        told.append(f"the column {found.aside!r} is not shown to the model: data.sets can add it to the question")
+    return [f"{source.field} = {source.spec!r}: {text}" for text in told]
 
 
 def unrated(spec: str, v0: tuple[float, float]) -> UserError:
@@ -121,17 +141,55 @@ def some(items: Sequence[str], most: int = 5) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
-def _columns(first: Mapping[str, Any], source: SetSource) -> tuple[list[str], str]:
-    """The columns of the question and of the gold answer."""
-    entry = source.entry
+def _columns(first: Mapping[str, Any], source: SetSource) -> _Columns:
+    """The columns of the question, of the gold answer, and of the options, if there are any."""
+    entry, grader = source.entry, source.grader
     if source.v0 is not None and "v0" not in first:
         raise unrated(source.spec, source.v0)
-    for name in entry.where:
+    for name in [*entry.where, *(entry.choices or ()), *(entry.answer or ())]:
         column(first, [name], source.field, source.spec)
     wanted = [(name,) for name in entry.question] if entry.question else [QUESTION_COLUMNS]
     question = [column(first, names, source.field, source.spec) for names in wanted]
-    answers = [entry.answer] if entry.answer else [*ANSWER_COLUMNS, *SOLUTIONS]
-    return question, column(first, answers, source.field, source.spec)
+    options = entry.choices or next(([name] for name in OPTION_COLUMNS if holds_options(first.get(name, 0))), [])
+    answer = entry.answer or next(
+        ([name for name in names if name in first] for names in grader.gold_columns if names[-1] in first), None
+    )
+    if answer is None:
+        own = RIGHT_COLUMNS if options else [names[-1] for names in grader.gold_columns]
+        names = (*own, *ANSWER_COLUMNS, *SOLUTIONS)
+        answer = [column(first, names, source.field, source.spec)]
+    if len(answer) > 1 and grader.golds_are_answers:
+        raise source.error(
+            f"an answer in {len(answer)} columns: {', '.join(answer)}", "Name one; tests may be in several."
+        )
+    texts = (name for name in CONTEXTS if isinstance(first.get(name), str) and name not in [*question, *answer])
+    return _Columns(question, answer, options if grader.golds_are_answers else [], next(texts, None))
+
+
+def _posed(
+    cells: Mapping[str, Any], columns: _Columns, where: str, source: SetSource
+) -> tuple[str | None, str, str | None]:
+    """The question (None: there is none), its gold, and why the gold cannot be used (None if it can)."""
+    asked, entry, grader = _question(cells, columns.question), source.entry, source.grader
+    values = [cell(cells, name) for name in columns.answer]
+    if not grader.golds_are_answers:
+        return asked, *read_gold(joined_tests(cells, values), entry.extract, False, grader)
+    try:
+        options = options_in([cell(cells, name) for name in columns.options]) if columns.options else None
+    except ValueError as error:
+        return asked, "", f"{columns.options[0]} {error}"
+    if options is None or asked is None:
+        return asked, *read_gold(values[0], entry.extract, columns.answer[0] in SOLUTIONS, grader)
+    try:
+        right = options.right(values[0], entry.first_choice)
+    except ValueError as error:
+        raise source.error(f"{where} {error}", "Give it first_choice: 1 in data.sets.") from None
+    if isinstance(right, str):
+        return asked, "", f"{columns.answer[0]} {right}"
+    if columns.answer[0] in columns.options or isinstance(values[0], list):  # the rows know no order
+        options, right = options.shuffled(asked, right)
+    asked, gold = options.posed(asked, right, grader)
+    return asked, gold, grader.check_gold(gold)
 
 
 def _question(cells: Mapping[str, Any], columns: Sequence[str]) -> str | None:

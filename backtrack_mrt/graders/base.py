@@ -31,6 +31,8 @@ class Grader(BaseModel, ABC):
     marker: ClassVar[Marker] = BOXED  # where its answers stand in a text: BOXED, LINE or FENCE
     listed: ClassVar[bool] = False  # whether `spellings` lists the right answers: without, values need sampled answers
     golds_are_answers: ClassVar[bool] = True  # whether a problem's gold is itself a right answer, to be read off a text
+    gold_columns: ClassVar[tuple[tuple[str, ...], ...]] = ()  # where data sets keep its golds: those there, joined, of
+    # the first whose last column is there; without, the columns of answers
     _counts: Counter[Verdict] = PrivateAttr(default_factory=Counter)
     _told: list[str] = PrivateAttr(default_factory=list)
 

@@ -19,7 +19,8 @@ from backtrack_mrt.grading.markers import LINE, Marker
 from backtrack_mrt.grading.verdict import Verdict
 from backtrack_mrt.types import Problem
 
-_OPTION = re.compile(r"(?:^|(?<=\s))(?:\(([A-Z])\)|([A-Z])[).:])[ \t]+")
+_MARK = r"(?:\(([A-Z])\)|([A-Z])[).:])[ \t]+"
+_OPTION, _LINE_OPTION = re.compile(rf"(?:^|(?<=\s)){_MARK}"), re.compile(rf"^\s*{_MARK}", re.MULTILINE)
 _SMALL = re.compile(r"(\(?)([a-z])([).:]*)")
 
 
@@ -54,15 +55,25 @@ class MultipleChoice(Grader):
 
 @lru_cache(maxsize=1024)
 def options_of(question: str) -> dict[str, str]:
-    """The options' texts by letter, A first and in order; empty where there are not two of them."""
+    """The options' texts by letter, A first and in order; empty where there are not two of them. The last ones that
+    stand each on a line of its own go before those in a row ("take vitamin A. today")."""
+    lines = list(_LINE_OPTION.finditer(question))
+    start = max((place for place, mark in enumerate(lines) if _letter(mark) == "A"), default=0)
+    return _options(question, lines[start:]) or _options(question, list(_OPTION.finditer(question)))
+
+
+def _options(question: str, marks: list[re.Match[str]]) -> dict[str, str]:
     found: dict[str, str] = {}
-    marks = list(_OPTION.finditer(question))
     for place, mark in enumerate(marks):
         following = marks[place + 1] if place + 1 < len(marks) else None
-        letter = mark[1] or mark[2]
-        if letter == chr(ord("A") + len(found)):
-            found[letter] = question[mark.end() : following.start() if following else None].split("\n")[0].strip(" ;,")
+        if _letter(mark) == chr(ord("A") + len(found)):
+            text = question[mark.end() : following.start() if following else None]
+            found[_letter(mark)] = text.split("\n")[0].strip(" ;,")
     return found if len(found) > 1 else {}
+
+
+def _letter(mark: re.Match[str]) -> str:
+    return mark[1] or mark[2]
 
 
 def _chosen(text: str, options: dict[str, str]) -> Choice | None:

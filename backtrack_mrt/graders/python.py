@@ -39,6 +39,10 @@ class Python(Grader):
     summary: ClassVar[str] = "a Python program that passes unit tests"
     marker: ClassVar[Marker] = FENCE
     golds_are_answers: ClassVar[bool] = False
+    gold_columns: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("test_setup_code", "test_imports", "test_list"),  # MBPP's
+        *(("test",), ("tests",), ("test_cases",), ("unit_tests",)),
+    )
     cpu_s: int = Field(2, gt=0, le=600, description="CPU seconds of an answer, and of its tests")
     wall_s: float = Field(10.0, gt=0, le=600, description="seconds until both are killed")
     memory_mb: int = Field(512, ge=128, description="address space of an answer, and of its tests, MiB")

@@ -13,8 +13,10 @@ from datasets import Dataset
 from backtrack_mrt.config import DataSection, SetSection
 from backtrack_mrt.data import sources
 from backtrack_mrt.data.catalogue import CATALOGUE
-from backtrack_mrt.data.loading import load_problem_sets, load_problems, on_hub
+from backtrack_mrt.data.loading import load_held_out, load_problem_sets, load_problems, on_hub
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.graders.math import MATH as MATH_GRADER
+from backtrack_mrt.graders.python import Python
 from backtrack_mrt.grading import MathGrader, Verdict
 
 GSM8K = [
@@ -115,7 +117,38 @@ ROWS: dict[str, list[dict[str, Any]]] = {  # by place on the hub: its documented
     "math-ai/amc23:test": [{"id": 0, "question": "Find $3 \\cdot 9$.", "answer": 27.0, "url": "…"}],
     "math-ai/minervamath:test": [{"question": "How far is a parsec, in m?", "answer": "3.09e16"}],
 }
+FOX = {"question": "Which is red?", "choices": {"text": ["a cat", "a fox"], "label": ["A", "B"]}, "answerKey": "B"}
+CODE = {"prompt": "Write f(x), x plus 1.", "test_imports": [], "test_list": ["assert f(1) == 2"], "code": "…"}
+ROWS |= {  # of options, and of tests
+    "deepmind/aqua_rat/raw:train": [
+        {"question": "Which is red?", "options": ["A)a cat", "B)a fox"], "rationale": "…", "correct": "B"}
+    ],
+    **{f"tau/commonsense_qa:{split}": [FOX | {"question_concept": "red"}] for split in ("train", "validation")},
+    "allenai/ai2_arc/ARC-Challenge:test": [FOX | {"id": "MEA_2016_8_14"}],
+    "allenai/openbookqa/main:test": [FOX | {"question_stem": FOX["question"], "id": "8-343"}],
+    "cais/mmlu/all:test": [{"question": "Which is red?", "subject": "x", "choices": ["a cat", "a fox"], "answer": 1}],
+    "TIGER-Lab/MMLU-Pro:test": [
+        {"question_id": 70, "question": "Which is red?", "options": ["a cat", "a fox"], "answer": "B"}
+        | {"answer_index": 1, "cot_content": "", "category": "x", "src": "x"}
+    ],
+    "Idavidrein/gpqa/gpqa_diamond:train": [
+        {"Question": "Which is red?", "Correct Answer": "a fox"}
+        | {f"Incorrect Answer {n}": text for n, text in enumerate(("a cat", "an eel", "an owl"), 1)}
+    ],
+    "Rowan/hellaswag:validation": [{"ctx": "A fox is", "endings": ["blue.", "red."], "label": "1", "ind": 24}],
+    **{f"google-research-datasets/mbpp/sanitized:{split}": [CODE] for split in ("train", "test")},
+    "openai/openai_humaneval:test": [
+        {"task_id": "HumanEval/0", "prompt": "def f(x):", "canonical_solution": "…", "entry_point": "f"}
+        | {"test": "def check(candidate):\n    assert candidate(1) == 2"}
+    ],
+}
+CHOICES = ("aqua", "commonsense-qa", "commonsense-qa-test", "arc-challenge", "openbookqa", "mmlu", "mmlu-pro")
+GRADERS = {"mbpp": Python(), "mbpp-test": Python(), "humaneval": Python()}
 GOLDS = {  # of the usable rows
+    **{name: ["B"] for name in (*CHOICES, "hellaswag")},
+    "gpqa-diamond": ["C"],  # shuffled: its rows have the right one first
+    **{name: ["assert f(1) == 2"] for name in ("mbpp", "mbpp-test")},
+    "humaneval": ["def check(candidate):\n    assert candidate(1) == 2\ncheck(f)"],
     "numina-math": ["$\\frac{9}{2}$"],
     "numina-math-cot": ["4"],
     "deepscaler": ["5"],
@@ -155,7 +188,9 @@ def only(name: str, sets: dict[str, SetSection] | None = None):
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_ready_made_set_loads_with_its_documented_columns(name, stored):
-    problems = only(name)
+    problems, _ = load_held_out(
+        DataSection(eval=[name], eval_size=None, bad_golds="skip"), GRADERS.get(name, MATH_GRADER)
+    )
     assert sorted(problem.answer for problem in problems) == sorted(GOLDS[name])
     assert {problem.id.partition("/")[0] for problem in problems} == {name}
     assert {problem.rel_tol for problem in problems} == {CATALOGUE[name].rel_tol}
@@ -208,7 +243,7 @@ def test_sets_of_ones_own(tmp_path):
     assert (problem.id, problem.question) == ("figs/0", "Tim had 7 figs. He ate 4. What is left?")
     assert (problem.answer, problem.rel_tol) == ("3", 0.1)
     assert only(f"figs={path}", {"figs": figs.model_copy(update={"path": ["gone.jsonl"]})}) == [problem]
-    for wrong in ({"question": ["Bdoy"]}, {"answer": "answer"}, {"where": {"level": "1"}}):
+    for wrong in ({"question": ["Bdoy"]}, {"answer": ["answer"]}, {"where": {"level": "1"}}):
         with pytest.raises(UserError, match=r"no column '(Bdoy|answer|level)', only: Body, Ask, out, kind"):
             only("figs", {"figs": figs.model_copy(update=wrong)})
 
