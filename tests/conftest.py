@@ -24,7 +24,7 @@ from backtrack_mrt.runs import environment
 from backtrack_mrt.types import Problem
 
 environment.prepare()  # as a program that starts
-pytest_plugins = ["support.engine_subjects"]
+pytest_plugins = ["support.engine_subjects", "support.pictures"]
 
 settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True)
 settings.register_profile("long", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))

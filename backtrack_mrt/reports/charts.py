@@ -89,8 +89,12 @@ class Chart:
     def save(self, folder: Path) -> None:
         """NAME.svg, NAME.png and NAME.csv, for papers."""
         (folder / f"{self.name}.svg").write_text(self._svg, encoding="utf-8")
-        self._figure.savefig(folder / f"{self.name}.png", dpi=150, pil_kwargs={"compress_level": 1})
+        self.save_png(folder / f"{self.name}.png")
         (folder / f"{self.name}.csv").write_text(self.csv(), encoding="utf-8")
+
+    def save_png(self, path: Path) -> None:
+        """A picture of 900 × 540 pixels."""
+        self._figure.savefig(path, dpi=150, pil_kwargs={"compress_level": 1})
 
     @cached_property
     def _svg(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from support.finished_runs import finished
+from support.pictures import pictures
 
 from backtrack_mrt.cli.request import comparison_requests
 from backtrack_mrt.errors import UserError
@@ -40,7 +41,8 @@ def comparison(folder: Path) -> Comparison:
     requests = comparison_requests([*SHORT, "--algo", "mrt-rl", "--compare", *ALL])
     found = train_and_compare(requests, [0], folder)
     found.write(folder)
-    report_comparison(found, folder)
+    with pictures():
+        report_comparison(found, folder)
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.pictures import pictures
 
 from backtrack_mrt.reports.charts import Chart, Series
 
@@ -54,7 +55,8 @@ def test_a_chart_is_a_picture_with_its_numbers(tmp_path: Path) -> None:
     assert "<b>mrt" not in svg
     assert "var(--series-1)" in svg
     assert 'aria-label="Accuracy &amp; more"' in svg
-    chart.save(tmp_path)
+    with pictures():
+        chart.save(tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".svg", ".png", ".csv"}
     assert (tmp_path / "acc.csv").read_text().splitlines()[:3] == [
         "series,tokens,accuracy,low,high",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.pictures import pictures
 from support.short_runs import request
 
 from backtrack_mrt.cli.request import read_request
@@ -31,7 +32,8 @@ def parts() -> Assembly:
 
 @pytest.mark.parametrize("algo", ["mrt-rl", "grpo"])
 def test_a_run_leaves_everything(tmp_path: Path, algo: str) -> None:
-    result = train(request(tmp_path, algo=algo))
+    with pictures():
+        result = train(request(tmp_path, algo=algo))
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name in ("base", "trained"):
         assert summary[name]["accuracy"]["n"] == 24
