@@ -145,10 +145,10 @@ def piped(text: str | bytes, *flags: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def test_a_question_of_one_s_own_needs_no_problem_set() -> None:
-    told = piped(":new\n", *OWN, "--no-model", "--data.eval", "gone.jsonl")
-    assert told.returncode == 0, told.stderr.decode()
-    assert "data.eval" in told.stdout.decode()
-    assert "no such file" in told.stdout.decode()
+    told = command("play", *OWN, "--no-model", "--data.eval", "gone.jsonl", stdin=":new\n")
+    assert told.returncode == 0, told.stderr
+    assert "data.eval" in told.stdout
+    assert "no such file" in told.stdout
 
 
 def test_turns_from_a_pipe(tmp_path: Path) -> None:
