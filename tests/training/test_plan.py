@@ -89,6 +89,8 @@ def test_time_follows_the_operations_and_the_bytes():
     assert decoded < sizes.seconds.rollout < 1.15 * decoded, "prompts and instructions are read, shapes recorded"
     frozen = planned(*EIGHT, "--model.gradient_checkpointing", "false")
     assert frozen.seconds.update - around == pytest.approx((sizes.seconds.update - around) * 2 / 3)
+    twice = planned(*EIGHT, "--training.epochs", "2")  # and a pass for the logprobs that both compare with
+    assert twice.seconds.update - 2 * around == pytest.approx((sizes.seconds.update - around) * 7 / 3)
     whole = planned(*EIGHT, "--model.full_finetuning", "true")
     assert whole.network.adapter == 0
     four = 4 / 3 * (sizes.seconds.update - around - 3 * beside * sizes.tokens_per_step)
