@@ -5,10 +5,10 @@
     python scripts/reproduce.py --seeds 0 1 --out /tmp/results --runs /tmp/runs
 
 Every algorithm first tries the same learning rates on validation problems, once and twice over what it has sampled; the
-best is trained with all seeds and judged on the test split. That is done for the table, and (learning rates alone) for
-a few of them with twice the tokens at a constant learning rate, evaluated on the way: the learning curves. Algorithms
-run side by side, one process of one thread each. Finished runs are taken as they are: an interrupted reproduction goes
-on where it stopped. Flags that this script does not know go to every run.
+best is trained with all seeds and judged on the test split. That is done once for the table, and for a few of them with
+twice the tokens at a constant learning rate, evaluated on the way: the learning curves. Algorithms run side by side,
+one process of one thread each. Finished runs are taken as they are: an interrupted reproduction goes on where it
+stopped. Flags that this script does not know go to every run.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from backtrack_mrt.reports.build import report_comparison
 from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.runs.finished import Run, read_run
 
-RATES = ["training.learning_rate", "3e-4", "1e-3", "3e-3"]
-TRIALS = ["--tune", "training.epochs", "1", "2", *RATES, "--tune-seeds", "10000", "10001", "10002"]
-CONSTANT = ["--tune", *RATES, "--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
+GRID = ["--tune", "training.epochs", "1", "2", "training.learning_rate", "3e-4", "1e-3", "3e-3"]
+TRIALS = ["--tune-seeds", "10000", "10001", "10002"]
+CONSTANT = ["--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
 CURVES = ("mrt-rl", "grpo", "rise")
 FEWER = 5  # seeds of curves, each as long as four runs of the table, and of warm starts
 RUNS = {  # flags by the name of the folder; the first is what the others are compared with
@@ -135,7 +135,7 @@ def train(name: str, folder: Path, tokens: int, seeds: Sequence[int], settings: 
     folder.mkdir(parents=True, exist_ok=True)
     budget = ["--training.sampled_tokens", str(tokens)]
     over = ["--seeds", *map(str, seeds), "--output-dir", str(folder / name)]
-    call(folder / f"{name}.log", ["train", *RUNS[name], *budget, *settings, *over])
+    call(folder / f"{name}.log", ["train", *RUNS[name], *GRID, *budget, *settings, *over])
 
 
 def compared(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Comparison:
