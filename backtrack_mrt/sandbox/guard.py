@@ -28,10 +28,10 @@ from backtrack_mrt.sandbox.test_side import Link, run_tests
 from backtrack_mrt.sandbox.values import receive, send
 
 MODULES = (
-    "array base64 bisect calendar cmath collections collections.abc contextlib copy csv dataclasses "
-    "datetime _strptime decimal difflib enum fractions functools hashlib heapq html io itertools json "
-    "keyword locale math numbers operator os pprint queue random re secrets statistics string struct sys "
-    "textwrap threading time traceback types typing unicodedata unittest uuid warnings zlib zoneinfo"
+    "array base64 bisect calendar cmath collections collections.abc contextlib contextvars copy csv dataclasses "
+    "datetime _strptime decimal difflib enum fractions functools graphlib hashlib heapq html io itertools json "
+    "keyword locale logging math numbers operator os pickle pprint queue random re secrets shlex statistics string "
+    "struct sys textwrap threading time timeit traceback types typing unicodedata unittest uuid warnings zlib zoneinfo"
 )
 
 

@@ -1,8 +1,8 @@
 """The process in which tests run. The answer's names stand for calls into another process: whatever the answer does
 there, it changes no test, and nothing comes back but plain values.
 
-Tests are asserts, functions `test_…` without arguments, classes of `unittest`, or a mixture. A test that imports a
-module which is not there gets the answer: ``from solution import add``.
+Tests are asserts, functions `test_…`, classes of `unittest` or `Test…`, or a mixture; of pytest the most used words are
+there (`pytest_words`). A test that imports a module which is not there gets the answer: ``from solution import add``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from backtrack_mrt.sandbox import pytest_words
 from backtrack_mrt.sandbox.values import decoded, encoded, receive, send
 
 _LAZY = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR  # a call runs nothing of these
@@ -80,15 +81,16 @@ class Handle:
 
 
 class Link:
-    """The pipes to the answer's process."""
+    """The pipes to the answer's process. gone: whether it has ended, which no test may take for an exception that it
+    wants to see."""
 
     def __init__(self, calls: int, results: int) -> None:
-        self.calls, self.results = calls, results
+        self.calls, self.results, self.gone = calls, results, False
 
     def names(self) -> dict[str, Any] | None:
         """The answer's names; None if it is no Python. Raises what running it raised. Names of Python's own functions
         and modules keep their meaning: an answer must not say what `abs` is to a test."""
-        message = receive(self.results)
+        message = self._received()
         if "unreadable" in message:
             return None
         if "names" not in message:
@@ -101,13 +103,21 @@ class Link:
         message: dict[str, Any] = {"of": of, "name": name}
         if args is not None:
             message |= {"args": encoded(tuple(args), _passed), "kwargs": encoded(kwargs or {}, _passed)}
-        send(self.calls, message)
-        reply = receive(self.results)
+        reply = self._received(message)
         if "value" not in reply:
             raise _error(reply)
         for given, left in zip(args or (), decoded(reply.get("args", {"tuple": []}), self._handle), strict=False):
             _update(given, left)
         return decoded(reply["value"], self._handle)
+
+    def _received(self, asked: Any = None) -> Any:
+        try:
+            if asked is not None:
+                send(self.calls, asked)
+            return receive(self.results)
+        except (EOFError, OSError):
+            self.gone = True
+            raise
 
     def _handle(self, of: int) -> Handle:
         return Handle(self, of)
@@ -136,7 +146,8 @@ def _error(message: dict[str, Any]) -> Exception:
 
 
 def statements_that_test(body: list[ast.stmt]) -> set[ast.stmt]:
-    """Asserts, calls of the tests' own functions, and blocks with either; not what only a main program would run."""
+    """Asserts, what must raise, calls of the tests' own functions, and blocks with these; not what only a main program
+    would run."""
     own = {node.name for node in body if isinstance(node, ast.FunctionDef)}
     found = set()
     for node in body:
@@ -144,7 +155,8 @@ def statements_that_test(body: list[ast.stmt]) -> set[ast.stmt]:
         if main or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
         calls = [inner.func for inner in ast.walk(node) if isinstance(inner, ast.Call)]
-        called = any(isinstance(name, ast.Name) and name.id in own for name in calls)
+        called = any(isinstance(name, ast.Name) and name.id in {*own, "raises"} for name in calls)
+        called = called or any(isinstance(name, ast.Attribute) and name.attr == "raises" for name in calls)
         if called or any(isinstance(inner, ast.Assert) for inner in ast.walk(node)):
             found.add(node)
     return found
@@ -152,6 +164,13 @@ def statements_that_test(body: list[ast.stmt]) -> set[ast.stmt]:
 
 def run_tests(tests: str, link: Link) -> Tally:
     """Run all tests against the answer behind the link. Raises SyntaxError for tests that are no Python."""
+    tally = _tally(tests, link)
+    if link.gone:
+        tally.passed = min(tally.passed, tally.total - 1)
+    return tally
+
+
+def _tally(tests: str, link: Link) -> Tally:
     body = ast.parse(tests).body
     testing = statements_that_test(body)
     tally = Tally(total=len(testing))
@@ -174,29 +193,46 @@ def run_tests(tests: str, link: Link) -> Tally:
             return tally
         tally.passed += node in testing  # check(add): all that it asserts is one test
     for name, value in list(names.items()):
-        if isinstance(value, types.FunctionType) and name.startswith("test") and not value.__code__.co_flags & _LAZY:
-            tally.total += 1
-            tally.passed += _passes(value)
+        if isinstance(value, types.FunctionType) and name.startswith("test"):
+            _count(value, tally)
         elif isinstance(value, type) and issubclass(value, unittest.TestCase):
             suite, result = unittest.defaultTestLoader.loadTestsFromTestCase(value), unittest.TestResult()
             suite.run(result)
             tally.total += result.testsRun
             tally.passed += result.testsRun - len(result.errors) - len(result.failures)
+        elif isinstance(value, type) and name.startswith("Test"):
+            for own, test in vars(value).items():
+                if isinstance(test, types.FunctionType) and own.startswith("test"):
+                    _count(test, tally, value)
     return tally
 
 
-def _passes(test: types.FunctionType) -> bool:
-    try:
-        test()
-    except Exception:
-        return False
-    return True
+def _count(test: Any, tally: Tally, owner: type | None = None) -> None:
+    """Every case of a test function is a test; those of a class `Test…` have an object of it each."""
+    if test.__code__.co_flags & _LAZY:
+        return
+    for arguments in pytest_words.cases_of(test):
+        tally.total += 1
+        try:
+            if owner is None:
+                test(**arguments)
+            else:
+                own = owner()
+                getattr(own, "setup_method", lambda: None)()
+                test(own, **arguments)
+        except Exception:
+            continue
+        tally.passed += 1
 
 
 def _importer(answer: dict[str, Any]) -> Any:
     """Python's import, with the answer in place of a module that is not there."""
 
+    words = pytest_words.module()
+
     def load(name: str, *rest: Any, **more: Any) -> Any:
+        if name == "pytest":
+            return words
         try:
             return __import__(name, *rest, **more)
         except ImportError:
