@@ -51,9 +51,10 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
     kept = None if save is None else Path(save)
     find_model(config.model)
     problems, notes = load_held_out(config.data, config.grading)
-    from backtrack_mrt.evaluation.evaluate import measure
-    from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
-    from backtrack_mrt.rollouts.long_questions import fitting
+    with environment.importing():  # late: a mistake in the config must not wait for torch
+        from backtrack_mrt.evaluation.evaluate import measure
+        from backtrack_mrt.rollouts.assembly import assemble
+        from backtrack_mrt.rollouts.long_questions import fitting
 
     parts = assemble(config)
     length = parts.engine.context_length

@@ -14,6 +14,7 @@ from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.runs import environment
 from backtrack_mrt.types import Problem
 
 EXAMPLES = """\
@@ -50,13 +51,10 @@ def run(args: Namespace) -> None:
     first = first or choose(problems(), args.problem)
     if args.save:
         check_appendable(args.save, "--save")
-    from backtrack_mrt.policy.models import load_tokenizer
-    from backtrack_mrt.rollouts.assembly import (  # late: a mistake must not wait for torch
-        assemble,
-        dialogue_with,
-        prompts_of,
-    )
-    from backtrack_mrt.rollouts.chat import ChatFormat
+    with environment.importing():  # late: a mistake must not wait for torch
+        from backtrack_mrt.policy.models import load_tokenizer
+        from backtrack_mrt.rollouts.assembly import assemble, dialogue_with, prompts_of
+        from backtrack_mrt.rollouts.chat import ChatFormat
 
     with ExitStack() as stack:
         if args.no_model:
