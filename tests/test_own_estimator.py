@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from support.hand_worked import CORRECTED
 from support.short_runs import SHORT
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.scripted import ScriptedEngine
+from backtrack_mrt.rollouts.chat import ByteChat
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.prompts import load_prompts
+from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.runs.finished import read_run
 from backtrack_mrt.training.train import train
 
@@ -76,3 +84,20 @@ def test_a_mistake_is_told_before_anything_is_loaded(own: Path, flag: str, told:
     with pytest.raises(UserError, match=told) as caught:
         read_request(["--prover.estimator", flag])
     assert "prover.estimator" in caught.value.field
+
+
+@pytest.mark.parametrize("given", [np.zeros(1), [[0.5]] * 6, None, ["half"] * 6])
+def test_what_it_gives_is_a_number_for_each_prefix(given: Any) -> None:
+    class Own(MetaProver):
+        def prefix_values(self, prefixes: Any) -> Any:
+            return self.given
+
+        def answer_tokens(self, problem: Any) -> int:
+            return 1
+
+    prover = Own(Dialogue(ByteChat(), load_prompts("backtrack", "terse")), ScriptedEngine())
+    prover.given = given  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"prover.estimator = 'Own': its prefix_values gave no 6 numbers"):
+        prover.values([CORRECTED])
+    prover.given = [0, 0.25, 0.5, 1, 0, 1]  # type: ignore[attr-defined]
+    assert prover.values([CORRECTED])[0].tolist() == [0.0, 0.25, 0.5, 1.0, 0.0, 1.0]

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from backtrack_mrt.algos.collecting import Collection, Independent
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import FloatArray, Group, Trajectory
 
 
@@ -37,10 +38,20 @@ class Algorithm(BaseModel, ABC):
         """One array (E_i,) per member i of the group."""
 
     def weigh(self, group: Group) -> list[FloatArray]:
-        """`turn_weights`, but none for a canary: its gold is wrong, so nothing can be learnt from it."""
+        """`turn_weights`, but none for a canary: its gold is wrong, so nothing can be learnt from it. Raises UserError
+        for anything but a weight per turn."""
+        turns = [len(member.trajectory.turns) for member in group.members]
         if group.problem.canary:
-            return [np.zeros(len(member.trajectory.turns)) for member in group.members]
-        return self.turn_weights(group)
+            return [np.zeros(number) for number in turns]
+        given = self.turn_weights(group)
+        try:
+            weights = [np.asarray(row, dtype=np.float64) for row in given]
+        except (TypeError, ValueError):
+            weights = []
+        if [row.shape for row in weights] != [(number,) for number in turns]:
+            reason = f"its turn_weights gave {str(given)[:60]} for {len(turns)} members of {turns} turns"
+            raise UserError("algo", type(self).__name__, reason, "Return an array for each, with a weight per turn.")
+        return weights
 
     def weigh_batch(self, groups: Sequence[Group]) -> list[FloatArray]:
         """`weigh` for the members of all groups, one after the other, per token of their turns: divided by the sampled

@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from backtrack_mrt.config import ProverSection
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.policy.engine import Engine
@@ -57,7 +58,8 @@ class MetaProver(ABC):
 
     def values(self, trajectories: Sequence[Trajectory]) -> list[FloatArray]:
         """V_0 … V_E of each trajectory, shape (E+1,). V_0 is computed once per problem. After a violation, and where
-        the model's context is full, V is 0: no answer can follow."""
+        the model's context is full, V is 0: no answer can follow. Raises UserError where an estimator of a user's own
+        gives anything but a number for each."""
         prefixes: list[Prefix] = []
         index: dict[tuple[str, int, int], int] = {}  # (problem, trajectory or -1 for V_0, turn) → row of `prefixes`
         rows: list[list[int]] = []
@@ -76,13 +78,24 @@ class MetaProver(ABC):
                 row.append(index[key])
             rows.append(row)
         with self.engine.reference() if self.policy == "reference" else nullcontext():
-            flat = self.prefix_values(prefixes)
+            flat = self._checked(self.prefix_values(prefixes), len(prefixes))
         values = []
         for trajectory, row in zip(trajectories, rows, strict=True):
             padded = np.zeros(len(trajectory.turns) + 1)
             padded[: len(row)] = flat[row]
             values.append(padded)
         return values
+
+    def _checked(self, values: object, number: int) -> FloatArray:
+        try:
+            given = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            given = np.zeros((0, 0))
+        if given.shape != (number,):
+            reason = f"its prefix_values gave no {number} numbers for {number} prefixes but {str(values)[:60]}"
+            remedy = "Return an array with a number for each prefix."
+            raise UserError("prover.estimator", type(self).__name__, reason, remedy)
+        return given
 
 
 class LikelihoodProver(MetaProver):

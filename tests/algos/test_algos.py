@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,16 @@ def test_every_algorithm_gives_finite_weights_of_the_right_shape(algo: str) -> N
     assert all(np.isfinite(row).all() for row in rows)
     assert algorithm.summary
     assert algorithm.loss == "ce" or sum(np.abs(row).sum() for row in rows) > 0
+
+
+@pytest.mark.parametrize("given", [[[0.5]], [[0.5, 1], [1], [0]], [0.5, 1], None, [["a", "b"], ["c"]]])
+def test_an_algorithm_of_ones_own_gives_a_weight_per_turn(given: Any) -> None:
+    class Own(Algorithm):
+        def turn_weights(self, group: Any) -> Any:
+            return given
+
+    with pytest.raises(UserError, match=r"algo = 'Own': its turn_weights gave .* for 2 members of \[2, 1\] turns"):
+        Own().weigh_batch([group(member(False, True), member(False))])
 
 
 def test_length_penalty() -> None:
