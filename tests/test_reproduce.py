@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.pictures import pictures
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
 NEEDED = ("mrt-rl", "grpo", "rise", "length-penalty")
@@ -35,7 +36,8 @@ def test_from_tuning_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(reproduce, "CONSTANT", [*reproduce.CONSTANT[:-1], "1"])  # evaluated at every update
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--jobs", "1"]
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--seeds", "0", *folders, *SMALL.split()])
-    reproduce.main()
+    with pictures():
+        reproduce.main()
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
     for part in ("1 gain", "6 progress", "gain after 6,000", "**kept**", "learning_accuracy.png"):
         assert part in page
