@@ -61,7 +61,7 @@ CREDIT = {
     "trajectory": "problem prompt_ids token_ids turns tokenizer outcome=nan",
     "conversation": "messages tokenizer problem * outcome=nan cuts=None",
     "served_prover": "url tokenizer * env='open-ended' prompts='instruct' estimator='likelihood' samples=8 "
-    "max_answer_tokens=64 model=None",
+    "max_answer_tokens=64 model=None grader=Math(forms='numeral', workers=2)",
 }
 NEEDS_TORCH = {"assemble", "ScriptedEngine", "MRTTrainer"}
 PROTOCOL = (

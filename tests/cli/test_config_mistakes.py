@@ -45,7 +45,11 @@ BAD = {
         [],
         ["algorithms.grpo.scale_outcome"],
     ),
-    "wrong type": ("training:\n  steps: ten", [], ["training.steps", "line 2", "'ten'", "integer", "updates"]),
+    "wrong type": (
+        "training:\n  steps: ten",
+        [],
+        ["training.steps", "line 2", "'ten'", "integer", "batches of rollouts"],
+    ),
     "wrong type by flag": ("", ["--seed", "one"], ["seed (command line)", "'one'", "integer"]),
     "yes for a number": ("seed: true", [], ["seed", "line 1", "True", "not a number"]),
     "the word yes for a number": ("seed: yes", [], ["seed", "line 1", "'yes'", "integer"]),

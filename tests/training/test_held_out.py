@@ -12,7 +12,7 @@ from backtrack_mrt.training.train import train
 
 
 @pytest.mark.parametrize(
-    ("algo", "flags"), [("mrt-rl", ()), ("star", ("--training.problems_per_step", "8", "--training.epochs", "4"))]
+    ("algo", "flags"), [("mrt-rl", ()), ("star", ("--training.problems_per_step", "8", "--training.epochs", "2"))]
 )
 def test_they_say_how_far_it_is_and_change_nothing(tmp_path: Path, algo: str, flags: tuple[str, ...]) -> None:
     train(request(tmp_path / "without", *flags, algo=algo))

@@ -31,17 +31,16 @@ from backtrack_mrt.types import (
 
 
 class KeepGradient(TrainerCallback):  # type: ignore[misc]
-    """The gradient of the last update, before the optimiser sees it, and the policy then."""
+    """The gradient of the last update, before the optimiser sees it, and the weights then."""
 
     gradient: dict[str, torch.Tensor]
-    policy: torch.nn.Module
+    weights: dict[str, torch.Tensor]
 
     def on_pre_optimizer_step(
         self, args: object, state: object, control: object, *, model: torch.nn.Module, **_: object
     ) -> None:
         self.gradient = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-        self.policy = make_model()
-        self.policy.load_state_dict(model.state_dict())
+        self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> dict[str, torch.Tensor]:
@@ -114,8 +113,9 @@ def test_a_later_update_on_a_batch_is_clipped(tmp_path: Path, micro_batch: str, 
     collector.exact = exact
     algorithm = make_config(tmp_path, *flags).algorithm
     ours = last_update(tmp_path, collector, *flags, "--training.micro_batch_size", micro_batch)
+    (policy := make_model()).load_state_dict(ours.weights)
     weights, cap = algorithm.turn_weights, None if exact else 3.0
-    assert difference(ours.gradient, reinforce_gradient(collector, weights, cap, ours.policy)) < 1e-5
+    assert difference(ours.gradient, reinforce_gradient(collector, weights, cap, policy)) < 1e-5
     assert difference(ours.gradient, reinforce_gradient(collector, weights, cap)) > 0.05
     (logged,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert 0.1 < logged["clip_ratio/region_mean"] < 0.9
