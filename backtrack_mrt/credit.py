@@ -224,9 +224,14 @@ def served_prover(
     engine = CompletionsEngine(url, tokenizer, model=model, field="url", scoring=estimator == "likelihood")
     if estimator == "likelihood":
         return LikelihoodProver(dialogue, engine, surfaces=grader.spellings)
-    drawn = (1, 0.0) if estimator == "greedy" else (samples, 1.0)
+    greedy = estimator == "greedy"
     return SampledProver(
-        dialogue, engine, grader=grader, samples=drawn[0], temperature=drawn[1], max_answer_tokens=max_answer_tokens
+        dialogue,
+        engine,
+        grader=grader,
+        samples=1 if greedy else samples,
+        temperature=0.0 if greedy else 1.0,
+        max_answer_tokens=max_answer_tokens,
     )
 
 

@@ -15,7 +15,7 @@ BUDGET_STEPS = 4  # with a budget of tokens training ends after so many times th
 class TrainingSection(Section):
     """Updates of the policy."""
 
-    steps: int = Field(32, gt=0, description="batches of rollouts that the policy is updated on")
+    steps: int = Field(32, gt=0, description="batches that the policy is updated on")
     sampled_tokens: int | None = Field(
         None, gt=0, description="train until so many tokens were sampled instead of for `steps` (at most 4 times those)"
     )
@@ -44,7 +44,7 @@ class TrainingSection(Section):
     )
     asynchronous: bool = Field(
         False,
-        description="engine.server samples the next batch during the update on this one, by weights one update old",
+        description="engine.server samples the next batch during the update on this one, by weights one step old",
     )
     kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
     saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")
@@ -90,7 +90,7 @@ class TrainingSection(Section):
 class EvaluationSection(Section):
     """What held-out problems are asked before and after training."""
 
-    every: int = Field(0, ge=0, description="evaluate also after every so many updates (0: only before and after)")
+    every: int = Field(0, ge=0, description="evaluate also after every so many steps (0: only before and after)")
     samples: int = Field(1, gt=0, description="trajectories per held-out problem")
     small_set: int = Field(100, ge=0, description="a held-out set of fewer problems is small")
     small_set_samples: int = Field(1, gt=0, description="trajectories per problem of a small set, at least")

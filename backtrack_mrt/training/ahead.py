@@ -1,7 +1,8 @@
 """Rollouts one update off: servers draw the next batch while the policy is updated on this one.
 
-The batch of update u + 1 is begun before update u. So the policy that draws it, and values it as the meta-prover, is
-one update older than the one that is updated on it; `mismatch` weighs every token by how much likelier it has become.
+The batch of step u + 1 is begun before the updates of step u. So the policy that draws it, and values it as the
+meta-prover, is one step older than the one that is updated on it; `mismatch` weighs every token by how much likelier it
+has become.
 When a run is resumed that older policy is gone, so a checkpoint keeps the batch that was begun.
 """
 
@@ -23,7 +24,7 @@ _KEPT = "begun"  # in a checkpoint's record
 
 @dataclass(frozen=True)
 class StepRollouts:
-    """The rollouts for an update. lag: updates that the policy is ahead of the one that drew them. waited: seconds that
+    """The rollouts for an update. lag: steps that the policy is ahead of the one that drew them. waited: seconds that
     the update had to wait for rollouts drawn ahead."""
 
     collected: Collected

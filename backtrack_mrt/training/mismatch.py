@@ -25,8 +25,7 @@ class Mismatch:
     @torch.no_grad()
     def correct(self, batch: dict[str, Any], trainer_BT: Tensor) -> None:
         """Multiply the batch's weights by the importance of its tokens, whose logprobs by the policy that drew them
-        are `trainer_BT` (B, T), if
-        it corrects."""
+        are `trainer_BT` (B, T), if it corrects."""
         engine_BT = batch["sampling_per_token_logps"]
         sampled_BT = (batch["completion_mask"] * batch["tool_mask"]).bool()
         ratio_BT = truncated_importance(trainer_BT, engine_BT, sampled_BT, self._cap)

@@ -105,9 +105,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         if checkpoint and used_up(self.run_config.training, self.ledgers):
             prompts: Any = self.train_dataset
             self.train_dataset = prompts.select(range(checkpoint.step * self._prompts_per_update))
-            self.args.max_steps = (
-                checkpoint.step * self.num_iterations
-            )  # it was killed between its last update and its end
+            # It was killed between its last update and its end.
+            self.args.max_steps = checkpoint.step * self.num_iterations
         with closing(self._ahead), packed_attention(self.setup.model.config) if self._packs else nullcontext():
             super().fit(checkpoint)
 
@@ -247,9 +246,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
         self.seconds.update(taken.seconds)
         if training.asynchronous:
-            told = {"sampling/lag": taken.lag * self.num_iterations} | {
-                f"time/{part}": s for part, s in taken.seconds_ahead.items()
-            }
+            told = {f"time/{part}": s for part, s in taken.seconds_ahead.items()}
+            told |= {"sampling/lag": taken.lag * self.num_iterations}
             for name, value in told.items():
                 self._metrics["train"][name].append(value)
             if step < training.most_steps and not used_up(training, self.ledgers):

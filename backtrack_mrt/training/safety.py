@@ -24,7 +24,7 @@ from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.training.gradient_noise import GradientNoise, parts_together
-from backtrack_mrt.training.trainer_setup import RunLog, Setup, step_is_over
+from backtrack_mrt.training.trainer_setup import RunLog, Setup, step_is_over, whole_steps
 
 MOST_SKIPPED = 3  # steps in a row; then the training ends
 KEPT_BATCHES = 10  # of skipped steps, the newest
@@ -35,15 +35,14 @@ _BYTES_PER_PARAMETER = 4 + 2 * 4  # the parameter and AdamW's two moments, in fl
 class SafeTrainer(Trainer):
     """Mixed into TRL's trainers, whose methods of the same names it extends.
 
-    title: of the progress bar. total: what there is to do, in updates, or in what the metrics `counted` count.
-    first_step: updates that the run did before this training. record: what is saved with its checkpoints. Between two
-    updates it can be interrupted.
+    title: of the progress bar. total: what there is to do, in steps, or in what the metrics `counted` count.
+    first_step: steps that the run did before this training. record: what is saved with its checkpoints. Between two
+    steps, and in a step's first update, it can be interrupted.
     seconds: of the step under way, by part.
     """
 
     model: Any
     state: TrainerState
-    num_iterations = 1  # TRL's: updates on one batch; several are one step
 
     def __init__(
         self,
@@ -61,7 +60,8 @@ class SafeTrainer(Trainer):
         self._shown = partial(progress, total, title, counted=counted)
         self._batches: list[Mapping[str, Any]] = []  # the micro-batches of the update under way
         self._losses_finite = True
-        self._skipped = 0  # steps, in a row
+        self._skipped = 0  # updates, in a row
+        self._left_out = False  # an update of the step under way
         self._step_began = 0, torch.get_rng_state()  # tokens seen, and random numbers: TRL shuffles the rows of a step
         self._output_dir: Path | None = None  # of the checkpoint under way
         self.seconds: dict[str, float] = {}
@@ -88,20 +88,20 @@ class SafeTrainer(Trainer):
     @property
     def step(self) -> int:
         """Whole steps of this training so far."""
-        return int(self.state.global_step) // self.num_iterations
+        return whole_steps(self.args, self.state)
 
     @property
     def steps_done(self) -> int:
-        """Those of the run."""
+        """Whole steps of the run so far."""
         return self.first_step + self.step
 
     def recorded(self, step: int) -> Mapping[str, Any]:
-        """What is saved with a checkpoint, for the run that goes on with it. step: the last whole update of this
+        """What is saved with a checkpoint, for the run that goes on with it. step: the last whole one of this
         training; the one under way may have been interrupted."""
         return self.record
 
     def between_steps(self) -> float:
-        """What is done after every update but the last. Returns the seconds that it took."""
+        """What is done after every step but the last. Returns the seconds that it took."""
         return self.setup.between_steps(self.steps_done)
 
     def note(self, batch: Mapping[str, Any]) -> None:
@@ -111,9 +111,7 @@ class SafeTrainer(Trainer):
     def training_step(self, *args: Any, **settings: Any) -> torch.Tensor:
         """A micro-batch's. A loss that is not finite counts as 0 in the sum that is logged at the end of the step: it
         would stay in that sum for good. `log` says what it was."""
-        first = step_is_over(
-            self.args, self.state
-        )  # update on its batch: until its end the weights are the last step's
+        first = step_is_over(self.args, self.state)  # update of a step: until its end the last step's weights are there
         if first and not self._batches:
             self._step_began = self.state.num_input_tokens_seen, torch.get_rng_state()
             interrupts.common_safe_point()
@@ -145,6 +143,7 @@ class SafeTrainer(Trainer):
         """Leave out the step under way: without gradients AdamW changes nothing."""
         self.model.zero_grad(set_to_none=True)
         self._skipped += 1
+        self._left_out = True
         step = self.steps_done + 1
         self._dump(step, norm)
         if self._skipped == MOST_SKIPPED:
@@ -176,9 +175,10 @@ class SafeTrainer(Trainer):
             if self._noise is not None:
                 self.seconds["noise"] = self._noise.seconds
                 logs |= self._noise.taken()
-            logs["skipped"] = float(self._skipped > 0)
-            if self._skipped:
+            logs["skipped"] = float(self._left_out)
+            if self._left_out:
                 logs["loss"] = math.nan
+            self._left_out = False
         super().log(logs, *args, **settings)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

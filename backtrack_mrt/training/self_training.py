@@ -81,7 +81,7 @@ def self_train(
         )
         trainer.fit(checkpoint)
         checkpoint = None
-        done = Done(iteration, done.updates + trainer.state.global_step, done.problems + share.problems, share.tokens)
+        done = Done(iteration, done.updates + trainer.step, done.problems + share.problems, share.tokens)
     return done.tokens
 
 

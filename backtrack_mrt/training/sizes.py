@@ -103,7 +103,7 @@ class Sizes:
         passes = 1 + (2 if config.model.full_finetuning else 1)  # forwards; backwards through weights and activations
         passes += config.model.gradient_checkpointing + (training.kl > 0)
         batches = ceil(rows / training.micro_batch_size)
-        updates = training.epochs  # the logprobs that several of them compare with take a pass of their own
+        updates = config.updates_per_step  # the logprobs that several of them compare with take a pass of their own
         passes = updates * passes + (updates > 1)
         update = trainer.reading(rows * self.length, self.length / 2, passes, batches)
         update += updates * batches * trainer.overhead.batch

@@ -46,8 +46,13 @@ class Setup:
         return checkpoint
 
 
+def whole_steps(args: Any, state: Any) -> int:
+    """Steps of a training so far: the updates on one batch of rollouts are one, and share a row of the log."""
+    return int(state.global_step // args.logging_steps)
+
+
 def step_is_over(args: Any, state: Any) -> bool:
-    """Whether the last update was the last one on its batch of rollouts: those of a step share a row of the log."""
+    """Whether the last update was the last one of its step."""
     return bool(state.global_step % args.logging_steps == 0)
 
 
@@ -73,7 +78,7 @@ class RunLog(TrainerCallback):
         times |= {"time/update": update, "time/step": elapsed - evaluated}
         self.seconds.clear()
         found = {**logs, **times}
-        step = state.global_step // args.logging_steps
+        step = whole_steps(args, state)
         self.run.log(self.first_step + step, found)
         state.log_history.clear()  # it would grow in memory and in every checkpoint; the run's log has it all
         self.bar.update(1, found | {"step": step})

@@ -144,7 +144,7 @@ def test_help_shows_what_is_in_effect(capsys, tmp_path):
         read_request(["--config", "tiny.yaml", path, "--algo", "grpo", "--training.kl", "0.25", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for part in (
-        "batches of rollouts that the policy is updated on (default: 128)",
+        "batches that the policy is updated on (default: 128)",
         "all turns together (default: 256)",
         "after the warm-up (default: linear)",
         "β of the KL to the reference (default: 0.25)",

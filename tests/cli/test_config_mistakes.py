@@ -48,7 +48,7 @@ BAD = {
     "wrong type": (
         "training:\n  steps: ten",
         [],
-        ["training.steps", "line 2", "'ten'", "integer", "batches of rollouts"],
+        ["training.steps", "line 2", "'ten'", "integer", "batches that"],
     ),
     "wrong type by flag": ("", ["--seed", "one"], ["seed (command line)", "'one'", "integer"]),
     "yes for a number": ("seed: true", [], ["seed", "line 1", "True", "not a number"]),
