@@ -60,7 +60,7 @@ class SafeTrainer(Trainer):
         self._shown = partial(progress, total, title, counted=counted)
         self._batches: list[Mapping[str, Any]] = []  # the micro-batches of the update under way
         self._losses_finite = True
-        self._skipped = 0  # updates, in a row
+        self._skipped = 0  # steps, in a row
         self._left_out = False  # an update of the step under way
         self._step_began = 0, torch.get_rng_state()  # tokens seen, and random numbers: TRL shuffles the rows of a step
         self._output_dir: Path | None = None  # of the checkpoint under way
@@ -132,17 +132,15 @@ class SafeTrainer(Trainer):
         """After the last micro-batch, before the optimizer's step: here the step can still be left out."""
         norm: float | None = super()._get_grad_norm(*args, **settings)  # type: ignore[no-untyped-call]
         finite = self._losses_finite and (norm is None or math.isfinite(norm))
-        if all(processes.gathered([finite])):
-            self._skipped = 0
-        else:
+        if not all(processes.gathered([finite])):
             self._skip(norm)
         self._batches, self._losses_finite = [], True
         return norm
 
     def _skip(self, norm: float | None) -> None:
-        """Leave out the step under way: without gradients AdamW changes nothing."""
+        """Leave out the update under way: without gradients AdamW changes nothing."""
         self.model.zero_grad(set_to_none=True)
-        self._skipped += 1
+        self._skipped += 0 if self._left_out else 1
         self._left_out = True
         step = self.steps_done + 1
         self._dump(step, norm)
@@ -178,6 +176,8 @@ class SafeTrainer(Trainer):
             logs["skipped"] = float(self._left_out)
             if self._left_out:
                 logs["loss"] = math.nan
+            else:
+                self._skipped = 0
             self._left_out = False
         super().log(logs, *args, **settings)
 

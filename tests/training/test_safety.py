@@ -63,6 +63,16 @@ def test_a_loss_that_is_not_finite_skips_its_step(tmp_path: Path, monkeypatch: p
     assert_skipped(RunDir(tmp_path), 2, "loss or a gradient")
 
 
+def test_a_step_of_which_an_update_is_left_out_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_calls(monkeypatch, PolicyTrainer, "_compute_loss", {6}, lambda loss: loss * math.nan)  # step 2, first update
+    train(request(tmp_path, *FLAGS, "--training.epochs", "2"))
+    run = RunDir(tmp_path)
+    assert [(row["skipped"], row["loss"] is None) for row in run.metrics()][:3] == [(0, False), (1, True), (0, False)]
+    before, after = (trained(run.checkpoints / f"step_{s:06d}") for s in (1, 2))
+    assert any(not torch.equal(before[name], after[name]) for name in before)  # by the other update
+    assert (run.skipped / "step_000002.safetensors").exists()
+
+
 def test_a_gradient_that_is_not_finite_skips_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoilt(loss: torch.Tensor) -> torch.Tensor:
         loss.register_hook(lambda gradient: gradient * math.inf)
