@@ -46,6 +46,9 @@ class TrainingSection(Section):
         False,
         description="engine.server samples the next batch during the update on this one, by weights one step old",
     )
+    deterministic: bool = Field(
+        True, description="on a GPU: sums in a fixed order, so that a run repeats and resumes bit for bit"
+    )
     kl: float = Field(0.0, ge=0, description="weight β of the KL to the reference")
     saved_rollouts: int = Field(16, ge=0, description="trajectories of every step that are kept in the run directory")
     save_every: int = Field(0, ge=0, description="steps between checkpoints (0: only at the end)")

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from backtrack_mrt.types import Completion, FloatArray, Request, Sampling, TokenIds
 
+KEPT = 1 / 8  # of a GPU's memory: an engine in this process that takes less keeps it during updates
+
 
 @dataclass
 class EngineStats:

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from backtrack_mrt import __version__
 from backtrack_mrt.config.yaml_text import as_yaml
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.evaluate import read_graded
@@ -150,7 +151,7 @@ def page(title: str, lines: list[str], content: dict[str, Any], found: list[Trac
         drawn=lambda chart: Markup(chart.svg()),  # matplotlib's, which escapes the labels
         setup=_setup(runs),
         config=[(f"config.yaml of {run.path.name}", as_yaml(run.config.resolved())) for run in runs],
-        version=_version("backtrack-mrt"),
+        version=__version__,
         **content,
     )
 
@@ -196,7 +197,7 @@ def _setup(runs: Sequence[Run]) -> list[tuple[list[list[str]], str]]:
     versions = [
         ["program", "version"],
         ["Python", platform.python_version()],
-        ["backtrack-mrt", _version("backtrack-mrt")],
+        ["backtrack-mrt", __version__],
     ]
     versions += [[name, _version(name)] for name in LIBRARIES if _version(name)]
     tables = [

@@ -15,6 +15,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from backtrack_mrt import __version__
 from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.config.yaml_text import as_yaml
 from backtrack_mrt.data.catalogue import find_set
@@ -32,7 +33,7 @@ from backtrack_mrt.runs.trace import render_trace, visible
 from backtrack_mrt.types import Scored, TokenLedger
 
 SETTINGS = ("algo", "algorithm", "env", "prompts", "protocol", "training", "prover", "seed")  # of config.yaml
-PACKAGES = ("backtrack-mrt", "torch", "transformers", "trl", "peft")
+PACKAGES = ("torch", "transformers", "trl", "peft")
 ADAPTER = """\
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
@@ -98,8 +99,8 @@ def model_card(
         f"## Limits\n\n{_limits(config, problems, result)}",
         "## Licence\n\nThe base model and the data sets have licences of their own; what these say of derived models "
         "holds for this one. This card grants nothing.",
-        "## Versions\n\n"
-        + ", ".join([f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in PACKAGES)]),
+        f"## Versions\n\nPython {platform.python_version()}, backtrack-mrt {__version__}, "
+        + ", ".join(f"{package} {version(package)}" for package in PACKAGES),
     ]
     if example := _example(run) if result else None:
         trace = render_trace(example.trajectory, example.values)

@@ -23,6 +23,7 @@ _TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")  
 # Beside other programs the one that is waited for has no core then, and a step of seconds does not end in minutes.
 # Threads that sleep at once lose a third of an idle machine's speed; these spin for some microseconds first.
 _WAITING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "0"}  # GNU's and Intel's
+_CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # buffers of its own for every stream: sums in a fixed order
 # Importing the libraries makes a million objects that stay. Python would look through them again and again for garbage:
 # a quarter of the time that a training takes to start.
 _OFTEN, _SELDOM = (700, 10, 10), (50_000, 20, 100)  # new objects, collections of them, collections of those
@@ -34,13 +35,15 @@ _TRL_ON_VLLM = "TRL currently supports vLLM versions"  # for its own use of vLLM
 
 def prepare() -> None:
     """Switch off the reports of use that libraries send and two warnings that are about nothing here, have waiting
-    threads sleep soon, make the libraries' imports cheaper. Does nothing the second time."""
+    threads sleep soon and a GPU's products repeat, make the libraries' imports cheaper. Does nothing the second
+    time."""
     if not any(name in os.environ for name in _TELEMETRY):
         os.environ[_TELEMETRY[0]] = "1"
         if constants := sys.modules.get("huggingface_hub.constants"):
             constants.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
     if not {*_WAITING, "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ |= _WAITING
+    os.environ.setdefault(*_CUBLAS)
     if gc.get_threshold() == _OFTEN:
         gc.set_threshold(*_SELDOM)
     import_late(_NEEDED_BY_FEW)

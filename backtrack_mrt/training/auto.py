@@ -181,7 +181,7 @@ def _fits(found: Derived, first: Plan, resolve: Resolve, on: Device) -> bool:
         tried = with_changes(found.values, changes or _LEAST)
         sizes = replace(first.sizes, config=resolve(tried))
         if changes is None or suffices(sizes, on):
-            taken = f"{peak(memory(sizes, on)) / GIB:.1f}"
+            taken = f"{peak(memory(sizes, on), on) / GIB:.1f}"
             room = f" of {usable(on) / GIB:.1f} GiB that can be used" if on.memory else " GiB"
             found.choose(changes or _LEAST, f"the peak is {taken}{room}")
             return changes is not None

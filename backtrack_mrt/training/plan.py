@@ -61,7 +61,7 @@ class Plan:
     @property
     def peak(self) -> int:
         """Bytes at the fullest moment: rollout and update do not overlap."""
-        return peak(self.memory)
+        return peak(self.memory, self.device)
 
     @property
     def fits(self) -> bool:

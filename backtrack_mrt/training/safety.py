@@ -23,6 +23,7 @@ from backtrack_mrt.runs import interrupts, processes
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.runs.progress import progress
+from backtrack_mrt.training.fixed_order import in_fixed_order
 from backtrack_mrt.training.gradient_noise import GradientNoise, parts_together
 from backtrack_mrt.training.trainer_setup import RunLog, Setup, step_is_over, whole_steps
 
@@ -120,7 +121,8 @@ class SafeTrainer(Trainer):
         if first:
             interrupts.safe_point()
         settings_to_lower = ("training.micro_batch_size", "the protocol's token limits", "model.lora.r")
-        with told_when_out_of_memory(self._doing, settings_to_lower):
+        fixed = in_fixed_order(self.run_config.training.deterministic)
+        with told_when_out_of_memory(self._doing, settings_to_lower), fixed:
             loss: torch.Tensor = super().training_step(*args, **settings)
         if self._noise is not None and first:
             self._noise.see()

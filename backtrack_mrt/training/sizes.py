@@ -7,6 +7,7 @@ from math import ceil
 from typing import Any
 
 from backtrack_mrt.config import Config
+from backtrack_mrt.policy.engine import KEPT
 from backtrack_mrt.runs import processes
 from backtrack_mrt.training.roofline import PACK, VLLM, Clock, Device, Network, StepTime, overhead
 
@@ -115,15 +116,16 @@ def usable(device: Device) -> float:
     return (1 - _FRAGMENTS) * device.memory - _FRAMEWORK
 
 
-def peak(memory: dict[str, int]) -> int:
-    """Bytes at the fullest moment: rollout and update do not overlap."""
+def peak(memory: dict[str, int], device: Device) -> int:
+    """Bytes at the fullest moment: rollout and update do not overlap, but for a small cache, which a GPU keeps."""
     rollout, update = (sum(memory.get(name, 0) for name in names) for names in (_IN_ROLLOUTS, _IN_UPDATES))
-    return sum(memory.values()) - min(rollout, update)
+    stays = not device.cpu and _ASLEEP not in memory and rollout < KEPT * device.memory
+    return sum(memory.values()) - (0 if stays else min(rollout, update))
 
 
 def suffices(sizes: Sizes, device: Device) -> bool:
     """Whether the device holds it. Always, where its memory is not known."""
-    return not device.memory or (peak(memory(sizes, device)) <= usable(device) and room(sizes, device) != 0)
+    return not device.memory or (peak(memory(sizes, device), device) <= usable(device) and room(sizes, device) != 0)
 
 
 def room(sizes: Sizes, device: Device) -> int | None:

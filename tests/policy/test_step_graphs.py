@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from peft import PeftModel
 from support.engine_subjects import FREE, requests
 
@@ -21,8 +22,15 @@ def engine_with(policy: PeftModel, rounded: bool) -> HFEngine:
     return engine
 
 
+def scale_adapter(policy: PeftModel, by: float) -> None:
+    with torch.no_grad():
+        for name, weight in policy.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(by)
+
+
 def test_rounded_steps_give_the_same_tokens(policy: PeftModel) -> None:
-    """Over two turns, with rows that end at different steps, more rows than places, and scores in between."""
+    """Over two turns, with rows that end at different steps, more rows than places, scores between, and an update."""
     asked, stopping = [*requests(ROWS + 5, 20), *requests(2, 3)], Sampling(stop_ids=frozenset({3, 7, 11}))
     found = []
     for rounded in (False, True):
@@ -31,8 +39,10 @@ def test_rounded_steps_give_the_same_tokens(policy: PeftModel) -> None:
         histories = [(*r.prefix_ids, *c.token_ids) for r, c in zip(asked, first, strict=True)]
         scores = engine.score([ids[:4] for ids in histories], [(1, 2)] * len(histories))
         second = engine.generate([Request((*ids, 5, 6), 9, i) for i, ids in enumerate(histories)], FREE)
-        engine.sync(1)  # other buffers
-        third = engine.generate(requests(ROWS, 30), FREE)
+        scale_adapter(policy, 2)
+        engine.sync(1)
+        third = engine.generate(requests(3, 220), FREE)  # fewer rows than before, and longer
+        scale_adapter(policy, 1 / 2)
         found.append(([c.token_ids for c in (*first, *second, *third)], np.concatenate(scores), engine.stats))
     (tokens, scores, stats), (same_tokens, same_scores, same_stats) = found
     assert same_tokens == tokens

@@ -62,7 +62,9 @@ def by_hand(found: Plan, name: str, memory: float) -> float:
     update = tokens * kept + min(tokens * vocabulary, 4096 * 8192) * (weight + 4)
     if config.engine.type == "vllm":
         return (held + update) / GIB + config.engine.gpu_memory * memory
-    return (held + max(update, min(config.training.rows, config.engine.max_rows) * found.length * cache)) / GIB
+    cached = min(config.training.rows, config.engine.max_rows) * found.length * cache
+    stays = cached < memory * GIB / 8
+    return (held + (update + cached if stays else max(update, cached))) / GIB
 
 
 @pytest.mark.parametrize("on", MEMORY)

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from backtrack_mrt.policy.engine import EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.engine import KEPT, EngineStats, check_pairs, check_requests
 from backtrack_mrt.policy.hf.arithmetic import is_exact
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex
 from backtrack_mrt.policy.hf.lora import MergedAdapter
@@ -103,17 +103,23 @@ class HFEngine:
 
     def sync(self, version: int) -> None:
         """See `Engine.sync`. The reference's cache stays: its weights never change."""
-        self._policy.drop()
+        self._policy.renew()
 
     def release(self) -> None:
-        """See `Engine.release`. The merged and copied weights go, too."""
-        self._policy.drop()
-        if self._reference is not None:
-            self._reference.drop()
+        """See `Engine.release`. On a GPU of which it is a small part, the memory is kept, for the captured steps."""
+        runners = self._runners
+        small = torch.cuda.is_available() and sum(r.size for r in runners) < KEPT * torch.cuda.mem_get_info()[1]
+        for runner in runners:
+            runner.renew() if small else runner.drop()
 
     def close(self) -> None:
-        """See `Engine.close`."""
-        self.release()
+        """See `Engine.close`. Merged and copied weights go, too."""
+        for runner in self._runners:
+            runner.drop()
+
+    @property
+    def _runners(self) -> list[Runner]:
+        return [self._policy, *([self._reference] if self._reference else [])]
 
     def _complete(self, requests: Sequence[Request], rows: Sequence[CacheRow], sampling: Sampling) -> list[Completion]:
         """Prefill and decode requests that fit into one batch."""

@@ -104,13 +104,22 @@ class RowCache(Cache):  # type: ignore[misc]
     def clear(self) -> None:
         """Forget all rows and free their memory."""
         self.generation += 1
-        self.rows: list[CacheRow] = []
         self.buffers: list[Tensor] = []
-        self.layout: Layout | None = None  # of the pass that is running
         self._slots = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all rows; the buffers stay."""
+        self.rows: list[CacheRow] = []
+        self.layout: Layout | None = None  # of the pass that is running
         self._limit = 0
         self._clock = 0
         self._claimed: set[CacheRow] = set()
+
+    @property
+    def size(self) -> int:
+        """Bytes that the buffers take."""
+        return sum(buffer.nbytes for buffer in self.buffers)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -152,7 +161,9 @@ class RowCache(Cache):  # type: ignore[misc]
         blocks = self._slots // self.block
         for i, old in enumerate(self.buffers):  # one layer at a time, so that the peak is a single layer's copy
             if old.shape[1] < self._places or old.shape[3] < blocks:
-                new = _blank((2, self._places, old.shape[2], blocks, old.shape[4]), old)
+                new = _blank(
+                    (2, max(self._places, old.shape[1]), old.shape[2], max(blocks, old.shape[3]), old.shape[4]), old
+                )
                 new[:, : old.shape[1], :, : old.shape[3]] = old
                 self.buffers[i] = new
                 self.generation += 1

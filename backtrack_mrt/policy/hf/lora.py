@@ -26,13 +26,18 @@ class MergedAdapter:
 
     def __init__(self, model: nn.Module) -> None:
         self._layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLinear) and mergeable(m)]
-        self._merged: list[Tensor] | None = None
+        self._merged: list[Tensor] = []
+        self._stale = False
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Within the context the layers compute with merged weights."""
-        if self._merged is None:
+        if not self._merged:
             self._merged = [merged_weight(layer) for layer in self._layers]
+        elif self._stale:
+            for layer, merged in zip(self._layers, self._merged, strict=True):
+                merged.copy_(merged_weight(layer))
+        self._stale = False
         weights = [layer.get_base_layer().weight for layer in self._layers]
         originals = [weight.data for weight in weights]
         try:
@@ -45,9 +50,18 @@ class MergedAdapter:
                 weight.data = original
                 layer.merged_adapters.clear()
 
+    @property
+    def size(self) -> int:
+        """Bytes that the merged weights take."""
+        return sum(merged.nbytes for merged in self._merged)
+
+    def renew(self) -> None:
+        """The adapter has changed: merge it again, at the same place in memory."""
+        self._stale = True
+
     def drop(self) -> None:
-        """Forget the merged weights: the adapter has changed, or the memory is wanted."""
-        self._merged = None
+        """Forget the merged weights: the memory is wanted."""
+        self._merged = []
 
 
 def mergeable(layer: Any) -> bool:

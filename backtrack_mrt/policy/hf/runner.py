@@ -67,8 +67,22 @@ class Runner:
         config = self.decoder.config
         return Masks(config.num_attention_heads // config.num_key_value_heads, self.embeddings)
 
+    @property
+    def size(self) -> int:
+        """Bytes of buffers and merged weights."""
+        return self.cache.size + (self.adapter.size if self.adapter else 0)
+
+    def renew(self) -> None:
+        """The weights have changed: forget the histories. Captured steps stay, with the memory that they work on."""
+        if self.graphs is None:
+            self.drop()
+            return
+        self.cache.forget()
+        if self.adapter is not None:
+            self.adapter.renew()
+
     def drop(self) -> None:
-        """Forget all that was made of the weights: histories, merged and copied weights."""
+        """Forget all that was made of the weights, and free its memory."""
         self.cache.clear()
         if self.graphs is not None:
             self.graphs.drop()

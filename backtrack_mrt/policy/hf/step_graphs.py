@@ -3,7 +3,8 @@
 A step of a small model is thousands of kernels of a few microseconds, which Python launches far more slowly than a GPU
 runs them (docs/gpu.md). Steps of one shape are captured once and replayed: rows are rounded up to a multiple of ROWS,
 lengths to one of SLOTS, and what pads a step writes to a row that nobody reads (`RowCache.spare`). A captured step
-reads and writes fixed memory, so all of them are dropped when the cache gets other buffers.
+reads and writes fixed memory, so all of them are dropped when the cache gets other buffers. They share what is theirs,
+the logits' place too: one step runs at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DecodingStep = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 @dataclass(slots=True)
 class _Shape:
-    """Steps of one shape. inputs: tokens, rows and positions, (n,) each. logits (n, V): of the captured graph."""
+    """Steps of one shape. inputs: tokens, rows and positions, (n,) each. logits (n, V): where the graph writes them."""
 
     inputs: tuple[Tensor, Tensor, Tensor]
     logits: Tensor | None = None
@@ -43,6 +44,7 @@ class StepGraphs:
     def drop(self) -> None:
         """Forget all captured steps and free their memory."""
         self._shapes: dict[tuple[int, int], _Shape] = {}
+        self._logits: Tensor | None = None  # (widest, V)
         self._generation = self._cache.generation
         self._pool: Any = torch.cuda.graph_pool_handle() if self._captures else None
 
@@ -63,19 +65,23 @@ class StepGraphs:
         if not new and shape.graph is None and self._captures:
             self._capture(shape, length)
         if shape.graph is None or shape.logits is None:
-            return self._beside(lambda: self._step(*shape.inputs, length))[:rows]
+            logits = self._beside(lambda: self._step(*shape.inputs, length))
+            if self._captures and (self._logits is None or len(self._logits) < width):
+                self._logits = torch.empty_like(logits)
+            return logits[:rows]
         shape.graph.replay()
         return shape.logits[:rows]
 
     def _capture(self, shape: _Shape, length: int) -> None:
         """Record one step; what it computes is nothing until it is replayed."""
-        graph = torch.cuda.CUDAGraph()
+        assert self._logits is not None
+        graph, logits = torch.cuda.CUDAGraph(), self._logits[: len(shape.inputs[0])]
 
         def recorded() -> Tensor:
             torch.cuda.synchronize()
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
-                return self._step(*shape.inputs, length)
+                return logits.copy_(self._step(*shape.inputs, length))
             finally:
                 graph.capture_end()
 
