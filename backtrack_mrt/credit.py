@@ -99,6 +99,8 @@ def token_advantages(
         if needed and given is None:
             remedy = "Give V_0 … V_E of each." if field == "values" else 'Give them, or baseline="value".'
             raise UserError(field, None, "the algorithm needs them", remedy)
+    if strange := [float(number) for number in rewards.flat if not np.isfinite(number)]:
+        raise UserError("outcomes", strange[0], "not a finite number", "Leave that trajectory out.")
     members: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         members.setdefault(name, []).append(i)
@@ -259,6 +261,8 @@ def _scored(
             if numbers.shape != (length,):
                 reason = f"{count} turns need {length}"
                 raise UserError(f"{field}[{i}]", numbers.tolist(), reason, "V_0 … V_E is one more than the turns.")
+            if not np.isfinite(numbers).all():
+                raise UserError(f"{field}[{i}]", numbers.tolist(), "not finite numbers", "Mend what estimates them.")
     return Scored(found_turns, **found)
 
 

@@ -71,6 +71,8 @@ def test_groups_are_told_by_their_problems() -> None:
         ({"values": None}, "values = None: the algorithm needs them"),
         ({"values": [VALUES, [0.1]]}, r"values\[1\].*1 turns need 2"),
         ({"turns": [TURNS, [1, 0]]}, r"turns\[1\].*in order"),
+        ({"values": [VALUES, [0.1, float("nan")]]}, r"values\[1\].*not finite numbers"),
+        ({"outcomes": [1, float("inf")]}, "outcomes = inf: not a finite number"),
         ({"outcomes": [1]}, "outcomes = 1: there are 2 trajectories"),
         ({"alhpa": 1}, r"mrt-rl.alhpa.*Did you mean 'alpha'"),
         ({"algo": "mrt"}, "Did you mean 'mrt-"),

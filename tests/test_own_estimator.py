@@ -7,20 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from support.documents import files_in
 from support.hand_worked import CORRECTED
 from support.short_runs import SHORT
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config.files import read_config
+from backtrack_mrt.data import signs
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.scripted import ScriptedEngine
+from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.runs.finished import read_run
 from backtrack_mrt.training.train import train
+from backtrack_mrt.types import Trajectory
 
 HALVES = """
 import numpy as np
@@ -86,18 +91,51 @@ def test_a_mistake_is_told_before_anything_is_loaded(own: Path, flag: str, told:
     assert "prover.estimator" in caught.value.field
 
 
-@pytest.mark.parametrize("given", [np.zeros(1), [[0.5]] * 6, None, ["half"] * 6])
-def test_what_it_gives_is_a_number_for_each_prefix(given: Any) -> None:
-    class Own(MetaProver):
-        def prefix_values(self, prefixes: Any) -> Any:
-            return self.given
+def test_the_documents_file_says_what_its_equation_says(own: Path) -> None:
+    (own / "per_token.py").write_text(files_in("docs/algorithms.md")["per_token.py"])
+    config = read_request([*SHORT, "--prover.estimator", "./per_token.py"]).config
+    parts = assemble(config)
+    start = Trajectory(signs.generate("train", 1, seed=0)[0], ())
+    gold = parts.dialogue.answer(start.problem.answer)
+    (logprobs,) = parts.engine.score([parts.dialogue.forced(start, 0)], [gold])
+    assert parts.prover().values([start])[0].tolist() == [pytest.approx(np.exp(logprobs.mean()))]
 
-        def answer_tokens(self, problem: Any) -> int:
-            return 1
 
-    prover = Own(Dialogue(ByteChat(), load_prompts("backtrack", "terse")), ScriptedEngine())
-    prover.given = given  # type: ignore[attr-defined]
+class Own(MetaProver):
+    """Gives what it is told to give."""
+
+    given: Any = (0, 0.25, 0.5, 1, 0, 1 + 1e-9)
+    tokens_of_an_answer: Any = 1
+
+    def prefix_values(self, prefixes: Any) -> Any:
+        return self.given
+
+    def answer_tokens(self, problem: Any) -> Any:
+        return self.tokens_of_an_answer
+
+
+@pytest.fixture
+def prover() -> Own:
+    return Own(Dialogue(ByteChat(), load_prompts("backtrack", "terse")), ScriptedEngine())
+
+
+@pytest.mark.parametrize("given", [np.zeros(1), [[0.5]] * 6, None, ["half"] * 6, torch.ones(6, requires_grad=True)])
+def test_what_it_gives_is_a_number_for_each_prefix(prover: Own, given: Any) -> None:
+    prover.given = given
     with pytest.raises(UserError, match=r"prover.estimator = 'Own': its prefix_values gave no 6 numbers"):
         prover.values([CORRECTED])
-    prover.given = [0, 0.25, 0.5, 1, 0, 1]  # type: ignore[attr-defined]
-    assert prover.values([CORRECTED])[0].tolist() == [0.0, 0.25, 0.5, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(("value", "told"), [(np.nan, "nan"), (np.inf, "inf"), (1.5, "1.5"), (-3.25, "-3.25")])
+def test_what_it_gives_is_a_chance(prover: Own, value: float, told: str) -> None:
+    prover.given = [0.5, value, 0, 1, value, 1]
+    with pytest.raises(UserError, match=f"'Own': its prefix_values gave {told} for 2 of 6 prefixes"):
+        prover.values([CORRECTED])
+
+
+@pytest.mark.parametrize("number", [None, 4.0, "4", -1])
+def test_an_answer_takes_a_number_of_tokens(prover: Own, number: Any) -> None:
+    assert len(prover.values([CORRECTED])[0]) == 6
+    prover.tokens_of_an_answer = number
+    with pytest.raises(UserError, match="'Own': its answer_tokens gave"):
+        prover.values([CORRECTED])

@@ -39,18 +39,21 @@ class Algorithm(BaseModel, ABC):
 
     def weigh(self, group: Group) -> list[FloatArray]:
         """`turn_weights`, but none for a canary: its gold is wrong, so nothing can be learnt from it. Raises UserError
-        for anything but a weight per turn."""
+        for anything but a finite weight per turn."""
         turns = [len(member.trajectory.turns) for member in group.members]
         if group.problem.canary:
             return [np.zeros(number) for number in turns]
         given = self.turn_weights(group)
         try:
             weights = [np.asarray(row, dtype=np.float64) for row in given]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):  # torch: a tensor that a gradient goes through
             weights = []
-        if [row.shape for row in weights] != [(number,) for number in turns]:
-            reason = f"its turn_weights gave {str(given)[:60]} for {len(turns)} members of {turns} turns"
-            raise UserError("algo", type(self).__name__, reason, "Return an array for each, with a weight per turn.")
+        fitting = [row.shape for row in weights] == [(number,) for number in turns]
+        if not fitting or (_finite(_given(group)) and not _finite(weights)):  # `Collapsed` is told elsewhere
+            shown = " ".join(str(weights if fitting else given).split())[:60]
+            reason = f"its turn_weights gave {shown} for {len(turns)} members of {turns} turns"
+            remedy = "Return an array for each, with a finite weight per turn."
+            raise UserError("algo", type(self).__name__, reason, remedy)
         return weights
 
     def weigh_batch(self, groups: Sequence[Group]) -> list[FloatArray]:
@@ -74,6 +77,16 @@ class Algorithm(BaseModel, ABC):
         """Why the algorithm cannot run with a protocol of at most `max_answers` answers and groups of `group_size`;
         None if it can."""
         return None
+
+
+def _given(group: Group) -> list[FloatArray]:
+    """The numbers that weights are made of."""
+    known = [(np.array(m.trajectory.outcome), m.values, m.baselines) for m in group.members]
+    return [numbers for member in known for numbers in member if numbers is not None]
+
+
+def _finite(arrays: Sequence[FloatArray]) -> bool:
+    return all(bool(np.isfinite(numbers).all()) for numbers in arrays)
 
 
 def _sampled_by_turn(trajectory: Trajectory) -> FloatArray:

@@ -25,6 +25,7 @@ from backtrack_mrt.rollouts.spelling import Speller, Spelling, Surfaces, Vocabul
 from backtrack_mrt.types import FloatArray, Problem, Request, Sampling, StopReason, TokenIds, Trajectory
 
 Prefix = tuple[TokenIds, Problem]
+_ROUNDING = 1e-6  # that a chance may be off by
 AT_ONCE = 512  # samples that an engine is asked for in one call: it keeps the history of each
 
 
@@ -33,6 +34,7 @@ class MetaProver(ABC):
     (`--prover.estimator ./FILE.py`) finds the run's `grader` and its settings (`section`) here, too."""
 
     summary: ClassVar[str] = ""
+    bounded: ClassVar[bool] = True  # whether each estimate is a chance, and not only their mean, or up to rounding
     grader: Grader = MATH
     section: ProverSection
 
@@ -50,7 +52,13 @@ class MetaProver(ABC):
 
     def reserve(self, problem: Problem) -> int:
         """Tokens of the model's context that a trajectory must leave free, so that an answer can be forced from it."""
-        return self._force_tokens + self.answer_tokens(problem)
+        return self._force_tokens + self._answer_room(problem)
+
+    def _answer_room(self, problem: Problem) -> int:
+        needed = self.answer_tokens(problem)
+        if not isinstance(needed, int | np.integer) or needed < 0:
+            raise self._refused("answer_tokens", f"gave {needed!r}", "Return how many tokens an answer takes, an int.")
+        return int(needed)
 
     @cached_property
     def _force_tokens(self) -> int:
@@ -59,13 +67,13 @@ class MetaProver(ABC):
     def values(self, trajectories: Sequence[Trajectory]) -> list[FloatArray]:
         """V_0 … V_E of each trajectory, shape (E+1,). V_0 is computed once per problem. After a violation, and where
         the model's context is full, V is 0: no answer can follow. Raises UserError where an estimator of a user's own
-        gives anything but a number for each."""
+        gives anything but a chance for each."""
         prefixes: list[Prefix] = []
         index: dict[tuple[str, int, int], int] = {}  # (problem, trajectory or -1 for V_0, turn) → row of `prefixes`
         rows: list[list[int]] = []
         for i, trajectory in enumerate(trajectories):
             last = len(trajectory.turns) - (trajectory.stop is StopReason.VIOLATION)
-            room = self.engine.context_length - self.answer_tokens(trajectory.problem)
+            room = self.engine.context_length - self._answer_room(trajectory.problem)
             row = []
             for j in range(last + 1):
                 key = (trajectory.problem.id, i if j else -1, j)
@@ -89,18 +97,26 @@ class MetaProver(ABC):
     def _checked(self, values: object, number: int) -> FloatArray:
         try:
             given = np.asarray(values, dtype=np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):  # torch: a tensor that a gradient goes through
             given = np.zeros((0, 0))
         if given.shape != (number,):
-            reason = f"its prefix_values gave no {number} numbers for {number} prefixes but {str(values)[:60]}"
-            remedy = "Return an array with a number for each prefix."
-            raise UserError("prover.estimator", type(self).__name__, reason, remedy)
+            shown = " ".join(str(values).split())[:60]
+            reason = f"gave no {number} numbers for {number} prefixes but {shown}"
+            raise self._refused("prefix_values", reason, "Return an array with a number for each prefix.")
+        if self.bounded and (strange := [v for v in given if not -_ROUNDING <= v <= 1 + _ROUNDING]):  # also NaN
+            reason = f"gave {strange[0]:.6g} for {len(strange)} of {number} prefixes"
+            raise self._refused("prefix_values", reason, "A value is a chance: a number from 0 to 1.")
         return given
+
+    def _refused(self, method: str, reason: str, remedy: str) -> UserError:
+        return UserError("prover.estimator", type(self).__name__, f"its {method} {reason}", remedy)
 
 
 class LikelihoodProver(MetaProver):
     """V = Σ exp Σ_t log π(token_t | c_j, suffix) over the spellings of the gold (see `spelling`): no sampling noise,
     exact where the gold has one usual form, else a lower bound."""
+
+    bounded: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -148,6 +164,8 @@ class SampledProver(MetaProver):
     variance falls from V(1 − V)/K to about (V − L)(1 − V + L)/K; a single estimate may be a little above 1. Only for
     samples of the policy as it is: temperature 1, top_p 1.
     """
+
+    bounded: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -221,6 +239,8 @@ class SampledProver(MetaProver):
 
 class AutoProver(MetaProver):
     """The likelihood for golds with one usual form, sampled answers for the others."""
+
+    bounded: ClassVar[bool] = False
 
     def __init__(self, likelihood: LikelihoodProver, monte_carlo: SampledProver) -> None:
         super().__init__(likelihood.dialogue, likelihood.engine, likelihood.policy)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.small_groups import group, member, weights
 
 from backtrack_mrt import plugins
@@ -37,7 +38,10 @@ def test_every_algorithm_gives_finite_weights_of_the_right_shape(algo: str) -> N
     assert algorithm.loss == "ce" or sum(np.abs(row).sum() for row in rows) > 0
 
 
-@pytest.mark.parametrize("given", [[[0.5]], [[0.5, 1], [1], [0]], [0.5, 1], None, [["a", "b"], ["c"]]])
+NAN, LEARNT = [[0.5, math.nan], [1]], [torch.ones(2, requires_grad=True), torch.ones(1)]
+
+
+@pytest.mark.parametrize("given", [[[0.5]], [[0.5, 1], [1], [0]], [0.5, 1], None, [["a", "b"], ["c"]], NAN, LEARNT])
 def test_an_algorithm_of_ones_own_gives_a_weight_per_turn(given: Any) -> None:
     class Own(Algorithm):
         def turn_weights(self, group: Any) -> Any:
