@@ -54,7 +54,7 @@ class Judged(Grader):
 def grader_for(grade: Grader | Judge | str | None) -> Grader:
     """The grader that is meant: see `EpisodeEnv`. Raises UserError for an unknown name."""
     if grade is None or isinstance(grade, str):
-        return plugins.load(GRADERS, grade or "math", Grader, "grade")()  # type: ignore[type-abstract]
+        return plugins.configured(plugins.load(GRADERS, grade or "math", Grader, "grade"), {}, "grade")  # type: ignore[type-abstract]
     if not isinstance(grade, Grader) and not callable(grade):
         raise UserError("grade", grade, "neither a grader nor a function", "Pass one, or a grader's name.")
     return grade if isinstance(grade, Grader) else Judged(function=grade)

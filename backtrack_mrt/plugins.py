@@ -13,7 +13,8 @@ import os
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -24,11 +25,18 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from backtrack_mrt.errors import Mistakes, UserError, UserErrors, did_you_mean
+from backtrack_mrt.errors import Mistakes, RunError, UserError, UserErrors, did_you_mean
+from backtrack_mrt.hooks import wrong_hook
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 SEAMS = {"base", "collecting"}  # modules that plug-ins are made of
+_FIELDS = {  # of a config, by the package or entry-point group of what they name
+    "backtrack_mrt.envs": "env",
+    "backtrack_mrt.algos": "algo",
+    "backtrack_mrt.graders": "grader",
+    "backtrack_mrt.provers": "prover.estimator",
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class PluginSource:
 
 
 FOREIGN = ("verifiers", "openenv")  # libraries whose environments are protocols and graders, by LIBRARY:NAME
+_OWN: dict[str, dict[str, type]] = {}  # classes of plug-ins that are not ours, by their file and field
 _SOURCES: dict[str, PluginSource] = {}  # by absolute path, as last read: a run outlives changes of the user's file
 
 
@@ -118,7 +127,7 @@ def load(package: str, name: str, base: type[T], field: str) -> type[T]:
     """The one class derived from `base` that the plug-in `name` (or the file at that path) defines.
 
     Raises UserError (for the config's `field`) for an unknown name, a name that is claimed twice, a plug-in that cannot
-    be imported, a module with no or several such classes, and a class that lacks a method.
+    be imported, a module with no or several such classes, and a class that lacks a method or has what cannot be one.
     """
     if is_foreign(name):
         found: type[T] = importlib.import_module("backtrack_mrt.foreign.plugins").plugin(name, base)
@@ -127,22 +136,34 @@ def load(package: str, name: str, base: type[T], field: str) -> type[T]:
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         reason = f"{found.__name__} does not define {', '.join(missing)}"
         raise UserError(field, name, reason, f"Every {base.__name__} must.")
-    for method in sorted(getattr(base, "__abstractmethods__", ())):
-        _check_signature(found, base, method, field, name)
+    if wrong := wrong_hook(found, base):
+        raise UserError(field, name, *wrong)
+    if is_own(found):
+        _OWN.setdefault(inspect.getfile(found), {})[_FIELDS[package]] = found
     return found
 
 
-def _check_signature(found: type[T], base: type[T], method: str, field: str, name: str) -> None:
-    """A method that every plug-in of its kind must have takes what it will be given."""
-    given = getattr(base, method)
-    if not inspect.isfunction(given) or not inspect.isfunction(getattr(found, method)):
-        return
-    asked = [p.name for p in inspect.signature(given).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """What the code of a plug-in that is not ours raises inside is one line, with the place (UserError)."""
     try:
-        inspect.signature(getattr(found, method)).bind(*asked)
-    except TypeError as error:
-        reason = f"{found.__name__}.{method} cannot be called: {error}"
-        raise UserError(field, name, reason, f"Write def {method}({', '.join(asked)}).") from None
+        yield
+    except (UserError, RunError):
+        raise
+    except (Exception, SystemExit) as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in _OWN]
+        if not frames:
+            raise
+        hook, classes = frames[0].name, _OWN[frames[0].filename]
+        field = next((field for field, found in classes.items() if hook in vars(found)), next(iter(classes)))
+        reason = f"its {hook} raised {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+        where = f"See {frames[-1].filename}, line {frames[-1].lineno}."
+        raise UserError(field, classes[field].__name__, reason, where) from error
+
+
+def is_own(found: type) -> bool:
+    """Whether the class of a plug-in is a user's own, and not one of the package."""
+    return not found.__module__.startswith("backtrack_mrt.")
 
 
 def configured(found: type[M], settings: Mapping[str, Any], field: str) -> M:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (  # low to high; names between two bars stand on one layer
-    "types errors sandbox | grading | protocol plugins algos envs graders | foreign | config configs | runs | "
+    "types errors hooks sandbox | grading | protocol plugins algos envs graders | foreign | config configs | runs | "
     "policy data text_space | rollouts prompts | env evaluation credit verifiers_env | reports | training | "
     "cli engines | __main__ scripts"
 )

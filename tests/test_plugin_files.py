@@ -131,6 +131,14 @@ def test_prompts_that_are_not_there_are_told(own: Path, flags: tuple[str, ...], 
         train(read_request([*SHORT, *FLAGS, *flags]))
 
 
+def test_a_protocol_of_ones_own_is_rehearsed_before_a_run(own: Path) -> None:
+    broken = (own / "my_protocol.py").read_text().replace("return Parsed(", "return dict(")
+    (own / "my_protocol.py").write_text(broken)
+    with pytest.raises(UserError, match=r"Single.parse = \{.*is not a Parsed"):
+        train(read_request([*SHORT, *FLAGS, "--output-dir", "out"]))
+    assert not (own / "out").exists()
+
+
 def test_two_files_of_one_name_are_not_compared(own: Path) -> None:
     (own / "other").mkdir()
     shutil.copy("my_credit.py", "other/my_credit.py")

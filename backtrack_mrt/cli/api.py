@@ -11,6 +11,7 @@ from backtrack_mrt.cli.auto import read_files
 from backtrack_mrt.config import Config, Existing, RunRequest
 from backtrack_mrt.config.files import DEFAULT_CONFIG, Layer, read_config, resolve
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.plugins import failures_told
 from backtrack_mrt.runs import environment
 
 if TYPE_CHECKING:  # what runs a model is imported when it is called
@@ -53,16 +54,17 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
     problems, notes = load_held_out(config.data, config.grading)
     with environment.importing():  # late: a mistake in the config must not wait for torch
         from backtrack_mrt.evaluation.evaluate import measure
-        from backtrack_mrt.rollouts.assembly import assemble
+        from backtrack_mrt.rollouts.assembly import assemble, prompts_of
         from backtrack_mrt.rollouts.long_questions import fitting
+        from backtrack_mrt.rollouts.rehearsal import rehearse_own
 
-    parts = assemble(config)
-    length = parts.engine.context_length
-    problems, passed = fitting(problems, config.protocol, parts.dialogue, length, field="data.eval")
-    print("".join(f"{note}\n" for note in notes + passed), end="")
-    if kept is not None:
-        kept.mkdir(parents=True)
-    with closing(parts.engine):
+    rehearse_own(config.protocol, prompts_of(config), problems[0])
+    with failures_told(), closing((parts := assemble(config)).engine):
+        length = parts.engine.context_length
+        problems, passed = fitting(problems, config.protocol, parts.dialogue, length, field="data.eval")
+        print("".join(f"{note}\n" for note in notes + passed), end="")
+        if kept is not None:
+            kept.mkdir(parents=True)
         collector = _with_base(config, parts.evaluation_collector(base=True))
         summary, _ = measure(config, collector, problems, first_wrong_step, "model", kept)
     return summary

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from backtrack_mrt import __version__
 from backtrack_mrt.cli.command import PROGRAM, find, parser_of, summaries
 from backtrack_mrt.errors import run_main
+from backtrack_mrt.plugins import failures_told
 from backtrack_mrt.runs import environment
 
 
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
         print(script(rest[0] if rest else ""))
         return None
     command = find(name)
-    return command.run(parser_of(name).parse(rest))
+    with failures_told():
+        return command.run(parser_of(name).parse(rest))
 
 
 def overview() -> str:

@@ -143,6 +143,10 @@ class Check:
             else:
                 break
             path = f"{path}.{part}" if path else str(part)
+        if error["type"] == "frozen_instance":
+            reason = f"its __init__ sets {error['loc'][-1]}, and an instance is frozen"
+            self.refuse(path, error["input"], reason, f"Write `{error['loc'][-1]}: TYPE = DEFAULT` in the class.")
+            return
         missing = error["type"] == "missing"
         reason = error["msg"].removeprefix("Value error, ").removesuffix(".")
         remedy = f"It is: {meaning}." if meaning else "See --help."

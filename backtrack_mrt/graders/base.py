@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -81,7 +81,7 @@ class Grader(BaseModel, ABC):
     def grade_many(self, asked: Sequence[Asked]) -> list[Grade]:
         """`grade` for each, in order; each distinct answer is judged once."""
         distinct = list(dict.fromkeys((p, a) for p, a in asked if isinstance(a, str)))
-        grades = dict(zip(distinct, map(self._checked, self.judge_many(distinct)), strict=True))
+        grades = dict(zip(distinct, map(self._checked, self._all_judged(distinct)), strict=True))
         given = [grades[p, a] if isinstance(a, str) else NOTHING for p, a in asked]
         self._counts.update(grade.verdict for grade in given)
         return given
@@ -100,12 +100,20 @@ class Grader(BaseModel, ABC):
     ) -> None:
         self.close()
 
+    def _all_judged(self, asked: Sequence[tuple[Problem, str]]) -> list[Verdict | float]:
+        given: object = self.judge_many(asked)
+        judged = list(given) if isinstance(given, Iterable) else []
+        if len(judged) != len(asked):
+            reason = f"its judge_many gave {' '.join(str(given).split())[:60]} for {len(asked)} answers"
+            raise UserError("grader", type(self).__name__, reason, "Return a list with what each is worth.")
+        return judged
+
     def _judged(self, problem: Problem, answer: str) -> Verdict | float:
         """A grader that fails on what a model wrote must not end the run; it is told once for each kind of failure."""
         try:
             return self.judge(problem, answer)
         except Exception as error:
-            failure = f"{type(error).__name__}: {error}"
+            failure = " ".join(f"{type(error).__name__}: {error}".split())
             if type(error).__name__ not in self._told:
                 self._told.append(type(error).__name__)
                 told = f"the grader {type(self).__name__} failed on the answer {answer[:60]!r} ({failure})"

@@ -22,7 +22,7 @@ _FENCE = "```"
 _FENCE_END = re.compile(r"^```[ \t]*$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Marker:
     """One way to mark an answer.
 
@@ -41,6 +41,9 @@ class Marker:
     find: Callable[[str], str | None]
     end_in: Callable[[str], int | None]
     ended_by_message: bool = False
+
+    def __repr__(self) -> str:
+        return self.name.upper()
 
     def around(self, answer: str) -> str:
         """The answer, marked."""

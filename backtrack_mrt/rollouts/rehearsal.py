@@ -13,12 +13,15 @@ import signal
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import isfinite
+from numbers import Real
 from typing import Any
 
+from backtrack_mrt import plugins
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading.verdict import grade_of
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, merged, standing_steps
@@ -26,22 +29,15 @@ from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.episode import graded
 from backtrack_mrt.rollouts.prompts import Prompts
+from backtrack_mrt.rollouts.scripted_replies import CLAIMS, HOSTILE, likely_replies
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem, StopReason, Trajectory, Turn, TurnSpec
 
 PROBLEM = Problem("rehearsal", "What is 1 + 1?", "2")
-WALKS = 60
+WALKS, FEW_WALKS = 60, 6
 SECONDS = 5.0  # that one call of the protocol may take
 MOST_TURNS = 1_000
+LARGEST_BOUND = 10_000  # of turns: there are results for each
 NAME = "[a-z][a-z0-9_]*"
-HOSTILE = (  # what a model may write as well; parse may refuse it, and nothing else
-    *("", " \n\t", "\x00\x1b[2J\u2028", "<<question>>", "\\boxed{", "}" * 99, "\\boxed{" * 2_000),
-    *("\\boxed{" + "9" * 5_000 + "}", "## Step 99999999999999999:\n\\boxed{1}", "Error in step 99999999999999999"),
-    *("Backtrack to step -1", "No error\nError in step 1", "a " * 10_000, "½ ² ٣ 𝟚"),
-)
-CLAIMS = (
-    *(Parsed(answer="2", steps=("1 + 1 = 2",)), Parsed(answer="3", steps=("1 + 1 = 3",)), Parsed(verdict=True)),
-    *(Parsed(verdict=False, step=1), Parsed(step=0), Parsed()),
-)
 
 
 @dataclass
@@ -55,30 +51,43 @@ class Rehearsal:
     longest: int = 0  # turns
 
 
-def rehearse(protocol: EpisodeProtocol, prompts: Prompts, replies: Sequence[str] = ()) -> Rehearsal:
+def rehearse_own(protocol: EpisodeProtocol, prompts: Prompts, problem: Problem) -> None:
+    """What a run of a protocol that is not ours begins with: a short rehearsal, with a problem of the run."""
+    if plugins.is_own(type(protocol)):
+        rehearse(protocol, prompts, problem=problem, walks=FEW_WALKS)
+
+
+def rehearse(
+    protocol: EpisodeProtocol,
+    prompts: Prompts,
+    replies: Sequence[str] = (),
+    *,
+    problem: Problem = PROBLEM,
+    walks: int = WALKS,
+) -> Rehearsal:
     """Play `protocol` with `replies` of the user's and our own. Raises UserError for the first mistake: a call that
     raises, never comes back or returns something else than it must; a trajectory without end; a prompt that is missing,
     empty, or has a placeholder that the protocol does not fill."""
-    return _Player(protocol, Dialogue(ByteChat(), prompts), replies).play()
+    return _Player(protocol, Dialogue(ByteChat(), prompts), replies, problem).play(walks)
 
 
 class _Player:
-    def __init__(self, protocol: EpisodeProtocol, dialogue: Dialogue, replies: Sequence[str]) -> None:
-        self.protocol, self.dialogue, self.replies = protocol, dialogue, tuple(replies)
+    def __init__(self, protocol: EpisodeProtocol, dialogue: Dialogue, replies: Sequence[str], problem: Problem) -> None:
+        self.protocol, self.dialogue, self.replies, self.problem = protocol, dialogue, tuple(replies), problem
         self.name = type(protocol).__name__
         self.seen = Rehearsal()
 
-    def play(self) -> Rehearsal:
+    def play(self, walks: int) -> Rehearsal:
         self._check_bounds()
-        for walk in range(WALKS):
+        for walk in range(walks):
             self._walk(random.Random(walk), keep_going=walk % 2 == 0)
         return self.seen
 
     def _check_bounds(self) -> None:
         for name in ("max_turns", "max_answers"):
             bound = self._call(name)
-            if not isinstance(bound, int) or bound < 1:
-                raise self._wrong(name, bound, "it is not a number of at least 1")
+            if not isinstance(bound, int) or not 1 <= bound <= LARGEST_BOUND:
+                raise self._wrong(name, bound, f"it is not a whole number of at least 1 and at most {LARGEST_BOUND:,}")
         for name, argument in (("with_answers", 1), ("prolonged", 2.0), ("persistent", 2)):
             found = self._call(name, argument)
             if not isinstance(found, type(self.protocol)) and (found is not None or name != "persistent"):
@@ -114,13 +123,20 @@ class _Player:
     def _measured(self, turns: Sequence[Turn], stop: StopReason) -> None:
         """The protocol's own numbers about a trajectory that has ended, right or wrong."""
         answer = self._call("final_answer", tuple(turns))
-        ended = graded(Trajectory(PROBLEM, (), tuple(turns), stop, answer), lambda a: grade_of(float(a == "2")))
-        for name, value in self._call("metrics", ended).items():
-            if not re.fullmatch(NAME, name) or not isinstance(value, int | float | Share):
+        ended = graded(Trajectory(self.problem, (), tuple(turns), stop, answer), lambda a: grade_of(float(a == "2")))
+        for name, value in self._named("metrics", ended):
+            sound = isinstance(value, Share) or (isinstance(value, Real) and isfinite(value))
+            if not re.fullmatch(NAME, name) or not sound:
                 raise self._wrong("metrics", {name: value}, "it is not a snake_case name with a number or a Share")
-        for name, moves in self._call("moves", ended).items():
+        for name, moves in self._named("moves", ended):
             if not all(isinstance(move, range) and set(move) <= set(range(len(turns))) for move in moves):
                 raise self._wrong("moves", {name: moves}, f"these are not ranges of the {len(turns)} turns")
+
+    def _named(self, hook: str, ended: Trajectory) -> Iterable[tuple[str, Any]]:
+        found = self._call(hook, ended)
+        if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+            raise self._wrong(hook, found, "it is no mapping from names")
+        return found.items()
 
     def _asked(self, turns: Sequence[Turn], real: bool) -> TurnSpec | StopReason:
         """What comes next. After claims that were made up, whatever goes wrong is the end."""
@@ -132,13 +148,19 @@ class _Player:
             return StopReason.VIOLATION
 
     def _next(self, turns: Sequence[Turn]) -> TurnSpec | StopReason:
-        asked, again = (self._call("next_turn", PROBLEM, tuple(turns)) for _ in range(2))
+        asked, again = (self._call("next_turn", self.problem, tuple(turns)) for _ in range(2))
         if not isinstance(asked, TurnSpec | StopReason):
             raise self._wrong("next_turn", asked, "it is neither a TurnSpec nor a StopReason")
         if asked != again:
             raise self._wrong("next_turn", again, f"the same turns led to {asked!r} before")
-        if isinstance(asked, TurnSpec) and asked.max_new_tokens < 1:
-            raise self._wrong("next_turn", asked, "a turn needs at least 1 token")
+        if isinstance(asked, StopReason):
+            if asked not in (StopReason.FINISHED, StopReason.TURN_LIMIT) or not turns:
+                raise self._wrong("next_turn", str(asked), "a trajectory has a turn, and ends FINISHED or TURN_LIMIT")
+            return asked
+        if not isinstance(asked.max_new_tokens, int) or asked.max_new_tokens < 1:
+            raise self._wrong("next_turn", asked, "a turn needs at least 1 token, a whole number (int)")
+        if not isinstance(asked.fields, Mapping) or not all(isinstance(text, str) for text in asked.fields.values()):
+            raise self._wrong("next_turn", asked, "its fields are not texts by their names")
         return asked
 
     def _read(self, spec: TurnSpec, turns: Sequence[Turn]) -> None:
@@ -146,21 +168,24 @@ class _Player:
         render = self.dialogue.prompts.render
         if not render(spec.phase, spec.fields).strip():
             raise UserError(f"{spec.phase}.md", "", "the phase has no instruction", "Write what the model is to do.")
-        opening = self.dialogue.opening(PROBLEM, spec) if not turns else ()
-        trajectory = Trajectory(PROBLEM, opening, tuple(turns))
+        opening = self.dialogue.opening(self.problem, spec) if not turns else ()
+        trajectory = Trajectory(self.problem, opening, tuple(turns))
         self.dialogue.forced(trajectory, len(turns))
 
     def _accepted(self, spec: TurnSpec, turns: Sequence[Turn]) -> list[list[Turn]]:
         """The turns that replies make which are accepted, one reply for each thing that is claimed."""
         found: dict[tuple[Parsed | None, ...], list[Turn]] = {}
-        for text in (*self.replies, *_replies(len(standing_steps(turns))), *HOSTILE):
+        for text in (*self.replies, *likely_replies(len(standing_steps(turns))), *HOSTILE):
             if new := self._taken(spec, turns, text):
                 found.setdefault(tuple(turn.parsed for turn in new), new)
         return list(found.values())
 
     def _taken(self, spec: TurnSpec, turns: Sequence[Turn], text: str) -> list[Turn]:
         """The turns that a reply is cut into; none if it breaks the protocol."""
-        offsets = list(self._call("cuts", text))
+        offsets = self._call("cuts", text)
+        if not isinstance(offsets, Iterable):
+            raise self._wrong("cuts", offsets, "it is no list of offsets into the text")
+        offsets = list(offsets)
         if any(not isinstance(at, int) or not 0 < at < len(text) for at in offsets) or offsets != sorted(set(offsets)):
             raise self._wrong("cuts", offsets, "they are not increasing offsets into the text")
         new: list[Turn] = []
@@ -179,6 +204,8 @@ class _Player:
                 return []
             if not isinstance(parsed, Parsed) or not isinstance(parsed.answer, str | None):
                 raise self._wrong(name, parsed, "it is not a Parsed with a text, or None, as its answer")
+            if not isinstance(parsed.steps, tuple) or not all(isinstance(step, str) for step in parsed.steps):
+                raise self._wrong(name, parsed, "its steps are no tuple of texts")
             new.append(_turn(spec, piece, parsed, Finish.CUT if goes_on else Finish.STOP))
             answer = self._call("final_answer", (*before, new[-1]))
             if not isinstance(answer, str | None):
@@ -210,39 +237,6 @@ class _Player:
 
     def _wrong(self, name: str, value: object, reason: str) -> UserError:
         return UserError(f"{self.name}.{name}", value, reason, f"See {_file(self.protocol)}.")
-
-
-def _replies(standing: int) -> list[str]:
-    """What a model might write, with so many steps standing."""
-    solutions = [f"## Step {standing + 1}: 1 + 1 = {n}\n\\boxed{{{n}}}" for n in (2, 3)]
-    two_steps = f"## Step {standing + 1}: 1 = 1\n## Step {standing + 2}: 1 + 1 = 2\n\\boxed{{2}}"
-    again = f"That is wrong.\nBacktrack to line {standing}\n{solutions[0]}"
-    checks = [
-        f"{solutions[1]}\n{again}",
-        again,
-        "No error",
-        f"Error in step {standing}",
-        "Error in step 1",
-        "yes",
-        "no",
-        "1",
-        "2",
-    ]
-    targets = ["Backtrack to step 0", f"Backtrack to step {max(standing - 1, 0)}"]
-    stream = "The sum of one and one is three, I think.\n\nWait, let me count that again on my fingers. " * 2
-    thought = f"<think>\n{stream}\n</think>\n\nThe answer is \\boxed{{2}}."
-    return [
-        *solutions,
-        two_steps,
-        again,
-        f"{solutions[1]}\n{again}",
-        "\\boxed{2}",
-        "\\boxed{3}",
-        *checks,
-        *targets,
-        f"{stream}\\boxed{{2}}",
-        thought,
-    ]
 
 
 def _turn(spec: TurnSpec, text: str, parsed: Parsed, finish: Finish = Finish.STOP) -> Turn:

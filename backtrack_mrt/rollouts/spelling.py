@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.grading.markers import BOXED, Marker
 from backtrack_mrt.rollouts.chat import Chat
@@ -68,7 +69,11 @@ class Speller:
     def spellings(self, problem: Problem) -> tuple[Spelling, ...]:
         """The ways in which the tokenizer itself writes the right answers, and their shorter beginnings where one token
         does all the rest."""
-        surfaces = tuple(self.surfaces(problem))
+        given = self.surfaces(problem)
+        if not isinstance(given, list | tuple) or not given or not all(isinstance(text, str) for text in given):
+            reason = f"these are its spellings of {problem.answer!r}"
+            raise UserError("grader", given, reason, "Return a tuple of texts, at least one.")
+        surfaces = tuple(given)
         if surfaces not in self._known:
             self._known[surfaces] = tuple(self._spelled(surfaces))
         return self._known[surfaces]

@@ -19,11 +19,13 @@ from backtrack_mrt.data.order import endless, training_order
 from backtrack_mrt.errors import Mistakes
 from backtrack_mrt.evaluation.calibration import CALIBRATION, at_start
 from backtrack_mrt.evaluation.tables import RunResult
+from backtrack_mrt.plugins import failures_told
 from backtrack_mrt.policy.files import EMBEDDED
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
-from backtrack_mrt.rollouts.assembly import Assembly, assemble
+from backtrack_mrt.rollouts.assembly import Assembly, assemble, prompts_of
 from backtrack_mrt.rollouts.long_questions import fitting
+from backtrack_mrt.rollouts.rehearsal import rehearse_own
 from backtrack_mrt.rollouts.replay import tokenise
 from backtrack_mrt.runs import environment, interrupts, processes
 from backtrack_mrt.runs.alarms import AT_START, Bell, raise_at_start
@@ -65,7 +67,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> RunResult
     Mistakes(broken_rules(request.config)).tell()  # of a config that was made by hand
     check_launch(request.config)
     run = RunDir.check(request.config, request.existing, accept_changes=request.accept_changes)
-    with interrupts.deferred(), run.locked(), processes.told_when_one_is_gone():
+    with failures_told(), interrupts.deferred(), run.locked(), processes.told_when_one_is_gone():
         return _train(request, run, base_evaluation)
 
 
@@ -73,6 +75,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
     config, clock = request.config, Stopwatch()
     trackers = Trackers(config)
     problems = load_problem_sets(config.data, config.training.problems_per_step, config.grading)
+    rehearse_own(config.protocol, prompts_of(config), problems.train[0])
     inputs = digests(config, problems)
     if request.existing == "resume":
         check_inputs(run.path, inputs, request.accept_changes)

@@ -73,6 +73,8 @@ def test_a_right_one_passes(tmp_path: Path) -> None:
 
 
 METRICS = "    def metrics(self, trajectory):\n        return {{'right_first': {}}}\n\n    def parse"
+CUTS = "    def cuts(self, text):\n        return None\n\n    def parse"
+NO_METRICS = METRICS.replace("{{'right_first': {}}}", "3")
 MOVES = "    def moves(self, trajectory):\n        return {'again': [range(1, 3)]}\n\n    def parse"
 MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     "a misspelt placeholder": ({"again": "Time <<nubmer>>."}, ["again.md", "'nubmer'", "Did you mean 'number'"]),
@@ -92,6 +94,24 @@ MISTAKES: dict[str, tuple[dict[str, str | None], list[str]]] = {
     ),
     "no next turn": ({"old": "return StopReason.FINISHED", "new": "return None"}, ["Twice.next_turn", "StopReason"]),
     "no room": ({"old": ", 64,", "new": ", 0,"}, ["Twice.next_turn", "at least 1 token"]),
+    "half a token": ({"old": ", 64,", "new": ", 64.5,"}, ["Twice.next_turn", "a whole number (int)"]),
+    "a field of no text": (
+        {"old": "str(len(turns))", "new": "len(turns)"},
+        ["Twice.next_turn", "are not texts"],
+    ),
+    "no turn at all": ({"old": "if len(turns) == 2", "new": "if True"}, ["Twice.next_turn", "a trajectory has a turn"]),
+    "an end of another": (
+        {"old": ".FINISHED", "new": ".VIOLATION"},
+        ["Twice.next_turn", "ends FINISHED"],
+    ),
+    "steps in a list": ({"old": "answer=answer", "new": "steps=['1']"}, ["Twice.parse", "no tuple of texts"]),
+    "cuts of nothing": ({"old": "    def parse", "new": CUTS}, ["Twice.cuts = None", "no list of offsets"]),
+    "no metrics": (
+        {"old": "    def parse", "new": NO_METRICS},
+        ["Twice.metrics = 3"],
+    ),
+    "metrics of no size": ({"old": "    def parse", "new": METRICS.format("float('nan')")}, ["Twice.metrics", "nan"]),
+    "a bound without end": ({"old": "return 2", "new": "return 10**9"}, ["Twice.max_turns", "at most 10,000"]),
     "a bound of none": ({"old": "return 2", "new": "return 0"}, ["Twice.max_turns", "at least 1"]),
     "a violation's name": ({"old": "missing_answer", "new": "No answer!"}, ["'No answer!'", "snake_case"]),
     "metrics that raise": ({"old": "    def parse", "new": METRICS.format("1 / 0")}, ["Twice.metrics", "ZeroDivision"]),
