@@ -9,7 +9,7 @@ made into trajectories by `conversation`. The credits are the algorithms' own (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
@@ -127,7 +127,15 @@ def cut_turns(
     for j in range(int(index.max(initial=-1)) + 1):
         places = np.flatnonzero(index == j)
         ids = tuple(token_ids[int(place)] for place in places)
-        begins[places[[0, *token_starts(ids, cuts(decode(ids)), decode)]]] = True
+        text = decode(ids)
+        offsets: object = cuts(text)
+        inside = [*offsets] if isinstance(offsets, Iterable) else None
+        if inside is None or any(
+            type(at) is not int or not a < at < len(text) for a, at in zip([0, *inside], inside, strict=False)
+        ):
+            reason = f"these are no increasing offsets into a text of {len(text)} characters"
+            raise UserError("cuts", offsets, reason, "Return where each further turn begins.")
+        begins[places[[0, *token_starts(ids, inside, decode)]]] = True
     return np.where(index >= 0, np.cumsum(begins) - 1, -1)
 
 

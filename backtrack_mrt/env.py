@@ -26,11 +26,13 @@ from backtrack_mrt.data import signs
 from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.grading import Verdict
+from backtrack_mrt.hooks import uncallable
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ByteChat, Chat
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.rollouts.prompts import Prompts, load_prompts
+from backtrack_mrt.rollouts.rehearsal import rehearse_own
 from backtrack_mrt.rollouts.rollout import cut
 from backtrack_mrt.runs.trace import render_trace
 from backtrack_mrt.text_space import TextSpace
@@ -48,16 +50,20 @@ class Judged(Grader):
 
     def judge(self, problem: Problem, answer: str) -> Verdict | float:
         judged = self.function(problem, answer)
-        return Verdict(judged) if isinstance(judged, str) else judged
+        return Verdict(judged) if isinstance(judged, str) and judged in list(Verdict) else judged  # type: ignore[return-value]
 
 
 def grader_for(grade: Grader | Judge | str | None) -> Grader:
     """The grader that is meant: see `EpisodeEnv`. Raises UserError for an unknown name."""
     if grade is None or isinstance(grade, str):
         return plugins.configured(plugins.load(GRADERS, grade or "math", Grader, "grade"), {}, "grade")  # type: ignore[type-abstract]
-    if not isinstance(grade, Grader) and not callable(grade):
-        raise UserError("grade", grade, "neither a grader nor a function", "Pass one, or a grader's name.")
-    return grade if isinstance(grade, Grader) else Judged(function=grade)
+    if isinstance(grade, Grader):
+        return grade
+    if isinstance(grade, type) or not callable(grade):
+        raise UserError("grade", grade, "neither a grader nor a function", "Pass one (not its class), or a name.")
+    if reason := uncallable(grade, ("problem", "answer")):
+        raise UserError("grade", grade, f"it {reason}", "Pass a function (problem, answer) → reward.")
+    return Judged(function=grade)
 
 
 class EpisodeEnv(gymnasium.Env[str, Any]):
@@ -85,8 +91,10 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise UserError("render_mode", render_mode, "unknown mode", did_you_mean(str(render_mode), ["ansi"]))
-        if isinstance(problems, str) or not isinstance(problems, Sequence) or not len(problems):
-            raise UserError("problems", problems, "there is no problem to solve", "Pass at least one, in a list.")
+        if isinstance(problems, str) or not isinstance(problems, Sequence):
+            raise UserError("problems", problems, "not a list", "Pass Problem(id, question, answer), in a list.")
+        if not len(problems):
+            raise UserError("problems", problems, "there is no problem to solve", "Pass at least one.")
         if strange := [problem for problem in problems if not isinstance(problem, Problem)]:
             raise UserError("problems", strange[0], "not a Problem", "Pass Problem(id, question, answer).")
         if chat is not None and not all(hasattr(chat, name) for name in ("opening", "following", "encode", "decode")):
@@ -166,6 +174,8 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         self.grader.close()
 
     def _choose(self, options: Mapping[str, Any]) -> Problem:
+        if not isinstance(options, Mapping):
+            raise UserError("options", options, "not a mapping", 'Pass {"problem": a Problem or its index}.')
         for key in options:
             if key != "problem":
                 raise UserError(f"options[{key!r}]", options[key], "unknown option", did_you_mean(key, ["problem"]))
@@ -250,7 +260,7 @@ def make(
     """The environment of a protocol, by name or as the path of a file: on generated problems unless some are given.
     `prompts`: a style, or the path of a folder. `settings` are the protocol's own (`token_budget=…`)."""
     chosen = plugins.load(PROTOCOLS, protocol, EpisodeProtocol, "env")  # type: ignore[type-abstract]
-    return EpisodeEnv(
+    env = EpisodeEnv(
         plugins.configured(chosen, settings, plugins.label(protocol)),
         signs.generate("train", 256, seed=0) if problems is None else problems,
         load_prompts(protocol, prompts),
@@ -258,6 +268,8 @@ def make(
         chat=chat,
         render_mode=render_mode,
     )
+    rehearse_own(env.protocol, env.dialogue.prompts, env.problems[0])
+    return env
 
 
 def check(protocol: EpisodeProtocol, prompts: Prompts) -> None:

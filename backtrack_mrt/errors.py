@@ -19,7 +19,7 @@ class UserError(Exception):
 
     def __init__(self, field: str, value: object, reason: str, remedy: str) -> None:
         self.field, self.value, self.reason, self.remedy = field, value, reason, remedy
-        shown = repr(value)
+        shown = repr(value).replace("\n", " ")
         shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]}…"
         super().__init__(f"{field} = {shown}: {reason}. {remedy}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from types import FunctionType
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
@@ -39,22 +40,31 @@ def wrong_hook(found: type, base: type) -> Wrong | None:
     return None
 
 
+def uncallable(own: object, asked: Sequence[str], by_name: Sequence[str] = ()) -> str | None:
+    """Why `own` cannot be called with arguments of these names, and others that are given by name; None if it can."""
+    if not callable(own):
+        return "is no method"
+    if inspect.iscoroutinefunction(own) or inspect.isasyncgenfunction(own):
+        return "is asynchronous, and nobody awaits it"
+    try:
+        given = inspect.signature(own).bind(*asked, **{name: name for name in by_name}).arguments
+    except TypeError as error:
+        return f"cannot be called: {error}"
+    except ValueError:  # a function of C that does not say what it takes
+        return None
+    swapped = next((name for name, argument in given.items() if name in asked and argument != name), None)
+    return None if swapped is None else f"takes {swapped} in another place"
+
+
 def _no_method(own: object, meant: FunctionType) -> Wrong | None:
     """Why a method cannot take the place of the base's, and the remedy."""
     named = inspect.signature(meant).parameters.values()
     asked = [p.name for p in named if p.kind is not p.KEYWORD_ONLY]
     by_name = [p.name for p in named if p.kind is p.KEYWORD_ONLY]
-    remedy = f"Write def {meant.__name__}({', '.join([*asked, *['*'][: len(by_name)], *by_name])})."
-    if not callable(own):
-        return "is no method", remedy
-    if inspect.iscoroutinefunction(own) or inspect.isasyncgenfunction(own):
-        return "is asynchronous, and nobody awaits it", remedy
-    try:
-        given = inspect.signature(own).bind(*asked, **{name: name for name in by_name}).arguments
-    except TypeError as error:
-        return f"cannot be called: {error}", remedy
-    swapped = next((name for name, argument in given.items() if name in asked and argument != name), None)
-    return None if swapped is None else (f"takes {swapped} in another place", remedy)
+    reason = uncallable(own, asked, by_name)
+    if reason is None:
+        return None
+    return reason, f"Write def {meant.__name__}({', '.join([*asked, *['*'][: len(by_name)], *by_name])})."
 
 
 def _no_value(own: object, kind: Any, default: object) -> Wrong | None:

@@ -129,6 +129,8 @@ def load(package: str, name: str, base: type[T], field: str) -> type[T]:
     Raises UserError (for the config's `field`) for an unknown name, a name that is claimed twice, a plug-in that cannot
     be imported, a module with no or several such classes, and a class that lacks a method or has what cannot be one.
     """
+    if not isinstance(name, str):
+        raise UserError(field, name, "neither a name nor a path", f"Known: {', '.join(names(package))}; or ./FILE.py.")
     if is_foreign(name):
         found: type[T] = importlib.import_module("backtrack_mrt.foreign.plugins").plugin(name, base)
     else:

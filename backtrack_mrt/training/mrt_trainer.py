@@ -7,6 +7,7 @@ place of the one scalar that TRL has for all of it. Nothing else of TRL is chang
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from backtrack_mrt import credit
 from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.data.answers import read_gold
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.rollouts.assembly import dialogue_with
@@ -26,6 +28,7 @@ from backtrack_mrt.types import FloatArray, Problem, Trajectory
 
 Values = Callable[[Sequence[Trajectory]], Sequence[FloatArray]]  # V_0 … V_E of each, (E+1,)
 _GOLDS = ("answer", "solution")
+_REMEDY = "Add the gold in a column 'answer', or give `values`."
 
 
 class MRTTrainer(GRPOTrainer):
@@ -33,7 +36,8 @@ class MRTTrainer(GRPOTrainer):
 
     values: what the prefixes of episodes are worth: `prover.values` of a `credit.served_prover`, or a function of your
     own. By default the trained policy itself is asked for the answer, whose gold is the data set's column `answer` or
-    `solution`; `prompts` are the words that ask, a style of `prompts/open_ended` or a folder of yours.
+    `solution` (read as in files of problems); `prompts` are the words that ask, a style of `prompts/open_ended` or a
+    folder of yours.
     algo, settings: the algorithm, by name, path or as an instance, and its own settings (``{"alpha": 0.5}``).
     cuts: offsets at which what was sampled in one go falls into several turns (``OpenEnded().cuts`` for a thought).
 
@@ -51,12 +55,18 @@ class MRTTrainer(GRPOTrainer):
         cuts: Callable[[str], Sequence[int]] | None = None,
         **kwargs: Any,
     ) -> None:
+        if values is not None and (not callable(values) or inspect.iscoroutinefunction(values)):
+            reason = "not a function from episodes to their values"
+            raise UserError("values", values, reason, "Pass prover.values, or a plain function of yours.")
         super().__init__(*args, **kwargs)
         if self.scale_rewards == "batch":
             reason = "an outcome is compared within its group"
             raise UserError("scale_rewards", "batch", reason, 'Set it to "group" or "none".')
         self.algorithm = credit.algorithm(algo, self._scaled(algo, settings or {}))
         self.cuts, self.values = cuts, values or self._policy_values
+        columns = getattr(self.train_dataset, "column_names", None)  # None: not known before it is read
+        if values is None and self.algorithm.needs_values and columns and not {*columns} & {*_GOLDS}:
+            raise UserError("train_dataset", columns, "no column holds the answer", _REMEDY)
         self.scored: list[Trajectory] = []  # this process's latest episodes
         self.latest_values: list[FloatArray] = []
         self._rewards = torch.zeros(0)
@@ -88,7 +98,7 @@ class MRTTrainer(GRPOTrainer):
             )
         ]
         needed = self.algorithm.needs_values
-        self.latest_values = [np.asarray(row) for row in self.values(self.scored)] if needed else []
+        self.latest_values = self._valued(self.scored) if needed else []
         advantages = self._advantages(turns)
         weights_BT = torch.zeros(sampled_BT.shape)
         for row, found in zip(weights_BT, advantages, strict=True):
@@ -96,6 +106,14 @@ class MRTTrainer(GRPOTrainer):
         output["advantages"] = weights_BT.to(sampled_BT.device)
         self._log_turns()
         return output
+
+    def _valued(self, trajectories: Sequence[Trajectory]) -> list[FloatArray]:
+        given: object = self.values(trajectories)
+        try:
+            return [np.asarray(row, dtype=np.float64) for row in given]  # type: ignore[attr-defined]
+        except (TypeError, ValueError, RuntimeError) as error:  # torch: a tensor that a gradient goes through
+            shown = " ".join(str(given).split())[:60]
+            raise UserError("values", shown, "not arrays of numbers", "Return V_0 … V_E of each.") from error
 
     def _advantages(self, turns: list[Any]) -> list[FloatArray]:
         """Of this process's rows; a group may lie across processes. Rows that no reward function scored have none."""
@@ -124,14 +142,14 @@ class MRTTrainer(GRPOTrainer):
         """What the data set says of an episode's problem. Members of a group have the same."""
         prompt = row.get("prompt") or ""
         question = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
-        gold = next((str(row[name]) for name in _GOLDS if row.get(name) is not None), "")
+        read = (read_gold(row.get(name), "auto", solution=name == "solution") for name in _GOLDS)
+        gold = next((gold for gold, wrong in read if not wrong), "")
         return Problem(f"{prompt}|{gold}", question, gold)
 
     def _policy_values(self, trajectories: Sequence[Trajectory]) -> Sequence[FloatArray]:
         """How likely the policy would answer the gold, if it had to answer now."""
         if missing := [t.problem.question for t in trajectories if not t.problem.answer]:
-            remedy = f"Add the gold in a column {_GOLDS[0]!r}, or give `values`."
-            raise UserError("train_dataset", missing[0], "no answer is known, so the policy cannot be asked", remedy)
+            raise UserError("train_dataset", missing[0], "no answer is known, so the policy cannot be asked", _REMEDY)
         model: Any = self.accelerator.unwrap_model(self.model)
         if self._prover is None:
             dialogue = dialogue_with(self._tokenizer, load_prompts("open-ended", self._prompts))

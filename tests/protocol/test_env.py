@@ -166,7 +166,7 @@ def test_problems_are_drawn_by_the_seed_or_named():
     assert env.reset(options={"problem": Problem("own", "?", "!")})[0].startswith("?")
 
 
-@pytest.mark.parametrize("options", [{"problem": 5}, {"problem": -1}, {"problem": "2"}, {"problems": 2}])
+@pytest.mark.parametrize("options", [{"problem": 5}, {"problem": -1}, {"problem": "2"}, {"problems": 2}, ["problem"]])
 def test_wrong_options_are_refused(options):
     with pytest.raises(UserError):
         backtrack_env().reset(options=options)
@@ -179,6 +179,8 @@ def test_wrong_settings_are_refused():
         EpisodeEnv(Backtrack(), [], PROMPTS)
     with pytest.raises(UserError, match="Did you mean 'backtrack'"):
         make("backtracking")
+    with pytest.raises(UserError, match=r"env = .*neither a name nor a path"):
+        make(Backtrack)
 
 
 def test_steps_before_the_beginning_and_after_the_end_are_errors():

@@ -11,6 +11,7 @@ import pytest
 
 import backtrack_mrt.env
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.graders.exact import Exact
 from backtrack_mrt.text_space import SHARED, TextSpace, _create, _read, _write
 
 ID = "backtrack_mrt/Backtrack-v0"
@@ -55,7 +56,11 @@ def test_texts_in_shared_memory() -> None:
         ({"token_bugdet": 1}, r"token_bugdet.*Did you mean 'token_budget'"),
         ({"token_budget": "many"}, r"token_budget = 'many'"),
         ({"problems": 3}, "in a list"),
+        ({"problems": (problem for problem in ())}, "in a list"),
         ({"problems": []}, "no problem to solve"),
+        ({"grade": Exact}, "not its class"),
+        ({"grade": lambda answer: 1.0}, "it cannot be called"),
+        ({"grade": lambda answer, problem: 1.0}, "answer in another place"),
         ({"problems": ["1 + 1"]}, "not a Problem"),
         ({"grade": 5}, "neither a grader nor a function"),
         ({"chat": 4}, "not a chat"),

@@ -25,6 +25,10 @@ ROWS = Dataset.from_list([{"prompt": QUESTION, "answer": "15"}])
 OUTCOMES = (1.0, 1.0, 0.0, 0.0)
 
 
+async def later(trajectories: list[Trajectory]) -> None:
+    """What nobody awaits."""
+
+
 @pytest.fixture
 def trainer(tmp_path: Path, request: pytest.FixtureRequest) -> bt.MRTTrainer:
     """With TRL's `rollout_func`."""
@@ -117,6 +121,32 @@ def test_the_same_by_a_server(tmp_path: Path, ids: bool) -> None:
         torch.testing.assert_close(advantages(served), found_BT, atol=1e-6 if ids else 2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("given", [None, [[[0.5]] * 9, "x"], [torch.ones(7, requires_grad=True)] * 4])
+def test_values_are_numbers(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(UserError, match=r"values = .*not arrays of numbers\. Return V_0 … V_E of each"):
+        advantages(lake_trainer(tmp_path, values=lambda trajectories: given))
+
+
+@pytest.mark.parametrize("offsets", [None, [10**6], [2.5], [3, 3], [0]])
+def test_cuts_are_offsets(tmp_path: Path, offsets: Any) -> None:
+    with pytest.raises(UserError, match=r"cuts = .*no increasing offsets into a text of"):
+        advantages(lake_trainer(tmp_path, values=nearness, cuts=lambda text: offsets))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"answer": 15},
+        {"answer": ["15"]},
+        {"answer": "So many.\n#### 15"},
+        {"answer": "", "solution": r"So \boxed{15}."},
+    ],
+)
+def test_golds_are_read_as_those_of_files(trainer: bt.MRTTrainer, row: dict[str, Any]) -> None:
+    assert trainer._problem({"prompt": QUESTION, **row}).answer == "15"
+    assert trainer._problem({"prompt": QUESTION, "answer": None}).answer == ""
+
+
 def test_what_is_sampled_in_one_go_can_be_cut(tmp_path: Path) -> None:
     trainer = lake_trainer(tmp_path, cuts=lambda text: [5], values=nearness)
     advantages(trainer)
@@ -129,13 +159,19 @@ def test_what_is_sampled_in_one_go_can_be_cut(tmp_path: Path) -> None:
         ({"settings": {"alhpa": 1}}, "Did you mean 'alpha'"),
         ({"algo": "mtr-rl"}, "Did you mean 'mrt-rl'"),
         ({"args": {"scale_rewards": "batch"}}, "compared within its group"),
+        ({"algo": MrtRl}, "neither a name nor a path"),
+        ({"values": "monte_carlo"}, "not a function from episodes"),
+        ({"values": later}, "not a function from episodes"),
+        ({"train_dataset": ROWS.rename_column("answer", "truth")}, r"'truth'\]: no column holds the answer"),
     ],
 )
 def test_wrong_settings_are_told(tmp_path: Path, given: dict[str, Any], reason: str) -> None:
     model, tokenizer = small_model()
     args = settings(tmp_path, **given.pop("args", {}))
     with pytest.raises(UserError, match=reason):
-        bt.MRTTrainer(model, won, args, ROWS, processing_class=tokenizer, rollout_func=walked, **given)
+        bt.MRTTrainer(
+            model, won, args, processing_class=tokenizer, rollout_func=walked, **{"train_dataset": ROWS} | given
+        )
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/trainers.md"])
@@ -160,7 +196,7 @@ def test_the_credit_of_the_documents(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_without_a_gold_the_policy_cannot_be_asked(tmp_path: Path) -> None:
     model, tokenizer = small_model()
-    rows = Dataset.from_list([{"prompt": QUESTION}])
+    rows = Dataset.from_list([{"prompt": QUESTION, "answer": ""}])
     trainer = bt.MRTTrainer(model, won, settings(tmp_path), rows, processing_class=tokenizer, rollout_func=walked)
     trainer.model.train()
     with pytest.raises(UserError, match="column 'answer'"):
