@@ -15,6 +15,7 @@ from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.protocol import EpisodeProtocol
+from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.rollouts.chat import ByteChat
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.spelling import Speller
@@ -35,6 +36,18 @@ VALUES = "\n    def prefix_values(self, prefixes): return [0.5] * len(prefixes)\
 VALUES += "    def answer_tokens(self, problem): return 4\n"
 PLAYS = "\n    max_turns: ClassVar[int] = 1\n    def parse(self, phase, text, turns): return bt.Parsed()\n"
 PLAYS += "    def next_turn(self, problem, turns): return bt.TurnSpec('attempt', 8)\n"
+COLLECTION = """
+from dataclasses import dataclass
+from backtrack_mrt.algos.collecting import Collection
+from backtrack_mrt.algos.grpo import Grpo
+
+class Own(Grpo):
+    @property
+    def collection(self): return Mine()
+
+@dataclass(frozen=True)
+class Mine(Collection):
+    def collect(self, play, problems, seeds): return play.rollout(problems, seeds)"""
 WRONG = [
     ("algo", "loss: ClassVar[str] = 'ppo'" + WEIGHTS, r"Own.loss is 'ppo': input should be 'rl' or 'ce'\. The default"),
     ("algo", "unit: float = 0.5" + WEIGHTS, "Own.unit is 0.5: input should be 'token', 'turn' or 'trajectory'"),
@@ -103,6 +116,33 @@ def test_what_a_plug_in_raises_in_a_run_is_one_line(tmp_path: Path, field: str, 
     told = rf"^{field} = 'Own': its \w+ raised \w+: .*\. See .*own.py, line {line}\.$"
     with pytest.raises(UserError, match=told):
         train(read_request([*SHORT, *flags]))
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("[:1]", r"algo = 'Mine': its collect gave 1 trajectories for 16 rows.*where the loss is rl"),
+        (" and None", "algo = 'Mine': its collect gave None, which is no trajectory"),
+    ],
+)
+def test_a_collection_gives_a_trajectory_for_each_row(tmp_path: Path, body: str, told: str) -> None:
+    (tmp_path / "mine.py").write_text(COLLECTION + body)
+    flags = ["--algo", str(tmp_path / "mine.py"), "--data.eval_size", "2", "--output-dir", str(tmp_path / "run")]
+    with pytest.raises(UserError, match=told):
+        train(read_request([*SHORT, *flags]))
+
+
+def test_a_critic_wants_values(tmp_path: Path) -> None:
+    algo = own(tmp_path, "algo", "needs_critic: ClassVar[bool] = True" + WEIGHTS)
+    with pytest.raises(UserError, match=r"needs_critic.*Set needs_values to True"):
+        read_request([*SHORT, "--algo", algo])
+
+
+def test_an_estimator_begins_as_its_base_does(tmp_path: Path) -> None:
+    file = own(tmp_path, "prover.estimator", "def __init__(self, *args): pass" + VALUES)
+    parts = assemble(read_request([*SHORT, "--prover.estimator", file]).config)
+    with pytest.raises(UserError, match=r"leaves out the base's\. Begin it with super\(\).__init__\(dialogue, engine"):
+        parts.prover()
 
 
 @pytest.mark.parametrize("given", [[1.0], None, iter([])])

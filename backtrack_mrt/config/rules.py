@@ -39,6 +39,9 @@ def _algorithm_rules(config: Config) -> Iterator[UserError]:
     if config.algorithm.needs_values and config.prover.estimator == "none":
         reason = f"{config.algo} needs the values of a meta-prover"
         yield UserError("prover.estimator", "none", reason, "Set it to likelihood, or choose grpo.")
+    if config.algorithm.needs_critic and not config.algorithm.needs_values:
+        reason = "its critic (needs_critic) is made of values, and it says that it needs none (needs_values)"
+        yield UserError("algo", config.algo, reason, "Set needs_values to True in its class.")
     answers, group_size = config.protocol.max_answers, config.training.group_size
     if objection := config.algorithm.objection(max_answers=answers, group_size=group_size):
         yield UserError("algo", config.algo, objection, "Change that setting, or choose another algorithm.")

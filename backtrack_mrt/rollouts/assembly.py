@@ -70,6 +70,9 @@ class Assembly:
         _check_begun(section, self.dialogue.prompts, self.config.prompts)
         if section.estimator not in ESTIMATORS:
             own = estimator_of(section)(self.dialogue, self.engine, section.policy)
+            if not hasattr(own, "tokens"):
+                remedy = "Begin it with super().__init__(dialogue, engine, policy)."
+                raise UserError("prover.estimator", section.estimator, "its __init__ leaves out the base's", remedy)
             own.grader, own.section = grader or self.grader, section
             return own
         if not self.grader.listed:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from backtrack_mrt.algos.collecting import Collection, Independent
 from backtrack_mrt.data.canaries import CanaryWatch
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.protocol import EpisodeProtocol
@@ -147,7 +149,9 @@ class Synced:
             doing = f"sampling {len(problems[rows])} trajectories and their values"
             with told_when_out_of_memory(doing, ("engine.max_rows", "the protocol's token limits")):
                 playing.others = others if rows.start == 0 else 0
-                scored += playing.scored(c.collection.collect(playing, problems[rows], seeds[rows]))
+                scored += playing.scored(
+                    _listed(c.collection.collect(playing, problems[rows], seeds[rows]), c.collection)
+                )
             on_rows(len(problems[rows]))
         return Collected(scored, playing.ledger, playing.seconds)
 
@@ -156,6 +160,16 @@ class Synced:
         playing = _Playing(self.collector, self.collector.sampling(temperature))
         scored = [Scored(trajectory) for trajectory in playing.grade(playing.force(starts, seeds))]
         return Collected(scored, playing.ledger, playing.seconds)
+
+
+def _listed(given: object, collection: Collection) -> list[Trajectory]:
+    """What a collection gave. Raises UserError for anything but trajectories."""
+    trajectories: list[Any] = list(given) if isinstance(given, Iterable) else [given]
+    if strange := [t for t in trajectories if not isinstance(t, Trajectory)]:
+        shown = " ".join(str(strange[0]).split())[:60]
+        reason = f"its collect gave {shown}, which is no trajectory"
+        raise UserError("algo", type(collection).__name__, reason, "Return a list of those that `play` gives.")
+    return trajectories
 
 
 class _Playing:

@@ -20,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics, without_signal
 from backtrack_mrt.policy.models import frozen_copy
 from backtrack_mrt.rollouts.collector import Collected, Collector, groups_of
@@ -240,6 +241,10 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         taken = self._ahead.take(step) or StepRollouts(self._begin(step)())
         collected = taken.collected
         self._scored = collected.scored
+        if len(self._scored) != len(prompts):
+            reason = f"its collect gave {len(self._scored)} trajectories for {len(prompts)} rows"
+            name = type(self.algorithm.collection).__name__
+            raise UserError("algo", name, reason, "Return one for each row, in order, where the loss is rl.")
         self._everyone = gathered(self._scored)
         self.ledgers.append(sum(gathered([collected.ledger]), TokenLedger()))
         for kind, tokens in asdict(self.ledgers[-1]).items():

@@ -186,6 +186,6 @@ def demonstration_rows(parts: Assembly, problems: Sequence[Problem]) -> list[Exa
         demonstration = in_one_message(written) if config.env == "inline" else written
         tokenised = tokenise(demonstration, protocol, parts.dialogue)
         scored = Scored(tokenised.trajectory)
-        (weights,) = config.algorithm.turn_weights(Group(demonstration.problem, (scored,)))
+        (weights,) = config.algorithm.weigh(Group(demonstration.problem, (scored,)))
         rows.append(weighted_row(replace(scored, weights=weights), tokenised.learn))
     return rows
