@@ -95,7 +95,7 @@ def equal_tokens(training: TrainingSection, ledger: Ledger, reference: Run | Non
     if reference is None:
         return training
     own = {"sampled": training.sampled_tokens, "total": training.total_tokens}[ledger]
-    budget = own or reference.summary["tokens"]["training"][ledger]
+    budget = own or reference.tokens(ledger)
     return training.model_copy(update={"sampled_tokens": None, "total_tokens": None, f"{ledger}_tokens": budget})
 
 

@@ -122,6 +122,7 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
         print(comparison.headline())
         print(f"comparison: {folder} (report.html, comparison.md, comparison.json)")
     if comparison.failed:
-        told = "; ".join(comparison.failed)
-        raise RunError(f"{len(comparison.failed)} runs failed: {told}", f"Mend that, then: {again}")
+        told = "; ".join(comparison.failed).rstrip(".")
+        remedy = f"Mend that, then, with --accept-changes if a file of yours has changed: {again}"
+        raise RunError(f"{len(comparison.failed)} runs failed: {told}", remedy)
     processes.leave()
