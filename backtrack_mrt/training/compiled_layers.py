@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from backtrack_mrt.policy.hf.compiled import code_for, is_plain, linears_of, norms_of, without_adapter
-from backtrack_mrt.policy.hf.kernels import Adapted, Kept, RowTable, TrainedLayer
+from backtrack_mrt.policy.hf.kernels import Adapted, Kept, RowTable, TrainedLayer, in_free_cores
 from backtrack_mrt.policy.hf.trial import ordinary_tokens
 from backtrack_mrt.training.packing import IGNORED, Packed, pack, packed_attention
 from backtrack_mrt.training.row_places import GroupedRows
@@ -83,8 +83,10 @@ class _Layer(torch.autograd.Function):
         kept = [x, torch.empty_like(x)]
         sizes = (heads + 2 * trained.kv_heads) * depth, heads * depth, 2 * heads, 2 * trained.inner
         kept += [x.new_empty(x.shape[1], size) for size in sizes]
-        room, y = layer.workshop.room(trained, rows), torch.empty_like(x)
-        layer.workshop.code.layer_forward(trained, rows, _kept(kept), y.data_ptr(), room)
+        y = torch.empty_like(x)
+        with in_free_cores(layer.workshop.code):
+            room = layer.workshop.room(trained, rows)
+            layer.workshop.code.layer_forward(trained, rows, _kept(kept), y.data_ptr(), room)
         ctx.arguments = layer, packed, places, adapters
         ctx.save_for_backward(*kept, *weights)
         return y
@@ -98,10 +100,11 @@ class _Layer(torch.autograd.Function):
             (weight.numel(), weight.shape) for adapter in adapters if adapter for weight in (adapter.A, adapter.B.T)
         ]
         d_x, gradient = torch.empty_like(d_y), d_y.new_empty(sum(size for size, _ in sizes))
-        room = layer.workshop.room(trained, rows)
-        layer.workshop.code.layer_backward(
-            trained, rows, _kept(kept), *(each.data_ptr() for each in (d_y, d_x, gradient)), room
-        )
+        with in_free_cores(layer.workshop.code):
+            room = layer.workshop.room(trained, rows)
+            layer.workshop.code.layer_backward(
+                trained, rows, _kept(kept), *(each.data_ptr() for each in (d_y, d_x, gradient)), room
+            )
         found = torch.split(gradient, [size for size, _ in sizes])
         d_weights = [each.view(shape) for each, (_, shape) in zip(found, sizes, strict=True)]
         d_weights[1::2] = [each.T for each in d_weights[1::2]]

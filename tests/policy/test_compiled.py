@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,20 @@ def test_the_same_bits_in_any_batch_and_with_any_number_of_threads() -> None:
     try:
         torch.set_num_threads(3)
         assert played(HFEngine(model, max_rows=4)) == together
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_beside_others_passes_have_fewer_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, free, threads = kernels.library(), [1], torch.get_num_threads()
+    assert code
+    monkeypatch.setattr(kernels, "cores", lambda: SimpleNamespace(free=free[0]))
+    try:
+        torch.set_num_threads(3)
+        for free[0], given in ((1, 1), (2, 2), (8, 3)):
+            with kernels.in_free_cores(code):
+                assert code.set_threads(0) == given
+            assert torch.get_num_threads() == code.set_threads(0) == 3
     finally:
         torch.set_num_threads(threads)
 

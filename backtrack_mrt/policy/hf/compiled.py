@@ -16,7 +16,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
-from backtrack_mrt.policy.hf.kernels import DecoderLayer, Linear, Model, Pass, library
+from backtrack_mrt.policy.hf.kernels import DecoderLayer, Linear, Model, Pass, in_free_cores, library
 from backtrack_mrt.policy.hf.kv_cache import RowCache
 from backtrack_mrt.policy.hf.lora import mergeable, merged_weight
 from backtrack_mrt.policy.hf.packed_forward import Layout
@@ -70,9 +70,10 @@ class CompiledDecoder:
             *(place.data_ptr() for place in places),
             pointers,
         )
-        if (size := self._code.room(byref(model), byref(run))) > len(self._room):
-            self._room = hidden.new_empty(size)
-        self._code.forward(byref(model), byref(run), hidden.data_ptr(), logits.data_ptr(), self._room.data_ptr())
+        with in_free_cores(self._code):
+            if (size := self._code.room(byref(model), byref(run))) > len(self._room):
+                self._room = hidden.new_empty(size)
+            self._code.forward(byref(model), byref(run), hidden.data_ptr(), logits.data_ptr(), self._room.data_ptr())
         return logits
 
     def drop(self) -> None:

@@ -13,14 +13,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from ctypes import CDLL, POINTER, Structure, c_float, c_long, c_void_p
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
 from backtrack_mrt.runs import processes
+from backtrack_mrt.runs.cores import cores
 
 _COMPILERS = ("cc", "gcc", "clang")
 # OpenMP is compiled in and not linked: its symbols are those of the runtime that torch has loaded, so both have one
@@ -108,8 +109,21 @@ def library() -> CDLL | None:
     return None
 
 
+@contextmanager
+def in_free_cores(code: CDLL) -> Iterator[None]:
+    """Within the block the functions of `code` have no more threads than there are free cores: what they compute comes
+    out the same by any number of them, which torch does not promise of its own."""
+    all_threads = code.set_threads(0)
+    code.set_threads(min(cores().free, all_threads))
+    try:
+        yield
+    finally:
+        code.set_threads(all_threads)
+
+
 def _declared(code: CDLL) -> CDLL:
     """The functions with the types of their arguments."""
+    code.set_threads.restype, code.set_threads.argtypes = c_long, (c_long,)
     code.lanes.restype, code.room.restype, code.forward.restype = c_long, c_long, None
     code.room.argtypes = (POINTER(Model), POINTER(Pass))
     code.forward.argtypes = (*code.room.argtypes, c_void_p, c_void_p, c_void_p)

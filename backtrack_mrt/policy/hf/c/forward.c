@@ -36,6 +36,13 @@ static void sizes(const Model *m, const Pass *p, long *widest, long *head_room) 
     }
 }
 
+/* The passes that follow have so many threads; 0: as many as before. Returns how many that was. */
+long set_threads(long threads) {
+    long before = omp_get_max_threads();
+    if (threads) omp_set_num_threads((int)threads);
+    return before;
+}
+
 /* How many floats `forward` needs to work in. */
 long room(const Model *m, const Pass *p) {
     long widest, head_room;
