@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from peft import PeftModel
 from support.engine_subjects import FREE, requests
@@ -48,3 +49,18 @@ def test_rounded_steps_give_the_same_tokens(policy: PeftModel) -> None:
     assert same_tokens == tokens
     np.testing.assert_allclose(same_scores, scores, atol=1e-5)
     assert same_stats == stats
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1 / 9, True), (1 / 7, False)])
+def test_a_small_part_of_a_gpu_is_kept_during_updates(
+    share: float, kept: bool, policy: PeftModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_with(policy, rounded=True)
+    engine.generate(requests(3, 5), FREE)
+    memory = round(engine._policy.size / share)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, memory))
+    engine.release()
+    assert (engine._policy.size > 0) is kept
+    engine.close()
+    assert engine._policy.size == 0

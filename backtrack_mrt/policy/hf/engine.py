@@ -107,15 +107,18 @@ class HFEngine:
 
     def release(self) -> None:
         """See `Engine.release`. On a GPU of which it is a small part, the memory is kept, for the captured steps."""
-        runners = self._runners
-        small = torch.cuda.is_available() and sum(r.size for r in runners) < KEPT * torch.cuda.mem_get_info()[1]
-        for runner in runners:
-            runner.renew() if small else runner.drop()
+        forget = Runner.renew if self._is_small() else Runner.drop
+        for runner in self._runners:
+            forget(runner)
 
     def close(self) -> None:
         """See `Engine.close`. Merged and copied weights go, too."""
         for runner in self._runners:
             runner.drop()
+
+    def _is_small(self) -> bool:
+        size = sum(runner.size for runner in self._runners)
+        return torch.cuda.is_available() and size < KEPT * torch.cuda.mem_get_info()[1]
 
     @property
     def _runners(self) -> list[Runner]:
