@@ -23,8 +23,7 @@ class SetSection(Section):
     )
     choices: list[str] | None = Field(
         None,
-        min_length=1,
-        description="columns with a multiple choice's options: one with all of them, or one each (null: choices, …)",
+        description="columns with a multiple choice's options: one with all, or one each (null: choices, …; []: none)",
     )
     first_choice: Literal[0, 1] = Field(0, description="number of the first option, where golds are numbers")
     extract: Literal["auto", "plain", "hashes", "boxed"] = Field(

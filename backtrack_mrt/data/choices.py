@@ -10,14 +10,22 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
 from backtrack_mrt.graders.base import Grader
 
 OPTION_COLUMNS = ("choices", "options", "endings")
-RIGHT_COLUMNS = ("answerKey", "answer_idx", "answer_index", "answer", "label", "correct", "correct_answer")
+RIGHT_COLUMNS = ("answerKey", "answer_idx", "answer_index", "answer", "label", "cop", "correct", "correct_answer")
 
+# Columns with an option each, by how their names end and how they begin (opa, opb, …; A, B, …; ending0, …).
+_SERIES = {
+    "abcdefghij": ("op", "option_", "choice_"),
+    "ABCDEFGHIJ": ("", "option", "option_", "choice", "choice_", "answer"),
+    "0123456789": ("option", "option_", "choice", "choice_", "ending"),
+    "12": ("sol",),  # of PIQA. Elsewhere a number that counts from 1 is named (`first_choice`)
+}
 _TEXTS, _LABELS = ("text", "texts", "choices", "options"), ("label", "labels")
 _LETTERED = re.compile(r"\(?([A-Z])[).:]\s*(?=\S)")
 _LETTER = re.compile(r"\(?([A-Za-z])[).:]?")
@@ -67,16 +75,25 @@ class Options:
         return Options(tuple(self.texts[k] for k in order)), order.index(right)
 
 
-def holds_options(cell: Any) -> bool:
-    """Whether a column is one of options, by its first cell."""
-    return cell is None or isinstance(_read(cell), (list, Mapping))
+def option_columns(row: Mapping[str, Any]) -> list[str]:
+    """The columns that hold options, by a file's first row: one with all of them, or one each, or none."""
+    for name in OPTION_COLUMNS:
+        if name in row and (row[name] is None or isinstance(_read(row[name]), (list, Mapping))):
+            return [name]
+    for ends, beginnings in _SERIES.items():
+        for beginning in beginnings:
+            names = list(takewhile(row.__contains__, (beginning + end for end in ends)))
+            if len(names) > 1:
+                return names
+    return []
 
 
 def options_in(cells: Sequence[Any]) -> Options | None:
     """The options of a row, by its cells of the columns that hold them; None where there are not two. Raises ValueError
     for what cannot be read."""
     found = [_read(cell) for cell in cells]
-    given = found[0] if len(found) == 1 else [text for text in found if text not in (None, "")]
+    last = max((place for place, text in enumerate(found, 1) if text not in (None, "")), default=0)
+    given = found[0] if len(found) == 1 else found[:last]
     labels: Sequence[Any] = ()
     if isinstance(given, Mapping):
         texts = next((given[name] for name in _TEXTS if isinstance(given.get(name), list)), None)

@@ -16,7 +16,7 @@ from typing import Any
 
 from backtrack_mrt.config import SetSection
 from backtrack_mrt.data.answers import joined_tests, read_gold
-from backtrack_mrt.data.choices import OPTION_COLUMNS, RIGHT_COLUMNS, holds_options, options_in
+from backtrack_mrt.data.choices import RIGHT_COLUMNS, option_columns, options_in
 from backtrack_mrt.data.sources import cell, column, read_rows
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
@@ -150,7 +150,7 @@ def _columns(first: Mapping[str, Any], source: SetSource) -> _Columns:
         column(first, [name], source.field, source.spec)
     wanted = [(name,) for name in entry.question] if entry.question else [QUESTION_COLUMNS]
     question = [column(first, names, source.field, source.spec) for names in wanted]
-    options = entry.choices or next(([name] for name in OPTION_COLUMNS if holds_options(first.get(name, 0))), [])
+    options = option_columns(first) if entry.choices is None else entry.choices
     answer = entry.answer or next(
         ([name for name in names if name in first] for names in grader.gold_columns if names[-1] in first), None
     )

@@ -85,12 +85,6 @@ def test_a_multiple_choice_shows_its_options(tmp_path: Path, row: dict[str, Any]
             id="HellaSwag",
         ),
         pytest.param(
-            {"question": "Which barks?", "opa": "a cat", "opb": "a dog", "opc": "an eel", "opd": "a fox", "cop": 1},
-            {"choices": ["opa", "opb", "opc", "opd"], "answer": "cop"},
-            "a dog",
-            id="MedMCQA",
-        ),
-        pytest.param(
             {"input": "Which barks?", "A": "a cat", "B": "a dog", "C": "an eel", "D": "a fox", "target": "B"},
             {"question": "input", "choices": ["A", "B", "C", "D"], "answer": "target"},
             "a dog",
@@ -123,6 +117,31 @@ def test_columns_of_their_own_are_named(tmp_path: Path, row: dict[str, Any], ent
     assert MultipleChoice().grade(problem, gold).verdict is Verdict.RIGHT
     with pytest.raises(UserError, match=r"no column .*question|no column .*answer|refused|no gold answer"):
         read(tmp_path, {name: value for name, value in row.items() if name != "label"}, MultipleChoice())
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param({"opa": "a cat", "opb": "a dog", "opc": "an eel", "opd": "a fox", "cop": 1}, id="MedMCQA"),
+        pytest.param({"A": "a cat", "B": "a dog", "C": "an eel", "D": "a fox", "answer": "B"}, id="C-Eval"),
+        pytest.param({"option_a": "a cat", "option_b": "a dog", "option_c": "", "answer": "b"}, id="a blank one"),
+        pytest.param({"sol1": "a cat", "sol2": "a dog", "label": 1}, id="PIQA"),
+        pytest.param({"answerA": "a cat", "answerB": "a dog", "answerC": "an eel", "label": "B"}, id="SocialIQA"),
+        pytest.param({"ending0": "a cat", "ending1": "a dog", "ending2": "an eel", "label": 1}, id="SWAG"),
+    ],
+)
+def test_columns_of_their_own_are_found_by_names_that_go_on(tmp_path: Path, row: dict[str, Any]) -> None:
+    problem = read(tmp_path, {"question": "Which barks?"} | row, MultipleChoice())
+    assert problem.question.startswith("Which barks?\nA) a cat\nB) a dog")
+    assert problem.answer == "B"
+
+
+def test_columns_that_only_look_like_options(tmp_path: Path) -> None:
+    row = {"question": "1 + 2?", "A": "1", "B": "2", "answer": "3"}
+    assert read(tmp_path, row, choices=[]).question == "1 + 2?"
+    assert read(tmp_path, {"question": "1 + 2?", "a": 1, "b": 2, "answer": "3"}).question == "1 + 2?"
+    with pytest.raises(UserError, match="is no list of options"):
+        read(tmp_path, {"question": "Which?", "A": "a cat", "B": None, "C": "a dog", "answer": "C"}, MultipleChoice())
 
 
 def test_letters_in_the_question_are_no_options(tmp_path: Path) -> None:
