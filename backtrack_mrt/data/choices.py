@@ -24,7 +24,8 @@ _SERIES = {
     "abcdefghij": ("op", "option_", "choice_"),
     "ABCDEFGHIJ": ("", "option", "option_", "choice", "choice_", "answer"),
     "0123456789": ("option", "option_", "choice", "choice_", "ending"),
-    "12": ("sol",),  # of PIQA. Elsewhere a number that counts from 1 is named (`first_choice`)
+    "12": ("sol",),  # of PIQA, which counts from 0
+    "123456789": ("option", "option_", "choice", "choice_"),
 }
 _TEXTS, _LABELS = ("text", "texts", "choices", "options"), ("label", "labels")
 _LETTERED = re.compile(r"\(?([A-Z])[).:]\s*(?=\S)")
@@ -73,6 +74,11 @@ class Options:
         """In another order, the same for the same question. Where rows say none, the right one stands first."""
         order = random.Random(f"options/{asked}").sample(range(len(self.texts)), len(self.texts))
         return Options(tuple(self.texts[k] for k in order)), order.index(right)
+
+
+def count_from_1(columns: Sequence[str]) -> bool:
+    """Whether these columns are numbered from 1, so that a right one's number may count from there, too."""
+    return any(columns[:1] == [f"{beginning}1"] for beginning in _SERIES["123456789"])
 
 
 def option_columns(row: Mapping[str, Any]) -> list[str]:

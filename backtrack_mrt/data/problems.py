@@ -16,7 +16,7 @@ from typing import Any
 
 from backtrack_mrt.config import SetSection
 from backtrack_mrt.data.answers import joined_tests, read_gold
-from backtrack_mrt.data.choices import RIGHT_COLUMNS, option_columns, options_in
+from backtrack_mrt.data.choices import RIGHT_COLUMNS, count_from_1, option_columns, options_in
 from backtrack_mrt.data.sources import cell, column, read_rows
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
@@ -151,6 +151,10 @@ def _columns(first: Mapping[str, Any], source: SetSource) -> _Columns:
     wanted = [(name,) for name in entry.question] if entry.question else [QUESTION_COLUMNS]
     question = [column(first, names, source.field, source.spec) for names in wanted]
     options = option_columns(first) if entry.choices is None else entry.choices
+    if entry.choices is None and count_from_1(options):
+        named = f"choices: [{', '.join(options)}]"
+        remedy = f"Say so in data.sets: {named}, and first_choice: 1 where 1 is the first one's number."
+        raise source.error(f"{source.spec} has options in {' and '.join(options)}", remedy)
     answer = entry.answer or next(
         ([name for name in names if name in first] for names in grader.gold_columns if names[-1] in first), None
     )

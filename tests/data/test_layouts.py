@@ -136,6 +136,16 @@ def test_columns_of_their_own_are_found_by_names_that_go_on(tmp_path: Path, row:
     assert problem.answer == "B"
 
 
+def test_columns_numbered_from_1_are_asked_about(tmp_path: Path) -> None:
+    row = {"question": "Which barks?", "option1": "a cat", "option2": "a dog", "answer": "2"}
+    with pytest.raises(
+        UserError, match=r"options in option1 and option2.*choices: \[option1, option2\].*first_choice: 1"
+    ):
+        read(tmp_path, row)
+    problem = read(tmp_path, row, choices=["option1", "option2"], first_choice=1)
+    assert problem.answer == "B"
+
+
 def test_columns_that_only_look_like_options(tmp_path: Path) -> None:
     row = {"question": "1 + 2?", "A": "1", "B": "2", "answer": "3"}
     assert read(tmp_path, row, choices=[]).question == "1 + 2?"
