@@ -84,7 +84,7 @@ def audit_thinking(
 
 def _sampled(config: Config, parts: Assembly) -> list[Scored]:
     """Trajectories of the held-out problems, sampled and valued as `evaluate` does."""
-    problems, notes = load_held_out(config.data)
+    problems, notes = load_held_out(config.data, config.grading)
     length = parts.engine.context_length
     problems, passed = fitting(problems, config.protocol, parts.dialogue, length, field="data.eval")
     print("".join(f"{note}\n" for note in notes + passed), end="")

@@ -26,7 +26,8 @@ def finished_run(request: RunRequest, base: Path | None = None) -> Run:
         how: Existing = "resume" if existing != "overwrite" and _resumable(run) else "overwrite"
         train(RunRequest(config, how, request.accept_changes), base_evaluation=base)
     else:
-        check_inputs(run.path, digests(config, load_problem_sets(config.data)), request.accept_changes)
+        problems = load_problem_sets(config.data, config.training.problems_per_step, config.grading)
+        check_inputs(run.path, digests(config, problems), request.accept_changes)
     found = read_run(run.path)
     _check_unchanged(found, config)
     return found

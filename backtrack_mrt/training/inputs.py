@@ -28,6 +28,9 @@ def digests(config: Config, problems: ProblemSets) -> dict[str, str]:
         "code of algo": digest_of_files(_code(config.algo, config.algorithm)),
         "model": digest(part for section in lineage(config.model) for part in _of_model(section)),
     }
+    for field, name in (("grader", config.grader), ("prover.estimator", config.prover.estimator)):
+        if is_path(name):  # those that are shipped are the program's
+            found[f"code of {field}"] = digest_of_files(_own_code(name))
     if config.data.traces:
         files = [Path(name).expanduser() for name in config.data.traces]
         found["data.traces"] = digest_of_files(path for path in files if path.is_file())  # others are refused later
@@ -40,13 +43,20 @@ def _of_problems(problems: Iterable[Problem]) -> str:
 
 def _code(name: str, plugin: object) -> Iterator[Path]:
     """The file of a plug-in, and for the user's own one those beside it that it imports."""
-    own = sys.modules[type(plugin).__module__]
-    files = {Path(own.__file__)} if own.__file__ else set()
-    if is_path(name) and (path := Path(name).expanduser().resolve()).is_file():
-        beside = ModuleFinder([str(path.parent)])
-        beside.run_script(str(path))
-        files = {Path(file) for module in beside.modules.values() if (file := getattr(module, "__file__", None))}
-    yield from sorted(path for path in files if path.is_file())
+    shipped = sys.modules[type(plugin).__module__].__file__
+    files = _own_code(name) if is_path(name) else []
+    yield from files or ([Path(shipped)] if shipped and Path(shipped).is_file() else [])
+
+
+def _own_code(name: str) -> list[Path]:
+    """The user's own file of that path and those beside it that it imports; none where it is no file."""
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        return []
+    beside = ModuleFinder([str(path.parent)])
+    beside.run_script(str(path))
+    files = [Path(file) for module in beside.modules.values() if (file := getattr(module, "__file__", None))]
+    return sorted(file for file in files if file.is_file())
 
 
 def _of_model(section: ModelSection) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.inputs import INPUTS, check_inputs, save_inputs
+from backtrack_mrt.training.finishing import finished_run
 from backtrack_mrt.training.inputs import digests
 from backtrack_mrt.training.train import train
 
@@ -24,6 +25,12 @@ from backtrack_mrt.envs.retry import Retry
 import {helper}
 class Mine(Retry):
     pass
+"""
+GRADER = """
+import backtrack_mrt as bt
+class Paying(bt.Grader):
+    def judge(self, problem, answer):
+        return answer == problem.answer
 """
 
 
@@ -39,10 +46,14 @@ def flags(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
     helper = f"helper_of_{tmp_path.name}"
     (tmp_path / f"{helper}.py").write_text("DEPTH = 1\n")
     (tmp_path / "mine.py").write_text(PROTOCOL.format(helper=helper))
+    (tmp_path / "paying.py").write_text(f"import {helper}_of_rewards\n{GRADER}")
+    (tmp_path / f"{helper}_of_rewards.py").write_text("PAID = 1\n")
+    (tmp_path / "valuing.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     return (
         *("--data.train", str(tmp_path / "train.jsonl"), "--data.eval", str(tmp_path / "eval.jsonl")),
         *("--data.train_size", "null", "--data.eval_size", "null", "--data.traces", str(tmp_path / "traces.jsonl")),
+        *("--grader", str(tmp_path / "paying.py"), "--prover.estimator", str(tmp_path / "valuing.py")),
         *("--model.name_or_path", str(tmp_path / "model"), "--env", str(tmp_path / "mine.py")),
         *("--prompts", str(tmp_path / "prompts")),
     )
@@ -71,7 +82,9 @@ CHANGES = {
     "data.traces": appended("traces.jsonl", "{}\n"),
     "prompts": appended("prompts/attempt.md", " Be brief."),
     "model": other_weights,
-    "code of env": lambda folder: next(folder.glob("helper_of_*.py")).write_text("DEPTH = 2\n"),
+    "code of env": lambda folder: next(folder.glob("helper_of_*[0-9].py")).write_text("DEPTH = 2\n"),
+    "code of grader": lambda folder: next(folder.glob("helper_of_*_of_rewards.py")).write_text("PAID = 2\n"),
+    "code of prover.estimator": appended("valuing.py", "# another\n"),
 }
 
 
@@ -95,6 +108,22 @@ def test_a_change_is_noticed_by_name(name: str, tmp_path: Path, flags: tuple[str
     with pytest.raises(UserError, match=f"when it began: {name}\\. .*--accept-changes"):
         check_inputs(tmp_path, now, accept_changes=False)
     check_inputs(tmp_path, now, accept_changes=True)
+
+
+def test_a_finished_run_has_the_golds_of_its_grader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unit tests, which are no answers in mathematics."""
+    rows = [{"prompt": f"Write f{n}.", "test": f"assert f{n}(1) == {n}", "entry_point": f"f{n}"} for n in range(12)]
+    for name, part in (("train", rows[:8]), ("eval", rows[8:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    data = ("--data.train", str(tmp_path / "train.jsonl"), "--data.eval", str(tmp_path / "eval.jsonl"))
+    sizes = ("--data.train_size", "null", "--data.eval_size", "null")
+    asked = request(tmp_path / "run", "--grader", "python", *data, *sizes)
+    RunDir.create(asked.config)
+    save_inputs(tmp_path / "run", digests(asked.config, load_problem_sets(asked.config.data, 4, asked.config.grading)))
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    for name, instead in (("read_run", lambda path: path), ("_check_unchanged", lambda run, config: None)):
+        monkeypatch.setattr(f"backtrack_mrt.training.finishing.{name}", instead)
+    assert finished_run(asked) == tmp_path / "run"
 
 
 def test_what_comes_with_the_program_has_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

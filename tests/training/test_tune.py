@@ -109,7 +109,7 @@ def test_equal_in_both_ledgers(run: Pretended, tmp_path: Path) -> None:
     ]
     budgets = {r.config.run_path.name: r.config.training for r in run.asked}
     assert (budgets["grpo-seed0"].sampled_tokens, budgets["grpo-seed0"].total_tokens) == (1000, None)
-    assert isinstance(budgets["grpo-seed0"].sampled_tokens, int)
+    assert isinstance(budgets["grpo-seed0"].sampled_tokens, int)  # summary.json has numbers of one kind
     assert (budgets["grpo-total-seed0"].sampled_tokens, budgets["grpo-total-seed0"].total_tokens) == (None, 1210)
     header, ours, theirs = comparison.ledger_rows()
     assert header[1:5] == ["gain, equal sampled tokens", "− mrt-rl's", "gain, equal total tokens", "− mrt-rl's"]
