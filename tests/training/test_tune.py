@@ -109,7 +109,6 @@ def test_equal_in_both_ledgers(run: Pretended, tmp_path: Path) -> None:
     ]
     budgets = {r.config.run_path.name: r.config.training for r in run.asked}
     assert (budgets["grpo-seed0"].sampled_tokens, budgets["grpo-seed0"].total_tokens) == (1000, None)
-    assert isinstance(budgets["grpo-seed0"].sampled_tokens, int)  # summary.json has numbers of one kind
     assert (budgets["grpo-total-seed0"].sampled_tokens, budgets["grpo-total-seed0"].total_tokens) == (None, 1210)
     header, ours, theirs = comparison.ledger_rows()
     assert header[1:5] == ["gain, equal sampled tokens", "− mrt-rl's", "gain, equal total tokens", "− mrt-rl's"]
@@ -122,6 +121,12 @@ def test_a_budget_of_its_own_is_left_alone() -> None:
     requests = comparison_requests(["--training.total_tokens", "77"])
     training = requests[0].config.training
     assert equal_tokens(training, "total", None) == training
+
+
+def test_a_budget_is_whole_tokens(tmp_path: Path) -> None:
+    spent = read_run(finished(tmp_path / "run", "mrt-rl", 0, 0.6))
+    training = comparison_requests(["--training.steps", "2"])[0].config.training
+    assert isinstance(equal_tokens(training, "sampled", spent).sampled_tokens, int)
 
 
 def test_runs_of_one_ledger_are_compared_in_it(tmp_path: Path) -> None:
