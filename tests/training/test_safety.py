@@ -13,7 +13,6 @@ import torch
 from safetensors import safe_open
 from support.short_runs import request
 
-from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.errors import RunError
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.rollouts.prover import LikelihoodProver
@@ -97,8 +96,7 @@ def test_values_that_are_not_finite_skip_their_step(tmp_path: Path, monkeypatch:
 
 
 def test_three_skipped_steps_in_a_row_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = MrtRl.turn_weights
-    monkeypatch.setattr(MrtRl, "turn_weights", lambda self, group: [w * np.inf for w in weights(self, group)])
+    at_calls(monkeypatch, PolicyTrainer, "_compute_loss", {1, 3, 5}, lambda loss: loss * math.nan)
     with pytest.raises(RunError, match=r"3 steps in a row .*step 3\. Their batches are in"):
         train(request(tmp_path, *FLAGS))
     run = RunDir(tmp_path)
