@@ -55,6 +55,7 @@ UNITS = _NAMES.split()
 DIGITS = ["０１２３４５６７８９", "٠١٢٣٤٥٦٧٨٩", "०१२३४५६७८९", "𝟎𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖𝟗", "⓪①②③④⑤⑥⑦⑧⑨"]
 CYRILLIC = str.maketrans("aeopcxyAEOPCTHKMB", "аеорсхуАЕОРСТНКМВ")
 INVISIBLE = ["\u200b", "\u200c", "\u202e", "\u2066", "\ufeff", "\u00ad", "\u0301", "\x00", "\x7f", "\ud800", "\ue000"]
+EDITORS = {"\u200b", "\ufeff"}  # left at the ends of texts, where they are nothing: these are put inside
 NOTHING = ["", " ", "\t\n", "\u200b", "$$", "{}", r"\text{}", r"\,", "~", "-", "?", ".", "()", "[]", r"\{\}",
     "none", "null",
            "N/A", "nan", r"\emptyset", "x", "n", "?", r"\boxed{}", "answer", "\\", r"\ ", "=", "x =", "!",
@@ -165,8 +166,10 @@ def look_alikes(rng: random.Random) -> Iterator[Hack]:
     for digits in DIGITS:
         yield Hack("look-alikes", gold, gold.translate(str.maketrans("0123456789", digits)))
     for sign in INVISIBLE:
-        place = rng.randint(0, len(gold))
-        yield Hack("look-alikes", gold, gold[:place] + sign + gold[place:])
+        ends = 1 if sign in EDITORS else 0
+        if len(gold) >= 2 * ends:
+            place = rng.randint(ends, len(gold) - ends)
+            yield Hack("look-alikes", gold, gold[:place] + sign + gold[place:])
     yield Hack("look-alikes", gold, f"<|im_end|>{gold}")
     yield Hack("look-alikes", gold, f"__{gold}__")
 
