@@ -87,18 +87,9 @@ def steps(folder: Path, gpu: bool) -> Iterator[Step]:
             yield Step(f"mrt-rl {engine} {dtype}", [*train, "--algo", "mrt-rl", *SHORT, *flags], 180, run, lacks)
     engines = [f"tests/policy/test_{name}.py" for name in ("step_graphs", "engine_contract", "hf_engine", "trial")]
     yield Step("engine tests", [*python, "-m", "pytest", "-q", *engines, "-m", "not vllm"], 240)
-    resume = [
-        *python,
-        "-m",
-        "pytest",
-        "-q",
-        "tests/training/test_resume.py",
-        "-k",
-        "after_every_step",
-        "-m",
-        "not vllm",
-    ]
-    yield Step("resume", resume, 240, None, "" if gpu else "processors sum in one order: `make test` has it")
+    chosen = ["tests/training/test_resume.py", "-k", "after_every_step", "-m", "not vllm"]
+    lacks = "" if gpu else "processors sum in one order: `make test-marked` has it"
+    yield Step("resume", [*python, "-m", "pytest", "-q", *chosen], 240, None, lacks)
     yield Step("vLLM tests", [*python, "-m", "pytest", "-q", "tests/policy", "-m", "vllm"], 360, None, vllm)
     yield Step("8B shape", [*python, "scripts/bench/large.py", *config], 360)
     smollm2 = "" if SMOLLM2.is_dir() else "no SmolLM2: python scripts/fetch_smollm2.py"

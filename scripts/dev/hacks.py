@@ -166,7 +166,7 @@ def look_alikes(rng: random.Random) -> Iterator[Hack]:
     for digits in DIGITS:
         yield Hack("look-alikes", gold, gold.translate(str.maketrans("0123456789", digits)))
     for sign in INVISIBLE:
-        ends = 1 if sign in EDITORS else 0
+        ends = int(sign in EDITORS)
         if len(gold) >= 2 * ends:
             place = rng.randint(ends, len(gold) - ends)
             yield Hack("look-alikes", gold, gold[:place] + sign + gold[place:])

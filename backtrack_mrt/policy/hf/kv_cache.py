@@ -161,9 +161,8 @@ class RowCache(Cache):  # type: ignore[misc]
         blocks = self._slots // self.block
         for i, old in enumerate(self.buffers):  # one layer at a time, so that the peak is a single layer's copy
             if old.shape[1] < self._places or old.shape[3] < blocks:
-                new = _blank(
-                    (2, max(self._places, old.shape[1]), old.shape[2], max(blocks, old.shape[3]), old.shape[4]), old
-                )
+                places = max(self._places, old.shape[1])  # there may have been more rows before `forget`
+                new = _blank((2, places, old.shape[2], blocks, old.shape[4]), old)
                 new[:, : old.shape[1], :, : old.shape[3]] = old
                 self.buffers[i] = new
                 self.generation += 1
