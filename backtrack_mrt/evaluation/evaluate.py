@@ -3,9 +3,10 @@ read off (budget forcing, a sliding window, forced answers after every turn) is 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import isnan
 from pathlib import Path
 
@@ -35,7 +36,9 @@ from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.rollout import grade, trajectory_seeds
-from backtrack_mrt.runs.processes import gathered, share
+from backtrack_mrt.runs.durable import replacing
+from backtrack_mrt.runs.jsonl import json_text
+from backtrack_mrt.runs.processes import gathered, main_only, share
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.types import FloatArray, Problem, Scored, StopReason, TokenLedger, Trajectory
@@ -78,9 +81,9 @@ def measure(
     name: str,
     kept: Path | None = None,
 ) -> tuple[Summary, TokenLedger]:
-    """Everything that `config.evaluation` asks for about the collector's policy, and the tokens that this process spent
-    on it; `name` is shown. Trajectories are written to the directory `kept` as ``evaluation_NAME….jsonl``; those that
-    are there already are read, not sampled."""
+    """Everything that `config.evaluation` asks for about the collector's policy, and the tokens that were spent on it;
+    `name` is shown. Trajectories are written to the directory `kept` as ``evaluation_NAME….jsonl``, beside what they
+    cost; those that are there already are read, not sampled."""
     wanted, trained = config.evaluation, config.protocol
     prolonged = trained.prolonged(wanted.extra_revisions)
     ledgers: list[TokenLedger] = []
@@ -89,11 +92,13 @@ def measure(
     def rolled_out(collector: Collector, suffix: str = "") -> list[Scored]:
         path = kept / f"evaluation_{name}{suffix}.jsonl" if kept else None
         if path is not None and path.exists():
+            ledgers.append(_read_cost(path))
             return read_trajectories(path)
         with progress(share(len(rows)).stop, f"evaluate {name}{suffix}") as bar:  # the main one's
             found = evaluate(rows, collector, wanted.temperature, config.seed, bar.update)
-        ledgers.append(found.ledger)
+        ledgers.append(sum(gathered([found.ledger]), TokenLedger()))
         if path is not None:
+            _write_cost(path, ledgers[-1])  # first: a run may end between the two
             write_trajectories(path, found.scored)
         return found.scored
 
@@ -125,6 +130,18 @@ def measure(
     return summary, sum(ledgers, TokenLedger())
 
 
+@main_only
+def _write_cost(trajectories: Path, spent: TokenLedger) -> None:
+    with replacing(trajectories.with_suffix(".json")) as file:
+        file.write(json_text(asdict(spent)))
+
+
+def _read_cost(trajectories: Path) -> TokenLedger:
+    """Nothing, for those of another run."""
+    path = trajectories.with_suffix(".json")
+    return TokenLedger(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else TokenLedger()
+
+
 def forced_tokens(dialogue: Dialogue, scored: Sequence[Scored]) -> Callable[[Trajectory], int]:
     """Tokens of one forced answer of a trajectory: the question for it, and the gold answer."""
     started = next((s.trajectory for s in scored if s.trajectory.turns), None)
@@ -138,7 +155,7 @@ def forced_majority(
     scored: Sequence[Scored], p: int, turns: int, collector: Collector, temperature: float, seed: int
 ) -> tuple[list[FloatArray], TokenLedger]:
     """maj@k for k = 1 … `p` of answers forced after j turns, j = 0 … `turns` (or the trajectory's end): of every
-    trajectory, shape (J, p). The ledger has the forced answers, as the prover's."""
+    trajectory, shape (J, p). The ledger has the forced answers of all processes, as the prover's."""
     trajectories = [s.trajectory for s in scored]
     last = [min(len(t.turns) - (t.stop is StopReason.VIOLATION), turns) for t in trajectories]
     votes = [np.zeros((end + 1, p)) for end in last]
@@ -158,7 +175,7 @@ def forced_majority(
                     found.append((i, majority(ballot)))
             for i, voted in gathered(found):
                 votes[i][j] = voted
-    return votes, spent
+    return votes, sum(gathered([spent]), TokenLedger())
 
 
 def majority_points(scored: Sequence[Scored], votes: Sequence[FloatArray], turns: int) -> list[Point]:

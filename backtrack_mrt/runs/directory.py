@@ -218,11 +218,11 @@ class RunDir:
         jsonl.write(self.metrics_path, [line for line in self.metrics() if line["step"] <= step])
         kept = [line for line in self.evaluations() if line["step"] <= step and line["name"] != "trained"]
         jsonl.write(self.evaluations_path, kept)
-        for pattern in ("step_*.jsonl", "evaluation_step_*.jsonl"):
+        for pattern in ("step_*.jsonl", "evaluation_step_*.json*"):
             for path in self.trajectories.glob(pattern):
                 if int(path.stem.rpartition("_")[2]) > step:
                     path.unlink()
-        for path in self.trajectories.glob("evaluation_trained*.jsonl"):
+        for path in self.trajectories.glob("evaluation_trained*"):
             path.unlink()
 
     def _step_path(self, step: int) -> Path:

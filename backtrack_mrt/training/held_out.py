@@ -12,7 +12,6 @@ from backtrack_mrt.evaluation.evaluate import measure
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.rollouts.assembly import Assembly
-from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.types import Problem, TokenLedger
 
@@ -51,7 +50,6 @@ class HeldOut:
         """The trajectories and the results are kept in the run directory; a resumed run reads the trajectories that are
         there."""
         collector = self.parts.evaluation_collector(base=name == "base")
-        summary, ledger = measure(config, collector, self.problems, first_wrong_step, name, self.run.trajectories)
-        spent = sum(processes.gathered([ledger]), TokenLedger())
+        summary, spent = measure(config, collector, self.problems, first_wrong_step, name, self.run.trajectories)
         self.run.log_evaluation(step, name, asdict(summary) | {"ledger": asdict(spent)})
         return summary

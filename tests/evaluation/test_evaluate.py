@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from backtrack_mrt.data.signs import first_wrong_step, generate
 from backtrack_mrt.evaluation.evaluate import measure
 from backtrack_mrt.evaluation.metrics.summary import Cuts, Summary, summarise
 from backtrack_mrt.rollouts.assembly import assemble
+from backtrack_mrt.runs.jsonl import plain_json
 from backtrack_mrt.types import TokenLedger
 
 
@@ -26,6 +27,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(kept: Path) -> tuple[Summary, TokenLedger]:
+    return measured_in(kept)
+
+
+def measured_in(kept: Path) -> tuple[Summary, TokenLedger]:
     """Everything, on five problems with two samples each."""
     flags = [
         *("--evaluation.samples", "2", "--evaluation.extra_rounds", "1"),
@@ -53,7 +58,7 @@ def test_further_rollouts(measured: tuple[Summary, TokenLedger], kept: Path) -> 
     assert len(extras.majority_at_turn) == 11
     assert extras.majority_at_turn[0].tokens.mean == 0
     assert extras.majority_at_turn[1].tokens.mean == summary.tokens_at_turn[1].mean
-    assert sorted(path.name for path in kept.iterdir()) == [
+    assert sorted(path.name for path in kept.glob("*.jsonl")) == [
         "evaluation_tiny.jsonl",
         "evaluation_tiny_linearised.jsonl",
         "evaluation_tiny_rounds_1.jsonl",
@@ -62,6 +67,13 @@ def test_further_rollouts(measured: tuple[Summary, TokenLedger], kept: Path) -> 
     assert ledger.prover > 0
     for budget, official in summary.regret_official.items():
         assert official.mean > summary.regret[budget].mean  # the prompt costs, and the curve starts at 0
+
+
+def test_what_is_there_is_read_and_its_tokens_count(measured: tuple[Summary, TokenLedger], kept: Path) -> None:
+    """As after a kill between the rollouts and their results."""
+    again = measured_in(kept)
+    assert again[1] == measured[1]
+    assert plain_json(asdict(again[0])) == plain_json(asdict(measured[0]))
 
 
 def test_trajectories_are_analysed_without_a_model(
