@@ -81,10 +81,13 @@ class EngineSection(Section):
     gpu_memory: float = Field(
         0.4, gt=0, le=1, description="vllm in this process: share of the GPU's memory, its copy of the weights included"
     )
-
     sleep: bool = Field(
         False,
         description="vllm in this process, on a GPU: give back that share during updates (its weights wait)",
+    )
+    merged: bool = Field(
+        False,
+        description="vllm in this process: merge the adapter into its weights (quicker; rounds it to their 16 bits)",
     )
 
     @field_validator("server", mode="before")

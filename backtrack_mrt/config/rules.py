@@ -92,6 +92,10 @@ def _engine_rules(config: Config) -> Iterator[UserError]:
     if engine.sleep and (not vllm or engine.server is not None):
         reason = "only vLLM in this process holds memory that an update could use"
         yield UserError("engine.sleep", True, reason, "Leave it out, or set engine.type to vllm without engine.server.")
+    if engine.merged and (not vllm or engine.server is not None or model.full_finetuning):
+        reason = "only vLLM in this process takes weights with a merged adapter"
+        remedy = "Leave it out, or train an adapter with engine.type vllm without engine.server."
+        yield UserError("engine.merged", True, reason, remedy)
     if engine.server is not None and model.full_finetuning:
         reason = "a server is given LoRA adapters, not whole models"
         yield UserError("model.full_finetuning", True, reason, "Train an adapter, or leave engine.server out.")

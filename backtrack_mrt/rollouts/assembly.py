@@ -236,6 +236,7 @@ def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCop
             context_length=section.context_length,
             gpu_memory=section.gpu_memory,
             sleep=section.sleep,
+            merged=section.merged,
         )
     kind = serving_engine(model, config.model.name_or_path, section.compiled)
     needs_copy = config.prover.policy == "reference" and config.model.full_finetuning

@@ -135,6 +135,25 @@ def test_all_weights_can_be_handed_over() -> None:
         engine.close()
 
 
+@torch.no_grad()
+def test_a_merged_adapter_is_computed_along(policy: PeftModel, adapter: list[torch.nn.Parameter]) -> None:
+    """The policy's tokens and the reference's, in turn, also after an update."""
+    engine = VLLMEngine(policy, max_rows=6, merged=True)
+    try:
+        for version in range(2):
+            hf = HFEngine(policy, max_rows=6)
+            for _ in range(2):
+                seen = [[c.token_ids for c in draws(each, requests(6))] for each in (engine, hf)]
+                with engine.reference(), hf.reference():
+                    seen += [[c.token_ids for c in draws(each, requests(6))] for each in (engine, hf)]
+                assert seen[0] == seen[1] != seen[2] == seen[3]
+            for matrix in adapter:
+                matrix.mul_(-1.5)
+            engine.sync(version)
+    finally:
+        engine.close()
+
+
 @pytest.mark.smollm2
 @pytest.mark.skipif(not SMOLLM2.is_dir(), reason="no models/smollm2-135m-instruct: python scripts/fetch_smollm2.py")
 def test_logprobs_of_a_language_model() -> None:

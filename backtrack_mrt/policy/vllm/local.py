@@ -2,7 +2,7 @@
 
 vLLM holds a copy of the base weights, taken from the very module that is trained, so any model works that vLLM has the
 architecture of: embedded, merged, from the hub. After an update it gets the LoRA adapter under a name of its own (an
-old name would be answered from the old prefix cache), or, without an adapter, all weights.
+old name would be answered from the old prefix cache), or all weights: where there is no adapter, or it is merged in.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
-from backtrack_mrt.policy.hf.lora import AdapterFolder
+from backtrack_mrt.policy.hf.lora import AdapterFolder, merged_weight
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine
 
 _ENVIRONMENT = {
@@ -35,8 +36,9 @@ class VLLMEngine(JobEngine):
     """`model` is a causal language model or a PeftModel around one, shared with the trainer and never modified.
 
     context_length: longest prompt and completion (None: the model's). gpu_memory: share of the GPU's memory that vLLM
-    may take, weights included. sleep: whether `release` gives that back, until it is asked again. kv_blocks: of its
-    cache (None: as many as there is memory for).
+    may take, weights included. sleep: whether `release` gives that back, until it is asked again. merged: whether vLLM
+    gets the adapter merged into the weights, the reference's then whenever that is to answer. kv_blocks: of its cache
+    (None: as many as there is memory for).
     """
 
     def __init__(
@@ -47,15 +49,17 @@ class VLLMEngine(JobEngine):
         context_length: int | None = None,
         gpu_memory: float = 0.4,
         sleep: bool = False,
+        merged: bool = False,
         prefix_caching: bool = True,
         kv_blocks: int | None = None,
     ) -> None:
-        self._adapters = AdapterFolder(model) if isinstance(model, PeftModel) else None
+        self._adapters = AdapterFolder(model) if isinstance(model, PeftModel) and not merged else None
         self._model: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         config: Any = self._model.config
         super().__init__(context_length or config.max_position_embeddings, max_rows)
         self._lora: Any = None
         self._versions = 0  # of the adapter
+        self._merged, self._has_reference = merged, False
         self._sleeps, self._awake = sleep, True
         settings: dict[str, Any] = {"gpu_memory_utilization": gpu_memory}
         if not torch.cuda.is_available():
@@ -108,6 +112,9 @@ class VLLMEngine(JobEngine):
         from backtrack_mrt.policy.vllm.draws import answer_of, params_of
 
         self._wake()
+        if self._merged and self._has_reference is not self._in_reference:
+            self._forget()
+            self._load_weights()
         lora = None if self._in_reference else self._lora
         prompts = [{"prompt_token_ids": list(job.prompt_ids)} for job in jobs]
         params = [params_of(job) for job in jobs]
@@ -137,14 +144,18 @@ class VLLMEngine(JobEngine):
 
     def _load_weights(self) -> None:
         self._wake()
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": _checkpoint(self._model)})
+        weights = _checkpoint(self._model, self._merged and not self._in_reference)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._has_reference = self._in_reference
 
 
-def _checkpoint(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The model's weights under their names in a checkpoint, without adapters."""
+def _checkpoint(model: nn.Module, merged: bool) -> Iterator[tuple[str, Tensor]]:
+    """The model's weights under their names in a checkpoint, with the adapter merged in or without it."""
+    layers = {f"{name}.base_layer.weight": each for name, each in model.named_modules() if isinstance(each, LoraLinear)}
     for name, tensor in model.state_dict().items():
         if ".lora_" not in name:
-            yield name.replace(".base_layer.", "."), tensor
+            plain = name.replace(".base_layer.", ".")
+            yield plain, merged_weight(layers[name]) if merged and name in layers else tensor
 
 
 def room_for(rank: int) -> int:

@@ -1,4 +1,4 @@
-"""`engine.sleep`: when vLLM in this process gives its memory back, against a stand-in of vLLM; and where it cannot."""
+"""`engine.sleep` and `engine.merged`: what vLLM in this process is told, against a stand-in; where they are refused."""
 
 from __future__ import annotations
 
@@ -62,6 +62,14 @@ def test_it_sleeps_from_release_until_it_is_asked_again(sleep: bool, monkeypatch
     released = ["forget", *asleep]
     first = ["reload_weights", "generate", *released]
     assert engine._llm.told == [*first, "forget", *updated, *released, *awake, "generate"]
+
+
+def test_where_nothing_can_be_merged_it_is_refused() -> None:
+    vllm = ["--engine.type", "vllm", "--engine.merged", "true"]
+    assert read_request(vllm).config.engine.merged
+    for flags in (vllm[2:], [*vllm, "--engine.server", "http://host:8000"], [*vllm, "--model.full_finetuning", "true"]):
+        with pytest.raises(UserError, match=r"engine.merged .*= True: only vLLM in this process"):
+            read_request(flags)
 
 
 def test_where_nothing_can_sleep_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
