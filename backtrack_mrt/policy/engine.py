@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from backtrack_mrt.types import Completion, FloatArray, Request, Sampling, TokenIds
 
@@ -30,6 +30,19 @@ class Sampler(Protocol):
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Sample one completion per request, in order. At most `max_new_tokens` each; a sampled stop id ends it and
         belongs to it. Logprobs are at `sampling.temperature` (temperature 0 means greedy; its logprobs are at 1)."""
+
+
+Answered = Callable[[int, Completion], Request | None]
+"""Told a row and what was sampled in it; gives what is to be sampled there next (None: nothing)."""
+
+
+@runtime_checkable
+class Continuous(Protocol):
+    """A sampler in which no row waits for the others' turns."""
+
+    def converse(self, requests: Mapping[int, Request], sampling: Sampling, answered: Answered) -> None:
+        """Sample what each row asks as `Sampler.generate` does, and at once what `answered` has that row ask next,
+        until no row asks for anything. What rows are given does not depend on their order."""
 
 
 class Engine(Sampler, Protocol):

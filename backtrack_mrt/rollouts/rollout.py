@@ -1,17 +1,18 @@
-"""Batched rollouts in lock step over turns, in token space."""
+"""Batched rollouts, turn by turn, in token space."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import count, pairwise
+from itertools import pairwise
+from math import inf
 
 import numpy as np
 
 from backtrack_mrt.graders.base import Grader
-from backtrack_mrt.policy.engine import Sampler
+from backtrack_mrt.policy.engine import Answered, Continuous, Sampler
 from backtrack_mrt.protocol import EpisodeProtocol, merged
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.episode import Episode, graded
@@ -55,40 +56,58 @@ def rollout(
     own is kept). Repeat a start for a group. After `most_turns` new turns a trajectory is left as it is (stop: None).
 
     All rows take their turn together, so the engine computes every token once: a turn's prefix extends the cached
-    prefix of the turn before. With a `window` the model sees the prompt and the last `window` turns only (METHOD: the
-    linearised budget), so turns may go on beyond its context. Else a trajectory ends with `budget` where the context
-    does, less the `reserve` that its meta-prover needs.
+    prefix of the turn before. In a `Continuous` engine each row goes on by itself. With a `window` the model sees the
+    prompt and the last `window` turns only (METHOD: the linearised budget), so turns may go on beyond its context. Else
+    a trajectory ends with `budget` where the context does, less the `reserve` that its meta-prover needs.
     """
     episodes = [Episode(protocol, Trajectory(s, ()) if isinstance(s, Problem) else s) for s in starts]
-    for _ in count() if most_turns is None else range(most_turns):
+    left = [inf if most_turns is None else most_turns] * len(episodes)  # turns
+    instructions: list[TokenIds] = [()] * len(episodes)  # of the turn that is under way
+
+    def asked(row: int) -> Request | None:
+        """What is to be sampled next in this row, if it goes on."""
         safe_point()
-        requests, asked = [], []
-        for episode, seed in zip(episodes, seeds, strict=True):
-            if episode.spec is None:
-                continue
-            instruction_ids: TokenIds = ()
-            if episode.turns:
-                instruction_ids = dialogue.following(episode.spec, episode.turns[-1].completion)
-            elif not episode.prompt_ids:
-                episode.prompt_ids = dialogue.opening(episode.problem, episode.spec)
-            prefix_ids = episode.prefix_ids(window) + instruction_ids
-            room = engine.context_length - len(prefix_ids) - (reserve(episode.problem) if reserve else 0)
-            if room < 1:
-                episode.end(StopReason.BUDGET)
-                continue
-            length = min(episode.spec.max_new_tokens, room)
-            # The engine hashes the seed with the position, so neighbouring seeds are independent.
-            requests.append(Request(prefix_ids, length, (seed << 16) + len(episode.turns)))
-            asked.append((episode, instruction_ids))
-        if not requests:
-            break
-        for (episode, instruction_ids), completion in zip(asked, engine.generate(requests, sampling), strict=True):
-            for piece in cut(completion, protocol, dialogue, protocol.turns_left(episode.turns)):
-                if episode.stop is not None:
-                    break
-                episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
-                instruction_ids = ()
+        episode, seed = episodes[row], seeds[row]
+        if episode.spec is None or left[row] == 0:
+            return None
+        instructions[row] = ()
+        if episode.turns:
+            instructions[row] = dialogue.following(episode.spec, episode.turns[-1].completion)
+        elif not episode.prompt_ids:
+            episode.prompt_ids = dialogue.opening(episode.problem, episode.spec)
+        prefix_ids = episode.prefix_ids(window) + instructions[row]
+        room = engine.context_length - len(prefix_ids) - (reserve(episode.problem) if reserve else 0)
+        if room < 1:
+            episode.end(StopReason.BUDGET)
+            return None
+        # The engine hashes the seed with the position, so neighbouring seeds are independent.
+        return Request(prefix_ids, min(episode.spec.max_new_tokens, room), (seed << 16) + len(episode.turns))
+
+    def answered(row: int, completion: Completion) -> Request | None:
+        """The turn, taken; what is to be sampled next."""
+        episode, instruction_ids = episodes[row], instructions[row]
+        for piece in cut(completion, protocol, dialogue, protocol.turns_left(episode.turns)):
+            if episode.stop is not None:
+                break
+            episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
+            instruction_ids = ()
+        left[row] -= 1
+        return asked(row)
+
+    converse(engine, {row: asked(row) for row in range(len(episodes))}, sampling, answered)
     return [episode.trajectory() for episode in episodes]
+
+
+def converse(engine: Sampler, requests: Mapping[int, Request | None], sampling: Sampling, answered: Answered) -> None:
+    """Ask what each row asks, and what it asks then, until no row does. See `Continuous.converse`."""
+    going = {row: request for row, request in requests.items() if request is not None}
+    if isinstance(engine, Continuous):
+        engine.converse(going, sampling, answered)
+        return
+    while going:
+        completions = engine.generate(list(going.values()), sampling)
+        after = {row: answered(row, completion) for row, completion in zip(going, completions, strict=True)}
+        going = {row: request for row, request in after.items() if request is not None}
 
 
 def cut(completion: Completion, protocol: EpisodeProtocol, dialogue: Dialogue, most: int) -> list[Completion]:

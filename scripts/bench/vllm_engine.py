@@ -1,14 +1,15 @@
 #!/usr/bin/env python
-"""Times the vLLM engine: against bare `LLM.generate` at the same turns, and its forced answers with and without prefix
-cache.
+"""Times the vLLM engine: trajectories of several turns against bare `LLM.generate`, and forced answers with and without
+prefix cache.
 
     python scripts/bench/vllm_engine.py --model models/smollm2-135m-instruct
     python scripts/bench/vllm_engine.py --model tiny --rows 256 --turns 5 --lora     # and with an adapter, two ways
 
-Bare vLLM draws with its own sampler, with a seed and a logprob per token as the engine gives them, and without an
-adapter; with `--lora` also with one. Forced answers: each turn of synthetic trajectories ends in one, right after the
-rollout, so that the cache holds the histories. Repetitions are interleaved and medians reported; without a GPU in
-processor seconds, so that other jobs on it count little.
+Turns are of any length up to `--turn-tokens`, and the engine's rows do not wait for each other; in lock step they do,
+as bare vLLM's. That draws with its own sampler, a logprob per token and no seeds (on a CPU it has none for prompts that
+it reads in pieces), without an adapter; with `--lora` also with one. Forced answers: each turn of synthetic
+trajectories ends in one, right after the rollout, so that the cache holds the histories. Repetitions are interleaved
+and medians reported; without a GPU in processor seconds, so that other jobs on it count little.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,9 +30,9 @@ from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.policy.files import find_model
 from backtrack_mrt.policy.vllm.local import VLLMEngine
+from backtrack_mrt.rollouts.rollout import converse
 from backtrack_mrt.types import Request, Sampling, TokenIds
 
-Sample = Callable[[list[Request]], list[TokenIds]]  # asked for nothing, it forgets what it has cached
 INSTRUCTION = 8  # tokens between two turns
 
 
@@ -46,19 +48,19 @@ def main() -> None:
     def random_ids(rows: int, tokens: int) -> list[TokenIds]:
         return [tuple(chance.randrange(vocabulary) for _ in range(tokens)) for _ in range(rows)]
 
+    plan = [[chance.randint(1, args.turn_tokens) for _ in range(args.turns)] for _ in range(args.rows)]
     prompts = random_ids(args.rows, args.prompt_tokens)
     with TemporaryDirectory() as adapter:
         if args.lora:
             model.save_pretrained(adapter)
-        samplers = {name: by_engine(each) for name, each in engines.items()}
-        samplers["bare"] = bare_vllm(args, None, settings)
+        samplers: dict[str, Any] = engines | {"engine, in lock step": InLockStep(engines["engine"])}
+        samplers["bare"] = Bare(args, None, settings)
         if args.lora:
-            samplers["bare, with an adapter"] = bare_vllm(args, adapter, settings)
-        ways = {name: partial(played, sample, prompts, args) for name, sample in samplers.items()}
-        decode = interleaved(ways, args)
-    tokens = args.rows * args.turns * args.turn_tokens
-    print(f"{args.rows} rows × {args.turns} turns × {args.turn_tokens} tokens")
-    for name in ways:
+            samplers["bare, with an adapter"] = Bare(args, adapter, settings)
+        decode = interleaved({name: partial(played, each, prompts, plan) for name, each in samplers.items()}, args)
+    tokens = sum(map(sum, plan))
+    print(f"{args.rows} rows × {args.turns} turns, {tokens} tokens")
+    for name in samplers:
         ratio = "" if name == "bare" else f", {decode.ratio('bare', name)} of bare vLLM's"
         print(f"{name:<24} {tokens / decode.median(name):8.1f} tokens/s{ratio}")
 
@@ -79,58 +81,61 @@ def main() -> None:
         each.close()
 
 
-def played(sample: Sample, prompts: list[TokenIds], args: argparse.Namespace) -> None:
-    """The turns of trajectories, from an empty cache: an instruction of a few tokens between two."""
-    sample([])  # forget
-    rows = prompts
-    for turn in range(args.turns):
-        drawn = sample([Request(ids, args.turn_tokens, turn * len(rows) + k) for k, ids in enumerate(rows)])
-        rows = [ids + new + tuple(range(INSTRUCTION)) for ids, new in zip(rows, drawn, strict=True)]
+def played(sampler: Any, prompts: list[TokenIds], plan: list[list[int]]) -> None:
+    """Trajectories, from an empty cache: turns as long as planned, an instruction of a few tokens between two."""
+    sampler.release()
+    histories, taken = list(prompts), [0] * len(prompts)
+
+    def asked(row: int) -> Request | None:
+        turn = taken[row]
+        return Request(histories[row], plan[row][turn], turn * len(plan) + row) if turn < len(plan[row]) else None
+
+    def answered(row: int, completion: Any) -> Request | None:
+        histories[row] += completion.token_ids + tuple(range(INSTRUCTION))
+        taken[row] += 1
+        return asked(row)
+
+    converse(sampler, {row: asked(row) for row in range(len(plan))}, Sampling(), answered)
 
 
-def bare_vllm(args: argparse.Namespace, adapter: str | None, settings: dict[str, int]) -> Sample:
-    """`LLM.generate` of a vLLM that is left as it is."""
-    import vllm
-    from vllm.lora.request import LoRARequest
+class InLockStep:
+    """The engine, asked turn by turn."""
 
-    on_cpu = {} if torch.cuda.is_available() else {"enforce_eager": True, "block_size": 32}
-    llm = vllm.LLM(
-        model=find_model(ModelSection(name_or_path=args.model)),
-        dtype=args.dtype,
-        max_model_len=settings["context_length"],
-        max_num_seqs=settings["max_rows"],
-        enable_lora=adapter is not None,
-        max_lora_rank=16,
-        **on_cpu,
-    )
-    lora = LoRARequest("bare", 1, adapter) if adapter else None
-
-    def sample(requests: list[Request]) -> list[TokenIds]:
-        params = [
-            vllm.SamplingParams(
-                temperature=1.0, seed=r.seed, max_tokens=r.max_new_tokens, ignore_eos=True, logprobs=0, detokenize=False
-            )
-            for r in requests
-        ]
-        if not requests:
-            llm.reset_prefix_cache()
-            return []
-        prompts = [{"prompt_token_ids": list(r.prefix_ids)} for r in requests]
-        outputs = llm.generate(prompts, params, lora_request=lora, use_tqdm=False)
-        return [tuple(output.outputs[0].token_ids) for output in outputs]
-
-    return sample
+    def __init__(self, engine: VLLMEngine) -> None:
+        self.context_length, self.generate, self.release = engine.context_length, engine.generate, engine.release
 
 
-def by_engine(engine: VLLMEngine) -> Sample:
-    """The same by the engine."""
+class Bare:
+    """`LLM.generate` of a vLLM that is left as it is. adapter: its folder, if it has one."""
 
-    def sample(requests: list[Request]) -> list[TokenIds]:
-        if not requests:
-            engine.release()
-        return [completion.token_ids for completion in engine.generate(requests, Sampling())]
+    def __init__(self, args: argparse.Namespace, adapter: str | None, settings: dict[str, int]) -> None:
+        import vllm
+        from vllm.lora.request import LoRARequest
 
-    return sample
+        on_cpu = {} if torch.cuda.is_available() else {"enforce_eager": True, "block_size": 32}
+        self._llm = vllm.LLM(
+            model=find_model(ModelSection(name_or_path=args.model)),
+            dtype=args.dtype,
+            max_model_len=settings["context_length"],
+            max_num_seqs=settings["max_rows"],
+            enable_lora=adapter is not None,
+            max_lora_rank=16,
+            **on_cpu,
+        )
+        self._params = partial(vllm.SamplingParams, temperature=1.0, ignore_eos=True, logprobs=0, detokenize=False)
+        self._lora = LoRARequest("bare", 1, adapter) if adapter else None
+        self.context_length = settings["context_length"]
+
+    def generate(self, requests: list[Request], sampling: Sampling) -> list[Any]:
+        """Of each its `token_ids`."""
+        prompts = [{"prompt_token_ids": list(request.prefix_ids)} for request in requests]
+        params = [self._params(max_tokens=request.max_new_tokens) for request in requests]
+        outputs = self._llm.generate(prompts, params, lora_request=self._lora, use_tqdm=False)
+        return [SimpleNamespace(token_ids=tuple(output.outputs[0].token_ids)) for output in outputs]
+
+    def release(self) -> None:
+        """Forget what is cached."""
+        self._llm.reset_prefix_cache()
 
 
 def remember(engine: VLLMEngine, trajectories: list[TokenIds]) -> None:
@@ -162,7 +167,7 @@ def interleaved(
 
 def parse_args() -> argparse.Namespace:
     parser = flags(__doc__)
-    parser.set_defaults(rows=16, turns=4, turn_tokens=32, repetitions=5)
+    parser.set_defaults(rows=16, turns=4, turn_tokens=48, repetitions=5)
     parser.add_argument("--trajectories", type=int, default=4, help="whose answers are forced")
     parser.add_argument("--samples", type=int, default=4, help="forced answers per prefix (monte_carlo)")
     return parser.parse_args()

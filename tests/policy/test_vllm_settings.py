@@ -20,10 +20,11 @@ class StandIn:
     """Notes what it is told; draws the token 1."""
 
     told: list[str]
+    asked: list[str]
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
-        self.told = []
+        self.told, self.asked, self.llm_engine = [], [], self
 
     def collective_rpc(self, method: str, kwargs: Any) -> None:
         self.told.append(method)
@@ -37,9 +38,16 @@ class StandIn:
     def wake_up(self) -> None:
         self.told.append("wake")
 
-    def generate(self, prompts: list[Any], asked: list[Any], **_: Any) -> list[Any]:
+    def add_request(self, name: str, *_: Any, **__: Any) -> None:
+        self.asked.append(name)
+
+    def step(self) -> list[Any]:
         self.told.append("generate")
-        return prompts
+        done, self.asked = self.asked, []
+        return [SimpleNamespace(request_id=name) for name in done]
+
+    def abort_request(self, names: list[str]) -> None:
+        assert not names
 
 
 @pytest.mark.parametrize("sleep", [True, False])

@@ -88,23 +88,8 @@ class JobEngine(AsReference, ABC):
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
-        check_requests(requests, self.context_length)
-        stop_ids = sorted(sampling.stop_ids)
-        jobs = [
-            Job(
-                request.prefix_ids,
-                min(request.max_new_tokens, self.context_length - len(request.prefix_ids)),
-                sampled(request.seed, sampling),
-                stop_ids,
-            )
-            for request in requests
-        ]
-        completions = []
-        for drawn in self._answers(jobs):
-            finish = Finish.STOP if drawn.token_ids[-1] in sampling.stop_ids else Finish.LENGTH
-            completions.append(Completion(drawn.token_ids, drawn.logprobs, finish))
-        self.stats.sampled += sum(len(completion.token_ids) for completion in completions)
-        return completions
+        jobs = [self._job(request, sampling) for request in requests]
+        return [self._completion(*both) for both in zip(jobs, self._run(jobs) if jobs else (), strict=True)]
 
     def score(
         self,
@@ -116,7 +101,10 @@ class JobEngine(AsReference, ABC):
         pairs = list(zip(prefixes, continuations, strict=True))
         ends = check_pairs(pairs, endings, self.context_length)
         jobs = [Job(prefix, len(ids), forced(ids, ends.get((prefix, ids), ()))) for prefix, ids in pairs if ids]
-        answers = iter(self._answers(jobs))
+        drawn = self._run(jobs) if jobs else []
+        for both in zip(jobs, drawn, strict=True):
+            self._count(*both)
+        answers = iter(drawn)
         self.stats.scored += sum(map(len, continuations))
         return [np.array(next(answers).logprobs if ids else (), dtype=np.float64) for ids in continuations]
 
@@ -129,10 +117,16 @@ class JobEngine(AsReference, ABC):
         """See `Engine.release`."""
         self._forget()
 
-    def _answers(self, jobs: Sequence[Job]) -> list[Drawn]:
-        if not jobs:
-            return []
-        answers = self._run(jobs)
-        for job, drawn in zip(jobs, answers, strict=True):
-            self.stats.computed += len(job.prompt_ids) - drawn.cached + len(drawn.token_ids) - 1
-        return answers
+    def _job(self, request: Request, sampling: Sampling) -> Job:
+        check_requests([request], self.context_length)
+        length = min(request.max_new_tokens, self.context_length - len(request.prefix_ids))
+        return Job(request.prefix_ids, length, sampled(request.seed, sampling), sorted(sampling.stop_ids))
+
+    def _completion(self, job: Job, drawn: Drawn) -> Completion:
+        self._count(job, drawn)
+        self.stats.sampled += len(drawn.token_ids)
+        finish = Finish.STOP if drawn.token_ids[-1] in job.stop_ids else Finish.LENGTH
+        return Completion(drawn.token_ids, drawn.logprobs, finish)
+
+    def _count(self, job: Job, drawn: Drawn) -> None:
+        self.stats.computed += len(job.prompt_ids) - drawn.cached + len(drawn.token_ids) - 1

@@ -8,7 +8,8 @@ old name would be answered from the old prefix cache), or all weights: where the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,8 +18,10 @@ from peft import PeftModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
+from backtrack_mrt.policy.engine import Answered
 from backtrack_mrt.policy.hf.lora import AdapterFolder, merged_weight
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine
+from backtrack_mrt.types import Request, Sampling
 
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's core in this process: weights come as tensors
@@ -60,6 +63,7 @@ class VLLMEngine(JobEngine):
         self._lora: Any = None
         self._versions = 0  # of the adapter
         self._merged, self._has_reference = merged, False
+        self._numbers = count()  # of what vLLM is asked
         self._sleeps, self._awake = sleep, True
         settings: dict[str, Any] = {"gpu_memory_utilization": gpu_memory}
         if not torch.cuda.is_available():
@@ -108,18 +112,49 @@ class VLLMEngine(JobEngine):
         del self._llm
         cleanup_dist_env_and_memory()
 
+    def converse(self, requests: Mapping[int, Request], sampling: Sampling, answered: Answered) -> None:
+        """See `Continuous.converse`."""
+        jobs = {row: self._job(request, sampling) for row, request in requests.items()}
+
+        def following(row: int, drawn: Drawn) -> Job | None:
+            request = answered(row, self._completion(jobs[row], drawn))
+            if request is None:
+                return None
+            jobs[row] = self._job(request, sampling)
+            return jobs[row]
+
+        self._work(dict(jobs), following)
+
     def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
+        answers = dict[int, Drawn]()
+        self._work(dict(enumerate(jobs)), answers.__setitem__)
+        return [answers[row] for row in range(len(jobs))]
+
+    def _work(self, jobs: Mapping[int, Job], following: Callable[[int, Drawn], Job | None]) -> None:
+        """Do the rows' jobs, and those that follow from their answers, each as soon as it is known."""
         from backtrack_mrt.policy.vllm.draws import answer_of, params_of
 
         self._wake()
         if self._merged and self._has_reference is not self._in_reference:
             self._forget()
             self._load_weights()
-        lora = None if self._in_reference else self._lora
-        prompts = [{"prompt_token_ids": list(job.prompt_ids)} for job in jobs]
-        params = [params_of(job) for job in jobs]
-        outputs = self._llm.generate(prompts, params, lora_request=lora, use_tqdm=False)
-        return [answer_of(output) for output in outputs]
+        vllm, lora, under_way = self._llm.llm_engine, None if self._in_reference else self._lora, dict[str, int]()
+
+        def ask(row: int, job: Job) -> None:
+            name = str(next(self._numbers))
+            vllm.add_request(name, {"prompt_token_ids": list(job.prompt_ids)}, params_of(job), lora_request=lora)
+            under_way[name] = row
+
+        try:
+            for row, job in jobs.items():
+                ask(row, job)
+            while under_way:
+                for output in vllm.step():
+                    row = under_way.pop(output.request_id)
+                    if (after := following(row, answer_of(output))) is not None:
+                        ask(row, after)
+        finally:
+            vllm.abort_request(list(under_way))  # none, unless it was interrupted
 
     def _hand_over(self) -> None:
         if self._adapters is None:
