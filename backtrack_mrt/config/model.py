@@ -85,9 +85,9 @@ class EngineSection(Section):
         False,
         description="vllm in this process, on a GPU: give back that share during updates (its weights wait)",
     )
-    merged: bool = Field(
-        False,
-        description="vllm in this process: merge the adapter into its weights (quicker; rounds it to their 16 bits)",
+    merged: bool | None = Field(
+        None,
+        description="vllm in this process: merge the adapter into its weights (null: not into 16 bits, which round it)",
     )
 
     @field_validator("server", mode="before")

@@ -222,6 +222,13 @@ def _reachable(config: Config) -> Servers | None:
     return None
 
 
+def merges_adapter(config: Config) -> bool:
+    """Whether vLLM gets merged weights: by default not where every step would exchange them for the reference's."""
+    if config.engine.merged is None:
+        return config.model.dtype == "float32" and config.prover.policy == "policy"
+    return config.engine.merged
+
+
 def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCopy | None) -> Engine:
     section = config.engine
     if servers is not None:
@@ -236,7 +243,7 @@ def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCop
             context_length=section.context_length,
             gpu_memory=section.gpu_memory,
             sleep=section.sleep,
-            merged=section.merged,
+            merged=merges_adapter(config),
         )
     kind = serving_engine(model, config.model.name_or_path, section.compiled)
     needs_copy = config.prover.policy == "reference" and config.model.full_finetuning

@@ -218,11 +218,13 @@ def test_logprobs_of_a_language_model() -> None:
         engine.close()
 
 
-def test_a_step_of_mrt_rl(tmp_path: Path) -> None:
+@pytest.mark.parametrize("merged", ["true", "false"])
+def test_a_step_of_mrt_rl(tmp_path: Path, merged: str) -> None:
     """Rollout and values by vLLM, update by TRL, adapter to vLLM: two steps on the embedded model."""
     sizes = ["--training.problems_per_step", "4", "--training.group_size", "4", "--training.micro_batch_size", "8"]
     flags = ["--training.steps", "2", "--data.train_size", "8", "--data.eval_size", "8", "--training.save_every", "1"]
-    result = train(read_request(["--engine.type", "vllm", "--output-dir", str(tmp_path / "run"), *sizes, *flags]))
+    engine = ["--engine.type", "vllm", "--engine.merged", merged]
+    result = train(read_request([*engine, "--output-dir", str(tmp_path / "run"), *sizes, *flags]))
     assert result.trained.accuracy.n == 8
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2

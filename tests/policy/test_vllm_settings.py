@@ -13,7 +13,7 @@ from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.vllm.jobs import Drawn
 from backtrack_mrt.policy.vllm.local import VLLMEngine
-from backtrack_mrt.rollouts.assembly import assemble
+from backtrack_mrt.rollouts.assembly import assemble, merges_adapter
 
 
 class StandIn:
@@ -70,6 +70,20 @@ def test_it_sleeps_from_release_until_it_is_asked_again(sleep: bool, monkeypatch
     released = ["forget", *asleep]
     first = ["reload_weights", "generate", *released]
     assert engine._llm.told == [*first, "forget", *updated, *released, *awake, "generate"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "merged"),
+    [
+        ([], True),
+        (["--model.dtype", "bfloat16"], False),  # it would be rounded
+        (["--prover.policy", "reference"], False),  # and the weights exchanged twice a step
+        (["--model.dtype", "bfloat16", "--engine.merged", "true"], True),
+        (["--engine.merged", "false"], False),
+    ],
+)
+def test_what_is_merged_by_default(flags: list[str], merged: bool) -> None:
+    assert merges_adapter(read_request(["--engine.type", "vllm", *flags]).config) is merged
 
 
 def test_where_nothing_can_be_merged_it_is_refused() -> None:
