@@ -171,7 +171,7 @@ def test_train_evaluate_compare_and_read(tmp_path: Path, monkeypatch: pytest.Mon
     assert bt.read_run("one").mean("trained", "accuracy") == result.trained.accuracy.mean
     again = bt.evaluate("one", save="kept")
     assert again.accuracy.mean == result.trained.accuracy.mean
-    (file,) = Path("kept").iterdir()
+    (file,) = Path("kept").glob("*.jsonl")
     assert len(bt.read_trajectories(str(file))) == 8
     assert bt.evaluate(config).accuracy.mean == result.base.accuracy.mean
     assert bt.compare("one").reference == bt.compare(bt.read_run("one")).reference == "mrt-rl"
