@@ -92,6 +92,49 @@ def test_history_is_not_computed_again_until_the_weights_change(vllm_engine: VLL
     assert computed == [103, 106 - 96, 106]  # whole blocks of 32 are kept
 
 
+def test_no_row_waits_for_the_turns_of_others(vllm_engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three turns of other lengths in every row: the tokens of lock step, in fewer steps of the engine."""
+    vllm, steps = vllm_engine._llm.llm_engine, list[int]()
+    monkeypatch.setattr(vllm, "step", lambda step=vllm.step: steps.append(1) or step())
+    in_lock_step = SimpleNamespace(generate=vllm_engine.generate, context_length=vllm_engine.context_length)
+    found = []
+    for sampler in (vllm_engine, in_lock_step):
+        vllm_engine.sync(0)
+        steps.clear()
+        found.append((_conversation(sampler), len(steps)))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] < found[1][1] - 10
+
+
+def _conversation(sampler: Any) -> list[list[tuple[int, ...]]]:
+    """What six rows are given in three turns."""
+    turns: list[list[tuple[int, ...]]] = [[] for _ in range(6)]
+
+    def asked(row: int, before: Completion | None = None) -> Request | None:
+        if before is not None:
+            turns[row].append(before.token_ids)
+        history = (1 + row, *(token for turn in turns[row] for token in turn))
+        length = (2, 9, 16)[(row + len(turns[row])) % 3]
+        return Request(history, length, 10 * row + len(turns[row])) if len(turns[row]) < 3 else None
+
+    converse(sampler, {row: asked(row) for row in range(6)}, FREE, asked)
+    return turns
+
+
+def test_what_is_under_way_when_a_protocol_fails_is_given_up(vllm_engine: VLLMEngine) -> None:
+    def failing(row: int, completion: Completion) -> None:
+        raise ZeroDivisionError
+
+    asked = {row: replace(request, max_new_tokens=2 + row) for row, request in enumerate(requests(4))}
+    with pytest.raises(ZeroDivisionError):
+        converse(vllm_engine, asked, FREE, failing)
+    assert not vllm_engine._llm.llm_engine.has_unfinished_requests()
+    assert len(draws(vllm_engine, requests(4))) == 4
+
+
+# From here on engines are closed, and with one all of vLLM in this process.
+
+
 def test_with_little_room_rows_come_in_chunks_and_are_not_read_again() -> None:
     """Rollouts and values with room for a third of the batch: in chunks that fit less is computed than by all rows at
     once; the tokens are the same."""
@@ -134,46 +177,6 @@ def test_all_weights_can_be_handed_over() -> None:
             engine.sync(version)
     finally:
         engine.close()
-
-
-def test_no_row_waits_for_the_turns_of_others(vllm_engine: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three turns of other lengths in every row: the tokens of lock step, in fewer steps of the engine."""
-    vllm, steps = vllm_engine._llm.llm_engine, list[int]()
-    monkeypatch.setattr(vllm, "step", lambda step=vllm.step: steps.append(1) or step())
-    in_lock_step = SimpleNamespace(generate=vllm_engine.generate, context_length=vllm_engine.context_length)
-    found = []
-    for sampler in (vllm_engine, in_lock_step):
-        vllm_engine.sync(0)
-        steps.clear()
-        found.append((_conversation(sampler), len(steps)))
-    assert found[0][0] == found[1][0]
-    assert found[0][1] < found[1][1] - 10
-
-
-def _conversation(sampler: Any) -> list[list[tuple[int, ...]]]:
-    """What six rows are given in three turns."""
-    turns: list[list[tuple[int, ...]]] = [[] for _ in range(6)]
-
-    def asked(row: int, before: Completion | None = None) -> Request | None:
-        if before is not None:
-            turns[row].append(before.token_ids)
-        history = (1 + row, *(token for turn in turns[row] for token in turn))
-        length = (2, 9, 16)[(row + len(turns[row])) % 3]
-        return Request(history, length, 10 * row + len(turns[row])) if len(turns[row]) < 3 else None
-
-    converse(sampler, {row: asked(row) for row in range(6)}, FREE, asked)
-    return turns
-
-
-def test_what_is_under_way_when_a_protocol_fails_is_given_up(vllm_engine: VLLMEngine) -> None:
-    def failing(row: int, completion: Completion) -> None:
-        raise ZeroDivisionError
-
-    asked = {row: replace(request, max_new_tokens=2 + row) for row, request in enumerate(requests(4))}
-    with pytest.raises(ZeroDivisionError):
-        converse(vllm_engine, asked, FREE, failing)
-    assert not vllm_engine._llm.llm_engine.has_unfinished_requests()
-    assert len(draws(vllm_engine, requests(4))) == 4
 
 
 @torch.no_grad()
