@@ -11,6 +11,7 @@ collected/                       what self-training collected: see `backtrack_mr
 skipped/                         batches of steps that were skipped: see `backtrack_mrt.training.safety`
 model/                           the trained policy: a LoRA adapter, or all weights
 calibration.json                 how good the values are: see `backtrack_mrt.evaluation.calibration`
+alarms.json                      what was told before the first update: see `backtrack_mrt.runs.alarms`
 summary.json                     the results
 report.html, figures/            the results for people (`backtrack_mrt.reports`)
 tensorboard/                     with report_to: tensorboard
@@ -57,6 +58,7 @@ OWN = (
     "stages",
     "model",
     "calibration.json",
+    "alarms.json",
     "summary.json",
     "evaluation.json",
     "report.html",
@@ -202,7 +204,7 @@ class RunDir:
 
     @main_only
     def save(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write summary.json or calibration.json; numbers that are not finite become null."""
+        """Write summary.json, calibration.json or alarms.json; numbers that are not finite become null."""
         with replacing(self.path / name) as file:
             file.write(json_text(content))
 

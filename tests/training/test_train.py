@@ -20,7 +20,8 @@ from backtrack_mrt.env import EpisodeEnv, ProgressReward
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
-from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.directory import OWN, RunDir
+from backtrack_mrt.runs.lock import LOCK
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import Problem, StopReason
 
@@ -52,6 +53,7 @@ def test_a_run_leaves_everything(tmp_path: Path, algo: str) -> None:
     rollouts = RunDir(tmp_path).load_trajectories(2)
     assert all(s.weights is not None and len(s.weights) == len(s.trajectory.turns) for s in rollouts)
     assert (tmp_path / "model" / "adapter_model.safetensors").exists()
+    assert {path.name for path in tmp_path.iterdir()} <= {*OWN, LOCK}  # so --overwrite leaves nothing of it
 
 
 @pytest.mark.parametrize(
