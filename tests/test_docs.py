@@ -79,6 +79,14 @@ def test_commands_are_understood(here: Path, line: str) -> None:
         read_request(args.settings)
 
 
+def test_the_readmes_runs_lie_side_by_side(here: Path) -> None:
+    trained = {tuple(OURS[line][1:]) for line in commands_of("README.md") if OURS.get(line, [""])[0] == "train"}
+    begun = [words for words in trained if not {"--resume", "--dry-run", "--compare", "--help"} & {*words}]
+    paths = [read_request(words).config.run_path for words in begun]
+    assert len(paths) > 6
+    assert len({*paths}) == len(paths)
+
+
 @pytest.mark.parametrize("text", [block for name in NAMES for block in blocks(name, "yaml")])
 def test_settings_are_understood(here: Path, text: str) -> None:
     Path("shown.yaml").write_text(text)

@@ -44,7 +44,9 @@ class Config(Section):
     grading: SerializeAsAny[Grader] = Field(default_factory=Math, description="settings of the grader")
     evaluation: EvaluationSection = EvaluationSection()
     seed: int = Field(0, ge=0, lt=1 << 32, description="seed of sampling and initialisation")
-    output_dir: str | None = Field(None, description="run directory (null: runs/<env>-<algo>-seed<seed>)")
+    output_dir: str | None = Field(
+        None, description="run directory (null: runs/<model>-<env>-<grader>-<algo>-seed<seed>)"
+    )
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field([], description="trackers of the metrics")
 
     @model_validator(mode="after")
@@ -65,6 +67,18 @@ class Config(Section):
         return plugins.label(self.env)
 
     @property
+    def task_label(self) -> str:
+        """What is learnt, in folder names: the model, the protocol and the grader, of which the defaults of the first
+        and the last are left out. So runs of several tasks or models lie side by side without a name from the user."""
+        place = Path(self.model.name_or_path)
+        model = place.parent.name if place.name == "model" else place.name  # RUN/model is what RUN has trained
+        parts = [] if self.model.name_or_path == ModelSection().name_or_path else [model]
+        parts.append(self.env_label)
+        if self.grader not in (Config.model_fields["grader"].default, self.env):  # an environment may be its own grader
+            parts.append(plugins.label(self.grader))
+        return "-".join(filter(None, parts))
+
+    @property
     def sources(self) -> dict[str, plugins.PluginSource]:
         """The user's own files among the plug-ins, by the field that names them."""
         named = {"algo": self.algo, "env": self.env, "grader": self.grader, "prompts": self.prompts}
@@ -74,7 +88,7 @@ class Config(Section):
     @property
     def run_path(self) -> Path:
         """The run directory."""
-        return Path(self.output_dir or f"runs/{self.env_label}-{self.algo_label}-seed{self.seed}")
+        return Path(self.output_dir or f"runs/{self.task_label}-{self.algo_label}-seed{self.seed}")
 
     @property
     def rows_per_update(self) -> int:

@@ -157,3 +157,18 @@ def test_help_shows_what_is_in_effect(capsys, tmp_path):
         assert part in shown
     for word in ("undefined", "ifdef", "Undefined", "None", "True", "Literal", "dict[", "SUPPRESS"):
         assert word not in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ([], "backtrack-mrt-rl-seed0"),
+        (["--config", "countdown.yaml"], "tiny-countdown-backtrack-countdown-mrt-rl-seed0"),
+        (["--model.name_or_path", "meta-llama/Llama-3.2-3B-Instruct"], "Llama-3.2-3B-Instruct-backtrack-mrt-rl-seed0"),
+        (["--model.name_or_path", "runs/warm/model/", "--grader", "exact"], "warm-backtrack-exact-mrt-rl-seed0"),
+        (["--model.name_or_path", "."], "backtrack-mrt-rl-seed0"),
+        (["--config", "countdown.yaml", "--output-dir", "mine"], "mine"),
+    ],
+)
+def test_a_run_without_a_name_is_called_after_its_task(flags: list[str], name: str) -> None:
+    assert read_request(flags).config.run_path.name == name
