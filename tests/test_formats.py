@@ -12,16 +12,21 @@ import pytest
 from support.documents import blocks, first_cells, section
 from support.hand_worked import CORRECTED
 
+from backtrack_mrt.cli.commands.grade import grade_rows, parse_rows
+from backtrack_mrt.data.choices import OPTION_COLUMNS
 from backtrack_mrt.data.demonstrations.files import read_demonstrations
+from backtrack_mrt.data.problems import ANSWER_COLUMNS, CONTEXTS, QUESTION_COLUMNS, SOLUTIONS
 from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
 from backtrack_mrt.evaluation.metrics.summary import Summary
 from backtrack_mrt.evaluation.tables import RunResult
+from backtrack_mrt.graders.math import MATH
+from backtrack_mrt.grading.verdict import Verdict
 from backtrack_mrt.runs.directory import OWN
 from backtrack_mrt.runs.records import as_record, read_trajectories
-from backtrack_mrt.types import Problem, Scored
+from backtrack_mrt.types import Finish, Problem, Scored, StopReason
 
-FORMATS, EVALUATION = "docs/formats.md", "docs/evaluation.md"
+FORMATS, EVALUATION, PROBLEMS = "docs/formats.md", "docs/evaluation.md", "docs/problems.md"
 
 
 def example(heading: str) -> str:
@@ -44,6 +49,26 @@ def test_trajectories(tmp_path: Path) -> None:
     assert json.loads(json.dumps(as_record(scored))) == record  # nothing is missing, nothing is made up
     named = first_cells(section(FORMATS, "Trajectories"))
     assert named == set(record) | set(record["turns"][0])
+
+
+@pytest.mark.parametrize(
+    ("document", "heading", "values"),
+    [
+        (FORMATS, "Trajectories", [*Verdict, *StopReason, *Finish]),
+        (FORMATS, "Grades", [verdict for verdict in Verdict if verdict is not Verdict.UNEVALUATED]),  # is right there
+        (PROBLEMS, "Sets of problems", [*QUESTION_COLUMNS, *ANSWER_COLUMNS, *SOLUTIONS, *CONTEXTS, *OPTION_COLUMNS]),
+    ],
+)
+def test_what_may_stand_there_is_listed_whole(document: str, heading: str, values: list[str]) -> None:
+    told = section(document, heading)
+    assert [value for value in values if f"`{value}`" not in told] == []
+
+
+def test_grades() -> None:
+    with MATH.opened() as grader:
+        (graded,) = grade_rows(parse_rows([example("Grades")], FORMATS), grader)
+    assert graded["verdict"] == "right"
+    assert [name for name in graded if f"`{name}`" not in section(FORMATS, "Grades")] == []
 
 
 def test_trajectories_of_other_programs(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@
                  logprobs, finish}]
     stop       finished | turn_limit | budget | violation | null (still going on)
     answer     the final answer that stands, or null
-    outcome    1.0, 0.0 or null (not graded)
-    verdict    right | wrong | unevaluated | unparsable | timeout | null
+    outcome    the reward, 0.0 … 1.0, or null (not graded)
+    verdict    right | partial | wrong | unevaluated | unparsable | timeout | null
     given      leading turns that were not sampled in this rollout (0 unless it was branched)
     values     [V_0 … V_E] or null
     frozen_values  the same by the frozen base's meta-prover, or null
