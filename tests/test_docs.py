@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.command_line import command
-from support.documents import DOCUMENTS, ROOT, blocks, commands_of, files_in, text_of
+from support.documents import DOCUMENTS, ROOT, blocks, commands_of, files_in, first_cells, text_of
 
 import backtrack_mrt
 from backtrack_mrt.cli.command import command_names, parser_of
@@ -115,6 +115,13 @@ def test_other_commands_name_what_there_is(line: str) -> None:
         source += "".join(path.read_text() for path in beside)
         flags = {word.partition("=")[0] for word in words if word.startswith("--") and "." not in word}
         assert {flag for flag in flags if flag not in source and flag != "--seed"} == set()
+
+
+def test_what_can_be_chosen_is_listed_whole() -> None:
+    (extras,) = re.findall(r"# extras: (.*)$", text_of("README.md"), re.MULTILINE)
+    assert {*extras.split(", ")} == {*PROJECT["project"]["optional-dependencies"]}
+    shipped = {path.name for path in (ROOT / "configs").glob("*.yaml")}
+    assert shipped <= first_cells(text_of("docs/models.md"))
 
 
 @pytest.mark.parametrize("name", NAMES)
