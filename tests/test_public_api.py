@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.documents import blocks
+from support.finished_runs import finished
 
 import backtrack_mrt as bt
 from backtrack_mrt import plugins
@@ -174,6 +176,20 @@ def test_train_evaluate_compare_and_read(tmp_path: Path, monkeypatch: pytest.Mon
     (file,) = Path("kept").glob("*.jsonl")
     assert len(bt.read_trajectories(str(file))) == 8
     assert bt.evaluate(config).accuracy.mean == result.base.accuracy.mean
+    with pytest.raises(bt.UserError, match="save = 'kept': exists already"):
+        bt.evaluate("one", save="kept")
     assert bt.compare("one").reference == bt.compare(bt.read_run("one")).reference == "mrt-rl"
     with pytest.raises(bt.UserError, match="holds no run"):
         bt.evaluate(tmp_path)
+
+
+def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shown,) = blocks("docs/api.md", "python")
+    small = "'steps': 1, 'problems_per_step': 4, 'group_size': 4, 'micro_batch_size': 8"
+    short = shown.replace('training={"steps": 8}', f"training={{{small}}}, data={{'train_size': 40, 'eval_size': 8}}")
+    assert short != shown
+    monkeypatch.chdir(tmp_path)
+    for name, algo in (("a", "mrt-rl"), ("b", "grpo")):
+        finished(tmp_path / "runs" / name, algo, seed=0, accuracy=0.5)
+    exec(compile(short, "docs/api.md", "exec"), {})
+    assert {path.name for path in Path("comparison").iterdir()} == {"comparison.json", "comparison.md"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backtrack_mrt.cli.auto import read_files
+from backtrack_mrt.cli.places import check_new_folder
 from backtrack_mrt.config import Config, Existing, RunRequest
 from backtrack_mrt.config.files import DEFAULT_CONFIG, Layer, read_config, resolve
 from backtrack_mrt.errors import UserError
@@ -50,6 +51,8 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
 
     config = what if isinstance(what, Config) else _trained(Path(what))
     kept = None if save is None else Path(save)
+    if kept is not None:
+        check_new_folder("save", kept)
     find_model(config.model)
     problems, notes = load_held_out(config.data, config.grading)
     with environment.importing():  # late: a mistake in the config must not wait for torch

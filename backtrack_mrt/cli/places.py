@@ -21,6 +21,13 @@ def check_file(field: str, path: Path) -> None:
         raise UserError(field, str(path), f"cannot be written: {error.strerror}", "Name another file.") from error
 
 
+def check_new_folder(field: str, path: Path) -> None:
+    """`check_folder` for one that is to hold nothing else: raises UserError where there is something at `path`, too."""
+    if path.exists():
+        raise UserError(field, str(path), "exists already", "Name a new directory.")
+    check_folder(field, path)
+
+
 def check_folder(field: str, path: Path) -> None:
     """Raises UserError where `path` can neither be made, with all folders above it, nor written into."""
     made = [place for place in (path, *path.parents) if not place.exists()]

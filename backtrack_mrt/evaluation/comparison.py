@@ -144,11 +144,12 @@ class Comparison(ComparedRuns):
         tokens = "at equal tokens" if apart <= NEARLY else f"at sampled tokens that differ by up to {apart:.0%}"
         return f"{told}, {tokens}, {seeds} seed{'s' if seeds > 1 else ''}."
 
-    def write(self, folder: Path) -> None:
-        """comparison.json and comparison.md."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "comparison.json").write_text(json_text(self.as_json()), encoding="utf-8")
-        (folder / "comparison.md").write_text(self.markdown(), encoding="utf-8")
+    def write(self, folder: str | Path) -> None:
+        """comparison.json and comparison.md, in a folder that need not be there yet."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "comparison.json").write_text(json_text(self.as_json()), encoding="utf-8")
+        (place / "comparison.md").write_text(self.markdown(), encoding="utf-8")
 
 
 def _cell(estimate: Estimate, sign: str = "", short: bool = False) -> str:

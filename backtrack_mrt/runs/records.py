@@ -118,14 +118,14 @@ _ROWS = TypeAdapter(_Row)
 
 
 @main_only
-def write_trajectories(path: Path, scored: Iterable[Scored]) -> None:
+def write_trajectories(path: str | Path, scored: Iterable[Scored]) -> None:
     """Write one line per trajectory; an older file of that name is replaced."""
-    jsonl.write(path, map(as_record, scored))
+    jsonl.write(Path(path), map(as_record, scored))
 
 
-def append_trajectories(path: Path, scored: Iterable[Scored]) -> None:
+def append_trajectories(path: str | Path, scored: Iterable[Scored]) -> None:
     """Write one line per trajectory behind those that the file holds; it need not be there yet."""
-    jsonl.append(path, map(as_record, scored))
+    jsonl.append(Path(path), map(as_record, scored))
 
 
 def read_trajectories(path: str | Path) -> list[Scored]:

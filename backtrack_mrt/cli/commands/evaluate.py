@@ -13,7 +13,7 @@ from typing import Any
 
 from backtrack_mrt.cli.api import evaluate
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.places import check_file, check_folder
+from backtrack_mrt.cli.places import check_file, check_new_folder
 from backtrack_mrt.cli.run_or_model import config_of, run_of
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.summary import Cuts
@@ -83,8 +83,7 @@ def _check(args: Namespace) -> None:
         )
     if args.against and not args.traces:
         raise UserError("--against", str(args.against), "nothing to hold against it", "Give --traces, too.")
-    if args.save and (args.traces or args.save.exists()):
-        reason = "exists already" if args.save.exists() else "no model is evaluated with --traces"
-        raise UserError("--save", str(args.save), reason, "Name a new directory, or leave --save out.")
+    if args.save and args.traces:
+        raise UserError("--save", str(args.save), "no model is evaluated with --traces", "Leave --save out.")
     if args.save:
-        check_folder("--save", args.save)
+        check_new_folder("--save", args.save)
