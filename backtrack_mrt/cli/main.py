@@ -1,4 +1,7 @@
-"""`backtrack-mrt COMMAND`: finds the command and runs it."""
+"""`backtrack-mrt COMMAND`: finds the command and runs it.
+
+Nothing but `errors` is imported before `run_main` is at work: Ctrl-C ends in one line from the first moment on.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,22 @@ import sys
 from collections.abc import Sequence
 
 from backtrack_mrt import __version__
-from backtrack_mrt.cli.command import PROGRAM, find, parser_of, summaries
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.plugins import failures_told
-from backtrack_mrt.runs import environment
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run a command line (the process's own by default) and exit with its code."""
-    environment.prepare()
     run_main(lambda: main(arguments))
 
 
 def main(arguments: Sequence[str] | None = None) -> int | None:
     """Run a command line and return its exit code, None for 0. Raises UserError for a mistake in it, RunError for what
     went wrong, SystemExit behind --help."""
+    from backtrack_mrt.cli.command import PROGRAM, find, parser_of
+    from backtrack_mrt.plugins import failures_told
+    from backtrack_mrt.runs import environment
+
+    environment.prepare()
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(overview())
@@ -40,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
 
 def overview() -> str:
     """The list of commands."""
+    from backtrack_mrt.cli.command import PROGRAM, summaries
+
     told = summaries()
     width = max(map(len, told))
     return "\n".join(

@@ -219,3 +219,18 @@ def test_control_c() -> None:
         process.send_signal(signal.SIGINT)
         _, told = process.communicate()
     assert (process.returncode, told) == (130, b"interrupted\n")
+
+
+def test_control_c_while_libraries_are_read() -> None:
+    code = """
+import sys
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("pydantic", "numpy"):
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Impatient())
+from backtrack_mrt.cli.main import run
+run(["train"])
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (told.returncode, told.stderr) == (130, "interrupted\n")
