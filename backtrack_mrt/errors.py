@@ -21,7 +21,7 @@ class UserError(Exception):
         self.field, self.value, self.reason, self.remedy = field, value, reason, remedy
         shown = repr(value).replace("\n", " ")
         shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]}…"
-        super().__init__(f"{field} = {shown}: {reason}. {remedy}")
+        super().__init__(f"{field} = {shown}: {reason.rstrip('.')}. {remedy}")  # a library's word may be a sentence
 
     @property
     def mistakes(self) -> tuple[UserError, ...]:
@@ -66,7 +66,7 @@ class RunError(Exception):
 
     def __init__(self, reason: str, remedy: str) -> None:
         self.reason, self.remedy = reason, remedy
-        super().__init__(f"{reason}. {remedy}")
+        super().__init__(f"{reason.rstrip('.')}. {remedy}")
 
 
 class Collapsed(RunError):

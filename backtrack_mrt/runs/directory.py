@@ -111,17 +111,8 @@ class RunDir:
         """The config's run directory, if a run may start or resume in it; nothing is written. Raises UserError for a
         directory in use, a resumed run that is not there, and one whose config differs (unless that is accepted)."""
         run = cls(config.run_path)
-        if run.path.exists() and not run.path.is_dir():
-            raise run._refusal("is a file", "Choose another --output-dir.")
-        in_use = run.path.is_dir() and not all(map(_is_left_over, run.path.iterdir()))
-        if existing == "resume":
-            run._check_same(config, accept_changes)
-        elif existing == "overwrite" and in_use and not run._is_run():
-            reason = "holds no run, so --overwrite will not delete anything in it"
-            raise run._refusal(reason, "Choose another directory.")
-        elif in_use and existing == "refuse":
-            remedy = "Continue it with --resume, replace it with --overwrite, or choose another."
-            raise run._refusal("is in use", remedy)
+        if changed := run._look(config, existing, accept_changes):
+            tell(f"resuming {run.path} with another config (saved → now): {changed}")
         return run
 
     @classmethod
@@ -130,9 +121,23 @@ class RunDir:
         nothing else, and says so."""
         run = cls(config.run_path)
         if is_main():  # it may have begun to write before the others look
-            cls.check(config, existing, accept_changes=accept_changes)
+            run._look(config, existing, accept_changes)
             run._make(config, existing)
         return run
+
+    def _look(self, config: Config, existing: Existing, accept_changes: bool) -> str:
+        """`check`, but what has changed in the config of a resumed run is returned and not told."""
+        if self.path.exists() and not self.path.is_dir():
+            raise self._refusal("is a file", "Choose another --output-dir.")
+        in_use = self.path.is_dir() and not all(map(_is_left_over, self.path.iterdir()))
+        if existing == "resume":
+            return self._changed(config, accept_changes)
+        if existing == "overwrite" and in_use and not self._is_run():
+            raise self._refusal("holds no run, so --overwrite will not delete anything", "Choose another directory.")
+        if in_use and existing == "refuse":
+            remedy = "Continue it with --resume, replace it with --overwrite, or choose another."
+            raise self._refusal("is in use", remedy)
+        return ""
 
     def _make(self, config: Config, existing: Existing) -> None:
         try:
@@ -236,25 +241,24 @@ class RunDir:
         except UserError:
             return False
 
-    def _check_same(self, config: Config, accept_changes: bool) -> None:
+    def _changed(self, config: Config, accept_changes: bool) -> str:
         if not self.config_path.exists():
             raise self._refusal("holds no run to resume", "Start it without --resume.")
         if not self._is_run():
             remedy = "Put it back as the run saved it, or start anew elsewhere."
             raise self._refusal("its config.yaml is damaged, or no run's", remedy)
         saved, now = (_flat(c.resolved()) for c in (read_config(str(self.config_path)), config))
-        changed = [
+        changed = "; ".join(
             f"{name}: {saved.get(name)!r} → {now.get(name)!r}"
             for name in now | saved
             if saved.get(name) != now.get(name) and not _has_moved(name, saved, now)
-        ]
-        if changed and accept_changes:
-            tell(f"resuming {self.path} with another config (saved → now): {'; '.join(changed)}")
-        elif changed:
+        )
+        if changed and not accept_changes:
             raise self._refusal(
-                f"its config differs (saved → now): {'; '.join(changed)}",
+                f"its config differs (saved → now): {changed}",
                 f"Resume with --config {self.config_path}, or with --accept-changes, or start anew elsewhere.",
             )
+        return changed
 
     def _delete(self) -> None:
         found = [self.path / name for name in OWN if (self.path / name).exists()]

@@ -231,3 +231,8 @@ print("torch" if "torch" in sys.modules else "light", file=sys.stderr)
     assert [line for line in told if line.startswith("exit")] == ["exit 2"] * 4 + ["exit 0"]
     assert len([line for line in told if line.startswith("error: ")]) == 4
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_a_librarys_sentence_ends_once() -> None:
+    told = str(UserError("model.name_or_path", "gone", "cannot be had: check the network.", "Give a directory."))
+    assert told.endswith("check the network. Give a directory.")

@@ -130,13 +130,17 @@ def test_overwrite_does_not_follow_links(config, tmp_path):
     assert (elsewhere / "weights").read_text() == "precious"
 
 
-def test_resume_wants_the_same_config(config, tmp_path):
+def test_resume_wants_the_same_config(config, tmp_path, capsys):
     run = RunDir.create(config)
     run.log(1, {"reward": 1})
     assert RunDir.create(config, "resume").metrics() == [{"step": 1, "reward": 1}]
     changed = config.model_copy(update={"training": TrainingSection(steps=99, kl=0.1)})
     with pytest.raises(UserError, match=r"training\.steps: 32 → 99; training\.kl: 0\.0 → 0\.1.*Resume with --config"):
         RunDir.check(changed, "resume")
+    RunDir.check(changed, "resume", accept_changes=True)
+    RunDir.create(changed, "resume", accept_changes=True)
+    assert capsys.readouterr().out.count("resuming") == 1  # told when it is looked at, not again when it is written
+    RunDir.create(config, "resume", accept_changes=True)
     run.path.rename(tmp_path / "moved")
     RunDir.check(config.model_copy(update={"output_dir": str(tmp_path / "moved")}), "resume")
 
