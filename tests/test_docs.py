@@ -135,6 +135,11 @@ def test_it_can_be_read_in_one_sitting(name: str) -> None:
     assert len(text_of(name).splitlines()) <= 260
 
 
+def test_the_demo_is_the_command_that_is_told() -> None:
+    (line,) = (line for line in commands_of("README.md") if line.startswith("python scripts/train_backtrack.py"))
+    assert f"{line.partition('.py ')[2]})" in MAKEFILE.partition("\ndemo:")[2].partition("\n\n")[0]
+
+
 def test_every_command_has_its_line() -> None:
     assert set(command_names()) <= set(re.findall(r"^\| `([\w-]+)` \|", text_of("docs/commands.md"), re.MULTILINE))
 
