@@ -13,7 +13,7 @@ from backtrack_mrt.config import Config, RunRequest
 from backtrack_mrt.config.rules import broken_rules
 from backtrack_mrt.data.canaries import with_canaries
 from backtrack_mrt.data.demonstrations.inline import in_one_message
-from backtrack_mrt.data.demonstrations.loading import load_demonstrations
+from backtrack_mrt.data.demonstrations.loading import check_demonstrations, load_demonstrations
 from backtrack_mrt.data.loading import ProblemSets, is_generated, load_problem_sets
 from backtrack_mrt.data.order import endless, training_order
 from backtrack_mrt.errors import Mistakes
@@ -76,6 +76,8 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
     trackers = Trackers(config)
     problems = load_problem_sets(config.data, config.training.problems_per_step, config.grading)
     rehearse_own(config.protocol, prompts_of(config), problems.train[0])
+    if _is_shown(config):
+        check_demonstrations(config.data.traces, problems.train)
     inputs = digests(config, problems)
     if request.existing == "resume":
         check_inputs(run.path, inputs, request.accept_changes)
@@ -87,6 +89,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
         problems = _that_fit(problems, parts)
         for note in problems.notes:
             processes.tell(note)
+        rows = demonstration_rows(parts, problems.train) if _is_shown(config) else []  # before anything is evaluated
         processes.wait()  # all have looked at the run directory before one of them changes it
         RunDir.create(config, request.existing, accept_changes=request.accept_changes)
         save_inputs(run.path, inputs)
@@ -102,7 +105,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
             base = held_out.evaluate("base", step=0)
         rebuild(run.path)
         with clock.part("train"):
-            training = fit(parts, problems.train, run, request.existing == "resume", held_out.between_steps)
+            training = fit(parts, problems.train, rows, run, request.existing == "resume", held_out.between_steps)
             parts.save_policy(run.model)
             write_cards(run, config, problems, training)
         with clock.part("evaluate_trained"):
@@ -158,10 +161,21 @@ def _unlisted(config: Config) -> str:
     return f"{reason}, so {done}. Set {remedy} to say so" if instead else ""
 
 
+def _is_shown(config: Config) -> bool:
+    """Whether the algorithm fits demonstrations."""
+    return config.algorithm.loss == "ce" and not isinstance(config.algorithm, SelfTraining)
+
+
 def fit(
-    parts: Assembly, problems: Sequence[Problem], run: RunDir, resume: bool, between_steps: BetweenSteps
+    parts: Assembly,
+    problems: Sequence[Problem],
+    rows: Sequence[Example],
+    run: RunDir,
+    resume: bool,
+    between_steps: BetweenSteps,
 ) -> TokenLedger:
-    """Train as the algorithm says. Returns the tokens spent, also before a resume."""
+    """Train as the algorithm says, on rollouts of the problems or on `rows`, the demonstrations. Returns the tokens
+    spent, also before a resume."""
     config = parts.config
     setup = Setup(parts.model, parts.tokenizer, config, run, between_steps, parts.save_policy)
     rolled_out = with_canaries(problems, config.data.canaries, config.data.seed, parts.grader)
@@ -172,17 +186,16 @@ def fit(
         return trainer.ledger
     if isinstance(config.algorithm, SelfTraining):
         return self_train(parts, setup, endless(rolled_out, config.seed), setup.checkpoint(resume))
-    rows = demonstration_rows(parts, training_order(problems, config))
     CrossEntropyTrainer(setup, rows=rows).fit(setup.checkpoint(resume))
     return TokenLedger(env=sum(len(row["input_ids"]) for row in rows))
 
 
 def demonstration_rows(parts: Assembly, problems: Sequence[Problem]) -> list[Example]:
-    """Demonstrations of the problems, or of the files `data.traces`, as rows to fit."""
+    """Demonstrations of the problems in their order of training, or of the files `data.traces`, as rows to fit."""
     config = parts.config
     protocol = config.protocol.prolonged(config.evaluation.extra_revisions)
     rows = []
-    for written in load_demonstrations(config.data.traces, problems, config.seed):
+    for written in load_demonstrations(config.data.traces, training_order(problems, config), config.seed):
         demonstration = in_one_message(written) if config.env == "inline" else written
         tokenised = tokenise(demonstration, protocol, parts.dialogue)
         scored = Scored(tokenised.trajectory)

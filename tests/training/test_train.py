@@ -84,6 +84,31 @@ def test_sft_learns_from_generated_demonstrations(tmp_path: Path) -> None:
     assert all(0 < loss < 1 for loss in losses)  # the base was built on such demonstrations
 
 
+LONG = {"problem": {"id": "p", "question": "1) 2 3 = 5;", "answer": "++"}, "turns": [{"spans": [{"text": "1" * 99}]}]}
+
+
+@pytest.mark.parametrize(
+    ("flags", "rows", "told"),
+    [
+        (("--data.traces", "gone.jsonl"), "", "'gone.jsonl': cannot be read"),
+        (("--data.traces", "some.jsonl"), "", "'some.jsonl': it holds no demonstration"),
+        (("--data.traces", "some.jsonl"), '{"turns": []}\n', "'some.jsonl:1': not a demonstration"),
+        (("--data.traces", "some.jsonl"), json.dumps(LONG) + "\n", "it has 100 tokens where the protocol leaves room"),
+        (("--data.train", "words/base", "--grader", "exact"), "", "there are no generated demonstrations of words/"),
+    ],
+)
+def test_bad_demonstrations_are_told_before_anything_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], rows: str, told: str
+) -> None:
+    (tmp_path / "some.jsonl").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    bad = request(tmp_path / "run", *flags, algo="sft")
+    with pytest.raises(UserError) as raised:
+        train(bad)
+    assert told in str(raised.value)
+    assert not (tmp_path / "run" / "config.yaml").exists()  # so it can be started again
+
+
 def test_the_wrapper_gives_the_progress_of_the_batched_path(parts: Assembly) -> None:
     """Replaying a policy's completions through Gymnasium gives the same progress, turn by turn."""
     config: Config = parts.config

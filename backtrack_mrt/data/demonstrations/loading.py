@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,12 +19,25 @@ def load_demonstrations(paths: Sequence[str], problems: Sequence[Problem], seed:
     cannot be demonstrated."""
     if paths:
         for path in paths:
-            yield from read_demonstrations(Path(path))
+            yield from read_demonstrations(Path(os.path.expanduser(path)))
         return
     for row, problem in enumerate(problems):
-        if not is_signs(problem):
-            raise UserError(
-                "data.traces", [], f"there are no generated demonstrations of {problem.id}", "Name a JSONL file."
-            )
+        _check_generated(problem)
         turns = demonstrate_signs(problem, random.Random(f"{seed}/{row}"), Demonstrator(forced=0.0))
         yield Demonstration(problem, tuple(turn.spans for turn in turns))
+
+
+def check_demonstrations(paths: Sequence[str], problems: Sequence[Problem]) -> None:
+    """Raises UserError for what `load_demonstrations` would refuse; nothing is demonstrated, so it takes no time."""
+    for path in paths:
+        if not list(read_demonstrations(Path(os.path.expanduser(path)))):
+            remedy = "`backtrack-mrt demonstrate` writes some."
+            raise UserError("data.traces", path, "it holds no demonstration", remedy)
+    for problem in problems if not paths else ():
+        _check_generated(problem)
+
+
+def _check_generated(problem: Problem) -> None:
+    if not is_signs(problem):
+        reason = f"there are no generated demonstrations of {problem.id}"
+        raise UserError("data.traces", [], reason, "Name a JSONL file.")
