@@ -89,7 +89,7 @@ def label(name: str) -> str:
 
 def anchored(name: str, folder: Path) -> str:
     """A path that is meant relative to `folder` as an absolute one; a name as it is."""
-    return os.path.abspath(folder / Path(name).expanduser()) if is_path(name) else name
+    return os.path.abspath(folder / Path(os.path.expanduser(name))) if is_path(name) else name
 
 
 def read_source(path: str, field: str) -> PluginSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def _with_base(config: Config, collector: Collector) -> Collector:
     from backtrack_mrt.policy.files import base_of, is_adapter
     from backtrack_mrt.rollouts.assembly import assemble
 
-    if collector.frozen is None or not is_adapter(Path(config.model.name_or_path).expanduser()):
+    if collector.frozen is None or not is_adapter(Path(os.path.expanduser(config.model.name_or_path))):
         return collector
     base = assemble(config.model_copy(update={"model": base_of(config.model)}))
     return replace(collector, frozen=base.prover())

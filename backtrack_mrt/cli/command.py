@@ -18,10 +18,10 @@ import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import NoReturn, Protocol, cast
 
 from backtrack_mrt.cli import commands
+from backtrack_mrt.cli.places import typed_path
 from backtrack_mrt.errors import UserError, did_you_mean
 
 PROGRAM = "backtrack-mrt"
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "what",
             nargs="?",
-            type=Path,
+            type=typed_path,
             metavar="RUN|MODEL",
             help="a run, with its config and trained model; or a model: a directory, a hub name, tiny",
         )

@@ -1,4 +1,4 @@
-"""Where a command is to write: tried before the work is done."""
+"""Paths on the command line, and where a command is to write: tried before the work is done."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 from backtrack_mrt.errors import UserError
+
+
+def typed_path(text: str) -> Path:
+    """A path as it was typed: behind ``=`` and in quotes the shell leaves ``~`` as it is."""
+    return Path(os.path.expanduser(text))
 
 
 def check_file(field: str, path: Path) -> None:

@@ -5,6 +5,7 @@ Neither torch nor a model is loaded here: a mistake costs half a second.
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -97,7 +98,7 @@ def _of(algo: str, first: RunRequest, layers: Sequence[Layer]) -> list[Layer]:
 def _layers(argv: Sequence[str], training: bool = True) -> tuple[Namespace, list[Layer]]:
     """The run's options and the layers, the flags last. Raises UserError for files that cannot be read."""
     options, flags = read_line(argv)
-    resumed = options.resume if isinstance(options.resume, str) else None
+    resumed = os.path.expanduser(options.resume) if isinstance(options.resume, str) else None
     if resumed and not (Path(resumed) / "config.yaml").is_file():
         reason = "it has no config.yaml" if Path(resumed).is_dir() else "no such directory"
         raise UserError("--resume", resumed, reason, "Name the directory of a run: what its --output-dir was.")

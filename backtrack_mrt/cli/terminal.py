@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -153,7 +154,7 @@ class Session:
             case ColonCommand("new", wanted):
                 self._next(wanted)
             case ColonCommand("save", name) if name:
-                self._write(Path(name).expanduser(), [self.game.scored])
+                self._write(Path(os.path.expanduser(name)), [self.game.scored])
             case ColonCommand("quit", ""):
                 return False
             case _:
@@ -217,7 +218,7 @@ class Session:
         with suppress(EOFError, KeyboardInterrupt):
             while self.unsaved and self.interactive:
                 name = input(f"save {len(self.unsaved)} unsaved as (empty: do not): ").strip()
-                if not name or self._write(Path(name).expanduser(), self.unsaved):
+                if not name or self._write(Path(os.path.expanduser(name)), self.unsaved):
                     return
 
     def _write(self, path: Path, scored: Sequence[Scored]) -> bool:

@@ -8,6 +8,7 @@ the others must be right as well."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -88,7 +89,7 @@ def read_layer(name: str) -> Layer:
 
 
 def _found(name: str) -> Path:
-    own = Path(name)
+    own = Path(os.path.expanduser(name))
     if own.is_file():
         return own
     if own.is_dir():

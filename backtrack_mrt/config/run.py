@@ -6,6 +6,7 @@ between two runs that are compared.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -88,7 +89,8 @@ class Config(Section):
     @property
     def run_path(self) -> Path:
         """The run directory."""
-        return Path(self.output_dir or f"runs/{self.task_label}-{self.algo_label}-seed{self.seed}")
+        own = f"runs/{self.task_label}-{self.algo_label}-seed{self.seed}"
+        return Path(os.path.expanduser(self.output_dir or own))
 
     @property
     def rows_per_update(self) -> int:

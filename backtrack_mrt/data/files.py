@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ _SPLIT = re.compile(r"(?<![a-z])(train|test|validation|valid|dev)(?![a-z])")
 
 def is_local(spec: str) -> bool:
     """Whether `spec` names local files, by its ending, or a folder that is there."""
-    return _kind(Path(spec)) in _READERS or Path(spec).expanduser().is_dir()
+    return _kind(Path(spec)) in _READERS or Path(os.path.expanduser(spec)).is_dir()
 
 
 def stem(spec: str) -> str:
@@ -60,7 +61,7 @@ def _kind(path: Path) -> str:
 
 
 def _files(place: str, field: str, spec: str) -> list[Path]:
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))
     if path.is_dir():
         return _inside(path, field, spec)
     found = [path] if path.is_file() else [Path(name) for name in sorted(glob(str(path)))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def find_model(section: ModelSection) -> str:
 
 def folder_of(name: str) -> Path:
     """Where the model of that name is, if it is no hub name."""
-    return Path(str(files("backtrack_mrt.policy"))) / EMBEDDED[name] if name in EMBEDDED else Path(name).expanduser()
+    if name in EMBEDDED:
+        return Path(str(files("backtrack_mrt.policy"))) / EMBEDDED[name]
+    return Path(os.path.expanduser(name))
 
 
 def shape(section: ModelSection) -> dict[str, Any]:
@@ -123,17 +126,17 @@ def is_adapter(folder: Path) -> bool:
 
 def base_of(section: ModelSection) -> ModelSection:
     """The model that the adapter in the directory `section` names was trained from. Raises UserError."""
-    folder = Path(section.name_or_path).expanduser()
+    folder = Path(os.path.expanduser(section.name_or_path))
     said = _parsed(folder / "adapter_config.json", section)
     base, revision = said.get("base_model_name_or_path"), said.get("revision")
-    if not isinstance(base, str) or not base or Path(base).expanduser().resolve() == folder.resolve():
+    if not isinstance(base, str) or not base or Path(os.path.expanduser(base)).resolve() == folder.resolve():
         raise refusal(section, "adapter_config.json names no base model")
     return section.model_copy(update={"name_or_path": base, "revision": revision})
 
 
 def lineage(section: ModelSection) -> list[ModelSection]:
     """The model; below an adapter also the model that it was trained from, and so on to one that is whole."""
-    if not is_adapter(Path(section.name_or_path).expanduser()):
+    if not is_adapter(Path(os.path.expanduser(section.name_or_path))):
         return [section]
     return [section, *lineage(base_of(section))]
 

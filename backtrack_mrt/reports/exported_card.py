@@ -3,6 +3,7 @@ on."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,6 @@ def exported_card(sources: Sequence[ModelSection], name: str) -> str:
 
 def without_paths(text: str, known: Sequence[str] = ()) -> str:
     """The text with the last part of every absolute path in it alone; `known` are paths that may look otherwise."""
-    for path in sorted((path for path in known if Path(path).expanduser().is_absolute()), key=len, reverse=True):
+    for path in sorted((path for path in known if Path(os.path.expanduser(path)).is_absolute()), key=len, reverse=True):
         text = text.replace(path, Path(path).name)
     return PATH.sub(lambda match: Path(match[0]).name, text)

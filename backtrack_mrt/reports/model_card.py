@@ -6,6 +6,7 @@ code, which they can neither end nor mark up.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import textwrap
@@ -85,7 +86,7 @@ def model_card(
     base = (
         "a tiny model that comes with backtrack_mrt" if section.name_or_path in EMBEDDED else code(named_base(section))
     )
-    stacked = adapter and is_adapter(Path(section.name_or_path).expanduser())
+    stacked = adapter and is_adapter(Path(os.path.expanduser(section.name_or_path)))
     parts = [
         f"# {code(config.algo_label)} on {code(config.env_label)}, seed {config.seed}",
         f"{what} {base}, trained to correct itself with `backtrack_mrt`: algorithm {code(config.algo_label)} "

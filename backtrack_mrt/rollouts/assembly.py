@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -208,7 +209,7 @@ def _reachable(config: Config) -> Servers | None:
     """The servers that the config names, if any. Raises UserError for one that cannot be reached, and where vLLM is to
     run in this process and cannot."""
     section = config.engine
-    if section.adapters is not None and not Path(section.adapters).is_dir():
+    if section.adapters is not None and not os.path.isdir(os.path.expanduser(section.adapters)):
         raise UserError(
             "engine.adapters", section.adapters, "no such directory", "Create it where both machines see it."
         )
@@ -232,7 +233,7 @@ def merges_adapter(config: Config) -> bool:
 def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCopy | None) -> Engine:
     section = config.engine
     if servers is not None:
-        adapters = Path(section.adapters) if section.adapters else None
+        adapters = Path(os.path.expanduser(section.adapters)) if section.adapters else None
         sent = whole.copy if whole else model
         asked = ServerEngine(model, servers, max_rows=section.max_rows, adapters=adapters, sent=sent)
         return WholeEngine(asked, whole) if whole else asked

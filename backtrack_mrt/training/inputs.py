@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple
@@ -32,7 +33,7 @@ def digests(config: Config, problems: ProblemSets) -> dict[str, str]:
         if is_path(name):  # those that are shipped are the program's
             found[f"code of {field}"] = digest_of_files(_own_code(name))
     if config.data.traces:
-        files = [Path(name).expanduser() for name in config.data.traces]
+        files = [Path(os.path.expanduser(name)) for name in config.data.traces]
         found["data.traces"] = digest_of_files(path for path in files if path.is_file())  # others are refused later
     return found
 
@@ -50,7 +51,7 @@ def _code(name: str, plugin: object) -> Iterator[Path]:
 
 def _own_code(name: str) -> list[Path]:
     """The user's own file of that path and those beside it that it imports; none where it is no file."""
-    path = Path(name).expanduser().resolve()
+    path = Path(os.path.expanduser(name)).resolve()
     if not path.is_file():
         return []
     beside = ModuleFinder([str(path.parent)])

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from support.command_line import command
 
 from backtrack_mrt.algos.grpo import Grpo
 from backtrack_mrt.algos.mrt_rl import MrtRl
+from backtrack_mrt.cli.command import parser_of
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
 from backtrack_mrt.config.files import read_config, read_layer, shipped_configs
@@ -18,6 +20,7 @@ from backtrack_mrt.config.schema import field_paths
 from backtrack_mrt.config.yaml_text import as_yaml
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.envs.single import Single
+from backtrack_mrt.runs.directory import RunDir
 
 ROOT = Path(__file__).parents[2]
 
@@ -172,3 +175,35 @@ def test_help_shows_what_is_in_effect(capsys, tmp_path):
 )
 def test_a_run_without_a_name_is_called_after_its_task(flags: list[str], name: str) -> None:
     assert read_request(flags).config.run_path.name == name
+
+
+def test_home_may_be_written_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In files and behind `=` no shell replaces it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine.yaml", "output_dir: ~/kept")
+    config = read_request(["--config", "~/mine.yaml"]).config
+    assert config.run_path == tmp_path / "kept"
+    RunDir.create(config)
+    assert read_request(["--resume", "~/kept"]).config.run_path == tmp_path / "kept"
+    assert parser_of("export").parse(["~/kept", "--out=~/exported"]).out == tmp_path / "exported"
+    assert f"'{tmp_path}/gone.jsonl'" in command("show", "~/gone.jsonl").stderr
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [
+        (["--model.name_or_path", "~nobody.such/x"], "model.name_or_path"),
+        (["--data.train", "~nobody.such/x.jsonl"], "data.train"),
+        (["--algo", "sft", "--data.traces", "~nobody.such/x.jsonl"], "data.traces"),
+        (["--env", "~nobody.such/x.py"], "--env"),
+        (["--prompts", "~nobody.such/x"], "prompts"),
+        (["--resume", "~nobody.such/x"], "--resume"),
+    ],
+)
+def test_the_home_of_nobody_is_a_mistake_like_another(flags: list[str], field: str, tmp_path: Path) -> None:
+    told = command("train", *flags, cwd=tmp_path)
+    assert told.returncode == 2
+    assert told.stderr.startswith(f"error: {field}")
+    assert told.stderr.count("\n") == 1

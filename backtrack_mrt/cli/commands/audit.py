@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backtrack_mrt.cli.command import Parser, natural
+from backtrack_mrt.cli.places import typed_path
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
@@ -26,7 +27,9 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("places", type=Path, nargs="+", metavar="RUN|FILE.jsonl", help="runs or files of trajectories")
+    parser.add_argument(
+        "places", type=typed_path, nargs="+", metavar="RUN|FILE.jsonl", help="runs or files of trajectories"
+    )
     parser.add_argument(
         "--show", type=natural, default=10, help="findings of each kind to print (default: %(default)s)"
     )

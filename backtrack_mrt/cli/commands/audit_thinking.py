@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.places import check_folder
+from backtrack_mrt.cli.places import check_folder, typed_path
 from backtrack_mrt.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,9 +30,11 @@ EXAMPLES = """\
 def arguments(parser: Parser) -> None:
     parser.add_argument("--server", metavar="URL", help="a server with OpenAI's completions: samples, and has values")
     parser.add_argument(
-        "--model", type=Path, metavar="RUN|MODEL", help="a model here; with --server only whose tokenizer it has"
+        "--model", type=typed_path, metavar="RUN|MODEL", help="a model here; with --server only whose tokenizer it has"
     )
-    parser.add_argument("--traces", type=Path, metavar="FILE", help="stored traces; nothing is sampled but answers")
+    parser.add_argument(
+        "--traces", type=typed_path, metavar="FILE", help="stored traces; nothing is sampled but answers"
+    )
     parser.add_argument("--high", type=_share, default=0.9, help="V from which on it is sure (default: %(default)s)")
     parser.add_argument(
         "--rising", type=_share, default=0.05, help="progress of a last turn that is a rise (default: %(default)s)"
@@ -44,7 +46,11 @@ def arguments(parser: Parser) -> None:
         help="force P answers after each turn, and vote (default: 8 with a model)",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("thinking"), metavar="FOLDER", help="report and numbers (default: %(default)s)"
+        "--out",
+        type=typed_path,
+        default=Path("thinking"),
+        metavar="FOLDER",
+        help="report and numbers (default: %(default)s)",
     )
     parser.take_settings()
 

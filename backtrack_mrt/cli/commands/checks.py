@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 from argparse import Namespace
-from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.places import typed_path
 from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.errors import UserError
 
@@ -25,7 +25,7 @@ def arguments(parser: Parser) -> None:
     parser.take_model()
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--demonstrations", type=Path, metavar="FILE", help="demonstrations with right and wrong attempts"
+        "--demonstrations", type=typed_path, metavar="FILE", help="demonstrations with right and wrong attempts"
     )
     what.add_argument("--attempts", metavar="SET", help="labelled attempts of other models")
     parser.add_argument("--finish", action="store_true", help="also play on from given attempts and given backtracks")

@@ -7,10 +7,9 @@ protocol, prover or evaluation.
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.places import check_folder
+from backtrack_mrt.cli.places import check_folder, typed_path
 
 EXAMPLES = """\
   backtrack-mrt compare runs/A runs/B                       # the table
@@ -18,8 +17,10 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="run directory; the first is the reference")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the report and the numbers")
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", type=typed_path, help="run directory; the first is the reference"
+    )
+    parser.add_argument("--out", type=typed_path, metavar="FOLDER", help="where to write the report and the numbers")
 
 
 def run(args: Namespace) -> None:

@@ -7,10 +7,9 @@ summed progress GRPO, and is the choice when to stop credited without bias. The 
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.places import check_file
+from backtrack_mrt.cli.places import check_file, typed_path
 from backtrack_mrt.errors import RunError
 
 EXAMPLES = """\
@@ -19,7 +18,7 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table there, as Markdown")
+    parser.add_argument("--out", type=typed_path, metavar="FILE", help="also write the table there, as Markdown")
 
 
 def run(args: Namespace) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import random
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser, natural
+from backtrack_mrt.cli.places import typed_path
 from backtrack_mrt.data.demonstrations.files import write_demonstrations
 from backtrack_mrt.data.demonstrations.solved import Solved, demonstrate_solved, read_solved
 from backtrack_mrt.data.duplicates import SHARE, Overlap, words_in
@@ -35,7 +35,7 @@ def arguments(parser: Parser) -> None:
         metavar="SET",
         help="problems to evaluate on: none like them is demonstrated",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
+    parser.add_argument("--out", type=typed_path, required=True, metavar="FILE", help="JSONL file to write")
     parser.add_argument("--n", type=natural, default=256, help="demonstrations, one per problem (default: %(default)s)")
     parser.add_argument("--max-steps", type=natural, default=4, help="most steps of a solution (default: %(default)s)")
     parser.add_argument("--right", type=float, default=0.3, help="share of right attempts (default: %(default)s)")

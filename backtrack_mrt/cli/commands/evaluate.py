@@ -13,7 +13,7 @@ from typing import Any
 
 from backtrack_mrt.cli.api import evaluate
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.places import check_file, check_new_folder
+from backtrack_mrt.cli.places import check_file, check_new_folder, typed_path
 from backtrack_mrt.cli.run_or_model import config_of, run_of
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.summary import Cuts
@@ -28,11 +28,13 @@ EXAMPLES = """\
 
 def arguments(parser: Parser) -> None:
     parser.take_model()
-    parser.add_argument("--traces", type=Path, metavar="FILE", help="trajectories to analyse, without a model")
-    parser.add_argument("--against", type=Path, metavar="FILE", help="another policy's trajectories, with --traces")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="new directory for the model's trajectories")
+    parser.add_argument("--traces", type=typed_path, metavar="FILE", help="trajectories to analyse, without a model")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="all numbers (default: evaluation.json, RUN's or here)"
+        "--against", type=typed_path, metavar="FILE", help="another policy's trajectories, with --traces"
+    )
+    parser.add_argument("--save", type=typed_path, metavar="FOLDER", help="new directory for the model's trajectories")
+    parser.add_argument(
+        "--out", type=typed_path, metavar="FILE", help="all numbers (default: evaluation.json, RUN's or here)"
     )
 
 

@@ -6,12 +6,13 @@ config, weights as safetensors, tokenizer with its chat template, and the model 
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.places import check_folder
+from backtrack_mrt.cli.places import check_folder, typed_path
 from backtrack_mrt.cli.run_or_model import run_of
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.config.files import read_layer
@@ -24,8 +25,8 @@ DTYPES = ("float32", "bfloat16")
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("what", type=Path, metavar="RUN|MODEL", help="a run with a trained model, or a model")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    parser.add_argument("what", type=typed_path, metavar="RUN|MODEL", help="a run with a trained model, or a model")
+    parser.add_argument("--out", type=typed_path, required=True, metavar="FOLDER", help="folder to write")
     parser.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: as they were trained)")
     parser.add_argument("--overwrite", action="store_true", help="replace a model in FOLDER")
 
@@ -79,7 +80,7 @@ def _section(what: Path, dtype: str | None) -> ModelSection:
 def _check_out(out: Path, overwrite: bool, sources: list[Path]) -> None:
     """Refuse a folder that is in use, is no model's, or is read from."""
     for source in sources:
-        inner, outer = source.expanduser().resolve(), out.resolve()
+        inner, outer = Path(os.path.expanduser(source)).resolve(), out.resolve()
         if source.is_dir() and (inner == outer or outer in inner.parents or inner in outer.parents):
             raise UserError("--out", str(out), f"the model is read from {source}", "Name another folder.")
     check_folder("--out", out)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from argparse import Namespace
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
+from backtrack_mrt.cli.places import typed_path
 from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
@@ -32,7 +32,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--answer", metavar="GOLD", help="its gold answer")
     parser.add_argument("--watch", action="store_true", help="Enter lets the model take the turn")
     parser.add_argument("--no-model", action="store_true", help="load the tokenizer alone: no values")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="append trajectories to this JSONL file")
+    parser.add_argument("--save", type=typed_path, metavar="FILE", help="append trajectories to this JSONL file")
     parser.add_argument("--ids", action="store_true", help="show every token with its id")
 
 

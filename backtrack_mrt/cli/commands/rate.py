@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from functools import partial
-from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.places import check_file
+from backtrack_mrt.cli.places import check_file, typed_path
 from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
@@ -23,7 +22,7 @@ EXAMPLES = """\
 
 def arguments(parser: Parser) -> None:
     parser.take_model()
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="rated problems to write")
+    parser.add_argument("--out", type=typed_path, required=True, metavar="FILE.jsonl", help="rated problems to write")
 
 
 def run(args: Namespace) -> None:

@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.cli.places import check_file, check_folder
+from backtrack_mrt.cli.places import check_file, check_folder, typed_path
 from backtrack_mrt.errors import UserError
 
 EXAMPLES = """\
@@ -19,11 +19,13 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="run directory; several are compared")
-    parser.add_argument("--traces", metavar="FILE", nargs="+", type=Path, help="trajectories, also of other programs")
+    parser.add_argument("runs", metavar="RUN", nargs="*", type=typed_path, help="run directory; several are compared")
+    parser.add_argument(
+        "--traces", metavar="FILE", nargs="+", type=typed_path, help="trajectories, also of other programs"
+    )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=typed_path,
         metavar="PLACE",
         help="directory of a comparison (default: comparison), or the viewer's file (traces.html)",
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser, natural
+from backtrack_mrt.cli.places import typed_path
 from backtrack_mrt.errors import UserError
 
 EXAMPLES = """\
@@ -14,7 +14,7 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="trajectories that a run has written")
+    parser.add_argument("file", type=typed_path, metavar="FILE.jsonl", help="trajectories that a run has written")
     parser.add_argument("--n", type=natural, default=3, help="traces to show (default: %(default)s)")
     parser.add_argument("--phase", help="only those with an accepted turn of this phase, such as revise")
     parser.add_argument("--right", action="store_true", help="only those whose final answer is right")

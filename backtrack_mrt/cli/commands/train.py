@@ -102,7 +102,8 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
     requests = comparison_requests(flags)
     tried = trials(flags, requests) if first.tune else {}
     algos = [request.config.algo_label for request in requests]
-    folder = Path(first.config.output_dir or f"runs/{first.config.task_label}-{'-'.join(algos)}")
+    named = first.config.output_dir is not None
+    folder = first.config.run_path if named else Path(f"runs/{first.config.task_label}-{'-'.join(algos)}")
     with environment.importing():
         from backtrack_mrt.reports.build import report_comparison
         from backtrack_mrt.training.compare import train_and_compare, with_best

@@ -9,9 +9,9 @@ model, config and seed: an interrupted or repeated call goes on with it.
 from __future__ import annotations
 
 from argparse import Namespace
-from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser, natural
+from backtrack_mrt.cli.places import typed_path
 from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.errors import UserError
 
@@ -24,7 +24,7 @@ EXAMPLES = """\
 
 def arguments(parser: Parser) -> None:
     parser.take_model()
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="data set to write")
+    parser.add_argument("--out", type=typed_path, required=True, metavar="FOLDER", help="data set to write")
     parser.add_argument("--attempts", metavar="SET", help="labelled attempts to start from, in place of own ones")
     parser.add_argument(
         "--branches",
