@@ -3,7 +3,6 @@ read off (budget forcing, a sliding window, forced answers after every turn) is 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -11,6 +10,7 @@ from math import isnan
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from backtrack_mrt.config import Config, EvaluationSection
 from backtrack_mrt.errors import UserError
@@ -37,13 +37,14 @@ from backtrack_mrt.rollouts.collector import Collected, Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.rollout import grade, trajectory_seeds
 from backtrack_mrt.runs.durable import replacing
-from backtrack_mrt.runs.jsonl import json_text
+from backtrack_mrt.runs.jsonl import json_text, read_whole
 from backtrack_mrt.runs.processes import gathered, main_only, share
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.types import FloatArray, Problem, Scored, StopReason, TokenLedger, Trajectory
 
 ENVELOPE_VOTES = 8  # forced answers that the second official regret needs
+_COST = TypeAdapter(TokenLedger)
 EVALUATION_STEP = 2**31  # the `step` of evaluation seeds: no training step reaches it
 
 
@@ -139,7 +140,10 @@ def _write_cost(trajectories: Path, spent: TokenLedger) -> None:
 def _read_cost(trajectories: Path) -> TokenLedger:
     """Nothing, for those of another run."""
     path = trajectories.with_suffix(".json")
-    return TokenLedger(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else TokenLedger()
+    if not path.exists():
+        return TokenLedger()
+    remedy = "Delete it: its tokens are not counted then."
+    return read_whole(path, _COST.validate_python, what="what an evaluation cost", field=path.name, remedy=remedy)
 
 
 def forced_tokens(dialogue: Dialogue, scored: Sequence[Scored]) -> Callable[[Trajectory], int]:

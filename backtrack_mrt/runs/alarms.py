@@ -7,7 +7,6 @@ that begin with ``eval/``) count as rows, too.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.jsonl import read_whole
 from backtrack_mrt.runs.processes import main_only, tell
 from backtrack_mrt.types import Scored
 
@@ -30,6 +31,7 @@ LOST = 0.1  # share of the accuracy, once at least this, that is left
 WANED = 0.25  # the same, where it lasts for `WINDOW` steps
 STEPS = 3  # in which that is seen: nobody wants to wait for `WINDOW` of them
 AT_START = "alarms.json"  # in a run directory: those that the log does not tell
+_TOLD = TypeAdapter(dict[str, str])
 NOTHING = 0.005  # of the rewards, at either end
 BROKEN = 0.5  # share of trajectories
 SILENT = 0.9  # share of groups in which no turn has a weight
@@ -197,7 +199,10 @@ def raise_at_start(run: RunDir, told: Mapping[str, str]) -> None:
 def raised_at_start(path: Path) -> list[Alarm]:
     """Those of the run in a directory."""
     kept = path / AT_START
-    told = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    if not kept.exists():
+        return []
+    remedy = "Delete it: the others can be read without it."
+    told = read_whole(kept, _TOLD.validate_python, what="alarms by name", field=AT_START, remedy=remedy)
     return [Alarm(name, 0, line) for name, line in told.items()]
 
 

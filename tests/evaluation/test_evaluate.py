@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from support.command_line import command
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import first_wrong_step, generate
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.evaluate import measure
 from backtrack_mrt.evaluation.metrics.summary import Cuts, Summary, summarise
 from backtrack_mrt.rollouts.assembly import assemble
@@ -74,6 +76,15 @@ def test_what_is_there_is_read_and_its_tokens_count(measured: tuple[Summary, Tok
     again = measured_in(kept)
     assert again[1] == measured[1]
     assert plain_json(asdict(again[0])) == plain_json(asdict(measured[0]))
+
+
+def test_damaged_tokens_are_a_mistake_of_one_line(
+    measured: tuple[Summary, TokenLedger], kept: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(kept, tmp_path / "kept")
+    (copied / "evaluation_tiny.json").write_text('{"sampled": "many"}')
+    with pytest.raises(UserError, match=r"evaluation_tiny\.json = .*sampled = 'many'.*Delete it"):
+        measured_in(copied)
 
 
 def test_trajectories_are_analysed_without_a_model(

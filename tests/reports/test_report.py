@@ -244,6 +244,15 @@ def test_the_report_while_training(tmp_path: Path) -> None:
     assert "14 traces" in text
 
 
+def test_damaged_alarms_are_a_mistake_of_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_folder(tmp_path / "run", "mrt-rl")
+    (run / "alarms.json").write_text("{")
+    with pytest.raises(UserError, match=r"alarms\.json = '.*/alarms\.json': not alarms by name: .* Delete it"):
+        report_run(run)
+    rebuild(run)
+    assert capsys.readouterr().err.startswith("no report: alarms.json = '")
+
+
 def test_the_report_of_a_comparison(tmp_path: Path) -> None:
     runs = [read_run(run_folder(tmp_path / algo, algo)) for algo in ("mrt-rl", "grpo")]
     text = report_comparison(Comparison(runs), tmp_path).read_text()
