@@ -116,6 +116,8 @@ def refusal(section: ModelSection, reason: str) -> UserError:
     name = section.name_or_path
     if "smollm2-135m" in name.lower():
         return UserError(FIELD, name, reason, f"Fetch it with `{_FETCH}`, or give a directory that holds the model.")
+    if folder_of(name).is_dir():
+        return UserError(FIELD, name, reason, "Put its files back, or give another directory, 'tiny' or OWNER/NAME.")
     fetch = f"fetch it where there is a network (`hf download {name} --local-dir DIR`)"
     return UserError(FIELD, name, reason, f"Give 'tiny', a directory or OWNER/NAME; without a network {fetch}.")
 

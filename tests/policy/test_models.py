@@ -100,6 +100,7 @@ def test_models_that_cannot_be_had(tmp_path, monkeypatch):
     assert "no such directory" in refused("./gone/model")
     assert "no such directory" in refused("file")
     assert "holds no config.json" in refused("empty")
+    assert "hf download" not in refused("empty")  # it is no name of the hub
     assert "scripts/fetch_smollm2.py" in refused("models/smollm2-135m-instruct")
     offline = refused("meta-llama/Llama-3.1-8B-Instruct")
     assert "cannot be had from the hub" in offline
