@@ -17,6 +17,7 @@ from support.command_line import command
 from backtrack_mrt import __version__
 from backtrack_mrt.cli.command import command_names, find, parser_of, summaries
 from backtrack_mrt.cli.request import read_request
+from backtrack_mrt.errors import Interrupted
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "backtrack_mrt"]
@@ -234,3 +235,31 @@ run(["train"])
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (told.returncode, told.stderr) == (130, "interrupted\n")
+
+
+COMPARED = ["--compare", "grpo", "--training.sampled_tokens", "2000", "--output-dir", "two runs"]
+TUNED = [*COMPARED, "--tune", "training.learning_rate", "1e-3", "3e-4"]
+
+
+@pytest.mark.parametrize(
+    ("line", "interrupted", "saved"),
+    [
+        (["--output-dir", "one run"], "backtrack_mrt.training.train.train", "nothing"),
+        (COMPARED, "backtrack_mrt.training.compare.train_and_compare", "two runs, 1 finished run and what"),
+        (TUNED, "backtrack_mrt.training.tune.tune", "two runs, 1 finished run and what"),
+    ],
+)
+def test_an_interrupted_command_says_how_to_go_on(
+    line: list[str], interrupted: str, saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise Interrupted(130)
+
+    monkeypatch.setattr(interrupted, stopped)
+    (tmp_path / "two runs" / "grpo-seed0").mkdir(parents=True)
+    (tmp_path / "two runs" / "grpo-seed0" / "summary.json").write_text("{}")
+    told = command("train", *line, cwd=tmp_path)
+    assert told.returncode == 130
+    assert told.stderr.startswith(f"saved: {saved}")
+    again = "the same command" if saved == "nothing" else f"backtrack-mrt train {shlex.join(line)}"
+    assert told.stderr.endswith(f"\ngo on with: {again}\n")

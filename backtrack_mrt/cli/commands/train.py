@@ -75,14 +75,21 @@ def telling_how_to_go_on(path: Path, command: str | None = None) -> Iterator[Non
         yield
     except (Interrupted, KeyboardInterrupt):
         if processes.is_main():
-            steps = sorted(int(place.name.partition("_")[2]) for place in (path / "checkpoints").glob("step_*"))
-            saved = (
-                f"{path}, up to step {steps[-1]}" if steps else f"{path}, no step yet" if path.is_dir() else "nothing"
-            )
             there = (path / "config.yaml").is_file()
             again = command or (f"{PROGRAM} train --resume {shlex.quote(str(path))}" if there else "the same command")
-            print(f"saved: {saved}\ngo on with: {again}", file=sys.stderr)
+            print(f"saved: {_saved(path, several=command is not None)}\ngo on with: {again}", file=sys.stderr)
         raise
+
+
+def _saved(path: Path, several: bool) -> str:
+    """What there is of a run, or of several in a folder of their own."""
+    if not path.is_dir():
+        return "nothing"
+    if several:
+        done = len(list(path.rglob("summary.json")))
+        return f"{path}, {done} finished run{'' if done == 1 else 's'} and what there was of the one under way"
+    steps = sorted(int(place.name.partition("_")[2]) for place in (path / "checkpoints").glob("step_*"))
+    return f"{path}, up to step {steps[-1]}" if steps else f"{path}, no step yet"
 
 
 def _train(request: RunRequest) -> None:
@@ -110,11 +117,11 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
         from backtrack_mrt.training.tune import tune
 
     tuning = None
-    if tried:
-        best, tuning = tune(tried, first, folder)
-        requests = with_best(requests, best)
     seeds, again = first.seeds or (first.config.seed,), f"{PROGRAM} train {shlex.join(flags)}"
     with telling_how_to_go_on(folder, again):
+        if tried:
+            best, tuning = tune(tried, first, folder)
+            requests = with_best(requests, best)
         comparison = train_and_compare(requests, seeds, folder, tuning)
     if processes.is_main():
         comparison.write(folder)
