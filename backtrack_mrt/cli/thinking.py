@@ -28,6 +28,7 @@ from backtrack_mrt.reports.thinking import report_thinking, thinking_table, vote
 from backtrack_mrt.rollouts.assembly import Assembly
 from backtrack_mrt.rollouts.long_questions import fitting
 from backtrack_mrt.runs.jsonl import json_text
+from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import write_trajectories
 from backtrack_mrt.types import FloatArray, Scored
 
@@ -92,4 +93,6 @@ def _sampled(config: Config, parts: Assembly) -> list[Scored]:
     collector = parts.collector(prolonged, with_values=True)
     if collector.prover is None:
         collector = replace(collector, prover=parts.prover())
-    return evaluate(sampled_rows(problems, wanted), collector, wanted.temperature, config.seed).scored
+    rows = sampled_rows(problems, wanted)
+    with progress(len(rows), "rollouts") as bar:
+        return evaluate(rows, collector, wanted.temperature, config.seed, bar.update).scored

@@ -164,9 +164,10 @@ def forced_majority(
     last = [min(len(t.turns) - (t.stop is StopReason.VIOLATION), turns) for t in trajectories]
     votes = [np.zeros((end + 1, p)) for end in last]
     step, spent = max(collector.max_rows // p, 1), TokenLedger()
-    with collector.synced(-1) as synced:
-        for j in range(turns + 1):
-            going = [i for i, end in enumerate(last) if j <= end]
+    by_turn = [[i for i, end in enumerate(last) if j <= end] for j in range(turns + 1)]
+    asked = sum(share(len(going)).stop for going in by_turn)
+    with collector.synced(-1) as synced, progress(p * asked, "forced answers") as bar:  # the main one's
+        for j, going in enumerate(by_turn):
             rows, found = going[share(len(going))], list[tuple[int, FloatArray]]()
             for start in range(0, len(rows), step):
                 some = rows[start : start + step]
@@ -174,6 +175,7 @@ def forced_majority(
                 seeds = [s for i in some for s in trajectory_seeds(seed, EVALUATION_STEP + 1 + j, p, first_row=i * p)]
                 forced = synced.force(starts, seeds, temperature)
                 spent += TokenLedger(prover=forced.ledger.sampled)
+                bar.update(len(starts))
                 for place, i in enumerate(some):
                     (ballot,) = ballots(forced.scored[place * p : (place + 1) * p], limit=j + 2)
                     found.append((i, majority(ballot)))

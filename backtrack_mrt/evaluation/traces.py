@@ -14,6 +14,7 @@ from backtrack_mrt.rollouts.assembly import Assembly
 from backtrack_mrt.rollouts.replay import retold
 from backtrack_mrt.rollouts.rollout import grade
 from backtrack_mrt.runs import jsonl
+from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.types import Problem, Scored
 
 _QUESTION, _GOLD = ("question", "problem", "prompt"), ("answer", "solution", "gold", "target")
@@ -52,10 +53,12 @@ def read_traces(path: Path, parts: Assembly | None) -> list[Scored]:
 
 def _valued(scored: Sequence[Scored], parts: Assembly) -> list[Scored]:
     prover, found = parts.prover(), list[Scored]()
-    for start in range(0, len(scored), _AT_ONCE):
-        some = scored[start : start + _AT_ONCE]
-        values = prover.values([s.trajectory for s in some])
-        found += [replace(s, values=row) for s, row in zip(some, values, strict=True)]
+    with progress(len(scored), "values") as bar:
+        for start in range(0, len(scored), _AT_ONCE):
+            some = scored[start : start + _AT_ONCE]
+            values = prover.values([s.trajectory for s in some])
+            found += [replace(s, values=row) for s, row in zip(some, values, strict=True)]
+            bar.update(len(some))
     return found
 
 

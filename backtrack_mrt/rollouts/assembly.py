@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -90,9 +91,10 @@ class Assembly:
         *,
         helped: bool = True,
         seed: int | None = None,
+        on_answers: Callable[[int], None] = lambda answers: None,
     ) -> SampledProver:
         """The meta-prover that samples. helped: with the likelihood as its control variate, where that can be had.
-        seed: of its samples (None: the config's)."""
+        seed: of its samples (None: the config's). on_answers: told how many answers are newly begun."""
         greedy = section.estimator == "greedy"
         as_it_is = not greedy and section.temperature == section.top_p == 1
         known = self.grader.listed and self.dialogue.prompts.begins_answer and self.engine.scores
@@ -107,6 +109,7 @@ class Assembly:
             max_answer_tokens=section.max_answer_tokens,
             seed=self.config.seed if seed is None else seed,
             likelihood=self._likelihood(section) if helped and as_it_is and known else None,
+            on_answers=on_answers,
         )
 
     def _likelihood(self, section: ProverSection) -> LikelihoodProver:

@@ -8,7 +8,7 @@ A forced answer is short on purpose: with a long one μ becomes "continue" and p
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -162,7 +162,7 @@ class SampledProver(MetaProver):
     likelihood: the control variate. The chance L that an answer begins with a spelling of the gold is known, so only
     the other answers are left to chance: V = L + mean(reward) − share(so begun). The mean stays the same and the
     variance falls from V(1 − V)/K to about (V − L)(1 − V + L)/K; a single estimate may be a little above 1. Only for
-    samples of the policy as it is: temperature 1, top_p 1.
+    samples of the policy as it is: temperature 1, top_p 1. on_answers: told how many answers are newly begun.
     """
 
     bounded: ClassVar[bool] = False
@@ -180,9 +180,11 @@ class SampledProver(MetaProver):
         top_p: float = 1.0,
         seed: int = 0,
         likelihood: LikelihoodProver | None = None,
+        on_answers: Callable[[int], None] = lambda answers: None,
     ) -> None:
         super().__init__(dialogue, engine, policy)
         self.grader, self.samples, self.seed, self.max_answer_tokens = grader, samples, seed, max_answer_tokens
+        self.on_answers = on_answers
         ending = dialogue.marker.closing if dialogue.prompts.begins_answer else ""
         one = len(ending) == 1  # a longer ending is seldom one token: the message is then drawn to its end
         self._closers = frozenset(Vocabulary(dialogue.chat.pieces).beginning_with(ending)) if one else frozenset()
@@ -224,6 +226,8 @@ class SampledProver(MetaProver):
                 part = slice(start, start + AT_ONCE)
                 for i, completion in zip(going[part], self.engine.generate(requests[part], self.sampling), strict=True):
                     drawn[i] += completion.token_ids
+                if not times:
+                    self.on_answers(len(going[part]))
             going, times = [i for i in going if self._goes_on(drawn[i])], times + 1
         return drawn
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from support.command_line import command
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import generate
@@ -116,3 +119,13 @@ def test_the_likelihood_is_that_of_the_policy_as_it_is(setting: str, estimator: 
     flags = ["--prover.estimator", estimator, f"--prover.{setting}", "0.5"]
     with pytest.raises(Exception, match=rf"prover\.{setting}.*as it is"):
         read_request(flags)
+
+
+def test_the_command_says_how_far_it_is_and_what_each_estimator_misses(tmp_path: Path) -> None:
+    done = command("calibrate", "--data.eval_size", 2, "--prover.samples", 4, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said, *lines = done.stdout.splitlines()
+    prefixes = int(re.fullmatch(r"(\d+) prefixes of 2 problems, 4 sampled answers each", said)[1])  # type: ignore[index]
+    assert [line.split("  ")[0] for line in lines] == ["one tokenisation", "likelihood", "auto", "monte_carlo"]
+    assert "rollouts 2/2" in done.stderr
+    assert f"sampled answers {4 * prefixes}/{4 * prefixes}" in done.stderr

@@ -10,6 +10,7 @@ from argparse import Namespace
 
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.run_or_model import config_of
+from backtrack_mrt.runs.progress import progress
 
 EXAMPLES = """\
   backtrack-mrt calibrate --data.eval signs/validation --data.eval_size 96 --prover.samples 256
@@ -32,10 +33,10 @@ def run(args: Namespace) -> None:
 
     parts = assemble(config)
     collector = parts.collector(config.protocol, with_values=False)
-    scored = evaluate(problems, collector, config.training.temperature, config.seed).scored
+    with progress(len(problems), "rollouts") as bar:
+        scored = evaluate(problems, collector, config.training.temperature, config.seed, bar.update).scored
     prefixes = [prefix for each in prefixes_of(parts, scored) for prefix in each]
     own, asked = {"samples": _SAMPLES, "temperature": 1.0, "top_p": 1.0}, config.prover
-    reference = parts.sampled_prover(asked, helped=False, seed=config.seed + 1)
     provers = {
         "one tokenisation": OneTokenisation(parts.dialogue, parts.engine, asked.policy),
         **{
@@ -44,5 +45,8 @@ def run(args: Namespace) -> None:
         },
     }
     print(f"{len(prefixes)} prefixes of {len(problems)} problems, {asked.samples} sampled answers each")
-    for bias in calibrate(prefixes, provers, reference):
+    with progress(len(prefixes) * asked.samples, "sampled answers") as bar:
+        reference = parts.sampled_prover(asked, helped=False, seed=config.seed + 1, on_answers=bar.update)
+        found = calibrate(prefixes, provers, reference)
+    for bias in found:
         print(bias.line())
