@@ -22,6 +22,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.grading import extract_boxed
+from backtrack_mrt.hooks import of_its_kind
 from backtrack_mrt.rollouts.prover import LikelihoodProver, MetaProver, SampledProver
 from backtrack_mrt.rollouts.rollout import token_starts
 from backtrack_mrt.types import (
@@ -50,7 +51,7 @@ def algorithm(algo: str | Algorithm, settings: Mapping[str, Any]) -> Algorithm:
         if settings:
             raise UserError("settings", dict(settings), "the algorithm is an instance already", "Give its name.")
         return algo
-    return plugins.configured(algorithm_named(algo), settings, algo)
+    return plugins.configured(algorithm_named(algo), settings, algo, Algorithm)
 
 
 def algorithm_named(name: str) -> type[Algorithm]:
@@ -104,7 +105,8 @@ def token_advantages(
     members: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         members.setdefault(name, []).append(i)
-    if objection := chosen.objection(max_answers=1, group_size=min(map(len, members.values()), default=2)):
+    objection = chosen.objection(max_answers=1, group_size=min(map(len, members.values()), default=2))
+    if objection := of_its_kind("algo", chosen, "objection", objection):
         raise UserError("algo", type(chosen).__name__, objection, "Give more trajectories of each problem.")
     scored = [
         _scored(i, Problem(name, "", ""), row, float(rewards[i]), values, baselines)

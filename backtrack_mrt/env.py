@@ -56,7 +56,7 @@ class Judged(Grader):
 def grader_for(grade: Grader | Judge | str | None) -> Grader:
     """The grader that is meant: see `EpisodeEnv`. Raises UserError for an unknown name."""
     if grade is None or isinstance(grade, str):
-        return plugins.configured(plugins.load(GRADERS, grade or "math", Grader, "grade"), {}, "grade")  # type: ignore[type-abstract]
+        return plugins.configured(plugins.load(GRADERS, grade or "math", Grader, "grade"), {}, "grade", Grader)  # type: ignore[type-abstract]
     if isinstance(grade, Grader):
         return grade
     if isinstance(grade, type) or not callable(grade):
@@ -261,7 +261,7 @@ def make(
     `prompts`: a style, or the path of a folder. `settings` are the protocol's own (`token_budget=…`)."""
     chosen = plugins.load(PROTOCOLS, protocol, EpisodeProtocol, "env")  # type: ignore[type-abstract]
     env = EpisodeEnv(
-        plugins.configured(chosen, settings, plugins.label(protocol)),
+        plugins.configured(chosen, settings, plugins.label(protocol), EpisodeProtocol),
         signs.generate("train", 256, seed=0) if problems is None else problems,
         load_prompts(protocol, prompts),
         grade=grade,

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from backtrack_mrt.errors import Mistakes, RunError, UserError, UserErrors, did_you_mean
-from backtrack_mrt.hooks import wrong_hook
+from backtrack_mrt.hooks import wrong_hook, wrong_value
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -168,10 +168,11 @@ def is_own(found: type) -> bool:
     return not found.__module__.startswith("backtrack_mrt.")
 
 
-def configured(found: type[M], settings: Mapping[str, Any], field: str) -> M:
-    """An instance of a plug-in with these settings. Raises UserError for what it does not take."""
+def configured(found: type[M], settings: Mapping[str, Any], field: str, base: type) -> M:
+    """An instance of a plug-in with these settings. Raises UserError for what it does not take, and for properties that
+    are not what its `base` says."""
     try:
-        return found(**settings)
+        plugin = found(**settings)
     except ValidationError as error:
         mistakes = Mistakes()
         for told in error.errors():
@@ -180,6 +181,9 @@ def configured(found: type[M], settings: Mapping[str, Any], field: str) -> M:
             remedy = known if told["type"] == "extra_forbidden" else "See its settings in `backtrack-mrt train --help`."
             mistakes.append(UserError(f"{field}.{name}", told["input"], told["msg"], remedy))
         raise (UserErrors(mistakes) if len(mistakes) > 1 else mistakes[0]) from error
+    if is_own(found) and (wrong := wrong_value(plugin, base)):
+        raise UserError(field, found.__name__, *wrong)
+    return plugin
 
 
 def _by_name(package: str, name: str, base: type[T], field: str) -> type[T]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar, Self, final
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -59,10 +59,12 @@ class EpisodeProtocol(BaseModel, ABC):
     _grader_marker: Marker = PrivateAttr(BOXED)
 
     @property
+    @final
     def marked(self) -> Marker:
         """Where answers stand in a text."""
         return MARKERS[self.marker] if self.marker else self._grader_marker
 
+    @final
     def marked_by(self, marker: Marker) -> Self:
         """The same protocol with answers where a grader has them."""
         if self._grader_marker is marker:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.short_runs import SHORT
 
@@ -14,13 +15,16 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.policy.scripted import ScriptedEngine
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.rollouts.chat import ByteChat
+from backtrack_mrt.rollouts.dialogue import Dialogue
+from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.spelling import Speller
 from backtrack_mrt.training.train import train
-from backtrack_mrt.types import Problem
+from backtrack_mrt.types import Problem, Trajectory
 
 BASES: Mapping[str, tuple[str, type]] = {
     "algo": ("backtrack_mrt.algos", Algorithm),
@@ -59,6 +63,9 @@ WRONG = [
         r"Own.objection cannot be called.*\(self, \*, max_answers, group",
     ),
     ("algo", "async def turn_weights(self, group): return []", "Own.turn_weights is asynchronous"),
+    ("algo", "def weigh(self, group): return None" + WEIGHTS, r"Own.weigh is not to be replaced.*asked for is turn_w"),
+    ("algo", "alpha: 'Share' = 1" + WEIGHTS, "Own has a setting of a type that is not known: Share"),
+    ("env", PLAYS + "    token_budget: int = 0", "Own.token_budget is 0: input should be greater than 0"),
     ("grader", "marker = 'line'" + JUDGE, r"Own.marker is 'line'.*The default is BOXED\."),
     (
         "grader",
@@ -103,6 +110,84 @@ def test_what_can_is_taken(tmp_path: Path, field: str, body: str) -> None:
     assert plugins.load(BASES[field][0], own(tmp_path, field, body), BASES[field][1], field).__name__ == "Own"
 
 
+GIVING = "@property\n    def {}(self): return {}\n"
+UNHEARD = """
+from dataclasses import dataclass
+from backtrack_mrt.algos.collecting import Collection
+
+@dataclass(frozen=True)
+class Unheard(Collection):
+    def collect(self, problems): return []
+"""
+
+
+@pytest.mark.parametrize(
+    ("field", "body", "told"),
+    [
+        (
+            "algo",
+            GIVING.format("collection", "None") + WEIGHTS,
+            r"Own.collection is None: input should be an instance of Collection\. The default is Independent\(\)",
+        ),
+        ("algo", GIVING.format("collection", "Unheard") + WEIGHTS + UNHEARD, "Own.collection is <class .*Unheard'>"),
+        ("algo", GIVING.format("collection", "Unheard()") + WEIGHTS + UNHEARD, "Unheard.collect cannot be called: too"),
+        ("algo", GIVING.format("loss", "'ppo'") + WEIGHTS, "Own.loss is 'ppo': input should be 'rl' or 'ce'"),
+        ("algo", GIVING.format("needs_values", "None") + WEIGHTS, "Own.needs_values is None.*boolean.*is False"),
+        ("algo", GIVING.format("needs_critic", "1 / 0") + WEIGHTS, "its needs_critic raised ZeroDivisionError.*line 5"),
+        ("algo", "def objection(self, **_): return True" + WEIGHTS, r"its objection gave True\. Return str \| None"),
+        ("algo", "def objection(self, **_): return 1 / 0" + WEIGHTS, "its objection raised ZeroDivisionError.*line 4"),
+        ("grader", GIVING.format("marker", "'line'") + JUDGE, "Own.marker is 'line'"),
+        ("env", PLAYS.replace("max_turns: ClassVar[int] = 1", GIVING.format("max_turns", "None")), "Return int"),
+    ],
+)
+def test_what_its_properties_give_is_told_with_the_config(tmp_path: Path, field: str, body: str, told: str) -> None:
+    flags = [*SHORT, f"--{field}", own(tmp_path, field, body)]
+    with pytest.raises(UserError, match=told):
+        read_request(flags)
+
+
+@pytest.mark.parametrize(
+    ("hook", "ask"),
+    [
+        ("check_gold(self, gold)", lambda grader: grader.refusal("42")),
+        ("evaluating(self)", lambda grader: grader.counting()),
+        ("standing(self, problem, turns)", lambda grader: Known(grader).values([Trajectory(PROBLEM, (1,))])),
+    ],
+)
+def test_what_a_grader_gives_is_of_its_kind(tmp_path: Path, hook: str, ask: Callable[[Grader], Any]) -> None:
+    body = f"def {hook}: return 5" + JUDGE
+    grader: Any = plugins.load(BASES["grader"][0], own(tmp_path, "grader", body), Grader, "grader")
+    with pytest.raises(UserError, match=rf"grader = 'Own': its {hook.partition('(')[0]} gave 5\. Return"):
+        ask(grader())
+
+
+class Known(MetaProver):
+    """Knows nothing of a model."""
+
+    def __init__(self, grader: Grader) -> None:
+        super().__init__(Dialogue(ByteChat(), load_prompts("backtrack", "terse")), ScriptedEngine([]))
+        self.grader = grader
+
+    def prefix_values(self, prefixes: Sequence[Any]) -> Any:
+        return np.zeros(len(prefixes))
+
+    def answer_tokens(self, problem: Problem) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("field", "base", "body"),
+    [
+        ("algo", Algorithm, GIVING.format("collection", "None") + WEIGHTS),
+        ("grader", Grader, "listed = property(id)" + JUDGE),
+    ],
+)
+def test_so_are_those_of_plug_ins_outside_of_runs(tmp_path: Path, field: str, base: type, body: str) -> None:
+    found: Any = plugins.load(BASES[field][0], own(tmp_path, field, body), base, field)
+    with pytest.raises(UserError, match=rf"{field} = 'Own': Own\.\w+ is"):
+        plugins.configured(found, {}, field, base)
+
+
 @pytest.mark.parametrize(
     ("field", "body", "line"),
     [
@@ -123,6 +208,7 @@ def test_what_a_plug_in_raises_in_a_run_is_one_line(tmp_path: Path, field: str, 
     [
         ("[:1]", r"algo = 'Mine': its collect gave 1 trajectories for 16 rows.*where the loss is rl"),
         (" and None", "algo = 'Mine': its collect gave None, which is no trajectory"),
+        ("[::-1]", "algo = 'Mine': its collect gave 16 trajectories for 16 rows, or those of other problems"),
     ],
 )
 def test_a_collection_gives_a_trajectory_for_each_row(tmp_path: Path, body: str, told: str) -> None:

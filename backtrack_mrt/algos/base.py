@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,6 +37,7 @@ class Algorithm(BaseModel, ABC):
     def turn_weights(self, group: Group) -> list[FloatArray]:
         """One array (E_i,) per member i of the group."""
 
+    @final
     def weigh(self, group: Group) -> list[FloatArray]:
         """`turn_weights`, but none for a canary: its gold is wrong, so nothing can be learnt from it. Raises UserError
         for anything but a finite weight per turn."""
@@ -56,6 +57,7 @@ class Algorithm(BaseModel, ABC):
             raise UserError("algo", type(self).__name__, reason, remedy)
         return weights
 
+    @final
     def weigh_batch(self, groups: Sequence[Group]) -> list[FloatArray]:
         """`weigh` for the members of all groups, one after the other, per token of their turns: divided by the sampled
         tokens of the `unit`, times the batch's mean of these."""

@@ -6,9 +6,26 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 
 from backtrack_mrt import plugins
+from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.config import Config
 from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.hooks import of_its_kind, wrong_value
+from backtrack_mrt.protocol import EpisodeProtocol
+
+
+def _own_rules(config: Config) -> Iterator[UserError]:
+    """What the properties of the user's own plug-ins give: other rules go by it."""
+    for field, section, base in (
+        ("algo", "algorithm", Algorithm),
+        ("env", "protocol", EpisodeProtocol),
+        ("grader", "grading", Grader),
+    ):
+        plugin = getattr(config, section, None)
+        own = isinstance(plugin, base) and plugins.is_own(type(plugin))  # neither where the class cannot be used
+        if own and (wrong := wrong_value(plugin, base)):
+            yield UserError(field, getattr(config, field), *wrong)
 
 
 def _budget_rules(config: Config) -> Iterator[UserError]:
@@ -43,7 +60,8 @@ def _algorithm_rules(config: Config) -> Iterator[UserError]:
         reason = "its critic (needs_critic) is made of values, and it says that it needs none (needs_values)"
         yield UserError("algo", config.algo, reason, "Set needs_values to True in its class.")
     answers, group_size = config.protocol.max_answers, config.training.group_size
-    if objection := config.algorithm.objection(max_answers=answers, group_size=group_size):
+    objection = config.algorithm.objection(max_answers=answers, group_size=group_size)
+    if objection := of_its_kind("algo", config.algorithm, "objection", objection):
         yield UserError("algo", config.algo, objection, "Change that setting, or choose another algorithm.")
 
 
@@ -145,8 +163,9 @@ def broken_rules(config: Config, training: bool = True, partial: bool = False) -
 
     training: also those that concern training alone: an evaluation needs no batch that comes out even, and no training
     set. partial: fields are missing from `config`; what needs one of them cannot be told."""
-    broken: list[UserError] = []
-    for rule in (*TRAINING_RULES, *RULES) if training else RULES:
-        with suppress(AttributeError) if partial else nullcontext():
-            broken.extend(rule(config))
+    with plugins.failures_told():
+        broken = list(_own_rules(config))
+        for rule in () if broken else (*TRAINING_RULES, *RULES) if training else RULES:
+            with suppress(AttributeError) if partial else nullcontext():
+                broken.extend(rule(config))
     return broken

@@ -56,13 +56,13 @@ def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grad
     that are no answers (tests, numbers and a target) are taken as they are; lists of lines and mappings, too."""
     if not grader.golds_are_answers and extract == "auto":
         gold = _whole(value)
-        return gold, grader.check_gold(gold)
+        return gold, grader.refusal(gold)
     if isinstance(value, float) and not math.isfinite(value):
         return "", f"is no answer but says so: {value}"
     value = _only(value)
     if isinstance(value, bool):
         said = "yes" if value else "no"
-        return said, f"is no number: {value}" if isinstance(grader, Math) else grader.check_gold(said)
+        return said, f"is no number: {value}" if isinstance(grader, Math) else grader.refusal(said)
     if value and isinstance(value, list | dict):
         return "", f"is no text but {f'a list of {len(value)}' if isinstance(value, list) else 'an object'}"
     text = _text(value)
@@ -75,7 +75,7 @@ def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grad
     whole = _WHOLE.fullmatch(found)
     gold = whole[1] if whole else found
     absent = _placeholder(gold) if isinstance(grader, Math) else None
-    return gold, absent or grader.check_gold(gold)
+    return gold, absent or grader.refusal(gold)
 
 
 def joined_tests(cells: Mapping[str, Any], values: Sequence[Any]) -> Any:

@@ -44,7 +44,7 @@ class Options:
         where the grader wants no letters."""
         lines = [f"{letter}) {text}" for letter, text in zip(ascii_uppercase, self.texts, strict=False)]
         letter = ascii_uppercase[right]
-        return "\n".join([asked, *lines]), letter if grader.check_gold(letter) is None else self.texts[right]
+        return "\n".join([asked, *lines]), letter if grader.refusal(letter) is None else self.texts[right]
 
     def right(self, value: Any, first: int) -> int | str:
         """Which one the value names: its place, or why it is none. `first` is the number of the first option. Raises

@@ -193,7 +193,7 @@ def _posed(
     if columns.answer[0] in columns.options or isinstance(values[0], list):  # the rows know no order
         options, right = options.shuffled(asked, right)
     asked, gold = options.posed(asked, right, grader)
-    return asked, gold, grader.check_gold(gold)
+    return asked, gold, grader.refusal(gold)
 
 
 def _question(cells: Mapping[str, Any], columns: Sequence[str]) -> str | None:

@@ -59,7 +59,7 @@ def audit(scored: Sequence[Scored], workers: int = 2, limits: Limits | None = No
     trajectories = [member.trajectory for member in scored]
     keys = list(dict.fromkeys(key for trajectory in trajectories for key in _asked(trajectory)))
     with grader.opened() as paying:
-        counting = paying.evaluating()
+        counting = paying.counting()
         several = (counting,) if counting is paying else (counting, paying)
         rules = [dict(zip(keys, each.grade_many(keys), strict=True)) for each in several]
     found = Audit(len(trajectories), len(keys))

@@ -207,7 +207,7 @@ def read_graded(path: Path, grader: Grader = MATH) -> list[Scored]:
     if not scored:
         raise UserError("trajectories", str(path), "the file is empty", "Give a file with one trajectory per line.")
     missing = [i for i, s in enumerate(scored) if _ungraded(s.trajectory)]
-    with grader.opened().evaluating() as counting:
+    with grader.opened().counting() as counting:
         found = grade([scored[i].trajectory for i in missing], counting)
     for i, trajectory in zip(missing, found, strict=True):
         before = scored[i].trajectory

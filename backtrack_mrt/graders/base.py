@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar, Self, final
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading.markers import BOXED, Marker
 from backtrack_mrt.grading.verdict import Grade, Verdict, grade_of
+from backtrack_mrt.hooks import of_its_kind
 from backtrack_mrt.types import Problem, Turn
 
 Asked = tuple[Problem, str | None]
@@ -61,6 +62,7 @@ class Grader(BaseModel, ABC):
         """What a forced answer after the turns is an answer to. By default the problem, whatever was said since."""
         return problem
 
+    @final
     def opened(self) -> Self:
         """The same settings, with counts and processes of its own."""
         return type(self).model_validate(self.model_dump())
@@ -72,12 +74,24 @@ class Grader(BaseModel, ABC):
     def close(self) -> None:
         """End what was started; a later grade starts it again."""
 
+    @final
+    def refusal(self, gold: str) -> str | None:
+        """What `check_gold` says. Raises UserError where that is neither a text nor None."""
+        return of_its_kind("grader", self, "check_gold", self.check_gold(gold))
+
+    @final
+    def counting(self) -> Grader:
+        """What `evaluating` gives. Raises UserError where that is no grader."""
+        return of_its_kind("grader", self, "evaluating", self.evaluating())
+
+    @final
     def grade(self, problem: Problem, answer: str | None) -> Grade:
         """The grade of one answer; no answer is UNPARSABLE. Never raises for any text.
 
         Raises UserError where a `judge` returns what is neither a verdict nor a reward."""
         return self.grade_many([(problem, answer)])[0]
 
+    @final
     def grade_many(self, asked: Sequence[Asked]) -> list[Grade]:
         """`grade` for each, in order; each distinct answer is judged once."""
         distinct = list(dict.fromkeys((p, a) for p, a in asked if isinstance(a, str)))

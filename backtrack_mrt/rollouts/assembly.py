@@ -17,6 +17,7 @@ from backtrack_mrt.config import Config, ProverSection
 from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.hooks import wrong_value
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.hf.trial import serving_engine
 from backtrack_mrt.policy.models import frozen_copy, load_model, load_tokenizer
@@ -51,7 +52,7 @@ class Assembly:
     @cached_property
     def grader(self) -> Grader:
         """What evaluation counts by: with the same memory and processes as `paying`."""
-        return self.paying.evaluating()
+        return self.paying.counting()
 
     def save_policy(self, folder: Path) -> None:
         """The trained policy and its tokenizer: a LoRA adapter, or all weights. All processes call it."""
@@ -75,6 +76,8 @@ class Assembly:
             if not hasattr(own, "tokens"):
                 remedy = "Begin it with super().__init__(dialogue, engine, policy)."
                 raise UserError("prover.estimator", section.estimator, "its __init__ leaves out the base's", remedy)
+            if wrong := wrong_value(own, MetaProver):
+                raise UserError("prover.estimator", section.estimator, *wrong)
             own.grader, own.section = grader or self.grader, section
             return own
         if not self.grader.listed:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from backtrack_mrt.grading import Grade
+from backtrack_mrt.hooks import of_its_kind
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation
 from backtrack_mrt.types import (
     Completion,
@@ -63,7 +64,7 @@ class Episode:
                     raise ProtocolViolation("turn_too_long", f"no end within {spec.max_new_tokens} tokens")
                 goes_on = completion.finish is Finish.CUT
                 parse = self.protocol.parse_piece if goes_on else self.protocol.parse
-                parsed = parse(spec.phase, text, self.turns)
+                parsed = of_its_kind("env", self.protocol, "parse", parse(spec.phase, text, self.turns))
             except ProtocolViolation as error:
                 violation = error.name
         turn = Turn(spec, text or "", parsed, instruction_ids, completion, violation)
@@ -89,6 +90,7 @@ class Episode:
     def _ask(self) -> None:
         """Set `spec` to the next turn, its length capped by the budget, or stop."""
         following = self.protocol.next_turn(self.problem, self.turns)
+        following = of_its_kind("env", self.protocol, "next_turn", following)
         if isinstance(following, StopReason):
             self.end(following)
         elif self.budget_left <= 0:

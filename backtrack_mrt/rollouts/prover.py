@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, final
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from backtrack_mrt.config import ProverSection
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
+from backtrack_mrt.hooks import of_its_kind
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.spelling import Speller, Spelling, Surfaces, Vocabulary
@@ -50,6 +51,7 @@ class MetaProver(ABC):
     def answer_tokens(self, problem: Problem) -> int:
         """Tokens that a forced answer to the problem needs."""
 
+    @final
     def reserve(self, problem: Problem) -> int:
         """Tokens of the model's context that a trajectory must leave free, so that an answer can be forced from it."""
         return self._force_tokens + self._answer_room(problem)
@@ -64,6 +66,7 @@ class MetaProver(ABC):
     def _force_tokens(self) -> int:
         return self.dialogue.force_tokens
 
+    @final
     def values(self, trajectories: Sequence[Trajectory]) -> list[FloatArray]:
         """V_0 … V_E of each trajectory, shape (E+1,). V_0 is computed once per problem. After a violation, and where
         the model's context is full, V is 0: no answer can follow. Raises UserError where an estimator of a user's own
@@ -82,7 +85,8 @@ class MetaProver(ABC):
                     if len(forced) > room:
                         break
                     index[key] = len(prefixes)
-                    prefixes.append((forced, self.grader.standing(trajectory.problem, trajectory.turns[:j])))
+                    asked = self.grader.standing(trajectory.problem, trajectory.turns[:j])
+                    prefixes.append((forced, of_its_kind("grader", self.grader, "standing", asked)))
                 row.append(index[key])
             rows.append(row)
         with self.engine.reference() if self.policy == "reference" else nullcontext():
@@ -252,7 +256,9 @@ class AutoProver(MetaProver):
 
     def chosen(self, problem: Problem) -> LikelihoodProver | SampledProver:
         """Who values the problem's prefixes."""
-        return self.likelihood if self.monte_carlo.grader.is_canonical(problem) else self.monte_carlo
+        grader = self.monte_carlo.grader
+        canonical = of_its_kind("grader", grader, "is_canonical", grader.is_canonical(problem))
+        return self.likelihood if canonical else self.monte_carlo
 
     def prefix_values(self, prefixes: Sequence[Prefix]) -> FloatArray:
         values = np.zeros(len(prefixes))

@@ -189,7 +189,10 @@ class _Player:
         if any(not isinstance(at, int) or not 0 < at < len(text) for at in offsets) or offsets != sorted(set(offsets)):
             raise self._wrong("cuts", offsets, "they are not increasing offsets into the text")
         new: list[Turn] = []
-        places = merged(offsets, self._call("turns_left", tuple(turns)))
+        left = self._call("turns_left", tuple(turns))
+        if not isinstance(left, int) or left < 1:
+            raise self._wrong("turns_left", left, "it is not a whole number of at least 1")
+        places = merged(offsets, left)
         pieces = [text[a:b] for a, b in pairwise([0, *places, len(text)])]
         for number, piece in enumerate(pieces, start=1):
             goes_on = number < len(pieces)

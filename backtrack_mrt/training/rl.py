@@ -241,8 +241,9 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         taken = self._ahead.take(step) or StepRollouts(self._begin(step)())
         collected = taken.collected
         self._scored = collected.scored
-        if len(self._scored) != len(prompts):
-            reason = f"its collect gave {len(self._scored)} trajectories for {len(prompts)} rows"
+        given = [scored.trajectory.problem.id for scored in self._scored]
+        if given != [self.problems[number].id for number in self._numbers]:
+            reason = f"its collect gave {len(given)} trajectories for {len(prompts)} rows, or those of other problems"
             name = type(self.algorithm.collection).__name__
             raise UserError("algo", name, reason, "Return one for each row, in order, where the loss is rl.")
         self._everyone = gathered(self._scored)

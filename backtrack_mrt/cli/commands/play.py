@@ -59,7 +59,7 @@ def run(args: Namespace) -> None:
     with ExitStack() as stack:
         if args.no_model:
             dialogue = dialogue_with(load_tokenizer(config.model), prompts_of(config), config.model.thinking)
-            grader, model = config.grading.opened().evaluating(), None
+            grader, model = config.grading.opened().counting(), None
         else:
             parts = assemble(config)
             stack.callback(parts.engine.close)
@@ -82,6 +82,6 @@ def own_problem(question: str | None, answer: str | None, grader: Grader) -> Pro
         raise UserError("--question", question, "there is no question", "Give --question and --answer.")
     if answer is None:
         raise UserError("--answer", answer, "a question needs its gold answer", "Give --answer, too.")
-    if why := grader.check_gold(answer):
+    if why := grader.refusal(answer):
         raise UserError("--answer", answer, f"it {why}", "Give an answer that can be graded.")
     return Problem("typed", question, answer, "typed")
