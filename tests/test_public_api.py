@@ -179,7 +179,7 @@ def test_train_evaluate_compare_and_read(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(bt.UserError, match="save = 'kept': exists already"):
         bt.evaluate("one", save="kept")
     assert bt.compare("one").reference == bt.compare(bt.read_run("one")).reference == "mrt-rl"
-    with pytest.raises(bt.UserError, match="holds no run"):
+    with pytest.raises(bt.UserError, match="a folder of runs"):
         bt.evaluate(tmp_path)
 
 

@@ -12,9 +12,9 @@ from backtrack_mrt.cli.auto import read_files
 from backtrack_mrt.cli.places import check_new_folder
 from backtrack_mrt.config import Config, Existing, RunRequest
 from backtrack_mrt.config.files import DEFAULT_CONFIG, Layer, read_config, resolve
-from backtrack_mrt.errors import UserError
 from backtrack_mrt.plugins import failures_told
 from backtrack_mrt.runs import environment
+from backtrack_mrt.runs.kinds import is_run, not_trained
 
 if TYPE_CHECKING:  # what runs a model is imported when it is called
     from backtrack_mrt.evaluation.comparison import Comparison
@@ -96,9 +96,7 @@ def _with_base(config: Config, collector: Collector) -> Collector:
 
 def _trained(run: Path) -> Config:
     """The config of a run, with the model that it trained."""
-    if not (run / "config.yaml").is_file():
-        raise UserError("run", str(run), "it holds no run (no config.yaml)", "Name a run directory, or give a config.")
-    if not (run / "model").is_dir():
-        raise UserError("run", str(run), "it has no trained model yet", "Let it finish.")
+    if not is_run(run) or not (run / "model").is_dir():
+        raise not_trained("RUN", run)
     config = read_config(str(run / "config.yaml"))
     return config.model_copy(update={"model": config.model.model_copy(update={"name_or_path": str(run / "model")})})

@@ -10,13 +10,22 @@ from backtrack_mrt.cli.flags import run_parser
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.files import holds_model, is_adapter
+from backtrack_mrt.runs.kinds import in_place_of_a_model, is_run, not_trained
 
 ONLY_TRAIN = set(run_parser()._option_string_actions) - {"--config", "--help", "-h"}
 
 
 def run_of(what: Path | None) -> Path | None:
     """The run directory that RUN|MODEL names, None for a model or nothing."""
-    return what if what is not None and (what / "config.yaml").is_file() else None
+    return what if what is not None and is_run(what) else None
+
+
+def check_model(what: Path) -> None:
+    """Raises UserError for a directory that is neither a run nor a model and of which something is known."""
+    known = is_adapter(what) or holds_model(what) or not what.is_dir()
+    if not known and (found := in_place_of_a_model(what)):
+        raise UserError("RUN|MODEL", str(what), *found)
 
 
 def config_of(args: Namespace, with_model: bool = True, *, training: bool = False) -> Config:
@@ -28,9 +37,11 @@ def config_of(args: Namespace, with_model: bool = True, *, training: bool = Fals
         if flag.partition("=")[0].replace("_", "-") in ONLY_TRAIN:
             raise UserError(flag, None, f"only `{PROGRAM} train` has it", "Leave it out.")
     run = run_of(args.what)
+    if args.what is not None and with_model and not run:
+        check_model(args.what)
     saved = ["--config", str(run / "config.yaml")] if run else []
     model = ["--model.name_or_path", str(run / "model" if run else args.what)] if with_model and args.what else []
     config = read_request([*saved, *args.settings, *model], training=training).config
     if run and with_model and not (run / "model").is_dir():
-        raise UserError("RUN", str(run), "it has no trained model yet", "Let it finish, with --resume.")
+        raise not_trained("RUN", run)
     return config

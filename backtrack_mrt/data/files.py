@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
+from backtrack_mrt.runs.kinds import kind_of
 
 RawRow = tuple[str, Any]  # where it stands (file:line), its columns: a mapping, if the row is as it should be
 
@@ -81,6 +82,8 @@ def _inside(folder: Path, field: str, spec: str) -> list[Path]:
         raise UserError(
             field, spec, f"the folder holds the splits {', '.join(inner)}", f"Name one: {folder}/{inner[0]}."
         )
+    if (kind := kind_of(folder)).runs:
+        raise UserError(field, spec, f"it is {kind.what}, and no set of problems", "Give a file of problems.")
     for place in (folder, folder / "data"):
         entries = sorted(place.iterdir()) if place.is_dir() else []
         found = [path for path in entries if path.is_file() and _kind(path) in _READERS and path.name not in _ABOUT]

@@ -11,6 +11,7 @@ from typing import Any
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.hub import rely_on_cache_if_unreachable
+from backtrack_mrt.runs.kinds import in_place_of_a_model
 
 TINY = "tiny"
 EMBEDDED = {TINY: "tiny", "tiny-countdown": "tiny_countdown"}  # models that come with the package: their folders here
@@ -25,14 +26,16 @@ def find_model(section: ModelSection) -> str:
     Raises UserError."""
     name = section.name_or_path
     folder = folder_of(name)
-    if name in EMBEDDED and not _has_model(folder):
+    if name in EMBEDDED and not holds_model(folder):
         raise UserError(FIELD, name, "the embedded model is not built", f"Run {_BUILT_BY[name]}.")
     if folder.is_dir():
         if is_adapter(folder):
             find_model(base_of(section))
-        elif not _has_model(folder):
+        elif not holds_model(folder):
             pickled = any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors"))
             kind = "only pickled weights (.bin), which are not read" if pickled else "no config.json with .safetensors"
+            if found := in_place_of_a_model(folder, "model"):
+                raise UserError(FIELD, name, *found)
             raise refusal(section, f"the directory holds {kind}")
         return str(folder)
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "~", "models/")):
@@ -143,7 +146,8 @@ def lineage(section: ModelSection) -> list[ModelSection]:
     return [section, *lineage(base_of(section))]
 
 
-def _has_model(folder: Path) -> bool:
+def holds_model(folder: Path) -> bool:
+    """Whether a whole model is there."""
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 

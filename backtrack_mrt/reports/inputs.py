@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from backtrack_mrt.config.files import read_config
-from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.tables import Policy
 from backtrack_mrt.reports.archive import TraceSource
 from backtrack_mrt.reports.outcomes import summary_of
 from backtrack_mrt.reports.token_text import words_of
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run
+from backtrack_mrt.runs.kinds import is_run, not_finished
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.runs.trace import visible
 
@@ -27,8 +27,8 @@ def any_run(path: Path) -> Run:
     run = RunDir(path)
     if run.summary_path.exists():
         return read_run(path)
-    if not run.config_path.is_file():
-        raise UserError("RUN", str(path), "it holds no run (no config.yaml)", "Give directories of runs.")
+    if not is_run(path):
+        raise not_finished("RUN", path)
     config, history = read_config(str(run.config_path)), run.metrics()
     summary: dict[str, Any] = {"algo": config.algo_label, "trained_answers": config.protocol.max_answers}
     summary |= {line["name"]: line for line in run.evaluations() if line["name"] in ("base", "trained")}

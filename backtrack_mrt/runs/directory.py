@@ -10,14 +10,11 @@ checkpoints/step_000016/         see `backtrack_mrt.runs.checkpoints`
 collected/                       what self-training collected: see `backtrack_mrt.training.self_training`
 skipped/                         batches of steps that were skipped: see `backtrack_mrt.training.safety`
 model/                           the trained policy: a LoRA adapter, or all weights
-calibration.json                 how good the values are: see `backtrack_mrt.evaluation.calibration`
-alarms.json                      what was told before the first update: see `backtrack_mrt.runs.alarms`
+alarms.json, calibration.json    what was told at the start, and how good the values are (`evaluation.calibration`)
 summary.json                     the results
 report.html, figures/            the results for people (`backtrack_mrt.reports`)
 tensorboard/                     with report_to: tensorboard
 lock                             held by the run at work: see `backtrack_mrt.runs.lock`
-
-Of the steps' rollouts at most `MOST_ROLLOUTS` files stay, spread over the run.
 """
 
 from __future__ import annotations
@@ -37,12 +34,13 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.durable import remove, replacing, unfinished
 from backtrack_mrt.runs.jsonl import json_text, plain_json
+from backtrack_mrt.runs.kinds import is_comparison, not_to_resume
 from backtrack_mrt.runs.lock import LOCK, locked
 from backtrack_mrt.runs.processes import is_main, main_only, tell
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.types import Scored
 
-MOST_ROLLOUTS = 200  # files with the rollouts of a step
+MOST_ROLLOUTS = 200  # files with the rollouts of a step: they stay, spread over the run
 
 # What a run writes, and `--overwrite` therefore deletes. Anything else in the directory is the user's.
 OWN = (
@@ -134,6 +132,8 @@ class RunDir:
             return self._changed(config, accept_changes)
         if existing == "overwrite" and in_use and not self._is_run():
             raise self._refusal("holds no run, so --overwrite will not delete anything", "Choose another directory.")
+        if is_comparison(self.path):
+            raise self._refusal("is that of a comparison, and this is one run", "Choose another directory.")
         if in_use and existing == "refuse":
             remedy = "Continue it with --resume, replace it with --overwrite, or choose another."
             raise self._refusal("is in use", remedy)
@@ -243,7 +243,7 @@ class RunDir:
 
     def _changed(self, config: Config, accept_changes: bool) -> str:
         if not self.config_path.exists():
-            raise self._refusal("holds no run to resume", "Start it without --resume.")
+            raise not_to_resume("--output-dir", self.path)
         if not self._is_run():
             remedy = "Put it back as the run saved it, or start anew elsewhere."
             raise self._refusal("its config.yaml is damaged, or no run's", remedy)

@@ -12,9 +12,9 @@ from typing_extensions import TypedDict  # pydantic wants this one
 
 from backtrack_mrt.config import Config, Ledger
 from backtrack_mrt.config.files import read_config
-from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.jsonl import read_whole
+from backtrack_mrt.runs.kinds import not_finished
 
 
 class _Results(TypedDict):
@@ -85,7 +85,7 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     run = RunDir(path)
     if not run.summary_path.exists():
-        raise UserError("run", str(path), "it holds no finished run (no summary.json)", "Give directories of runs.")
+        raise not_finished("RUN", path)
     remedy = "Delete it, and let the run finish again with --resume."
     made = _SUMMARY.validate_python
     summary = read_whole(run.summary_path, made, what="the results of a run", field="summary.json", remedy=remedy)

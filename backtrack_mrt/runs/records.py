@@ -36,6 +36,7 @@ from typing_extensions import TypedDict  # pydantic wants this one
 
 from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.runs import jsonl
+from backtrack_mrt.runs.kinds import no_file_of_trajectories
 from backtrack_mrt.runs.processes import main_only
 from backtrack_mrt.types import (
     Completion,
@@ -130,6 +131,8 @@ def append_trajectories(path: str | Path, scored: Iterable[Scored]) -> None:
 
 def read_trajectories(path: str | Path) -> list[Scored]:
     """The trajectories of a file. Raises UserError if it cannot be read, naming the line that is not one."""
+    if Path(path).is_dir():
+        raise no_file_of_trajectories("trajectories", Path(path))
     remedy = "docs/formats.md has the form."
     return list(jsonl.read(Path(path), from_record, what="a trajectory", field="trajectories", remedy=remedy))
 

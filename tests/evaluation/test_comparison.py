@@ -81,7 +81,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(
     without = train_and_compare(requests, [0], folder)  # a run that fails sinks no other, and is named
     assert "grpo" not in without.runs
     assert len(without.runs) == len(comparison.runs) - 1
-    assert "holds no finished run" in without.failed[0]
+    assert "it has not finished" in without.failed[0]
     assert "- failed: grpo, seed 0: " in without.markdown()
     (folder / "grpo-seed0" / "hidden").rename(folder / "grpo-seed0" / "summary.json")
     assert [request.config.algo for request in trained] == ["grpo"]
@@ -200,7 +200,7 @@ def test_other_seeds_are_refused(tmp_path: Path) -> None:
     runs = [finished(tmp_path / "a", "mrt-rl", 0, 0.6), finished(tmp_path / "b", "grpo", 1, 0.6)]
     with pytest.raises(UserError, match="same seeds"):
         Comparison([read_run(path) for path in runs])
-    with pytest.raises(UserError, match="no finished run"):
+    with pytest.raises(UserError, match="a folder of runs, and no run"):
         read_run(tmp_path)
 
 

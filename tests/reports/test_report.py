@@ -302,5 +302,5 @@ def test_a_gain_is_paired_by_problem() -> None:
 def test_no_report_stops_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rebuild(tmp_path)
     assert "no report: " in capsys.readouterr().err
-    with pytest.raises(UserError, match="it holds no run"):
+    with pytest.raises(UserError, match="and no run"):
         report_run(tmp_path)

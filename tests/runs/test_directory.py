@@ -157,7 +157,7 @@ def test_servers_may_have_moved_but_not_come_or_gone(config, tmp_path):
 
 
 def test_nothing_to_resume(config):
-    with pytest.raises(UserError, match="holds no run to resume"):
+    with pytest.raises(UserError, match="To begin one, leave --resume out"):
         RunDir.check(config, "resume")
 
 
@@ -259,7 +259,7 @@ def test_a_run_that_was_ended_before_its_config_was_there_can_be_started(config,
     (folder / "lock").write_text("process 1")
     (folder / "plugins" / "mine.py").write_text("")
     (folder / ".unfinished-config.yaml").write_text("algo: mrt")
-    with pytest.raises(UserError, match="holds no run to resume") as error:
+    with pytest.raises(UserError, match="To begin one, leave --resume out") as error:
         RunDir.check(config, "resume")
     assert "without --resume" in error.value.remedy
     RunDir.create(config)

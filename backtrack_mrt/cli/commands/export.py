@@ -13,10 +13,11 @@ from typing import Any
 
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_folder, typed_path
-from backtrack_mrt.cli.run_or_model import run_of
+from backtrack_mrt.cli.run_or_model import check_model, run_of
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.config.files import read_layer
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs.kinds import not_trained
 
 EXAMPLES = """\
   backtrack-mrt export runs/RUN --out exported
@@ -63,6 +64,7 @@ def _section(what: Path, dtype: str | None) -> ModelSection:
 
     run = run_of(what)
     if run is None:
+        check_model(what)
         section = ModelSection(name_or_path=str(what))
         find_model(section)
         said: dict[str, Any] = shape(section)
@@ -73,7 +75,7 @@ def _section(what: Path, dtype: str | None) -> ModelSection:
         find_model(section)
         found = said.get("dtype")
     else:
-        raise UserError("RUN", str(run), "it has no trained model yet", "Let it finish, with --resume.")
+        raise not_trained("RUN", run)
     return section.model_copy(update={"dtype": dtype or (found if found in DTYPES else DTYPES[0])})
 
 

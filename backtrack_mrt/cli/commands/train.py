@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from rich.console import Console
 from backtrack_mrt.cli.command import PROGRAM, Parser
 from backtrack_mrt.cli.request import comparison_requests, read_request, trials
 from backtrack_mrt.config import RunRequest
-from backtrack_mrt.errors import Interrupted, RunError
+from backtrack_mrt.errors import Interrupted, RunError, UserError
 from backtrack_mrt.runs import environment, processes
+from backtrack_mrt.runs.durable import remove
+from backtrack_mrt.runs.kinds import COMMAND, is_run, not_to_write_into, write_command
 
 EXAMPLES = """\
   backtrack-mrt train --algo mrt-rl                                # the embedded model, minutes on a CPU
@@ -92,6 +94,32 @@ def _saved(path: Path, several: bool) -> str:
     return f"{path}, up to step {steps[-1]}" if steps else f"{path}, no step yet"
 
 
+def repeated(flags: Sequence[str]) -> list[str]:
+    """The flags of a comparison that go on with it, wherever it is: without --output-dir, and --overwrite, which would
+    start it anew."""
+    kept: list[str] = []
+    left_out = False
+    for flag in flags:
+        if flag.startswith("--"):
+            left_out = flag.partition("=")[0].replace("_", "-") in ("--output-dir", "--overwrite")
+        if not left_out:
+            kept.append(flag)
+    return kept
+
+
+@contextmanager
+def noted(folder: Path, words: Sequence[str]) -> Iterator[None]:
+    """Keep the command of a comparison in its folder, unless a mistake in it leaves nothing else there."""
+    if processes.is_main():
+        write_command(folder, words)
+    try:
+        yield
+    except UserError:
+        if processes.is_main() and [place.name for place in folder.iterdir()] == [COMMAND]:
+            remove(folder)
+        raise
+
+
 def _train(request: RunRequest) -> None:
     with environment.importing():
         from backtrack_mrt.training.train import train  # late: a mistake in the config must not wait for torch
@@ -111,14 +139,17 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
     algos = [request.config.algo_label for request in requests]
     named = first.config.output_dir is not None
     folder = first.config.run_path if named else Path(f"runs/{first.config.task_label}-{'-'.join(algos)}")
+    if is_run(folder):
+        raise not_to_write_into("--output-dir", folder)
     with environment.importing():
         from backtrack_mrt.reports.build import report_comparison
         from backtrack_mrt.training.compare import train_and_compare, with_best
         from backtrack_mrt.training.tune import tune
 
+    words = ["train", *repeated(flags)]
+    seeds, again = first.seeds or (first.config.seed,), shlex.join([PROGRAM, *words, "--output-dir", str(folder)])
     tuning = None
-    seeds, again = first.seeds or (first.config.seed,), f"{PROGRAM} train {shlex.join(flags)}"
-    with telling_how_to_go_on(folder, again):
+    with telling_how_to_go_on(folder, again), noted(folder, words):
         if tried:
             best, tuning = tune(tried, first, folder)
             requests = with_best(requests, best)
