@@ -14,7 +14,7 @@ from backtrack_mrt.config import Config, Existing, RunRequest
 from backtrack_mrt.config.files import DEFAULT_CONFIG, Layer, read_config, resolve
 from backtrack_mrt.plugins import failures_told
 from backtrack_mrt.runs import environment
-from backtrack_mrt.runs.kinds import is_run, not_trained
+from backtrack_mrt.runs.kinds import holds_run, not_trained
 
 if TYPE_CHECKING:  # what runs a model is imported when it is called
     from backtrack_mrt.evaluation.comparison import Comparison
@@ -96,7 +96,7 @@ def _with_base(config: Config, collector: Collector) -> Collector:
 
 def _trained(run: Path) -> Config:
     """The config of a run, with the model that it trained."""
-    if not is_run(run) or not (run / "model").is_dir():
+    if not holds_run(run) or not (run / "model").is_dir():
         raise not_trained("RUN", run)
     config = read_config(str(run / "config.yaml"))
     return config.model_copy(update={"model": config.model.model_copy(update={"name_or_path": str(run / "model")})})

@@ -20,7 +20,7 @@ from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.config.run import TUNING_SEED
 from backtrack_mrt.config.trials import Trial, as_layer, on_validation, owners, read_grid, settings_of
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
-from backtrack_mrt.runs.kinds import is_run, not_to_resume
+from backtrack_mrt.runs.kinds import holds_run, not_to_resume
 
 
 def read_request(
@@ -100,7 +100,7 @@ def _layers(argv: Sequence[str], training: bool = True) -> tuple[Namespace, list
     """The run's options and the layers, the flags last. Raises UserError for files that cannot be read."""
     options, flags = read_line(argv)
     resumed = os.path.expanduser(options.resume) if isinstance(options.resume, str) else None
-    if resumed and not is_run(Path(resumed)):
+    if resumed and not holds_run(Path(resumed)):
         raise not_to_resume("--resume", Path(resumed))
     names = [str(Path(resumed) / "config.yaml"), *options.config] if resumed else options.config or [DEFAULT_CONFIG]
     if options.help:

@@ -11,14 +11,14 @@ from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import holds_model, is_adapter
-from backtrack_mrt.runs.kinds import in_place_of_a_model, is_run, not_trained
+from backtrack_mrt.runs.kinds import holds_run, in_place_of_a_model, not_trained
 
 ONLY_TRAIN = set(run_parser()._option_string_actions) - {"--config", "--help", "-h"}
 
 
 def run_of(what: Path | None) -> Path | None:
     """The run directory that RUN|MODEL names, None for a model or nothing."""
-    return what if what is not None and is_run(what) else None
+    return what if what is not None and holds_run(what) else None
 
 
 def check_model(what: Path) -> None:

@@ -14,7 +14,7 @@ from backtrack_mrt.reports.outcomes import summary_of
 from backtrack_mrt.reports.token_text import words_of
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run
-from backtrack_mrt.runs.kinds import is_run, not_finished
+from backtrack_mrt.runs.kinds import holds_run, not_finished
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.runs.trace import visible
 
@@ -27,7 +27,7 @@ def any_run(path: Path) -> Run:
     run = RunDir(path)
     if run.summary_path.exists():
         return read_run(path)
-    if not is_run(path):
+    if not holds_run(path):
         raise not_finished("RUN", path)
     config, history = read_config(str(run.config_path)), run.metrics()
     summary: dict[str, Any] = {"algo": config.algo_label, "trained_answers": config.protocol.max_answers}

@@ -34,7 +34,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.durable import remove, replacing, unfinished
 from backtrack_mrt.runs.jsonl import json_text, plain_json
-from backtrack_mrt.runs.kinds import is_comparison, not_to_resume
+from backtrack_mrt.runs.kinds import holds_comparison, not_to_resume
 from backtrack_mrt.runs.lock import LOCK, locked
 from backtrack_mrt.runs.processes import is_main, main_only, tell
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
@@ -132,7 +132,7 @@ class RunDir:
             return self._changed(config, accept_changes)
         if existing == "overwrite" and in_use and not self._is_run():
             raise self._refusal("holds no run, so --overwrite will not delete anything", "Choose another directory.")
-        if is_comparison(self.path):
+        if holds_comparison(self.path):
             raise self._refusal("is that of a comparison, and this is one run", "Choose another directory.")
         if in_use and existing == "refuse":
             remedy = "Continue it with --resume, replace it with --overwrite, or choose another."

@@ -33,16 +33,16 @@ def kind_of(path: Path) -> Kind:
     """What is at `path`."""
     if not path.is_dir():
         return Kind("a file, and no directory" if path.exists() else "no such directory")
-    if is_run(path):
+    if holds_run(path):
         return Kind("a run", (path,), f"{_TRAIN} --resume {shlex.quote(str(path))}")
-    if is_comparison(path):
+    if holds_comparison(path):
         return _comparison(path, "a comparison")
     for above in _above(path):
-        if is_run(above):
+        if holds_run(above):
             whole = kind_of(above)
             what = "a checkpoint" if path.name.startswith("step_") else "a part"
             return Kind(f"{what} of the run {above}", whole.runs, whole.go_on)
-        if is_comparison(above):
+        if holds_comparison(above):
             return _comparison(above, f"a part of the comparison {above}")
     if any((path / name).is_file() for name in _OF_MODELS):
         return Kind("a model", (), f"{_TRAIN} --model.name_or_path {shlex.quote(str(path))}")
@@ -53,14 +53,14 @@ def kind_of(path: Path) -> Kind:
     return Kind("a directory with no config.yaml" if any(path.iterdir()) else "an empty directory")
 
 
-def is_run(path: Path) -> bool:
+def holds_run(path: Path) -> bool:
     """Whether a run has begun there. (`warm-start` leaves a config.yaml, too, and rollouts.)"""
     return (path / "config.yaml").is_file() and not (path / "rollouts").is_dir()
 
 
-def is_comparison(path: Path) -> bool:
+def holds_comparison(path: Path) -> bool:
     """Whether a comparison has begun there."""
-    return not is_run(path) and any((path / name).is_file() for name in _OF_COMPARISONS)
+    return not holds_run(path) and any((path / name).is_file() for name in _OF_COMPARISONS)
 
 
 def not_to_resume(field: str, path: Path) -> UserError:
@@ -132,7 +132,7 @@ def _comparison(path: Path, what: str) -> Kind:
 
 
 def _runs(path: Path) -> tuple[Path, ...]:
-    return tuple(sorted(place for place in path.iterdir() if place.is_dir() and is_run(place)))
+    return tuple(sorted(place for place in path.iterdir() if place.is_dir() and holds_run(place)))
 
 
 def _above(path: Path) -> Iterator[Path]:

@@ -24,6 +24,7 @@ from backtrack_mrt.rollouts.assembly import dialogue_with
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.prover import LikelihoodProver
 from backtrack_mrt.runs.processes import gathered
+from backtrack_mrt.training.environments import checked_rollouts, telling_factory
 from backtrack_mrt.types import FloatArray, Problem, Trajectory
 
 Values = Callable[[Sequence[Trajectory]], Sequence[FloatArray]]  # V_0 … V_E of each, (E+1,)
@@ -58,6 +59,10 @@ class MRTTrainer(GRPOTrainer):
         if values is not None and (not callable(values) or inspect.iscoroutinefunction(values)):
             reason = "not a function from episodes to their values"
             raise UserError("values", values, reason, "Pass prover.values, or a plain function of yours.")
+        if "environment_factory" in kwargs:
+            kwargs["environment_factory"] = telling_factory(kwargs["environment_factory"])
+        if "rollout_func" in kwargs:
+            kwargs["rollout_func"] = checked_rollouts(kwargs["rollout_func"])
         super().__init__(*args, **kwargs)
         if self.scale_rewards == "batch":
             reason = "an outcome is compared within its group"

@@ -17,7 +17,7 @@ from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
-from backtrack_mrt.runs.kinds import is_run, not_finished
+from backtrack_mrt.runs.kinds import holds_run, not_finished
 
 if TYPE_CHECKING:
     from backtrack_mrt.evaluation.audit import Audit
@@ -52,7 +52,7 @@ def run(args: Namespace) -> int:
 def grader_of(places: Sequence[Path], settings: Sequence[str]) -> Grader:
     """The grader of the runs; the one that is named (mathematics without) for files. Raises UserError where the runs
     have different ones."""
-    if settings or not all(map(is_run, places)):
+    if settings or not all(map(holds_run, places)):
         return read_request(settings, training=False).config.grading
     configs = [read_config(str(place / "config.yaml")) for place in places]
     if any(config.grading != configs[0].grading for config in configs):
@@ -66,7 +66,7 @@ def files(place: Path) -> list[Path]:
         return [place]
     found = sorted((place / "trajectories").glob("*.jsonl"))
     if not found:
-        if is_run(place):
+        if holds_run(place):
             remedy = "Let it evaluate its base, or name a file of trajectories."
             raise UserError("RUN", str(place), "it has no trajectories", remedy)
         raise not_finished("RUN", place)

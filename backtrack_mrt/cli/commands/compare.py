@@ -10,7 +10,7 @@ from argparse import Namespace
 
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_folder, typed_path
-from backtrack_mrt.runs.kinds import is_run, not_to_write_into
+from backtrack_mrt.runs.kinds import holds_run, not_to_write_into
 
 EXAMPLES = """\
   backtrack-mrt compare runs/A runs/B                       # the table
@@ -33,7 +33,7 @@ def run(args: Namespace) -> None:
 
     if args.out:
         check_folder("--out", args.out)
-        if is_run(args.out):
+        if holds_run(args.out):
             raise not_to_write_into("--out", args.out)
     comparison = Comparison([read_run(path) for path in args.runs])
     Console().print(comparison.table())

@@ -11,7 +11,7 @@ from pathlib import Path
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_file, check_folder, typed_path
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.runs.kinds import is_run, not_to_write_into
+from backtrack_mrt.runs.kinds import holds_run, not_to_write_into
 
 EXAMPLES = """\
   backtrack-mrt report runs/RUN                                # RUN/report.html and RUN/figures
@@ -48,7 +48,7 @@ def run(args: Namespace) -> None:
     else:
         folder = args.out or Path("comparison")
         check_folder("--out", folder)
-        if is_run(folder):
+        if holds_run(folder):
             raise not_to_write_into("--out", folder)
         folder.mkdir(parents=True, exist_ok=True)
         written = report_comparison(Comparison([read_run(path) for path in args.runs]), folder)

@@ -21,7 +21,7 @@ from backtrack_mrt.config import RunRequest
 from backtrack_mrt.errors import Interrupted, RunError, UserError
 from backtrack_mrt.runs import environment, processes
 from backtrack_mrt.runs.durable import remove
-from backtrack_mrt.runs.kinds import COMMAND, is_run, not_to_write_into, write_command
+from backtrack_mrt.runs.kinds import COMMAND, holds_run, not_to_write_into, write_command
 
 EXAMPLES = """\
   backtrack-mrt train --algo mrt-rl                                # the embedded model, minutes on a CPU
@@ -139,7 +139,7 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
     algos = [request.config.algo_label for request in requests]
     named = first.config.output_dir is not None
     folder = first.config.run_path if named else Path(f"runs/{first.config.task_label}-{'-'.join(algos)}")
-    if is_run(folder):
+    if holds_run(folder):
         raise not_to_write_into("--output-dir", folder)
     with environment.importing():
         from backtrack_mrt.reports.build import report_comparison

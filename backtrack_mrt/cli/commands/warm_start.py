@@ -14,7 +14,7 @@ from backtrack_mrt.cli.command import Parser, natural
 from backtrack_mrt.cli.places import typed_path
 from backtrack_mrt.cli.run_or_model import config_of
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.runs.kinds import is_comparison, is_run, not_to_write_into
+from backtrack_mrt.runs.kinds import holds_comparison, holds_run, not_to_write_into
 
 EXAMPLES = """\
   backtrack-mrt warm-start runs/RUN --out warm
@@ -37,7 +37,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     config = config_of(args, training=True)  # its problems
-    if is_run(args.out) or is_comparison(args.out):
+    if holds_run(args.out) or holds_comparison(args.out):
         raise not_to_write_into("--out", args.out)
     if config.env != "backtrack":
         raise UserError("env", config.env, "stitching starts from backtracking rollouts", "Leave it at backtrack.")
