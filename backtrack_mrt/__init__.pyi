@@ -6,6 +6,7 @@ from .cli.api import compare, evaluate, load_config, train
 from .config import Config
 from .env import make
 from .errors import RunError, UserError
+from .evaluation.conformance import Stack
 from .graders.base import Grader
 from .grading import Grade, Verdict, extract_boxed
 from .policy.scripted import ScriptedEngine
@@ -45,6 +46,7 @@ __all__ = [  # noqa: RUF022 (in the order of docs/api.md)
     # other people's trainers
     "credit",
     "MRTTrainer",
+    "Stack",
     # a grader
     "Grader",
     "Grade",

@@ -36,6 +36,7 @@ _FIELDS = {  # of a config, by the package or entry-point group of what they nam
     "backtrack_mrt.algos": "algo",
     "backtrack_mrt.graders": "grader",
     "backtrack_mrt.provers": "prover.estimator",
+    "backtrack_mrt.stacks": "STACK",
 }
 
 

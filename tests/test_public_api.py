@@ -39,6 +39,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "progress_to_go": "values",
     "credit": None,  # a module: see CREDIT
     "MRTTrainer": "*args values=None prompts='instruct' algo='mrt-rl' settings=None cuts=None **kwargs",
+    "Stack": "",
     "Grader": "",
     "Grade": "verdict reward",
     "MetaProver": "dialogue engine policy='policy'",

@@ -7,13 +7,14 @@ whether what arrives is a policy gradient: an expectation over all groups, worke
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import FloatArray
 
 _TOKENS = 2  # of a turn; one token of the environment stands between two
@@ -23,7 +24,7 @@ QUESTIONS = ("credit of one turn", "environment tokens", "summed progress", "whe
 
 @dataclass(frozen=True, slots=True)
 class CreditedEpisode:
-    """progress: of every turn (E,). outcome: R. V_0 is 0."""
+    """What a stack is told of an episode. progress: of every turn (E,). outcome: R. start: V_0."""
 
     progress: tuple[float, ...]
     outcome: float
@@ -52,13 +53,14 @@ class CreditedEpisode:
         return self.outcome + sum(self.progress)
 
 
-class Stack(Protocol):
-    """What makes advantages."""
+class Stack(ABC):
+    """What makes advantages: somebody's training code. `name`: in the table (without, its class's)."""
 
-    name: str
+    name: str = ""
 
+    @abstractmethod
     def advantages(self, group: Sequence[CreditedEpisode]) -> list[FloatArray]:
-        """Of every token of each, (T_i,)."""
+        """Of every token of each episode, (T_i,), as they enter the loss. All episodes are of one problem."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,43 @@ class Conformance:
 def conformance(stack: Stack) -> Conformance:
     """The answers of one stack."""
     asked = (_one_turn, _environment, _summed, _stopping)
-    return Conformance(stack.name, {question: ask(stack) for question, ask in zip(QUESTIONS, asked, strict=True)})
+    name = stack.name or type(stack).__name__
+    return Conformance(name, {question: ask(stack) for question, ask in zip(QUESTIONS, asked, strict=True)})
+
+
+def _advantages(stack: Stack, group: Sequence[CreditedEpisode]) -> list[FloatArray]:
+    """What the stack says. Raises UserError for anything but a finite number for every token."""
+    given: object = stack.advantages(group)
+    lengths = [len(episode.turns) for episode in group]
+    try:
+        rows = [np.asarray(row, dtype=np.float64) for row in given]  # type: ignore[attr-defined]
+    except (TypeError, ValueError, RuntimeError):  # torch: a tensor that a gradient goes through
+        rows = []
+    if [row.shape for row in rows] != [(length,) for length in lengths] or not all(np.isfinite(r).all() for r in rows):
+        shown = " ".join(str(given).split())[:60]
+        reason = f"its advantages gave {shown} for {len(group)} episodes of {lengths} tokens"
+        remedy = "Return an array for each, with a finite number per token."
+        raise UserError("STACK", type(stack).__name__, reason, remedy)
+    return rows
 
 
 def _one_turn(stack: Stack) -> tuple[bool, str]:
     """Progress in the second of three turns, and nothing else: whose tokens carry it?"""
     moved, still = CreditedEpisode((0.0, 1.0, 0.0), 0.0), CreditedEpisode((0.0, 0.0, 0.0), 0.0)
-    row = stack.advantages([moved, still])[0]
-    by_turn = [float(np.mean(row[np.array(moved.turns) == j])) for j in range(3)]
-    first, own = (abs(by_turn[j] - by_turn[2]) > _CLOSE for j in range(2))
-    if not own:
-        return False, "spread over all turns" if abs(by_turn[1]) > _CLOSE else "lost"
-    return (True, "that turn alone") if not first else (True, "that turn and those before it")
+    with_it, without = _advantages(stack, [moved, still])
+    made = with_it - without  # what all tokens of the batch have in common, such as a mean taken off, is left out
+    before, own, after = (made[np.array(moved.turns) == j] for j in range(3))
+    reached = int((np.abs(own) > _CLOSE).sum())
+    if np.abs(made[np.array(moved.turns) >= 0]).max() <= _CLOSE:
+        return False, "lost"
+    if np.ptp(made[np.array(moved.turns) >= 0]) <= _CLOSE:
+        return False, "spread over all turns"
+    if reached < _TOKENS:
+        return False, f"on {reached} of that turn's {_TOKENS} tokens: shifted, or at one end of it"
+    for when, row in (("after", after), ("before", before)):
+        if np.abs(row).max() > _CLOSE and (when == "after" or (row * own[0]).min() <= _CLOSE):
+            return False, f"turns {when} it have {row.mean():+.2g} where it has {own.mean():+.2g}"
+    return True, "that turn and those before it" if np.abs(before).max() > _CLOSE else "that turn alone"
 
 
 def _environment(stack: Stack) -> tuple[bool, str]:
@@ -96,7 +123,7 @@ def _environment(stack: Stack) -> tuple[bool, str]:
     group = [CreditedEpisode((0.25, 0.5), 1.0), CreditedEpisode((0.1, -0.1, 0.0), 0.0)]
     largest = max(
         float(np.abs(row[np.array(episode.mask) == 0]).max())
-        for row, episode in zip(stack.advantages(group), group, strict=True)
+        for row, episode in zip(_advantages(stack, group), group, strict=True)
     )
     return largest < _CLOSE, "0" if largest < _CLOSE else f"up to {largest:.2g}"
 
@@ -105,7 +132,7 @@ def _summed(stack: Stack) -> tuple[bool, str]:
     """Episodes of one turn whose progress is R − V_0, V_0 their mean outcome: GRPO's advantages, times a number."""
     outcomes = (1.0, 1.0, 0.0, 1.0)
     mean = float(np.mean(outcomes))
-    rows = stack.advantages([CreditedEpisode((r - mean,), r, mean) for r in outcomes])
+    rows = _advantages(stack, [CreditedEpisode((r - mean,), r, mean) for r in outcomes])
     found, grpo = np.array([row[0] for row in rows]), np.array(outcomes) - mean
     factor = float(found @ grpo / (grpo @ grpo))
     alike = factor > 0 and bool(np.abs(found - factor * grpo).max() < 1e-3)
@@ -120,7 +147,7 @@ def _stopping(stack: Stack) -> tuple[bool, str]:
         stop, go = CreditedEpisode((0.0,), 0.0), CreditedEpisode((0.0, pay), pay)
         slope = 0.0
         for group in product((stop, go), repeat=2):
-            rows = stack.advantages(group)
+            rows = _advantages(stack, group)
             slope += sum(
                 float(row[0]) * (0.5 if len(e.progress) > 1 else -0.5) for row, e in zip(rows, group, strict=True)
             )

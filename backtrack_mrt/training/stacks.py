@@ -28,7 +28,7 @@ from backtrack_mrt.types import FloatArray, Trajectory
 VERL, SKYRL = "verl.trainer.ppo.core_algos", "skyrl.backends.skyrl_train.utils.ppo_utils"
 
 
-class Ours:
+class Ours(Stack):
     """`backtrack_mrt.credit` with settings of an algorithm."""
 
     def __init__(self, algo: str, **settings: Any) -> None:
@@ -41,7 +41,7 @@ class Ours:
         return credit.token_advantages([e.turns for e in group], outcomes, values, algo=self.algo, **self.settings)
 
 
-class TurnMeans:
+class TurnMeans(Stack):
     """A control that must fail: rewards from a turn on, less their mean over the group's turns of the same number."""
 
     name = "control: a mean per turn number"
@@ -55,7 +55,7 @@ class TurnMeans:
         return [np.array(row)[np.array(episode.turns)] for row, episode in zip(to_go, group, strict=True)]
 
 
-class InTrl:
+class InTrl(Stack):
     """TRL's trainer, with TRL's own rewards (one for an episode) or as `MRTTrainer` with progress per turn."""
 
     def __init__(self, kind: type[GRPOTrainer]) -> None:
@@ -115,7 +115,7 @@ class InTrl:
         return [e.outcome if self._mine else e.total for e in self._group]
 
 
-class TokenRewards:
+class TokenRewards(Stack):
     """A function of verl or SkyRL: rewards by token (a turn's on its last token), a mask and groups in, advantages
     out."""
 
@@ -145,7 +145,7 @@ class TokenRewards:
         return [row[: len(e.mask)].double().numpy() for row, e in zip(found, group, strict=True)]
 
 
-class VerifiersTrace:
+class VerifiersTrace(Stack):
     """The trace of verifiers (what prime-rl trains on) as a carrier: our credit, given to its nodes and read again."""
 
     def __init__(self) -> None:

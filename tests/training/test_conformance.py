@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from support.documents import text_of
+import torch
+from support.documents import files_in, text_of
 from trl import GRPOTrainer
 
 from backtrack_mrt.cli.main import main
-from backtrack_mrt.evaluation.conformance import QUESTIONS, CreditedEpisode, conformance
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.evaluation.conformance import QUESTIONS, CreditedEpisode, Stack, conformance
 from backtrack_mrt.training.mrt_trainer import MRTTrainer
 from backtrack_mrt.training.stacks import InTrl, Ours, TurnMeans, stacks
 from backtrack_mrt.types import FloatArray
@@ -56,6 +59,107 @@ def test_faults_are_seen() -> None:
     assert not conformance(Leaking("mrt-rl")).answers["environment tokens"][0]
     assert conformance(Reversed("mrt-rl")).answers["summed progress"] == (False, "another direction")
     assert not conformance(Reversed("mrt-rl")).answers["when to stop"][0]
+
+
+def per_episode(group: Sequence[CreditedEpisode]) -> list[FloatArray]:
+    returns = np.array([e.total for e in group])
+    return [a * np.array(e.mask) for a, e in zip(returns - returns.mean(), group, strict=True)]
+
+
+def outcomes_alone(group: Sequence[CreditedEpisode]) -> list[FloatArray]:
+    outcomes = np.array([e.outcome for e in group])
+    return [a * np.array(e.mask) for a, e in zip(outcomes - outcomes.mean(), group, strict=True)]
+
+
+def per_turn(group: Sequence[CreditedEpisode]) -> list[FloatArray]:
+    return Ours("mrt-rl").advantages(group)
+
+
+def shifted(by: int) -> Callable[[Sequence[CreditedEpisode]], list[FloatArray]]:
+    return lambda group: [np.roll(row, by) * e.mask for row, e in zip(per_turn(group), group, strict=True)]
+
+
+def at_the_end(group: Sequence[CreditedEpisode]) -> list[FloatArray]:
+    return [row * (np.diff([*e.turns, -1]) != 0) for row, e in zip(per_turn(group), group, strict=True)]
+
+
+def centred_within(group: Sequence[CreditedEpisode]) -> list[FloatArray]:
+    rows = zip(per_turn(group), group, strict=True)
+    return [(row - row[np.array(e.mask) == 1].mean()) * e.mask for row, e in rows]
+
+
+def whitened(group: Sequence[CreditedEpisode]) -> list[FloatArray]:
+    """Over the batch's sampled tokens, as verl does."""
+    rows = per_turn(group)
+    sampled = np.concatenate([row[np.array(e.mask) == 1] for row, e in zip(rows, group, strict=True)])
+    return [
+        (row - sampled.mean()) / (sampled.std() + 1e-8) * np.array(e.mask) for row, e in zip(rows, group, strict=True)
+    ]
+
+
+class Loop(Stack):
+    """Somebody's own."""
+
+    def __init__(self, function: Callable[[Sequence[CreditedEpisode]], Any]) -> None:
+        self._function = function
+
+    def advantages(self, group: Sequence[CreditedEpisode]) -> list[FloatArray]:
+        return self._function(group)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("function", "passed", "told"),
+    [
+        (per_turn, True, "that turn alone"),
+        (whitened, True, "that turn alone"),
+        (per_episode, False, "spread over all turns"),
+        (outcomes_alone, False, "lost"),
+        (shifted(1), False, "on 1 of that turn's 2 tokens: shifted, or at one end of it"),
+        (shifted(-1), False, "on 1 of that turn's 2 tokens: shifted, or at one end of it"),
+        (shifted(3), False, "on 0 of that turn's 2 tokens: shifted, or at one end of it"),
+        (at_the_end, False, "on 1 of that turn's 2 tokens: shifted, or at one end of it"),
+        (centred_within, False, "turns after it have -0.33 where it has +0.67"),
+    ],
+)
+def test_loops_of_ones_own(function: Any, passed: bool, told: str) -> None:
+    found = conformance(Loop(function))
+    assert found.name == "Loop"
+    assert found.answers[QUESTIONS[0]] == (passed, told)
+
+
+@pytest.mark.parametrize("given", [None, [], [[0.0]], [np.full(8, np.nan)] * 2, [torch.ones(8).requires_grad_()] * 2])
+def test_a_loop_gives_a_number_for_every_token(given: Any) -> None:
+    with pytest.raises(UserError, match=r"STACK = 'Loop': its advantages gave .* for 2 episodes of \[8, 8\] tokens"):
+        conformance(Loop(lambda group: given))
+
+
+def test_the_documents_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my_loop.py"
+    file.write_text(files_in("docs/conformance.md")["my_loop.py"])
+    assert main(["conform", str(file)]) == 1
+    assert "NO: spread over all turns" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (
+            "def advantages(self, group): return [e.turn for e in group]",
+            r"advantages raised AttributeError.*line 3\.",
+        ),
+        ("def advantages(self, group, values): return []", "Mine.advantages cannot be called: missing a required"),
+        ("def credit(self, group): return []", "Mine does not define advantages"),
+        (
+            "def __init__(self, trainer): pass\n    def advantages(self, group): return []",
+            "Mine cannot be called: missing a required argument: 'trainer'. Give all its arguments a default",
+        ),
+    ],
+)
+def test_a_loop_that_cannot_be_asked(tmp_path: Path, body: str, told: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"import backtrack_mrt as bt\nclass Mine(bt.Stack):\n    {body}\n")
+    with pytest.raises(UserError, match=told):
+        main(["conform", str(file)])
 
 
 def test_an_episode_in_tokens() -> None:
