@@ -65,7 +65,9 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
     rehearse_own(config.protocol, prompts_of(config), problems[0])
     with failures_told(), closing((parts := assemble(config)).engine):
         length = parts.engine.context_length
-        problems, passed = fitting(problems, config.protocol, parts.dialogue, length, field="data.eval")
+        problems, passed = fitting(
+            problems, config.protocol, parts.dialogue, length, field="data.eval", reserve=parts.reserve
+        )
         print("".join(f"{note}\n" for note in notes + passed), end="")
         if kept is not None:
             kept.mkdir(parents=True)

@@ -113,20 +113,24 @@ def at_start(parts: Assembly, problems: Sequence[Problem]) -> Bias | None:
     with collector.synced(-1) as synced:
         seeds = trajectory_seeds(config.seed, CALIBRATION_STEP, len(some))
         scored = synced.collect(some, seeds, config.training.temperature).scored
-        prefixes = [prefix for each in prefixes_of(parts, scored) for prefix in (each[0], each[-1])]
+        prefixes = [prefix for each in prefixes_of(parts, scored) if each for prefix in (each[0], each[-1])]
+        if not prefixes:
+            return None
         (bias,) = calibrate(prefixes[: section.calibration], {section.estimator: prover}, sampled)
     return bias
 
 
 def prefixes_of(parts: Assembly, scored: Sequence[Scored]) -> list[list[Prefix]]:
-    """The forced prefixes c_0 … c_E of each trajectory; after a violation there is none."""
-    return [
-        [
-            (parts.dialogue.forced(s.trajectory, j), s.trajectory.problem)
-            for j in range(len(s.trajectory.turns) + (s.trajectory.stop is not StopReason.VIOLATION))
-        ]
-        for s in scored
-    ]
+    """The forced prefixes c_0 … c_E of each trajectory; none after a violation, and where the context has no room for
+    an answer."""
+    needed = parts.sampled_prover(parts.config.prover).answer_tokens
+    found = []
+    for t in (s.trajectory for s in scored):
+        turns = range(len(t.turns) + (t.stop is not StopReason.VIOLATION))
+        room = parts.engine.context_length - needed(t.problem)
+        forced = [parts.dialogue.forced(t, j) for j in turns]
+        found.append([(ids, t.problem) for ids in forced if len(ids) <= room])
+    return found
 
 
 def _clustered_se(gap: FloatArray, names: Sequence[str]) -> float:

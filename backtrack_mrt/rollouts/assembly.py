@@ -31,6 +31,7 @@ from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import CLOSE, HINT, Prompts, load_prompts
 from backtrack_mrt.rollouts.prover import AutoProver, LikelihoodProver, MetaProver, SampledProver
+from backtrack_mrt.rollouts.row_lengths import Reserve
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.durable import write_directory
 
@@ -86,6 +87,11 @@ class Assembly:
             return self._likelihood(section)
         sampled = self.sampled_prover(section, grader)
         return AutoProver(self._likelihood(section), sampled) if section.estimator == "auto" else sampled
+
+    @property
+    def reserve(self) -> Reserve | None:
+        """Tokens of the context that a trajectory leaves free for the config's meta-prover; None without one."""
+        return None if self.config.prover.estimator == "none" else self.prover().reserve
 
     def sampled_prover(
         self,
@@ -164,6 +170,8 @@ def assemble(config: Config, *, training: bool = False) -> Assembly:
     servers = _reachable(config)
     tokenizer = load_tokenizer(config.model)
     dialogue = dialogue_with(tokenizer, prompts, config.model.thinking)
+    if tokenizer.eos_token is None:  # what ends its chat's messages does as well
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(dialogue.chat.eos_id)
     model = load_model(config.model, tokenizer, config.seed)
     full = config.model.full_finetuning
     whole = WholeCopy(model, frozen=servers is None or full) if processes.sharding() else None

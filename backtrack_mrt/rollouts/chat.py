@@ -115,7 +115,9 @@ class ChatFormat:
         self._system = system
         self._known: dict[str, TokenIds] = {}  # instructions come again and again
         if not getattr(tokenizer, "chat_template", None):
-            raise self._refusal("it has no chat template", "Use an instruction-tuned model or set a chat template.")
+            raise self._refusal(
+                "it has no chat template", "Use an instruction-tuned model, or add a chat_template.jinja to its files."
+            )
         before, prompt = self._opening()
         to_reply = closed_thought(prompt) if thinking is False else prompt
         self._begun = to_reply

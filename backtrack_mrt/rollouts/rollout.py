@@ -16,6 +16,7 @@ from backtrack_mrt.policy.engine import Answered, Continuous, Sampler
 from backtrack_mrt.protocol import EpisodeProtocol, merged
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.episode import Episode, graded
+from backtrack_mrt.rollouts.row_lengths import Reserve
 from backtrack_mrt.runs.interrupts import safe_point
 from backtrack_mrt.types import (
     Completion,
@@ -50,7 +51,7 @@ def rollout(
     sampling: Sampling,
     window: int | None = None,
     most_turns: int | None = None,
-    reserve: Callable[[Problem], int] | None = None,
+    reserve: Reserve | None = None,
 ) -> list[Trajectory]:
     """One trajectory per start, not graded: from a problem, or from a prefix on (`Trajectory.branch`; a prompt of its
     own is kept). Repeat a start for a group. After `most_turns` new turns a trajectory is left as it is (stop: None).

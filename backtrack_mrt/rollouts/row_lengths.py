@@ -9,13 +9,15 @@ from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.types import Problem, Trajectory
 
+Reserve = Callable[[Problem], int]  # tokens of the context that an answer forced from a trajectory needs
+
 
 def longest_row(
     starts: Sequence[Problem | Trajectory],
     protocol: EpisodeProtocol,
     dialogue: Dialogue,
     context_length: int,
-    reserve: Callable[[Problem], int] | None = None,
+    reserve: Reserve | None = None,
 ) -> int:
     """Tokens of the longest row that any of the starts can become: its prompt or history, what is left of its budget,
     the instructions of as many turns as there may be, and the `reserve` for a forced answer."""

@@ -123,8 +123,11 @@ def _that_fit(problems: ProblemSets, parts: Assembly) -> ProblemSets:
     """The problem sets without the questions that the model's context has no room for."""
     least, protocol = parts.config.training.problems_per_step, parts.config.protocol
     length = parts.engine.context_length
-    train, passed = fitting(problems.train, protocol, parts.dialogue, length, field="data.train", least=least)
-    kept, also = fitting(problems.eval, protocol, parts.dialogue, length, field="data.eval")
+    reserve = parts.reserve
+    train, passed = fitting(
+        problems.train, protocol, parts.dialogue, length, field="data.train", least=least, reserve=reserve
+    )
+    kept, also = fitting(problems.eval, protocol, parts.dialogue, length, field="data.eval", reserve=reserve)
     return ProblemSets(train, kept, [*problems.notes, *passed, *also])
 
 

@@ -13,11 +13,11 @@ from support.command_line import command
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.evaluation.calibration import Bias, at_start, calibrate
+from backtrack_mrt.evaluation.calibration import Bias, at_start, calibrate, prefixes_of
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.prover import AutoProver, MetaProver, Prefix, SampledProver
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
-from backtrack_mrt.types import FloatArray, Problem
+from backtrack_mrt.types import FloatArray, Problem, Scored, Trajectory
 
 PROBLEMS = generate("validation", 6, seed=5)
 
@@ -129,3 +129,11 @@ def test_the_command_says_how_far_it_is_and_what_each_estimator_misses(tmp_path:
     assert [line.split("  ")[0] for line in lines] == ["one tokenisation", "likelihood", "auto", "monte_carlo"]
     assert "rollouts 2/2" in done.stderr
     assert f"sampled answers {4 * prefixes}/{4 * prefixes}" in done.stderr
+
+
+def test_prefixes_without_room_for_an_answer_are_not_asked(parts: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem("fraction", "1/2 of 5?", "5/2")  # whose gold has several spellings
+    monkeypatch.setattr(parts.engine, "context_length", 40)
+    assert prefixes_of(parts, [Scored(Trajectory(problem, (1,) * 30))]) == [[]]
+    monkeypatch.setattr(parts.engine, "context_length", 60)
+    assert at_start(parts, [problem]) is None

@@ -153,6 +153,18 @@ def test_templates_are_looked_at_before_the_weights(folder, tmp_path, monkeypatc
         assemble(read_request(["--model.name_or_path", str(tmp_path / "model")]).config)
 
 
+def test_a_tokenizer_without_eos_and_pad_has_what_ends_a_message(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    tokenizer = byte_tokenizer(CHATML, SPECIAL[CHATML])
+    end = tokenizer.eos_token
+    tokenizer.add_special_tokens({"additional_special_tokens": [end]})
+    tokenizer.eos_token = tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "model")
+    parts = assemble(read_request(["--model.name_or_path", str(tmp_path / "model")]).config)
+    assert parts.tokenizer.eos_token == parts.tokenizer.pad_token == end
+    assert parts.model.config.pad_token_id == parts.dialogue.chat.eos_id
+
+
 def test_a_config_json_that_is_none(tmp_path):
     for content, reason in (("{", "cannot be read"), (json.dumps({"a": 1}), "names no model_type")):
         (tmp_path / "config.json").write_text(content)

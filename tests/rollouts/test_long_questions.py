@@ -35,3 +35,12 @@ def test_a_prompt_that_fills_the_context_to_the_last_token_is_too_long() -> None
 def test_too_few_are_refused() -> None:
     with pytest.raises(UserError, match="2 of 2 questions are longer"):
         fitting([LONG, LONG], Retry(), DIALOGUE, 100, field="data.train")
+
+
+def test_room_is_left_for_a_forced_answer() -> None:
+    spec = Retry().next_turn(LONG, [])
+    assert isinstance(spec, TurnSpec)
+    length = len(DIALOGUE.opening(LONG, spec)) + 30
+    assert fitting([LONG], Retry(), DIALOGUE, length + 1, field="f", reserve=lambda problem: 30)[0] == [LONG]
+    with pytest.raises(UserError, match=rf"longer than the context, less 30 for a forced answer, of {length} tokens"):
+        fitting([LONG], Retry(), DIALOGUE, length, field="f", reserve=lambda problem: 30)

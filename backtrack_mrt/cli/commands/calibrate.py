@@ -10,6 +10,7 @@ from argparse import Namespace
 
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.run_or_model import config_of
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.progress import progress
 
 EXAMPLES = """\
@@ -36,6 +37,9 @@ def run(args: Namespace) -> None:
     with progress(len(problems), "rollouts") as bar:
         scored = evaluate(problems, collector, config.training.temperature, config.seed, bar.update).scored
     prefixes = [prefix for each in prefixes_of(parts, scored) for prefix in each]
+    if not prefixes:
+        reason = f"no prefix leaves room for an answer in the context of {parts.engine.context_length} tokens"
+        raise UserError("model.name_or_path", config.model.name_or_path, reason, "Take a model with a longer context.")
     own, asked = {"samples": _SAMPLES, "temperature": 1.0, "top_p": 1.0}, config.prover
     provers = {
         "one tokenisation": OneTokenisation(parts.dialogue, parts.engine, asked.policy),
