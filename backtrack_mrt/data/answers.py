@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Literal
 
 from backtrack_mrt.graders.base import Grader
@@ -63,6 +64,8 @@ def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grad
     if isinstance(value, bool):
         said = "yes" if value else "no"
         return said, f"is no number: {value}" if isinstance(grader, Math) else grader.refusal(said)
+    if value is not None and not isinstance(value, str | int | float | Decimal | list | dict):
+        return "", f"is no text but of the type {type(value).__name__}"
     if value and isinstance(value, list | dict):
         return "", f"is no text but {f'a list of {len(value)}' if isinstance(value, list) else 'an object'}"
     text = _text(value)
@@ -119,7 +122,7 @@ def _only(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    return str(value).strip() if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+    return str(value).strip() if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool) else ""
 
 
 def _extracted(text: str, extract: Extract, solution: bool) -> str | None:

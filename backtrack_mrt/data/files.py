@@ -147,6 +147,8 @@ def _csv_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
     head = next(text, "")
     separator = max(",\t;", key=head.count)
     header = [column.strip() for column in next(csv.reader([head], delimiter=separator), [])]
+    if twice := [column for column in header if column and header.count(column) > 1]:
+        raise ValueError(f"its header has two columns {twice[0]!r}")
     reader = csv.DictReader(text, header, delimiter=separator)
     for row in reader:
         if None in row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import ClassVar, Self, final
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.grading.markers import BOXED, Marker
@@ -131,7 +132,11 @@ class Grader(BaseModel, ABC):
             if type(error).__name__ not in self._told:
                 self._told.append(type(error).__name__)
                 told = f"the grader {type(self).__name__} failed on the answer {answer[:60]!r} ({failure})"
-                warnings.warn(f"{told}: such answers earn nothing.", stacklevel=2)
+                place = traceback.extract_tb(error.__traceback__)[1:2]  # behind this one: in `judge`
+                where = "".join(f" See {frame.filename}, line {frame.lineno}." for frame in place)
+                if isinstance(error, ValidationError) and "frozen" in failure:
+                    where += " An instance is frozen: what it keeps is a pydantic.PrivateAttr."
+                warnings.warn(f"{told}: such answers earn nothing.{where}", stacklevel=2)
             return Verdict.UNPARSABLE
 
     def _checked(self, judged: Verdict | float) -> Grade:

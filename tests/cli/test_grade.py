@@ -9,6 +9,7 @@ import pytest
 from support.command_line import command
 
 from backtrack_mrt.cli.commands.grade import grade_rows, parse_rows
+from backtrack_mrt.cli.main import main
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.math import Math
 
@@ -27,6 +28,16 @@ def test_rows_from_a_file_and_from_standard_input(tmp_path: Path) -> None:
         printed = [json.loads(line) for line in result.stdout.splitlines()]
         assert [(row.get("id"), row["verdict"]) for row in printed] == expected
         assert all(row["seconds"] >= 0 for row in printed)
+
+
+def test_what_a_grader_prints_is_no_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = "def judge(self, problem, answer):\n        print('judging')\n        return 1.0\n"
+    (tmp_path / "own.py").write_text(f"import backtrack_mrt as bt\nclass Own(bt.Grader):\n    {body}")
+    (tmp_path / "rows.jsonl").write_text('{"gold": "7", "answer": "7"}\n')
+    main(["grade", str(tmp_path / "rows.jsonl"), "--grader", str(tmp_path / "own.py")])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["verdict"] == "right"
+    assert "judging" in printed.err
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from datetime import date
+from decimal import Decimal
 
 import pytest
 
@@ -53,6 +55,8 @@ from backtrack_mrt.data.answers import read_gold
         ),
         *((text, "auto", "5") for text in ('["5"]', ["5"])),
         ({"value": "5"}, "auto", None),
+        (Decimal("4.25"), "auto", "4.25"),
+        (b"4", "auto", None),
     ],
 )
 def test_answers_are_extracted(value, extract, gold):
@@ -75,3 +79,7 @@ def test_a_placeholder_is_refused_by_name():
 
 def test_a_solution_may_say_its_answer_in_words():
     assert read_gold("2 + 2 = 4. The answer is: 4", "auto", solution=True) == ("4", None)
+
+
+def test_what_is_no_text_is_named() -> None:
+    assert read_gold(date(2020, 1, 1), "auto") == ("", "is no text but of the type date")

@@ -74,6 +74,9 @@ def test_one_row_is_a_set_and_a_field_too_many_is_refused(tmp_path: Path) -> Non
     (tmp_path / "a.csv").write_text("question,answer\nWhat, then, is 1 + 1?,2\n")
     with pytest.raises(UserError, match="line 2 has more fields"):
         questions(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("question,answer,,answer,\nq?,1,,2,\n")
+    with pytest.raises(UserError, match="its header has two columns 'answer'"):
+        questions(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])

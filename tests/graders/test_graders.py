@@ -107,12 +107,21 @@ def test_a_file_of_ones_own_pays_real_rewards_and_cannot_break_a_run(own: Grader
     problem = Problem("p", "?", "n")
     grades = own.grade_many([(problem, answer) for answer in ("anna", "x", None, "x", "amanaplanacanalpanama")])
     assert [grade.reward for grade in grades] == [0.4, 0, 0, 0, 1]
-    with pytest.warns(UserWarning, match=r"Palindrome failed on the answer 'bug'"):
+    with pytest.warns(UserWarning, match=r"Palindrome failed on the answer 'bug'.* See .*palindrome.py, line \d+\."):
         assert own.grade(problem, "bug").verdict is Verdict.UNPARSABLE
     assert own.grade(problem, "bug").reward == 0  # told once
     assert own.counts[Verdict.PARTIAL] == 1
     with pytest.raises(UserError, match=r"its judge gave 2\.0"):
         own.grade(problem, "two")
+
+
+def test_a_grader_that_counts_in_a_setting_is_told_where_to(tmp_path: Path) -> None:
+    counting = "n: int = 0\n    def judge(self, problem, answer):\n        self.n += 1\n        return 1.0\n"
+    (tmp_path / "counting.py").write_text(f"import backtrack_mrt as bt\nclass Counting(bt.Grader):\n    {counting}")
+    with pytest.warns(
+        UserWarning, match=r"counting.py, line 5\. An instance is frozen: what it keeps is a pydantic.Priv"
+    ):
+        grader_named(str(tmp_path / "counting.py")).grade(Problem("p", "?", "n"), "x")
 
 
 def test_the_environment_pays_what_the_grader_says(own: Grader) -> None:

@@ -45,9 +45,14 @@ def run(args: Namespace) -> None:
     if args.rel_tol is not None and not 0 <= args.rel_tol < 1:
         raise UserError("--rel-tol", args.rel_tol, "not a share", "Use a number from 0 to 1, such as 0.01.")
     grading = read_request(args.settings, training=False).config.grading
-    with _open(args.file) as lines, grading.opened().counting() as grader:
+    rows_out = sys.stdout
+    with (
+        _open(args.file) as lines,
+        grading.opened().counting() as grader,
+        contextlib.redirect_stdout(sys.stderr),  # what a grader prints is no row
+    ):
         for row in grade_rows(parse_rows(lines, args.file), grader, args.rel_tol):
-            print(json.dumps(row), flush=True)
+            print(json.dumps(row), file=rows_out, flush=True)
         if args.summary:
             counts = ", ".join(f"{verdict.value} {count}" for verdict, count in grader.counts.items())
             print(counts, file=sys.stderr)
