@@ -15,7 +15,7 @@ from collections.abc import Callable
 from statistics import mean, median
 from typing import TYPE_CHECKING
 
-from timing import spread
+from timing import check_steps, spread
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config, RunRequest
@@ -30,6 +30,7 @@ PARTS = ("step", "wait", "rollout", "prover", "update")
 def main() -> None:
     request = read_request(sys.argv[1:], description=__doc__)
     config, seeds = request.config, request.seeds or (request.config.seed,)
+    check_steps(config.training.steps, warm_up=2)
     runs: dict[bool, list[Run]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(seeds):

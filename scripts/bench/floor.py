@@ -20,7 +20,7 @@ from math import ceil
 from typing import Any
 
 from step import metrics_of_steps
-from timing import count_processor_time, spread
+from timing import check_steps, count_processor_time, spread
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
@@ -83,6 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         fixed = ["--training.learning_rate", "1e-12", "--training.saved_rollouts", "0", "--output-dir", folder]
         config = read_request([*sys.argv[1:], *fixed], description=__doc__).config
+        check_steps(config.training.steps, warm_up=1)
         from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
         from backtrack_mrt.training.plan import plan
 

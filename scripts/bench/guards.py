@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from timing import check_steps
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import run_main
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40, help="updates; the first one warms up and is not counted")
     options, flags = parser.parse_known_args()
+    check_steps(options.steps, 1, "--steps")
     every = read_request(flags).config.training.save_every or options.steps
     with tempfile.TemporaryDirectory() as folder:
         fixed = ["--training.steps", str(options.steps), "--training.save_every", "1", "--data.eval_size", "2"]

@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from timing import count_processor_time, spread
+from timing import check_steps, count_processor_time, spread
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import run_main
@@ -30,6 +30,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         flags = ["--training.learning_rate", "1e-12", "--training.saved_rollouts", "0", "--output-dir", folder]
         config = read_request([*sys.argv[1:], *flags], description=__doc__).config
+        check_steps(config.training.steps, warm_up=3)  # a pair, and half a pair
 
         from backtrack_mrt.data.loading import load_problem_sets
         from backtrack_mrt.data.order import training_order

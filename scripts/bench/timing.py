@@ -12,6 +12,15 @@ from typing import Any
 
 import torch
 
+from backtrack_mrt.errors import UserError
+
+
+def check_steps(steps: int, warm_up: int, field: str = "training.steps") -> None:
+    """Raises UserError where nothing is left to be measured behind the steps that warm up."""
+    if steps <= warm_up:
+        reason = "nothing is measured in the first ones, which warm up"
+        raise UserError(field, steps, reason, f"Take {warm_up + 1} or more.")
+
 
 class Times:
     """Seconds by way, one for every round."""

@@ -1,9 +1,10 @@
-"""The benchmark of a step at scale, at the smallest scale."""
+"""The benchmark of a step at scale, at the smallest scale; and what benchmarks of too few steps say."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,22 @@ def test_every_trajectory_has_the_tokens_asked_for(bench: Any, tmp_path: Path) -
         assert share is not None
         assert 0 <= float(share[1]) < 100
     assert re.fullmatch(r"peak memory \d+\.\d\d GiB", memory)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("step", ["--training.steps", "3"]),
+        ("floor", ["--training.steps", "1"]),
+        ("guards", ["--steps", "1"]),
+        ("asynchronous", ["--training.steps", "2"]),
+    ],
+)
+def test_too_few_steps_are_a_mistake_of_one_line(
+    name: str, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS / "bench"))
+    monkeypatch.setattr(sys, "argv", [name, *flags])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(SCRIPTS / "bench" / f"{name}.py"), run_name="__main__")
+    assert re.fullmatch(r"error: \S+ = \d: nothing is measured in .* Take \d or more\.\n", capsys.readouterr().err)
