@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.documents import blocks
 from support.fake_completions_server import CompletionsServer
 from tokenizers.processors import TemplateProcessing
 
@@ -68,6 +69,15 @@ def test_it_completes(parts: Assembly, trajectories: list[Trajectory], server: C
     if server.ids:
         np.testing.assert_allclose(greedy[0].logprobs, truth[0].logprobs, atol=1e-4)
     engine.close()
+
+
+def test_what_the_page_shows_runs(
+    parts: Assembly, server: CompletionsServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shown,) = (block for block in blocks("docs/trainers.md", "python") if "served_prover" in block)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda name: parts.tokenizer)
+    exec(compile(shown.replace("http://localhost:8000", server.url), "docs/trainers.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("[array([")
 
 
 def test_a_prover_for_message_lists(parts: Assembly, server: CompletionsServer) -> None:
