@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.errors import run_main
+from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.runs import durable
 from backtrack_mrt.runs.directory import RunDir
 
@@ -32,6 +32,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="run directory")
     parser.add_argument("--every", type=int, default=20, help="steps between two looks")
     options, flags = parser.parse_known_args()
+    if not 0 < options.every <= options.steps:
+        raise UserError(
+            "--steps", options.steps, f"it looks every {options.every} steps", "Take more, or less --every."
+        )
     request = read_request(
         [*SHORT, "--training.steps", str(options.steps), "--output-dir", str(options.out), "--overwrite", *flags]
     )
