@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from support.documents import text_of
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config.files import shipped_configs
@@ -157,3 +160,17 @@ def test_rollouts_one_update_off_hide_the_shorter_part() -> None:
     assert ahead is not None
     assert one.total == one.rollout + one.prover + one.update
     assert ahead.total == max(one.rollout + one.prover, one.update)
+
+
+PLANNED = r"^\| `(\w+\.yaml)` \| (\d+) GiB, .* \| at most (\d+) min a step, ([\d.]+) h in all \|$"
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "minutes", "hours"), re.findall(PLANNED, text_of("docs/models.md"), re.MULTILINE)
+)
+def test_the_page_has_these_plans(name: str, memory: str, minutes: str, hours: str) -> None:
+    found = planned("--config", name)
+    lines = "\n".join(found.lines())
+    assert f"at most {minutes} min on h100" in lines
+    assert f"at most {float(hours):.1f} h for" in lines
+    assert round(found.peak / GIB) == int(memory)
