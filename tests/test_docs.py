@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
-import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from support.command_line import command
-from support.documents import DOCUMENTS, ROOT, blocks, commands_of, files_in, first_cells, text_of
+from support.documents import (
+    DOCUMENTS,
+    ROOT,
+    blocks,
+    commands_of,
+    files_in,
+    first_cells,
+    our_commands,
+    text_of,
+    words_of,
+)
 
 import backtrack_mrt
 from backtrack_mrt.cli.command import command_names, parser_of
@@ -21,27 +30,7 @@ MAKEFILE = (ROOT / "Makefile").read_text().replace("$(VLLM)", ".venv-vllm")
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 LINES = sorted({line for name in NAMES for line in commands_of(name)})
 PLACES = r"`((?:backtrack_mrt|scripts|tests|configs|envs|prompts|docs|\.ci)/[\w/.-]*)`"
-
-
-def words_of(line: str) -> list[str]:
-    """The words of a command line up to a redirection, without variables set for it. `S` stands for a seed."""
-    words = shlex.split(line.replace("--seed S", "--seed 0"), comments=True)
-    while words and re.match(r"[A-Z_]+=", words[0]):
-        del words[0]
-    return words[: next((i for i, word in enumerate(words) if word in ("<", ">", "|", "&&")), None)]
-
-
-def arguments_of(line: str) -> list[str] | None:
-    """What `backtrack-mrt` is given by a command line; None for one of another program."""
-    words = words_of(line)
-    if words[:1] == ["backtrack-mrt"]:
-        return words[1:]
-    if words[:2] == ["python", "scripts/train_backtrack.py"]:
-        return ["train", *words[2:]]
-    return words[words.index("backtrack_mrt") + 1 :] if "backtrack_mrt" in words else None
-
-
-OURS = {line: arguments for line in LINES if (arguments := arguments_of(line))}
+OURS = our_commands()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -46,3 +47,27 @@ def commands_of(document: str) -> list[str]:
     known = ("backtrack-mrt ", "python ", "make ", "pip install ", "accelerate launch ")
     lines = [*shown, *(code for code in told if code.startswith(known))]
     return [line for line in lines if "…" not in line and "COMMAND" not in line]
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a command line up to a redirection, without variables set for it. `S` stands for a seed."""
+    words = shlex.split(line.replace("--seed S", "--seed 0"), comments=True)
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        del words[0]
+    return words[: next((i for i, word in enumerate(words) if word in ("<", ">", "|", "&&")), None)]
+
+
+def arguments_of(line: str) -> list[str] | None:
+    """What `backtrack-mrt` is given by a command line; None for one of another program."""
+    words = words_of(line)
+    if words[:1] == ["backtrack-mrt"]:
+        return words[1:]
+    if words[:2] == ["python", "scripts/train_backtrack.py"]:
+        return ["train", *words[2:]]
+    return words[words.index("backtrack_mrt") + 1 :] if "backtrack_mrt" in words else None
+
+
+def our_commands() -> dict[str, list[str]]:
+    """What `backtrack-mrt` is given by each command line of all documents that is one of it."""
+    lines = sorted({line for path in DOCUMENTS for line in commands_of(str(path.relative_to(ROOT)))})
+    return {line: arguments for line in lines if (arguments := arguments_of(line))}
