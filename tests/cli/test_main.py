@@ -263,3 +263,14 @@ def test_an_interrupted_command_says_how_to_go_on(
     assert told.stderr.startswith(f"saved: {saved}")
     again = "the same command" if saved == "nothing" else f"backtrack-mrt train {shlex.join(line)}"
     assert told.stderr.endswith(f"\ngo on with: {again}\n")
+
+
+def test_a_run_has_several_files_to_show(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "trajectories" / "evaluation_base.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    told = command("show", tmp_path / "run")
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert f"is a directory. Name a file in it: {file}, …" in told.stderr
+    file.unlink()
+    assert "is a directory. Name a file of trajectories." in command("show", tmp_path).stderr

@@ -24,10 +24,11 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.runs.records import read_trajectories
     from backtrack_mrt.runs.trace import render_trace
 
-    try:
-        scored = read_trajectories(args.file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError("FILE", str(args.file), f"cannot be read: {error}", "Name a run's trajectories.") from error
+    if args.file.is_dir():
+        within = [str(path) for path in sorted(args.file.glob("**/evaluation_*.jsonl"))[:3]]
+        remedy = f"Name a file in it: {', '.join(within)}, …" if within else "Name a file of trajectories."
+        raise UserError("FILE.jsonl", str(args.file), "is a directory", remedy)
+    scored = read_trajectories(args.file)
     found = [
         s
         for s in scored
