@@ -259,9 +259,8 @@ def test_a_run_that_was_ended_before_its_config_was_there_can_be_started(config,
     (folder / "lock").write_text("process 1")
     (folder / "plugins" / "mine.py").write_text("")
     (folder / ".unfinished-config.yaml").write_text("algo: mrt")
-    with pytest.raises(UserError, match="To begin one, leave --resume out") as error:
+    with pytest.raises(UserError, match="To begin one, leave --resume out"):
         RunDir.check(config, "resume")
-    assert "without --resume" in error.value.remedy
     RunDir.create(config)
     with pytest.raises(UserError, match="is in use"):
         RunDir.check(config)
