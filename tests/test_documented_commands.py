@@ -50,7 +50,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, algo in (("A", "mrt-rl"), ("B", "grpo")):
         train(request(place / "runs" / name, *SHORT, algo=algo))
     shutil.copy(place / "runs" / "A" / "trajectories" / "evaluation_trained.jsonl", place / "FILE.jsonl")
-    for document in ("README.md", "docs/algorithms.md"):
+    for document in ("README.md", "docs/algorithms.md", "docs/conformance.md"):
         for name, source in files_in(document).items():
             (place / name).write_text(source)
     (place / "answers.jsonl").write_text('{"gold": "1/2", "answer": "0.5"}\n')
