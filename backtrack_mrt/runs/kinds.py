@@ -96,7 +96,7 @@ def not_to_write_into(field: str, path: Path) -> UserError:
 
 def no_file_of_trajectories(field: str, path: Path) -> UserError:
     """Refuses a directory where a file of trajectories is wanted."""
-    files = [*sorted(path.glob("trajectories/*.jsonl")), *sorted(path.glob("*.jsonl"))]
+    files = sorted(path.glob("**/evaluation_*.jsonl")) or sorted(path.glob("**/*.jsonl"))
     remedy = f"Give a file, such as {files[0]}." if files else "Give a file, such as one in RUN/trajectories."
     return UserError(field, str(path), _told(kind_of(path), "file"), remedy)
 

@@ -271,6 +271,6 @@ def test_a_run_has_several_files_to_show(tmp_path: Path) -> None:
     file.write_text("")
     told = command("show", tmp_path / "run")
     assert (told.returncode, told.stderr.count("\n")) == (2, 1)
-    assert f"is a directory. Name a file in it: {file}, …" in told.stderr
+    assert f"and no file. Give a file, such as {file}." in told.stderr
     file.unlink()
-    assert "is a directory. Name a file of trajectories." in command("show", tmp_path).stderr
+    assert "Give a file, such as one in RUN/trajectories." in command("show", tmp_path).stderr

@@ -6,7 +6,6 @@ from argparse import Namespace
 
 from backtrack_mrt.cli.command import Parser, natural
 from backtrack_mrt.cli.places import typed_path
-from backtrack_mrt.errors import UserError
 
 EXAMPLES = """\
   backtrack-mrt show runs/RUN/trajectories/evaluation_trained.jsonl --n 2
@@ -24,10 +23,6 @@ def run(args: Namespace) -> None:
     from backtrack_mrt.runs.records import read_trajectories
     from backtrack_mrt.runs.trace import render_trace
 
-    if args.file.is_dir():
-        within = [str(path) for path in sorted(args.file.glob("**/evaluation_*.jsonl"))[:3]]
-        remedy = f"Name a file in it: {', '.join(within)}, …" if within else "Name a file of trajectories."
-        raise UserError("FILE.jsonl", str(args.file), "is a directory", remedy)
     scored = read_trajectories(args.file)
     found = [
         s
