@@ -96,20 +96,20 @@ def calibrate(prefixes: Sequence[Prefix], provers: Mapping[str, MetaProver], ref
 
 
 def at_start(parts: Assembly, problems: Sequence[Problem]) -> Bias | None:
-    """The bias of the run's estimator on the first and last prefixes of a few rollouts. The reference has the
-    likelihood as its control variate, so a few samples show what it misses. None where nothing is asked for or can be
-    found: no likelihood in use, or every gold has one spelling only. The run's random numbers stay as they are, and the
-    engine's cache is left empty."""
+    """The bias of the run's estimator on the first and last prefixes of a few rollouts, by what training pays. The
+    reference has the likelihood as its control variate, so a few samples show what it misses. None where nothing is
+    asked for or can be found: no likelihood in use, or every gold has one spelling only. The run's random numbers stay
+    as they are, and the engine's cache is left empty."""
     section, config = parts.config.prover, parts.config
     if not section.calibration or section.estimator not in ("likelihood", "auto") or not parts.grader.listed:
         return None
-    prover, some = parts.prover(), problems[: ceil(section.calibration / 2)]
+    prover, some = parts.prover(grader=parts.paying), problems[: ceil(section.calibration / 2)]
     dialogue = parts.dialogue
     speller = Speller(dialogue.chat, dialogue.force_prefix, parts.grader.spellings, dialogue.marker)
     if all(len(s) == 1 and len(s[0].endings) == 1 for s in (speller.spellings(p) for p in some)):
         return None
-    sampled = parts.sampled_prover(section, seed=config.seed + 1)
-    collector = parts.collector(config.protocol, with_values=False)
+    sampled = parts.sampled_prover(section, parts.paying, seed=config.seed + 1)
+    collector = parts.collector(config.protocol, with_values=False, grader=parts.paying)
     with collector.synced(-1) as synced:
         seeds = trajectory_seeds(config.seed, CALIBRATION_STEP, len(some))
         scored = synced.collect(some, seeds, config.training.temperature).scored

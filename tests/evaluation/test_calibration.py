@@ -14,6 +14,7 @@ from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.signs import generate
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.calibration import Bias, at_start, calibrate, prefixes_of
+from backtrack_mrt.graders.math import Math
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.prover import AutoProver, MetaProver, Prefix, SampledProver
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
@@ -76,6 +77,15 @@ def test_a_run_s_calibration_changes_nothing_in_it(parts: Assembly) -> None:
     after = collector.collect(rows, seeds, 1.0)
     assert [s.trajectory.token_ids for s in after.scored] == [s.trajectory.token_ids for s in before.scored]
     assert all((a.values == b.values).all() for a, b in zip(after.scored, before.scored, strict=True))
+
+
+def test_samples_are_right_if_training_pays_for_them(parts: Assembly, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for 10-3 where 7 is asked, which evaluation counts: no spelling of the likelihood's."""
+    asked, judge_many = set[str](), Math.judge_many
+    monkeypatch.setattr(Math, "judge_many", lambda grader, some: asked.add(grader.forms) or judge_many(grader, some))
+    bias = at_start(parts, [replace(problem, answer="12") for problem in PROBLEMS])
+    assert bias is not None
+    assert asked == {"numeral"}
 
 
 @pytest.mark.parametrize("settings", [{"estimator": "monte_carlo"}, {"estimator": "none"}, {"calibration": 0}])

@@ -1,7 +1,8 @@
 """Calibrate the meta-prover: every estimator of V against sampled answers.
 
 All are about the same prefixes of held-out rollouts: `data.eval_size` problems, and `prover.samples` answers for each
-prefix, drawn without any help. `auto` and `monte_carlo` are shown with 8 answers of their own.
+prefix, drawn without any help, right if training pays for them. `auto` and `monte_carlo` are shown with 8 answers of
+their own.
 """
 
 from __future__ import annotations
@@ -44,13 +45,14 @@ def run(args: Namespace) -> None:
     provers = {
         "one tokenisation": OneTokenisation(parts.dialogue, parts.engine, asked.policy),
         **{
-            name: parts.prover(asked.model_copy(update=own | {"estimator": name}))
+            name: parts.prover(asked.model_copy(update=own | {"estimator": name}), parts.paying)
             for name in ("likelihood", "auto", "monte_carlo")
         },
     }
     print(f"{len(prefixes)} prefixes of {len(problems)} problems, {asked.samples} sampled answers each")
     with progress(len(prefixes) * asked.samples, "sampled answers") as bar:
-        reference = parts.sampled_prover(asked, helped=False, seed=config.seed + 1, on_answers=bar.update)
+        seed = config.seed + 1
+        reference = parts.sampled_prover(asked, parts.paying, helped=False, seed=seed, on_answers=bar.update)
         found = calibrate(prefixes, provers, reference)
     for bias in found:
         print(bias.line())
