@@ -81,9 +81,8 @@ class OneTokenisation(LikelihoodProver):
         return (Spelling(self.dialogue.answer(problem.answer), ()),)
 
 
-def calibrate(prefixes: Sequence[Prefix], provers: Mapping[str, MetaProver], reference: MetaProver) -> list[Bias]:
-    """Each prover's bias against the `reference`, whose values are those of sampled answers."""
-    sampled, *_ = _measured(reference, prefixes)
+def calibrate(prefixes: Sequence[Prefix], provers: Mapping[str, MetaProver], sampled: FloatArray) -> list[Bias]:
+    """Each prover's bias against the values of `sampled` answers, (len(prefixes),)."""
     names = [problem.id for _, problem in prefixes]
     found = []
     for name, prover in provers.items():
@@ -113,10 +112,10 @@ def at_start(parts: Assembly, problems: Sequence[Problem]) -> Bias | None:
     with collector.synced(-1) as synced:
         seeds = trajectory_seeds(config.seed, CALIBRATION_STEP, len(some))
         scored = synced.collect(some, seeds, config.training.temperature).scored
-        prefixes = [prefix for each in prefixes_of(parts, scored) if each for prefix in (each[0], each[-1])]
-        if not prefixes:
+        ends = [prefix for each in prefixes_of(parts, scored) if each for prefix in (each[0], each[-1])]
+        if not (prefixes := ends[: section.calibration]):
             return None
-        (bias,) = calibrate(prefixes[: section.calibration], {section.estimator: prover}, sampled)
+        (bias,) = calibrate(prefixes, {section.estimator: prover}, sampled.prefix_values(prefixes))
     return bias
 
 

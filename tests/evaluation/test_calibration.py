@@ -46,7 +46,7 @@ def test_the_bias_has_the_problem_as_its_unit() -> None:
     problems = [Problem("a", "", "1")] * 2 + [Problem("b", "", "2")] * 2
     prefixes = [((1,), problem) for problem in problems]
     sampled, first = Known([0.5, 0.5, 0.2, 0.2]), Known([0.3, 0.3, 0.2, 0.2])
-    one, exact = calibrate(prefixes, {"one": first, "exact": sampled}, sampled)
+    one, exact = calibrate(prefixes, {"one": first, "exact": sampled}, np.array(sampled.told))
     assert (one.bias, one.mean, one.tokens) == pytest.approx((0.1, 0.25, 3.0))
     assert one.se == pytest.approx(0.1)  # of two problems with gaps .2 and 0, not of four prefixes
     assert one.interval == pytest.approx((0.1 - 0.196, 0.1 + 0.196))

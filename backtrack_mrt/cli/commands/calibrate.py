@@ -53,6 +53,6 @@ def run(args: Namespace) -> None:
     with progress(len(prefixes) * asked.samples, "sampled answers") as bar:
         seed = config.seed + 1
         reference = parts.sampled_prover(asked, parts.paying, helped=False, seed=seed, on_answers=bar.update)
-        found = calibrate(prefixes, provers, reference)
-    for bias in found:
+        sampled = reference.prefix_values(prefixes)
+    for bias in calibrate(prefixes, provers, sampled):
         print(bias.line())
