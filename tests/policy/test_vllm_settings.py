@@ -61,6 +61,8 @@ def test_it_sleeps_from_release_until_it_is_asked_again(sleep: bool, monkeypatch
     engine.generate(requests(2), FREE)
     for _ in range(2):
         engine.release()
+    engine.generate([], FREE)
+    engine.converse({}, FREE, lambda row, completion: None)  # nothing is asked, and nothing wakes
     engine.sync(1)
     engine.generate(requests(2), FREE)
     engine.release()

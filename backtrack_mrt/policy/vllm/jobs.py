@@ -88,8 +88,9 @@ class JobEngine(AsReference, ABC):
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """See `Engine.generate`."""
+        check_requests(requests, self.context_length)
         jobs = [self._job(request, sampling) for request in requests]
-        return [self._completion(*both) for both in zip(jobs, self._run(jobs) if jobs else (), strict=True)]
+        return [self._completion(*both) for both in zip(jobs, self._run(jobs), strict=True)]
 
     def score(
         self,
@@ -101,7 +102,7 @@ class JobEngine(AsReference, ABC):
         pairs = list(zip(prefixes, continuations, strict=True))
         ends = check_pairs(pairs, endings, self.context_length)
         jobs = [Job(prefix, len(ids), forced(ids, ends.get((prefix, ids), ()))) for prefix, ids in pairs if ids]
-        drawn = self._run(jobs) if jobs else []
+        drawn = self._run(jobs)
         for both in zip(jobs, drawn, strict=True):
             self._count(*both)
         answers = iter(drawn)
@@ -118,7 +119,6 @@ class JobEngine(AsReference, ABC):
         self._forget()
 
     def _job(self, request: Request, sampling: Sampling) -> Job:
-        check_requests([request], self.context_length)
         length = min(request.max_new_tokens, self.context_length - len(request.prefix_ids))
         return Job(request.prefix_ids, length, sampled(request.seed, sampling), sorted(sampling.stop_ids))
 

@@ -18,7 +18,7 @@ from peft import PeftModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
-from backtrack_mrt.policy.engine import Answered
+from backtrack_mrt.policy.engine import Answered, check_requests
 from backtrack_mrt.policy.hf.lora import AdapterFolder, merged_weight
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine
 from backtrack_mrt.types import Request, Sampling
@@ -114,12 +114,14 @@ class VLLMEngine(JobEngine):
 
     def converse(self, requests: Mapping[int, Request], sampling: Sampling, answered: Answered) -> None:
         """See `Continuous.converse`."""
+        check_requests(list(requests.values()), self.context_length)
         jobs = {row: self._job(request, sampling) for row, request in requests.items()}
 
         def following(row: int, drawn: Drawn) -> Job | None:
             request = answered(row, self._completion(jobs[row], drawn))
             if request is None:
                 return None
+            check_requests([request], self.context_length)
             jobs[row] = self._job(request, sampling)
             return jobs[row]
 
@@ -132,6 +134,8 @@ class VLLMEngine(JobEngine):
 
     def _work(self, jobs: Mapping[int, Job], following: Callable[[int, Drawn], Job | None]) -> None:
         """Do the rows' jobs, and those that follow from their answers, each as soon as it is known."""
+        if not jobs:
+            return  # what sleeps, sleeps on
         from backtrack_mrt.policy.vllm.draws import answer_of, params_of
 
         self._wake()
