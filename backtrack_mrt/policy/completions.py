@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.engine import CheckedEngine, Pair
 from backtrack_mrt.policy.json_client import JsonClient
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
@@ -38,12 +38,12 @@ _LOUDER = "Start it so that `logprobs` is answered, or take sampled answers (est
 Logprobs = dict[int, float]  # by token
 
 
-class CompletionsEngine(AsReference):
+class CompletionsEngine(CheckedEngine):
     """The engine contract on `url`. tokenizer: the served model's. model: which one is asked (None: the first).
     max_rows: requests at a time. scoring: whether it will be asked to. Raises UserError for a server that cannot be
     asked, has another tokenizer, or tells no probabilities where they are wanted."""
 
-    exact, cache_tokens = False, None
+    exact = False
 
     def __init__(
         self,
@@ -55,15 +55,14 @@ class CompletionsEngine(AsReference):
         field: str = "--server",
         scoring: bool = True,
     ) -> None:
-        self.stats, self.max_rows, self._tokenizer = EngineStats(), max_rows, tokenizer
-        self._client = client(url, field)
+        self._tokenizer, self._client = tokenizer, client(url, field)
         rows = served(self._client)
         row = next((row for row in rows if model in (None, row["id"], row.get("root"))), {})
         self.model: str | None = row.get("id", model)
         meta = row.get("meta") or {}  # llama.cpp's: what it holds, and what the model was trained on
         known = row.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train")
-        longest = int(known or min(tokenizer.model_max_length, _UNKNOWN_CONTEXT))
-        self.context_length, self._threads = longest, ThreadPoolExecutor(max_rows)
+        super().__init__(int(known or min(tokenizer.model_max_length, _UNKNOWN_CONTEXT)), max_rows)
+        self._threads = ThreadPoolExecutor(max_rows)
         self._widest, self._pieces = WIDEST, dict[int, str]()
         self._probed = tuple(tokenizer("1 + 2 = 3, 2 + 3 =")["input_ids"])
         self._begins = tokenizer.bos_token_id == self._probed[0]  # whether texts are tokenised with BOS
@@ -83,52 +82,37 @@ class CompletionsEngine(AsReference):
             raise self._silent
         self.scores = self._silent is None
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `Engine.generate`. The server draws with its own random numbers; its logprobs are known at temperature 1
-        (and 0), NaN else and where it answers in text."""
-        check_requests(requests, self.context_length)
+    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """The server draws with its own random numbers; its logprobs are known at temperature 1 (and 0), NaN else and
+        where it answers in text."""
         if sampling.temperature > 0 and not (self.speaks_ids or self._draws):
             self._check_draws()
         drawn = list(self._threads.map(lambda request: self._completed(request, sampling), requests))
         self.stats.sampled += sum(len(completion.token_ids) for completion in drawn)
         return drawn
 
-    def score(
-        self,
-        prefixes: Sequence[TokenIds],
-        continuations: Sequence[TokenIds],
-        endings: Sequence[TokenIds] | None = None,
-    ) -> list[FloatArray]:
-        """See `Engine.score`. Every token is asked for once: continuations share their beginnings. Raises UserError
-        where the server tells no probabilities."""
+    def _score(self, pairs: Sequence[Pair], endings: Mapping[Pair, TokenIds]) -> list[FloatArray]:
+        """Every token is asked for once: continuations share their beginnings. Raises UserError where the server tells
+        no probabilities."""
         if self._silent is not None:
             raise self._silent
-        pairs = list(zip(prefixes, continuations, strict=True))
-        ends = check_pairs(pairs, endings, self.context_length)
         wanted: dict[TokenIds, set[int]] = {}
         for prefix, ids in pairs:
             for t, token in enumerate(ids):
-                alike = ends.get((prefix, ids), ()) if t == len(ids) - 1 else ()
+                alike = endings.get((prefix, ids), ()) if t == len(ids) - 1 else ()
                 wanted.setdefault(prefix + ids[:t], set()).update({token, *alike})
         told: dict[TokenIds, Logprobs] = {}
         for few in (True, False):  # vLLM has no likeliest tokens for a request beside one that names its tokens
             some = {prefix: tokens for prefix, tokens in wanted.items() if (len(tokens) <= WIDEST) is few}
             told |= zip(some, self._threads.map(self._next, some, some.values()), strict=True)
-        self.stats.scored += sum(map(len, continuations))
         rows = []
         for prefix, ids in pairs:
             row = np.array([told[prefix + ids[:t]].get(token, -inf) for t, token in enumerate(ids)], dtype=np.float64)
-            if alike := ends.get((prefix, ids), ()):
+            if alike := endings.get((prefix, ids), ()):
                 known = told[prefix + ids[:-1]]
                 row[-1] = np.logaddexp.reduce([known.get(token, -inf) for token in alike])
             rows.append(row)
         return rows
-
-    def sync(self, version: int) -> None:
-        """See `Engine.sync`. The server's weights are its own."""
-
-    def release(self) -> None:
-        """See `Engine.release`."""
 
     def close(self) -> None:
         """See `Engine.close`."""

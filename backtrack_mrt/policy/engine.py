@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from backtrack_mrt.types import Completion, FloatArray, Request, Sampling, TokenIds
 
+Pair = tuple[TokenIds, TokenIds]  # prefix and continuation
 KEPT = 1 / 8  # of a GPU's memory: an engine in this process that takes less keeps it during updates
 
 
@@ -83,11 +85,64 @@ class Engine(Sampler, Protocol):
         """Give back all that the engine holds. It is not used again."""
 
 
-class AsReference:
-    """What most engines are: they score, and note who is to answer (`_in_reference` says whether the reference is)."""
+class CheckedEngine(ABC):
+    """What engines are made of: what is asked is checked, what is scored is counted, and it is noted who is to answer
+    (`_in_reference`: whether the reference is). Nothing is kept from one call to the next, unless an engine says so.
 
-    scores: bool = True
+    max_rows: rows sampled at once. `before_sync`: called first by `sync`, in all processes, where a launcher cuts the
+    model up: it brings the weights to the copy that is sampled from (`policy.whole`).
+    """
+
+    exact: bool
+    scores = True
     _in_reference = False
+
+    def __init__(self, context_length: int, max_rows: int = 1) -> None:
+        if max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, got {max_rows}")
+        self.stats = EngineStats()
+        self.context_length, self.max_rows = context_length, max_rows
+        self.before_sync: Callable[[], object] = lambda: None
+
+    @abstractmethod
+    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+
+    @abstractmethod
+    def _score(self, pairs: Sequence[Pair], endings: Mapping[Pair, TokenIds]) -> list[FloatArray]:
+        """See `Engine.score`; `endings` of the pairs that have some."""
+
+    @property
+    def cache_tokens(self) -> int | None:
+        """See `Engine.cache_tokens`."""
+        return None
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `Engine.generate`."""
+        check_requests(requests, self.context_length)
+        return self._generate(requests, sampling)
+
+    def score(
+        self,
+        prefixes: Sequence[TokenIds],
+        continuations: Sequence[TokenIds],
+        endings: Sequence[TokenIds] | None = None,
+    ) -> list[FloatArray]:
+        """See `Engine.score`."""
+        pairs = list(zip(prefixes, continuations, strict=True))
+        scores = self._score(pairs, check_pairs(pairs, endings, self.context_length))
+        self.stats.scored += sum(map(len, continuations))
+        return scores
+
+    def sync(self, version: int) -> None:
+        """See `Engine.sync`."""
+        self.before_sync()
+
+    def release(self) -> None:  # noqa: B027
+        """See `Engine.release`."""
+
+    def close(self) -> None:  # noqa: B027
+        """See `Engine.close`."""
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -107,13 +162,11 @@ def check_requests(requests: Sequence[Request], context_length: int) -> None:
             raise ValueError(f"request {i} asks for {request.max_new_tokens} new tokens: at least 1 is drawn")
 
 
-def check_pairs(
-    pairs: Sequence[tuple[TokenIds, TokenIds]], endings: Sequence[TokenIds] | None, context_length: int
-) -> dict[tuple[TokenIds, TokenIds], TokenIds]:
+def check_pairs(pairs: Sequence[Pair], endings: Sequence[TokenIds] | None, context_length: int) -> dict[Pair, TokenIds]:
     """The pairs that have endings, with them. Raises ValueError for what `Engine.score` cannot be asked."""
     for i, (prefix, continuation) in enumerate(pairs):
         _check_length(f"pair {i}", len(prefix), len(continuation), context_length)
-    ends: dict[tuple[TokenIds, TokenIds], TokenIds] = {}
+    ends: dict[Pair, TokenIds] = {}
     for i, (pair, alike) in enumerate(zip(pairs, endings, strict=True) if endings is not None else ()):
         if alike and not pair[1]:
             raise ValueError(f"pair {i} has endings and no token that they could stand for")

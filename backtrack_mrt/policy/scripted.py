@@ -3,20 +3,20 @@ above the engine seam; it keeps the whole contract."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.engine import CheckedEngine, Pair
 from backtrack_mrt.policy.sampling import draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 Script = Callable[[TokenIds], TokenIds] | Sequence[TokenIds]
 
 
-class ScriptedEngine(AsReference):
+class ScriptedEngine(CheckedEngine):
     """Replies by `script`: a function of the prefix, or replies in the order in which they are asked for. A reply is
     cut behind its first stop id and at the request's length. Without a script, tokens are sampled.
 
@@ -25,7 +25,6 @@ class ScriptedEngine(AsReference):
     """
 
     exact = True
-    cache_tokens: int | None = None
 
     def __init__(
         self,
@@ -35,51 +34,38 @@ class ScriptedEngine(AsReference):
         context_length: int = 4096,
         weights: int = 0,
     ) -> None:
+        super().__init__(context_length)
         self._script: Callable[[TokenIds], TokenIds] | None
         if script is None or callable(script):
             self._script = script
         else:
             replies = iter(script)
             self._script = lambda prefix: next(replies)
-        self.vocabulary, self.context_length, self.weights = vocabulary, context_length, weights
-        self.stats = EngineStats()
+        self.vocabulary, self.weights = vocabulary, weights
         self.synced: list[int] = []
         self.released = 0
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `Engine.generate`."""
-        check_requests(requests, self.context_length)
+    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         return [self._complete(request, sampling) for request in requests]
 
-    def score(
-        self,
-        prefixes: Sequence[TokenIds],
-        continuations: Sequence[TokenIds],
-        endings: Sequence[TokenIds] | None = None,
-    ) -> list[FloatArray]:
-        """See `Engine.score`."""
+    def _score(self, pairs: Sequence[Pair], endings: Mapping[Pair, TokenIds]) -> list[FloatArray]:
         scores = []
-        pairs = list(zip(prefixes, continuations, strict=True))
-        ends = check_pairs(pairs, endings, self.context_length)
         for prefix, continuation in pairs:
             logprobs = [self._logits(t).log_softmax(-1) for t in (prefix + continuation)[len(prefix) - 1 : -1]]
             scores.append(np.array([float(row[t]) for row, t in zip(logprobs, continuation, strict=True)]))
-            if alike := ends.get((prefix, continuation)):
+            if alike := endings.get((prefix, continuation)):
                 scores[-1][-1] = float(logprobs[-1][list(alike)].logsumexp(-1))
             self.stats.computed += len(prefix) + len(continuation)
-            self.stats.scored += len(continuation)
         return scores
 
     def sync(self, version: int) -> None:
         """See `Engine.sync`."""
+        super().sync(version)
         self.synced.append(version)
 
     def release(self) -> None:
         """See `Engine.release`."""
         self.released += 1
-
-    def close(self) -> None:
-        """See `Engine.close`."""
 
     def _complete(self, request: Request, sampling: Sampling) -> Completion:
         prefix = request.prefix_ids

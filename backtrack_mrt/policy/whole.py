@@ -7,15 +7,12 @@ weight after the other: no process holds more than one whole weight beside what 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from backtrack_mrt.policy.engine import Engine, EngineStats
-from backtrack_mrt.types import Completion, FloatArray, Request, Sampling, TokenIds
 
 
 @torch.no_grad()
@@ -84,55 +81,3 @@ class WholeCopy:
         kept = dict(self.copy.named_parameters())
         for name, whole in trained_weights(self._model):
             kept[name].copy_(whole)
-
-
-class WholeEngine:
-    """`engine`, which samples from `whole`: `sync` brings the weights there first, by all processes together."""
-
-    def __init__(self, engine: Engine, whole: WholeCopy) -> None:
-        self._engine, self._whole = engine, whole
-        self.context_length, self.exact, self.scores = engine.context_length, engine.exact, engine.scores
-
-    @property
-    def stats(self) -> EngineStats:
-        """See `Engine.stats`."""
-        return self._engine.stats
-
-    @stats.setter
-    def stats(self, stats: EngineStats) -> None:
-        self._engine.stats = stats
-
-    @property
-    def cache_tokens(self) -> int | None:
-        """See `Engine.cache_tokens`."""
-        return self._engine.cache_tokens
-
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `Engine.generate`."""
-        return self._engine.generate(requests, sampling)
-
-    def score(
-        self,
-        prefixes: Sequence[TokenIds],
-        continuations: Sequence[TokenIds],
-        endings: Sequence[TokenIds] | None = None,
-    ) -> list[FloatArray]:
-        """See `Engine.score`."""
-        return self._engine.score(prefixes, continuations, endings)
-
-    def reference(self) -> AbstractContextManager[None]:
-        """See `Engine.reference`."""
-        return self._engine.reference()
-
-    def sync(self, version: int) -> None:
-        """See `Engine.sync`."""
-        self._whole.refresh()
-        self._engine.sync(version)
-
-    def release(self) -> None:
-        """See `Engine.release`."""
-        self._engine.release()
-
-    def close(self) -> None:
-        """See `Engine.close`."""
-        self._engine.close()

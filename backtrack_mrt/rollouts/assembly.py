@@ -18,13 +18,13 @@ from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.hooks import wrong_value
-from backtrack_mrt.policy.engine import Engine
+from backtrack_mrt.policy.engine import CheckedEngine, Engine
 from backtrack_mrt.policy.hf.trial import serving_engine
 from backtrack_mrt.policy.models import frozen_copy, load_model, load_tokenizer
 from backtrack_mrt.policy.vllm.local import VLLMEngine
 from backtrack_mrt.policy.vllm.remote import ServerEngine
 from backtrack_mrt.policy.vllm.servers import Servers
-from backtrack_mrt.policy.whole import WholeCopy, WholeEngine
+from backtrack_mrt.policy.whole import WholeCopy
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.rollouts.collector import Collector
@@ -176,6 +176,8 @@ def assemble(config: Config, *, training: bool = False) -> Assembly:
     full = config.model.full_finetuning
     whole = WholeCopy(model, frozen=servers is None or full) if processes.sharding() else None
     engine = _engine(config, model, servers, whole)
+    if whole is not None:
+        engine.before_sync = whole.refresh
     return Assembly(config, model, tokenizer, dialogue, engine, config.grading.opened(), whole)
 
 
@@ -244,13 +246,12 @@ def merges_adapter(config: Config) -> bool:
     return config.engine.merged
 
 
-def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCopy | None) -> Engine:
+def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCopy | None) -> CheckedEngine:
     section = config.engine
     if servers is not None:
         adapters = Path(os.path.expanduser(section.adapters)) if section.adapters else None
         sent = whole.copy if whole else model
-        asked = ServerEngine(model, servers, max_rows=section.max_rows, adapters=adapters, sent=sent)
-        return WholeEngine(asked, whole) if whole else asked
+        return ServerEngine(model, servers, max_rows=section.max_rows, adapters=adapters, sent=sent)
     if section.type == "vllm":
         return VLLMEngine(
             model,
@@ -263,6 +264,4 @@ def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCop
     kind = serving_engine(model, config.model.name_or_path, section.compiled)
     needs_copy = config.prover.policy == "reference" and config.model.full_finetuning
     reference = frozen_copy(model) if needs_copy else None
-    if whole is not None:
-        return WholeEngine(kind(whole.copy, max_rows=section.max_rows, reference_model=reference), whole)
-    return kind(model, max_rows=section.max_rows, reference_model=reference)
+    return kind(whole.copy if whole else model, max_rows=section.max_rows, reference_model=reference)

@@ -7,7 +7,7 @@ prefixes. The members of a group share the prefill of their prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -15,18 +15,18 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from backtrack_mrt.policy.engine import KEPT, EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.engine import KEPT, CheckedEngine, Pair
 from backtrack_mrt.policy.hf.arithmetic import is_exact
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex
 from backtrack_mrt.policy.hf.lora import MergedAdapter
-from backtrack_mrt.policy.hf.runner import Branch, Pair, Runner
+from backtrack_mrt.policy.hf.runner import Branch, Runner, context_length
 from backtrack_mrt.policy.sampling import draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 LONG_BRANCH = 256  # a longer piece of history that is not cached gets a row before branches leave it
 
 
-class HFEngine:
+class HFEngine(CheckedEngine):
     """`model` is a causal language model or a PeftModel around one, shared with the trainer and never modified.
 
     max_rows: rows decoded at once; larger calls are cut. reference_model: the frozen reference
@@ -34,26 +34,18 @@ class HFEngine:
     where there is some (see `compiled`).
     """
 
-    cache_tokens, scores = None, True
-
     def __init__(
         self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None, compiled: bool = True
     ) -> None:
-        if max_rows < 1:
-            raise ValueError(f"max_rows must be at least 1, got {max_rows}")
-        self.stats = EngineStats()
-        self.max_rows = max_rows
+        super().__init__(context_length(model.config), max_rows)
         self.exact = is_exact(model)
         self._policy = Runner(model, max_rows, self.stats, MergedAdapter(model), compiled)
         self._reference: Runner | None = None
         if reference_model is not None or isinstance(model, PeftModel):
             self._reference = Runner(reference_model or model, max_rows, self.stats, None, compiled)
         self._runner = self._policy  # the one that answers
-        self.context_length = self._policy.context_length
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `Engine.generate`."""
-        check_requests(requests, self.context_length)
+    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         completions: list[Completion] = []
         cache = self._runner.cache
         with self._runner.inference():
@@ -64,27 +56,19 @@ class HFEngine:
                 completions += self._complete(requests[part], rows, sampling)
         return completions
 
-    def score(
-        self,
-        prefixes: Sequence[TokenIds],
-        continuations: Sequence[TokenIds],
-        endings: Sequence[TokenIds] | None = None,
-    ) -> list[FloatArray]:
-        """See `Engine.score`. Equal pairs are computed once, and so is what the branches of a row have in common."""
-        pairs: list[Pair] = list(zip(prefixes, continuations, strict=True))
-        ends = check_pairs(pairs, endings, self.context_length)
+    def _score(self, pairs: Sequence[Pair], endings: Mapping[Pair, TokenIds]) -> list[FloatArray]:
+        """Equal pairs are computed once, and so is what the branches of a row have in common."""
         scores = {pair: np.zeros(0) for pair in pairs if not pair[1]}
         runner = self._runner
         with runner.inference():
             cached, missing = self._assign(sorted(set(pairs) - set(scores), key=lambda pair: -len(pair[0])))
-            scores.update(runner.score(cached, ends))
+            scores.update(runner.score(cached, endings))
             trunks = list(missing)
             for start in range(0, len(trunks), self.max_rows):
                 part = trunks[start : start + self.max_rows]
                 rows = runner.cache.place(part, runner.cache.claim(part))
                 runner.prefill(part, rows)
-                scores.update(runner.score({row: missing[ids] for row, ids in zip(rows, part, strict=True)}, ends))
-        self.stats.scored += sum(map(len, continuations))
+                scores.update(runner.score({row: missing[ids] for row, ids in zip(rows, part, strict=True)}, endings))
         return [scores[pair].copy() for pair in pairs]
 
     @contextmanager
@@ -103,6 +87,7 @@ class HFEngine:
 
     def sync(self, version: int) -> None:
         """See `Engine.sync`. The reference's cache stays: its weights never change."""
+        super().sync(version)
         self._policy.renew()
 
     def release(self) -> None:

@@ -6,7 +6,7 @@ learnt states). Rows of one length go through side by side, so that nothing is e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from typing import Any
@@ -15,32 +15,26 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.engine import CheckedEngine, Pair
 from backtrack_mrt.policy.hf.arithmetic import as_trained, is_exact
-from backtrack_mrt.policy.hf.runner import Pair, context_length
+from backtrack_mrt.policy.hf.runner import context_length
 from backtrack_mrt.policy.sampling import draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 LOGITS = 1 << 27  # of one pass that scores: half a gigabyte
 
 
-class PlainEngine(AsReference):
+class PlainEngine(CheckedEngine):
     """`model`, `max_rows` and `reference_model` are those of `HFEngine`."""
 
-    cache_tokens = None
-
     def __init__(self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None) -> None:
-        self.stats = EngineStats()
-        self.max_rows = max_rows
+        super().__init__(context_length(model.config), max_rows)
         self.exact = is_exact(model)
         self._model, self._reference = model, reference_model or (model if isinstance(model, PeftModel) else None)
         config: Any = model.config
         self._attention = config._attn_implementation
-        self.context_length = context_length(model.config)
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `Engine.generate`."""
-        check_requests(requests, self.context_length)
+    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         completions: dict[int, Completion] = {}
         with self._answering() as model:
             for rows in _of_one_length([request.prefix_ids for request in requests], self.max_rows):
@@ -48,15 +42,8 @@ class PlainEngine(AsReference):
                 completions |= zip(rows, self._complete(model, some, sampling), strict=True)
         return [completions[row] for row in range(len(requests))]
 
-    def score(
-        self,
-        prefixes: Sequence[TokenIds],
-        continuations: Sequence[TokenIds],
-        endings: Sequence[TokenIds] | None = None,
-    ) -> list[FloatArray]:
-        """See `Engine.score`. Equal pairs are computed once."""
-        pairs: list[Pair] = list(zip(prefixes, continuations, strict=True))
-        ends = check_pairs(pairs, endings, self.context_length)
+    def _score(self, pairs: Sequence[Pair], endings: Mapping[Pair, TokenIds]) -> list[FloatArray]:
+        """Equal pairs are computed once."""
         scores: dict[Pair, FloatArray] = {}
         distinct = sorted(set(pairs))
         with self._answering() as model:
@@ -64,8 +51,7 @@ class PlainEngine(AsReference):
             for rows in _of_one_length(whole, self.max_rows, LOGITS // _vocabulary(model)):
                 logprobs = self._read(model, [whole[row] for row in rows])
                 for row, found in zip(rows, logprobs, strict=True):
-                    scores[distinct[row]] = _chosen(found, distinct[row], ends.get(distinct[row]))
-        self.stats.scored += sum(map(len, continuations))
+                    scores[distinct[row]] = _chosen(found, distinct[row], endings.get(distinct[row]))
         return [scores[pair].copy() for pair in pairs]
 
     @contextmanager
@@ -75,15 +61,6 @@ class PlainEngine(AsReference):
             raise ValueError("no reference policy: pass reference_model, or train an adapter instead of all weights")
         with super().reference():
             yield
-
-    def sync(self, version: int) -> None:
-        """See `Engine.sync`. Nothing is kept."""
-
-    def release(self) -> None:
-        """See `Engine.release`. Nothing is kept."""
-
-    def close(self) -> None:
-        """See `Engine.close`."""
 
     @contextmanager
     def _answering(self) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.policy.engine import EngineStats
+from backtrack_mrt.policy.engine import EngineStats, Pair
 from backtrack_mrt.policy.hf.arithmetic import any_length, as_trained
 from backtrack_mrt.policy.hf.compiled import CompiledDecoder
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache
@@ -31,7 +31,6 @@ from backtrack_mrt.policy.hf.packed_forward import (
 from backtrack_mrt.policy.hf.step_graphs import ROWS, StepGraphs
 from backtrack_mrt.types import FloatArray, TokenIds
 
-Pair = tuple[TokenIds, TokenIds]  # prefix and continuation
 UNLIMITED = 1 << 20  # positions of a model that has no end of its own (ALiBi, recurrent states)
 Branch = tuple[int, Pair]  # how many tokens of a row the pair's prefix shares, and the pair
 
@@ -47,7 +46,6 @@ class Runner:
         self.decoder = _decoder(model)
         config = self.decoder.config
         _check_attention(config)
-        self.context_length = context_length(config)
         self.compiled = CompiledDecoder.of(self.decoder, adapted=adapter is not None) if compiled else None
         on_gpu = self.embeddings.device.type == "cuda"
         self.cache = RowCache(max_rows, self.compiled.block if self.compiled else 1, padding=ROWS if on_gpu else 1)

@@ -8,14 +8,14 @@ same tokens, or, to score, the tokens of the continuation one after the other.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from backtrack_mrt.policy.engine import AsReference, EngineStats, check_pairs, check_requests
+from backtrack_mrt.policy.engine import CheckedEngine, Pair
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 Draw = dict[str, int | float | list[int]]  # JSON: it travels as `extra_args`
@@ -58,21 +58,11 @@ def forced(token_ids: TokenIds, endings: TokenIds = ()) -> Draw:
     return draw | {"endings": list(endings)} if endings else draw
 
 
-class JobEngine(AsReference, ABC):
-    """The engine contract on top of `_run`. `max_rows`: rows decoded at once."""
+class JobEngine(CheckedEngine):
+    """The engine contract on top of `_run`. vLLM has the weights when `sync` returns: the policy may change while it is
+    asked."""
 
     exact = False
-
-    def __init__(self, context_length: int, max_rows: int) -> None:
-        if max_rows < 1:
-            raise ValueError(f"max_rows must be at least 1, got {max_rows}")
-        self.stats = EngineStats()
-        self.context_length, self.max_rows = context_length, max_rows
-
-    @property
-    @abstractmethod
-    def cache_tokens(self) -> int | None:
-        """See `Engine.cache_tokens`."""
 
     @abstractmethod
     def _run(self, jobs: Sequence[Job]) -> list[Drawn]:
@@ -86,31 +76,22 @@ class JobEngine(AsReference, ABC):
     def _forget(self) -> None:
         """Drop the prefix cache."""
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `Engine.generate`."""
-        check_requests(requests, self.context_length)
+    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         jobs = [self._job(request, sampling) for request in requests]
         return [self._completion(*both) for both in zip(jobs, self._run(jobs), strict=True)]
 
-    def score(
-        self,
-        prefixes: Sequence[TokenIds],
-        continuations: Sequence[TokenIds],
-        endings: Sequence[TokenIds] | None = None,
-    ) -> list[FloatArray]:
-        """See `Engine.score`. By forced decoding: vLLM's `prompt_logprobs` would not use the prefix cache."""
-        pairs = list(zip(prefixes, continuations, strict=True))
-        ends = check_pairs(pairs, endings, self.context_length)
-        jobs = [Job(prefix, len(ids), forced(ids, ends.get((prefix, ids), ()))) for prefix, ids in pairs if ids]
+    def _score(self, pairs: Sequence[Pair], endings: Mapping[Pair, TokenIds]) -> list[FloatArray]:
+        """By forced decoding: vLLM's `prompt_logprobs` would not use the prefix cache."""
+        jobs = [Job(prefix, len(ids), forced(ids, endings.get((prefix, ids), ()))) for prefix, ids in pairs if ids]
         drawn = self._run(jobs)
         for both in zip(jobs, drawn, strict=True):
             self._count(*both)
         answers = iter(drawn)
-        self.stats.scored += sum(map(len, continuations))
-        return [np.array(next(answers).logprobs if ids else (), dtype=np.float64) for ids in continuations]
+        return [np.array(next(answers).logprobs if ids else (), dtype=np.float64) for _, ids in pairs]
 
     def sync(self, version: int) -> None:
-        """See `Engine.sync`. vLLM has the weights when this returns: the policy may change while it is asked."""
+        """See `Engine.sync`."""
+        super().sync(version)
         self._forget()
         self._hand_over()
 

@@ -93,7 +93,7 @@ class VLLMEngine(JobEngine):
             self._hand_over()
 
     @property
-    def cache_tokens(self) -> int:
+    def cache_tokens(self) -> int | None:
         """See `Engine.cache_tokens`."""
         return int(self._llm.llm_engine.vllm_config.cache_config.kv_cache_size_tokens)
 
