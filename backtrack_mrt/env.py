@@ -33,7 +33,7 @@ from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.rollouts.prompts import Prompts, load_prompts
 from backtrack_mrt.rollouts.rehearsal import rehearse_own
-from backtrack_mrt.rollouts.rollout import cut
+from backtrack_mrt.rollouts.rollout import cut, instruct, take
 from backtrack_mrt.runs.trace import render_trace
 from backtrack_mrt.text_space import TextSpace
 from backtrack_mrt.types import Completion, Finish, FloatArray, Problem, StopReason, TokenIds, Trajectory
@@ -126,9 +126,7 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
         super().reset(seed=seed)
         problem = self._choose(options or {})
         self._episode = episode = Episode(self.protocol, Trajectory(problem, ()))
-        self._instruction_ids = ()
-        if episode.spec is not None:
-            episode.prompt_ids = self.dialogue.opening(problem, episode.spec)
+        self._instruction_ids = instruct(episode, self.dialogue)
         self._trajectory = episode.trajectory()
         return self._observation(episode), self._info(episode)
 
@@ -146,16 +144,13 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
             completion = action if isinstance(action, Completion) else Completion((), (), Finish.STOP)
         if len(completion.token_ids) > limit:
             completion = Completion(completion.token_ids[:limit], completion.logprobs[:limit], Finish.LENGTH)
-        most = self.protocol.turns_left(episode.turns)
-        pieces = cut(completion, self.protocol, self.dialogue, most) if isinstance(action, str) else [completion]
-        for piece in pieces or [completion]:
-            if episode.stop is None:
-                text = chat.decode(piece.token_ids) if isinstance(action, Action) else None
-                episode.advance(text, piece, self._instruction_ids)
-                self._instruction_ids = ()
-        self._instruction_ids = (
-            self.dialogue.following(episode.spec, episode.turns[-1].completion) if episode.spec else ()
-        )
+        if isinstance(action, str):
+            pieces = cut(completion, self.protocol, self.dialogue, self.protocol.turns_left(episode.turns))
+            take(episode, self.dialogue, pieces, self._instruction_ids)
+        else:
+            text = chat.decode(completion.token_ids) if isinstance(action, Completion) else None
+            episode.advance(text, completion, self._instruction_ids)
+        self._instruction_ids = instruct(episode, self.dialogue)
         self._trajectory = episode.trajectory()
         reward = 0.0
         if episode.stop is not None:

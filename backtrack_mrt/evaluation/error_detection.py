@@ -14,7 +14,7 @@ from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.replay import accepted, tokenise
-from backtrack_mrt.rollouts.rollout import rollout, trajectory_seeds
+from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.types import Trajectory
 
@@ -61,20 +61,11 @@ def labelled(attempts: Iterable[Attempt], protocol: EpisodeProtocol, dialogue: D
 def detection(cases: Sequence[Case], collector: Collector, temperature: float, seed: int) -> Mapping[str, Estimate]:
     """One check of each case, and one backtrack turn if it finds an error."""
     judgements, attempts = Judgements(), [case.attempt for case in cases]
+    seeds = trajectory_seeds(seed, 0, len(cases))
     with progress(len(cases), "checks") as bar:
-        for rows in collector.chunks(attempts):
-            trajectories = rollout(
-                attempts[rows],
-                trajectory_seeds(seed, 0, len(attempts[rows]), first_row=rows.start),
-                collector.protocol,
-                collector.dialogue,
-                collector.engine,
-                collector.sampling(temperature),
-                most_turns=2,
-            )
-            for case, trajectory in zip(cases[rows], trajectories, strict=True):
-                _judge(case, trajectory, judgements)
-            bar.update(len(trajectories))
+        played = collector.play(attempts, seeds, temperature, most_turns=2, on_rows=bar.update)
+    for case, trajectory in zip(cases, played, strict=True):
+        _judge(case, trajectory, judgements)
     return judgements.estimates()
 
 

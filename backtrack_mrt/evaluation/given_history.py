@@ -13,7 +13,7 @@ from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.replay import tokenise
-from backtrack_mrt.rollouts.rollout import grade, rollout, trajectory_seeds
+from backtrack_mrt.rollouts.rollout import grade, trajectory_seeds
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.types import Trajectory
 
@@ -58,13 +58,7 @@ def progress_from(
 
 def _played(starts: Sequence[Trajectory], collector: Collector, temperature: float, seed: int) -> list[Trajectory]:
     """The starts played to the end, graded."""
-    found: list[Trajectory] = []
+    seeds = trajectory_seeds(seed, 0, len(starts))
     with collector.synced(-1), progress(len(starts), "played on") as bar:
-        for rows in collector.chunks(starts):
-            part = starts[rows]
-            seeds = trajectory_seeds(seed, 0, len(part), first_row=rows.start)
-            sampling = collector.sampling(temperature)
-            played = rollout(part, seeds, collector.protocol, collector.dialogue, collector.engine, sampling)
-            found += grade(played, collector.grader)
-            bar.update(len(part))
-    return found
+        played = collector.play(starts, seeds, temperature, on_rows=bar.update)
+    return grade(played, collector.grader)

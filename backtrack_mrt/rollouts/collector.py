@@ -21,7 +21,7 @@ from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.rollout import force_answers, grade, rollout
-from backtrack_mrt.rollouts.row_lengths import longest_row
+from backtrack_mrt.rollouts.row_lengths import Reserve, longest_row
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.types import FloatArray, Group, Problem, Sampling, Scored, TokenLedger, Trajectory
 
@@ -74,6 +74,33 @@ class Collector:
         """The starts in runs of `side_by_side`, in whole groups."""
         step = max(self.side_by_side(starts) // group_size, 1) * group_size
         return (slice(first, first + step) for first in range(0, len(starts), step))
+
+    def play(
+        self,
+        starts: Sequence[Problem | Trajectory],
+        seeds: Sequence[int],
+        temperature: float,
+        *,
+        most_turns: int | None = None,
+        reserve: Reserve | None = None,
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> list[Trajectory]:
+        """Each start played on by the policy that the engine has (see `rollout`), not graded. on_rows: told how many
+        rows are newly done."""
+        played: list[Trajectory] = []
+        for rows in self.chunks(starts):
+            played += rollout(
+                starts[rows],
+                seeds[rows],
+                self.protocol,
+                self.dialogue,
+                self.engine,
+                self.sampling(temperature),
+                most_turns=most_turns,
+                reserve=reserve,
+            )
+            on_rows(len(starts[rows]))
+        return played
 
     def sampling(self, temperature: float) -> Sampling:
         """How turns are drawn: they end where the chat's messages do."""

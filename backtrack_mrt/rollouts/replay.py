@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backtrack_mrt.data.demonstrations.files import Demonstration, Span
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.episode import Episode
-from backtrack_mrt.rollouts.rollout import cut
-from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
+from backtrack_mrt.rollouts.rollout import cut, instruct, take
+from backtrack_mrt.types import Completion, Finish, Problem, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,7 @@ def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: 
     for spans in demonstration.turns:
         if episode.spec is None:
             break
-        instruction_ids: TokenIds = ()
-        if episode.turns:
-            instruction_ids = dialogue.following(episode.spec, episode.turns[-1].completion)
-        else:
-            episode.prompt_ids = dialogue.opening(demonstration.problem, episode.spec)
+        instruction_ids = instruct(episode, dialogue)
         pieces = [(dialogue.chat.encode(span.text), span.learn) for span in spans] + [((dialogue.chat.eos_id,), True)]
         ids = tuple(token for piece, _ in pieces for token in piece)
         learn += [False] * len(instruction_ids) + [flag for piece, flag in pieces for _ in piece]
@@ -47,10 +43,9 @@ def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: 
                 "Raise the protocol's token limits, or leave the demonstration out.",
             )
         completion = Completion(ids, (0.0,) * len(ids), Finish.STOP)
-        for piece in cut(completion, protocol, dialogue, protocol.turns_left(episode.turns)):
-            if episode.stop is None:
-                turn = episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
-                instruction_ids = ()
+        turns = cut(completion, protocol, dialogue, protocol.turns_left(episode.turns))
+        take(episode, dialogue, turns, instruction_ids)
+        turn = episode.turns[-1]
         if turn.parsed is None:
             raise UserError(
                 f"demonstration of {demonstration.problem.id}, turn {len(episode.turns)} ({turn.spec.phase})",
@@ -74,21 +69,14 @@ def retold(problem: Problem, texts: Sequence[str], protocol: EpisodeProtocol, di
         texts = [first.removeprefix(ends).lstrip("\n"), *texts[1:]]
     pieces = [dialogue.chat.encode(text) for text in texts]
     pieces[-1] += (dialogue.chat.eos_id,)
-    length = sum(map(len, pieces))
-    longest = protocol.model_copy(update={"token_budget": length + 1})
+    longest = protocol.model_copy(update={"token_budget": sum(map(len, pieces)) + 1})
     episode = Episode(longest, Trajectory(problem, ()))
-    assert episode.spec is not None  # the first turn
-    episode.prompt_ids = dialogue.opening(problem, episode.spec)
-    nan = float("nan")
+    instruct(episode, dialogue)
+    completions = [Completion(ids, (float("nan"),) * len(ids), Finish.CUT) for ids in pieces]
+    completions[-1] = replace(completions[-1], finish=Finish.STOP)
     if len(pieces) == 1:
-        whole = Completion(pieces[0], (nan,) * length, Finish.STOP)
-        completions = cut(whole, longest, dialogue, longest.turns_left([]))
-    else:
-        completions = [Completion(ids, (nan,) * len(ids), Finish.CUT) for ids in pieces[:-1]]
-        completions.append(Completion(pieces[-1], (nan,) * len(pieces[-1]), Finish.STOP))
-    for completion in completions:
-        if episode.spec is not None:
-            episode.advance(dialogue.chat.decode(completion.token_ids), completion)
+        completions = cut(completions[0], longest, dialogue, longest.turns_left([]))
+    take(episode, dialogue, completions)
     return episode.trajectory()
 
 

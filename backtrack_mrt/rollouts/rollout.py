@@ -71,11 +71,7 @@ def rollout(
         episode, seed = episodes[row], seeds[row]
         if episode.spec is None or left[row] == 0:
             return None
-        instructions[row] = ()
-        if episode.turns:
-            instructions[row] = dialogue.following(episode.spec, episode.turns[-1].completion)
-        elif not episode.prompt_ids:
-            episode.prompt_ids = dialogue.opening(episode.problem, episode.spec)
+        instructions[row] = instruct(episode, dialogue)
         prefix_ids = episode.prefix_ids(window) + instructions[row]
         room = engine.context_length - len(prefix_ids) - (reserve(episode.problem) if reserve else 0)
         if room < 1:
@@ -86,17 +82,31 @@ def rollout(
 
     def answered(row: int, completion: Completion) -> Request | None:
         """The turn, taken; what is to be sampled next."""
-        episode, instruction_ids = episodes[row], instructions[row]
-        for piece in cut(completion, protocol, dialogue, protocol.turns_left(episode.turns)):
-            if episode.stop is not None:
-                break
-            episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
-            instruction_ids = ()
+        pieces = cut(completion, protocol, dialogue, protocol.turns_left(episodes[row].turns))
+        take(episodes[row], dialogue, pieces, instructions[row])
         left[row] -= 1
         return asked(row)
 
     converse(engine, {row: asked(row) for row in range(len(episodes))}, sampling, answered)
     return [episode.trajectory() for episode in episodes]
+
+
+def instruct(episode: Episode, dialogue: Dialogue) -> TokenIds:
+    """Instruction tokens (I,) of the next turn. Those of the first one are in the prompt, which is written here unless
+    the episode has one."""
+    if episode.spec is not None and episode.turns:
+        return dialogue.following(episode.spec, episode.turns[-1].completion)
+    if episode.spec is not None and not episode.prompt_ids:
+        episode.prompt_ids = dialogue.opening(episode.problem, episode.spec)
+    return ()
+
+
+def take(episode: Episode, dialogue: Dialogue, pieces: Sequence[Completion], instruction_ids: TokenIds = ()) -> None:
+    """Take the turns that a completion was cut into, the first one behind the instruction, until the episode ends."""
+    for piece in pieces:
+        if episode.stop is None:
+            episode.advance(dialogue.chat.decode(piece.token_ids), piece, instruction_ids)
+            instruction_ids = ()
 
 
 def converse(engine: Sampler, requests: Mapping[int, Request | None], sampling: Sampling, answered: Answered) -> None:

@@ -27,7 +27,7 @@ from backtrack_mrt.data.demonstrations.stitching import (
 from backtrack_mrt.rollouts.collector import Collector, groups_by_problem
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.replay import accepted
-from backtrack_mrt.rollouts.rollout import grade, rollout, token_starts
+from backtrack_mrt.rollouts.rollout import grade, token_starts
 from backtrack_mrt.types import Finish, FloatArray, Group, Parsed, Problem, Scored, Trajectory, Turn
 
 Wanted = Callable[[int, Turn], bool]  # whether the turn drawn for this start is as it should be
@@ -136,24 +136,13 @@ class WarmStart:
     def _turns(self, starts: Sequence[Trajectory], name: str) -> list[Trajectory]:
         """The starts with one more turn each, graded. A row's seed depends on its problem and its number among the rows
         of that problem, not on the other problems."""
-        collector, done, rows = self.collector, list[Trajectory](), Counter[str]()
-        seeds = []
+        rows, seeds = Counter[str](), list[int]()
         for start in starts:
             rows[start.problem.id] += 1
             text = f"{self.seed}/{name}/{start.problem.id}/{rows[start.problem.id]}"
             seeds.append(random.Random(text).getrandbits(40))
-        for part in collector.chunks(starts):
-            done += rollout(
-                starts[part],
-                seeds[part],
-                collector.protocol,
-                collector.dialogue,
-                collector.engine,
-                collector.sampling(self.temperature),
-                most_turns=1,
-                reserve=self.prover.reserve,
-            )
-        return grade(done, collector.grader)
+        played = self.collector.play(starts, seeds, self.temperature, most_turns=1, reserve=self.prover.reserve)
+        return grade(played, self.collector.grader)
 
     def _accepted(self, problem: Problem, *texts: str) -> Trajectory | None:
         return accepted(problem, texts, self.collector.protocol, self.collector.dialogue)
