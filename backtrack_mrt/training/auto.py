@@ -20,9 +20,9 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import EMBEDDED, chat_template, find_model, folder_of, shape
 from backtrack_mrt.policy.models import untrained
 from backtrack_mrt.training.advice import Changes, advice, smaller, written
-from backtrack_mrt.training.plan import Plan, plan
+from backtrack_mrt.training.plan import plan
 from backtrack_mrt.training.roofline import HERE, Device, device, this_device
-from backtrack_mrt.training.sizes import GIB, memory, peak, suffices, usable
+from backtrack_mrt.training.sizes import GIB, Sizes, memory, peak, suffices, usable
 
 SMALL = 300_000_000  # parameters; below, problems of primary school and ten times the learning rate
 LARGEST = 16  # trajectories of a micro-batch
@@ -93,12 +93,12 @@ def derive(said: Mapping[str, Any], resolve: Resolve, planned_for: str | None) -
     _speaks(found, section, context)
     _computes(found, on, here, served=bool((said.get("engine") or {}).get("server")))
     _learns(found, parameters < SMALL, millions)
-    first = plan(resolve(with_changes(found.values, _LEAST)), on)
+    first = plan(resolve(with_changes(found.values, _LEAST)), on).sizes
     if found.values["engine"]["type"] == "vllm":
         needed = -(-(first.length + 512) // 1024) * 1024
         found.choose({"engine.context_length": min(needed, context)}, f"rows of {first.length:,}, and answers")
     if not _fits(found, first, resolve, on) and planned_for is None:
-        sizes = replace(first.sizes, config=resolve(found.values))
+        sizes = replace(first, config=resolve(found.values))
         raise UserError("--config", "auto", f"{section.name_or_path} does not fit {on.name}", advice(sizes, on))
     return found
 
@@ -175,11 +175,11 @@ def _learns(found: Derived, small: bool, millions: str) -> None:
     found.choose({"prover.estimator": "auto"}, "real golds have several forms: those are sampled, the others scored")
 
 
-def _fits(found: Derived, first: Plan, resolve: Resolve, on: Device) -> bool:
+def _fits(found: Derived, first: Sizes, resolve: Resolve, on: Device) -> bool:
     """Choose what memory decides: the first of `_options` that fits, else what is nearest to it."""
     for changes in chain(_options(found.values, first, resolve, on), [None]):
         tried = with_changes(found.values, changes or _LEAST)
-        sizes = replace(first.sizes, config=resolve(tried))
+        sizes = replace(first, config=resolve(tried))
         if changes is None or suffices(sizes, on):
             taken = f"{peak(memory(sizes, on), on) / GIB:.1f}"
             room = f" of {usable(on) / GIB:.1f} GiB that can be used" if on.memory else " GiB"
@@ -191,10 +191,10 @@ def _fits(found: Derived, first: Plan, resolve: Resolve, on: Device) -> bool:
 _LEAST: Changes = {"training.micro_batch_size": 1, "model.gradient_checkpointing": True}
 
 
-def _options(values: Mapping[str, Any], first: Plan, resolve: Resolve, on: Device) -> Iterator[Changes]:
+def _options(values: Mapping[str, Any], first: Sizes, resolve: Resolve, on: Device) -> Iterator[Changes]:
     """From the fastest to the smallest: with every engine and dtype micro-batches that divide a step, then what the
     planner would lower; weights in 4 bits last of all."""
-    rows, largest = first.rows, 4 if on.cpu else LARGEST
+    rows, largest = first.config.training.rows, 4 if on.cpu else LARGEST
     sizes = [size for size in range(min(largest, rows), 0, -1) if rows % size == 0]
     whole: list[Changes] = [{}]
     if on.cpu:
@@ -207,7 +207,7 @@ def _options(values: Mapping[str, Any], first: Plan, resolve: Resolve, on: Devic
             for again in (False, True):
                 tried = base | {"training.micro_batch_size": size, "model.gradient_checkpointing": again}
                 yield tried
-        lower = smaller(replace(first.sizes, config=resolve(with_changes(values, tried))), on)
+        lower = smaller(replace(first, config=resolve(with_changes(values, tried))), on)
         if lower is not None and "model.quantization" in lower:
             packed.append(tried | lower)
         elif lower is not None:

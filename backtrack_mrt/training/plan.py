@@ -19,7 +19,7 @@ from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, load_prom
 from backtrack_mrt.runs import processes
 from backtrack_mrt.training import roofline
 from backtrack_mrt.training.advice import advice
-from backtrack_mrt.training.roofline import Device, Network, StepTime
+from backtrack_mrt.training.roofline import Device, StepTime
 from backtrack_mrt.training.sizes import GIB, Sizes, memory, peak, room, suffices, usable
 
 _CHARACTERS_PER_TOKEN = 3  # of English and LaTeX; large vocabularies reach 4
@@ -32,31 +32,27 @@ class Plan:
     """Sizes of one run. Token counts and times are upper bounds: every trajectory uses up its budget. Memory is in
     bytes per process, and so per GPU."""
 
-    title: str
-    steps: int
+    sizes: Sizes
+    device: Device
     processes: int
     sharding: str | None
-    rows: int  # trajectories per step, of all processes
     prompt: int  # tokens of the longest opening
-    sampled: int  # tokens the model may sample in one trajectory
     instructions: int  # tokens the environment inserts into one trajectory after the opening
     prover: int  # tokens of the forced answers of one trajectory
-    length: int  # tokens of the longest trajectory, which ends at the latest where the model's context does
     context: int  # tokens the model can hold
-    parameters: int
-    trained: int
-    device: Device
-    network: Network
     memory: dict[str, int]
-    sizes: Sizes
     room: int | None  # rows whose histories vLLM in the process keeps at once
-    wanted_rows: int  # rows side by side
     seconds: StepTime | None  # of a device whose speed is known
+
+    @property
+    def rows(self) -> int:
+        """Trajectories per step, of all processes."""
+        return self.sizes.config.training.rows
 
     @property
     def tokens_per_step(self) -> int:
         """Tokens of one step's trajectories."""
-        return self.rows * self.length
+        return self.rows * self.sizes.length
 
     @property
     def peak(self) -> int:
@@ -80,40 +76,38 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan as text."""
-        share, device, seconds = f"{100 * self.trained / self.parameters:.2f} %", self.device, self.seconds
+        sizes, config, device, seconds = self.sizes, self.sizes.config, self.device, self.seconds
+        kind = ", ".join(filter(None, [config.model.dtype, config.model.quantization]))
+        trains = "all weights" if config.model.full_finetuning else f"LoRA of rank {config.model.lora.r}"
         shared = "1 process" if self.processes == 1 else f"{self.processes} processes"
         shared += f", cut up by {self.sharding}" if self.sharding else ""
         holds = f" of {device.memory / GIB:.0f} on {device.name}" if device.memory else ""
         lines = [
-            self.title,
-            f"tokens per step   at most {self.tokens_per_step:,} = {self.rows} trajectories × {self.length:,} "
-            f"(prompt {self.prompt:,}, sampled {self.sampled:,}, instructions {self.instructions:,}; "
+            f"{config.algo_label} on {config.env_label}: {config.model.name_or_path}, {kind}, {trains}",
+            f"tokens per step   at most {self.tokens_per_step:,} = {self.rows} trajectories × {sizes.length:,} "
+            f"(prompt {self.prompt:,}, sampled {config.protocol.token_budget:,}, instructions {self.instructions:,}; "
             f"context {self.context:,}), and {self.rows * self.prover:,} by the meta-prover",
-            f"parameters        {self.parameters:,}, trained {self.trained:,} ({share})",
+            f"parameters        {sizes.parameters:,}, trained {sizes.trained:,} "
+            f"({100 * sizes.trained / sizes.parameters:.2f} %)",
             *(f"memory per GPU    {size / GIB:8.2f} GiB  {name}" for name, size in self.memory.items()),
             f"memory per GPU    {self.peak / GIB:8.2f} GiB  at the peak{holds} (estimate; {shared})",
         ]
-        if self.room and self.room < self.wanted_rows:
+        if self.room and self.room < sizes.at_once:
             lines.append(
-                f"rows              {self.room} of {self.wanted_rows} have room for their histories in vLLM: so many "
+                f"rows              {self.room} of {sizes.at_once} have room for their histories in vLLM: so many "
                 "are drawn at a time; for more raise engine.gpu_memory"
             )
-        verdict = f"verdict           {self.verdict()}"
         if seconds is None:
-            return [
-                *lines,
-                f"time              the speed of {device.name} is not known",
-                verdict,
+            lines.append(f"time              the speed of {device.name} is not known")
+        else:
+            lines += [
+                f"time per step     at most {_duration(seconds.total)} on {device.name}: "
+                f"rollout {_duration(seconds.rollout)}, meta-prover {_duration(seconds.prover)}, "
+                f"update {_duration(seconds.update)} (at {roofline.ON_GPU.matrix:.0%} of the peak)",
+                f"time              at most {_duration(config.training.steps * seconds.total)} for "
+                f"{config.training.steps} steps, evaluation aside",
             ]
-        return [
-            *lines,
-            f"time per step     at most {_duration(seconds.total)} on {device.name}: "
-            f"rollout {_duration(seconds.rollout)}, meta-prover {_duration(seconds.prover)}, "
-            f"update {_duration(seconds.update)} (at {roofline.ON_GPU.matrix:.0%} of the peak)",
-            f"time              at most {_duration(self.steps * seconds.total)} for {self.steps} steps, "
-            "evaluation aside",
-            verdict,
-        ]
+        return [*lines, f"verdict           {self.verdict()}"]
 
 
 def plan(config: Config, device: Device) -> Plan:
@@ -130,30 +124,19 @@ def plan(config: Config, device: Device) -> Plan:
     parameters = sum(p.numel() for p in model.parameters())
     if not config.model.full_finetuning:
         parameters -= trained  # of the base: the adapter comes on top
-    trains = "all weights" if config.model.full_finetuning else f"LoRA of rank {config.model.lora.r}"
-    kind = ", ".join(filter(None, [config.model.dtype, config.model.quantization]))
     length = min(prompt + config.protocol.token_budget + instructions, context)
     sizes = Sizes(config, described, parameters, trained, _in_layers(model), _adapted(model), length)
     return Plan(
-        title=f"{config.algo_label} on {config.env_label}: {config.model.name_or_path}, {kind}, {trains}",
-        steps=config.training.steps,
+        sizes,
+        device,
         processes=processes.count(),
         sharding=processes.sharding(),
-        rows=config.training.rows,
         prompt=prompt,
-        sampled=config.protocol.token_budget,
         instructions=instructions,
         prover=forced * (config.protocol.max_turns + 1) if config.algorithm.needs_values else 0,
-        length=length,
         context=context,
-        parameters=parameters,
-        trained=trained,
-        device=device,
-        network=sizes.network,
         memory=memory(sizes, device),
-        sizes=sizes,
         room=room(sizes, device),
-        wanted_rows=sizes.at_once,
         seconds=sizes.seconds(device, prompt, instructions, forced) if device.bandwidth else None,
     )
 

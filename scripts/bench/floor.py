@@ -94,7 +94,7 @@ def main() -> None:
         problems = training_order(load_problem_sets(config.data, config.training.problems_per_step).train, config)
         collector = parts.training_collector()
         rows = metrics_of_steps(parts, problems, collector)[1:]
-        clock = Clock(plan(config, device).network, device, config.model.dtype, overhead(device))
+        clock = Clock(plan(config, device).sizes.network, device, config.model.dtype, overhead(device))
         steps = [parts_of(row, config, parts.dialogue.force_tokens, clock) for row in rows]
         for same in zip(*steps, strict=True):
             seconds, least = (sum(getattr(part, name) for part in same) / len(same) for name in ("seconds", "least"))

@@ -94,7 +94,7 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     problems: list[Problem] = generate("train", STEPS * config.training.problems_per_step, seed=0)
     engine.context_length = tokens + (max(map(reserve, problems)) if reserve else 0)  # where a trajectory ends
     row = metrics_of_steps(parts, problems, collector)[-1]
-    clock = Clock(plan(config, device).network, device, config.model.dtype, overhead(device))
+    clock = Clock(plan(config, device).sizes.network, device, config.model.dtype, overhead(device))
     rows = config.training.rows
     length = (row["tokens/step_sampled"] + row["tokens/step_env"]) / rows
     return [

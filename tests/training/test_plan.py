@@ -23,13 +23,13 @@ def planned(*flags: str, on: str = "h100") -> Plan:
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_is_planned_without_its_files(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    sizes = planned("--config", name)
-    assert 0 < sizes.trained < sizes.parameters / 5  # an adapter
-    assert sizes.tokens_per_step >= sizes.rows * sizes.sampled
-    text = "\n".join(sizes.lines())
+    found = planned("--config", name)
+    assert 0 < found.sizes.trained < found.sizes.parameters / 5  # an adapter
+    assert found.tokens_per_step >= found.rows * found.sizes.config.protocol.token_budget
+    text = "\n".join(found.lines())
     for part in ("tokens per step", "parameters", "GiB  weights", "AdamW", "KV cache", "at the peak", "time per step"):
         assert part in text
-    assert min(sizes.seconds.rollout, sizes.seconds.prover, sizes.seconds.update) > 0
+    assert min(found.seconds.rollout, found.seconds.prover, found.seconds.update) > 0
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_every_shipped_config_is_planned_without_its_files(name, tmp_path, monke
     [("llama31_8b", 8_030_261_248, 83_886_080), ("llama32_3b", 3_212_749_824, 48_627_712)],
 )
 def test_parameters_are_the_published_ones(name, parameters, lora):
-    sizes = planned("--config", name)
-    assert (sizes.parameters, sizes.trained) == (parameters, lora)
-    assert sizes.memory["weights"] == parameters * 2 + lora * 4
+    found = planned("--config", name)
+    assert (found.sizes.parameters, found.sizes.trained) == (parameters, lora)
+    assert found.memory["weights"] == parameters * 2 + lora * 4
     copied = ["--model.full_finetuning", "true", "--prover.policy", "reference", "--engine.type", "hf"]
     full = planned("--config", name, *copied)
-    assert (full.parameters, full.trained) == (parameters, parameters)
+    assert (full.sizes.parameters, full.sizes.trained) == (parameters, parameters)
     assert full.memory["reference"] == full.memory["weights"] == full.memory["gradients"] == parameters * 2
-    assert full.peak > sizes.peak > 16 * GIB
+    assert full.peak > found.peak > 16 * GIB
 
 
 def test_the_plan_follows_the_batch(folder):
@@ -58,7 +58,7 @@ def test_the_plan_follows_the_batch(folder):
     assert second.memory["activations"] == 2 * first.memory["activations"]
     assert first.memory["weights"] == second.memory["weights"]
     assert planned(*small[:2], "--algo", "grpo", "--protocol.token_budget", "64").prover == 0
-    assert first.length <= 512  # a trajectory ends where the context does
+    assert first.sizes.length <= 512  # a trajectory ends where the context does
 
 
 def test_the_plan_follows_the_engine(folder):
@@ -78,31 +78,31 @@ EIGHT = ("--config", "llama31_8b.yaml", "--engine.max_rows", "64", "--engine.typ
 
 def test_time_follows_the_operations_and_the_bytes():
     """An update of 8 B frozen weights with checkpointing: 2 operations per weight forwards, 2 again, 2 backwards."""
-    sizes = planned(*EIGHT)
-    weights = sizes.network.matrix
-    assert weights == sizes.parameters - 128256 * 4096 - 65 * 4096  # all but the embedding and the norms
+    found = planned(*EIGHT)
+    weights = found.sizes.network.matrix
+    assert weights == found.sizes.parameters - 128256 * 4096 - 65 * 4096  # all but the embedding and the norms
     inputs, outputs = 32 * (6 * 4096 + 14336), 32 * (2 * 4096 + 2 * 1024 + 2 * 14336 + 4096)
-    assert sizes.network.adapter == 14 * inputs + 12 * outputs
-    beside = sizes.network.adapter / (0.6 * 3.35e12)  # the adapter's own way through memory, a token
+    assert found.sizes.network.adapter == 14 * inputs + 12 * outputs
+    beside = found.sizes.network.adapter / (0.6 * 3.35e12)  # the adapter's own way through memory, a token
     around = 64 * ON_GPU.batch
-    least = sizes.tokens_per_step * (6 * weights / (0.4 * 989e12) + 3 * beside)
-    assert least < sizes.seconds.update - around < 1.1 * least, "attention is a small part at this length"
-    read = 2 * weights + 64 * sizes.length / 2 * (32 * 2 * 8 * 128 * 2)  # with the cache of 64 rows, half full
+    least = found.tokens_per_step * (6 * weights / (0.4 * 989e12) + 3 * beside)
+    assert least < found.seconds.update - around < 1.1 * least, "attention is a small part at this length"
+    read = 2 * weights + 64 * found.sizes.length / 2 * (32 * 2 * 8 * 128 * 2)  # with the cache of 64 rows, half full
     decoded = 4 * 1024 * (read / (0.6 * 3.35e12) + 64 * beside + 32 * ON_GPU.kernels + ON_GPU.step)  # 4 × 64 rows
-    assert decoded < sizes.seconds.rollout < 1.15 * decoded, "prompts and instructions are read, shapes recorded"
+    assert decoded < found.seconds.rollout < 1.15 * decoded, "prompts and instructions are read, shapes recorded"
     frozen = planned(*EIGHT, "--model.gradient_checkpointing", "false")
-    assert frozen.seconds.update - around == pytest.approx((sizes.seconds.update - around) * 2 / 3)
+    assert frozen.seconds.update - around == pytest.approx((found.seconds.update - around) * 2 / 3)
     twice = planned(*EIGHT, "--training.epochs", "2")  # and a pass for the logprobs that both compare with
-    assert twice.seconds.update - 2 * around == pytest.approx((sizes.seconds.update - around) * 7 / 3)
+    assert twice.seconds.update - 2 * around == pytest.approx((found.seconds.update - around) * 7 / 3)
     whole = planned(*EIGHT, "--model.full_finetuning", "true")
-    assert whole.network.adapter == 0
-    four = 4 / 3 * (sizes.seconds.update - around - 3 * beside * sizes.tokens_per_step)
+    assert whole.sizes.network.adapter == 0
+    four = 4 / 3 * (found.seconds.update - around - 3 * beside * found.tokens_per_step)
     assert whole.seconds.update - around == pytest.approx(four)
     assert planned(*EIGHT, "--algo", "grpo").seconds.prover == 0
     exact, drawn = (planned(*EIGHT, "--prover.estimator", name) for name in ("likelihood", "monte_carlo"))
     assert drawn.seconds.prover > 10 * exact.seconds.prover
     slower = planned(*EIGHT, on="a100").seconds
-    assert slower.update > 2 * sizes.seconds.update
+    assert slower.update > 2 * found.seconds.update
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_processes_share_rows_and_sharding_the_weights(monkeypatch):
 
 def test_four_bits_take_less_memory_for_the_frozen_base():
     plain, packed = (planned(*EIGHT, "--engine.type", "hf", *more) for more in ((), ("--model.quantization", "nf4")))
-    in_layers = plain.network.matrix - 128256 * 4096
+    in_layers = plain.sizes.network.matrix - 128256 * 4096
     assert plain.memory["weights"] - packed.memory["weights"] == pytest.approx(in_layers * (2 - 0.516))
     assert packed.memory["activations"] == plain.memory["activations"]
     assert packed.seconds.rollout < plain.seconds.rollout

@@ -56,13 +56,13 @@ def by_hand(found: Plan, name: str, memory: float) -> float:
     parameters, adapter, layers, hidden, wide, vocabulary, cache, weight = MODELS[name]
     config = found.sizes.config
     held = parameters * weight + adapter * 4 * (1 + 1 + 2)  # weights, gradients, two moments of AdamW
-    tokens = config.training.micro_batch_size * found.length
+    tokens = config.training.micro_batch_size * found.sizes.length
     block = (10 * hidden + 4 * wide) * weight
     kept = layers * hidden * weight + block if config.model.gradient_checkpointing else layers * block
     update = tokens * kept + min(tokens * vocabulary, 4096 * 8192) * (weight + 4)
     if config.engine.type == "vllm":
         return (held + update) / GIB + config.engine.gpu_memory * memory
-    cached = min(config.training.rows, config.engine.max_rows) * found.length * cache
+    cached = min(config.training.rows, config.engine.max_rows) * found.sizes.length * cache
     stays = cached < memory * GIB / 8
     return (held + (update + cached if stays else max(update, cached))) / GIB
 
@@ -75,7 +75,7 @@ def test_verdicts_are_those_of_arithmetic(name: str, engine: str, on: str) -> No
     expected = by_hand(found, name, memory)
     assert found.peak / GIB == pytest.approx(expected, rel=0.02)
     parameters, *_, cache_bytes, weight = MODELS[name]
-    least = 1.5 + (parameters * weight + found.length * cache_bytes) / GIB  # of vLLM: the weights, and one row
+    least = 1.5 + (parameters * weight + found.sizes.length * cache_bytes) / GIB  # of vLLM: the weights, and one row
     holds = engine == "hf" or found.sizes.config.engine.gpu_memory * memory > least
     assert found.fits == (holds and expected < 0.95 * memory - 1)
     assert found.fits == ((name, on, engine) not in DOES_NOT_FIT)
@@ -96,7 +96,7 @@ def test_advice_makes_it_fit(name: str, on: str, engine: str) -> None:
 def test_a_step_of_8b_on_one_h100_waits_for_the_cache() -> None:
     """256 histories of 2,156 tokens are 67 GiB; vLLM's share holds fewer, and they are read again."""
     found = planned("llama31_8b", "h100")
-    per_row = found.length * MODELS["llama31_8b"][-2]
+    per_row = found.sizes.length * MODELS["llama31_8b"][-2]
     assert 256 * per_row / GIB == pytest.approx(67, abs=1)
     assert found.room == int((0.4 * 79.647 * GIB - 2 * 8_030_261_248 - 1.5 * GIB) // per_row)
     assert f"{found.room} of 256 have room" in "\n".join(found.lines())
@@ -125,7 +125,7 @@ def test_devices_by_their_memory(name: str, memory: int) -> None:
 
 def test_the_clock_agrees_with_published_speeds() -> None:
     """docs/scale.md has the sources."""
-    network, h100 = named("llama31_8b", "hf").network, device("h100")
+    network, h100 = named("llama31_8b", "hf").sizes.network, device("h100")
     network = replace(network, adapter=0)
     trained = 8192 / Clock(network, h100, "bfloat16", ON_GPU).reading(8192, 4096, passes=4)  # 2 backwards, 1 recomputed
     assert trained == pytest.approx(5762, rel=0.05)
@@ -155,7 +155,7 @@ MEASURED = {  # config, dtype: what was done on an H200, and the seconds that it
 def test_the_clock_agrees_with_what_was_measured(name: str, dtype: str, part: str) -> None:
     config = read_request(["--config", f"{name}.yaml", "--engine.type", "hf", "--model.dtype", dtype]).config
     on = device("h200")
-    clock = Clock(plan(config, on).network, on, dtype, ON_GPU)
+    clock = Clock(plan(config, on).sizes.network, on, dtype, ON_GPU)
     work, seconds = MEASURED[name, dtype, part]
     assert 1 / 1.5 < seconds / work(clock) < 1.5
 
