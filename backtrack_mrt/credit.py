@@ -168,7 +168,7 @@ def trajectory(
         parsed = Parsed(answer=extract_boxed(text))
         found.append(Turn(TurnSpec(_PHASE, len(ids)), text, parsed, waiting, completion))
         waiting = ()
-    answer = next((t.parsed.answer for t in reversed(found) if t.parsed and t.parsed.answer is not None), None)
+    answer = next((t.answer for t in reversed(found) if t.answer is not None), None)
     return Trajectory(problem, tuple(prompt_ids), tuple(found), StopReason.FINISHED, answer, outcome)
 
 

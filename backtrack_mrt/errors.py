@@ -81,6 +81,16 @@ class Interrupted(BaseException):
         super().__init__(f"interrupted (exit code {code})")
 
 
+def short(value: object) -> str:
+    """What a message shows of something that a plug-in gave or raised: one line, cut off where it is long."""
+    return " ".join(str(value).split())[:60]
+
+
+def in_words(error: BaseException) -> str:
+    """What was raised: its kind, and what it says, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A remedy for an unknown name: the closest known name if there is one, then all of them."""
     names = sorted(known)

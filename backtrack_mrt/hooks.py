@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation
 
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import UserError, short
 
 T = TypeVar("T")
 Wrong = tuple[str, str]  # the reason, and the remedy
@@ -31,7 +31,8 @@ def wrong_hook(found: type, base: type) -> Wrong | None:
         own, wrong = inspect.getattr_static(found, name), None
         if name.startswith(("_", "model_")) and (name != "__init__" or is_dataclass(base)):
             continue
-        if own is not meant and _is_final(meant):
+        hook = meant.fget if isinstance(meant, property) else meant
+        if own is not meant and getattr(hook, "__final__", False):
             asked = ", ".join(sorted(getattr(base, "__abstractmethods__", ())))
             wrong = "is not to be replaced: the package relies on it", f"Leave it out; asked for is {asked}."
         elif name in settings and isinstance(meant, FunctionType | property):
@@ -84,9 +85,8 @@ def of_its_kind(field: str, plugin: object, hook: str, given: T) -> T:
     try:
         _returned(meant).validate_python(given, strict=True)
     except ValidationError:
-        shown = " ".join(repr(given).split())[:60]
-        kind = inspect.signature(meant).return_annotation
-        raise UserError(field, type(plugin).__name__, f"its {hook} gave {shown}", f"Return {kind}.") from None
+        kind, reason = inspect.signature(meant).return_annotation, f"its {hook} gave {short(repr(given))}"
+        raise UserError(field, type(plugin).__name__, reason, f"Return {kind}.") from None
     return given
 
 
@@ -104,10 +104,6 @@ def _undefined(found: type) -> Wrong | None:
     except PydanticUndefinedAnnotation as error:
         return f"{found.__name__} has a setting of a type that is not known: {error.name}", "Import or define it above."
     return None
-
-
-def _is_final(meant: object) -> bool:
-    return getattr(meant.fget if isinstance(meant, property) else meant, "__final__", False)
 
 
 def uncallable(own: object, asked: Sequence[str], by_name: Sequence[str] = ()) -> str | None:

@@ -18,14 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from backtrack_mrt.errors import Mistakes, RunError, UserError, UserErrors, did_you_mean
+from backtrack_mrt.errors import Mistakes, RunError, UserError, UserErrors, did_you_mean, in_words
 from backtrack_mrt.hooks import wrong_hook, wrong_value
 
 T = TypeVar("T")
@@ -159,7 +159,7 @@ def failures_told() -> Iterator[None]:
             raise
         hook, classes = frames[0].name, _OWN[frames[0].filename]
         field = next((field for field, found in classes.items() if hook in vars(found)), next(iter(classes)))
-        reason = f"its {hook} raised {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+        reason = f"its {hook} raised {in_words(error)}"
         where = f"See {frames[-1].filename}, line {frames[-1].lineno}."
         raise UserError(field, classes[field].__name__, reason, where) from error
 
@@ -198,7 +198,11 @@ def _by_name(package: str, name: str, base: type[T], field: str) -> type[T]:
     if len(claims) > 1:
         raise UserError(field, name, f"claimed by {' and '.join(claims)}", "Rename or remove all but one of them.")
     if entries:
-        return _from_entry(entries[0], base, field, name)
+        loaded = _imported(entries[0].load, field, name)
+        if inspect.isclass(loaded) and issubclass(loaded, base):
+            return loaded
+        remedy = f"Point it at a {base.__name__} class."
+        raise UserError(field, name, f"its entry point is not a {base.__name__}", remedy)
     module = f"{package}.{wanted.replace('-', '_')}"
     return _only_class(_imported(lambda: importlib.import_module(module), field, name), module, base, field, name)
 
@@ -208,13 +212,6 @@ def _modules(package: str) -> set[str]:
         return set()
     found = pkgutil.iter_modules(importlib.import_module(package).__path__)
     return {dashed(module.name) for module in found if module.name not in SEAMS and not module.name.startswith("_")}
-
-
-def _from_entry(entry: EntryPoint, base: type[T], field: str, name: str) -> type[T]:
-    loaded = _imported(entry.load, field, name)
-    if inspect.isclass(loaded) and issubclass(loaded, base):
-        return loaded
-    raise UserError(field, name, f"its entry point is not a {base.__name__}", f"Point it at a {base.__name__} class.")
 
 
 def _from_file(path: str, base: type[T], field: str) -> type[T]:
@@ -266,5 +263,4 @@ def _imported(load: Callable[[], object], field: str, name: str) -> object:
         if isinstance(error, SyntaxError) and error.filename:
             place = (error.filename, error.lineno)
         where = f"See {place[0]}, line {place[1]}." if place else "Install or repair it."
-        reason = f"it cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(field, name, reason, where) from error
+        raise UserError(field, name, f"it cannot be imported: {in_words(error)}", where) from error

@@ -14,14 +14,7 @@ from typing import ClassVar, Self, final
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from backtrack_mrt.grading.markers import BOXED, MARKERS, Marker, MarkerName
-from backtrack_mrt.types import (
-    Parsed,
-    Problem,
-    StopReason,
-    Trajectory,
-    Turn,
-    TurnSpec,
-)
+from backtrack_mrt.types import Parsed, Problem, StopReason, Trajectory, Turn, TurnSpec
 
 
 class ProtocolViolation(Exception):
@@ -92,7 +85,7 @@ class EpisodeProtocol(BaseModel, ABC):
 
     def final_answer(self, turns: Sequence[Turn]) -> str | None:
         """The answer that stands after `turns`: by default the latest one given."""
-        return next((t.parsed.answer for t in reversed(turns) if t.parsed and t.parsed.answer is not None), None)
+        return next((t.answer for t in reversed(turns) if t.answer is not None), None)
 
     @property
     @abstractmethod
@@ -170,17 +163,12 @@ def standing_changes(turns: Sequence[Turn]) -> Iterator[tuple[int | None, Sequen
     """What each turn does to the solution that stands: how many of its steps it keeps (None: all), and those it
     writes."""
     for turn in turns:
-        if turn.parsed is None:
-            yield None, ()
-        else:
-            yield None if turn.parsed.verdict is not None else turn.parsed.step, turn.parsed.steps
+        yield turn.target, turn.parsed.steps if turn.parsed else ()
 
 
 def standing_answer(turns: Sequence[Turn]) -> str | None:
     """The latest answer, unless a turn that names a target has withdrawn it."""
     for turn in reversed(turns):
-        if turn.parsed is not None and turn.parsed.step is not None and turn.parsed.verdict is None:
-            return None
-        if turn.parsed is not None and turn.parsed.answer is not None:
-            return turn.parsed.answer
+        if turn.target is not None or turn.answer is not None:
+            return turn.answer if turn.target is None else None
     return None

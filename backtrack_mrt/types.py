@@ -123,12 +123,30 @@ class Turn:
     reward: float | None = None
 
     @property
+    def answer(self) -> str | None:
+        """The answer that it gives, None without one."""
+        return self.parsed.answer if self.parsed else None
+
+    @property
+    def target(self) -> int | None:
+        """The step that it returns to, None where it returns to none."""
+        return self.parsed.step if self.parsed and self.parsed.verdict is None else None
+
+    @property
     def right(self) -> bool | None:
         """Whether the answer is wholly right; None without an answer or before grading."""
         return None if self.reward is None else self.reward == 1
 
     def __len__(self) -> int:
         return len(self.instruction_ids) + len(self.completion.token_ids)
+
+
+def as_rows(given: object) -> list[FloatArray] | None:
+    """Arrays of numbers that a plug-in gave; None for anything else."""
+    try:
+        return [np.asarray(row, dtype=np.float64) for row in given]  # type: ignore[attr-defined]
+    except (TypeError, ValueError, RuntimeError):  # torch: a tensor that a gradient goes through
+        return None
 
 
 def joined_ids(prompt_ids: TokenIds, turns: Sequence[Turn]) -> TokenIds:
@@ -233,6 +251,11 @@ class Group:
 
     problem: Problem
     members: tuple[Scored, ...]
+
+    @property
+    def outcomes(self) -> FloatArray:
+        """R of each, shape (G,)."""
+        return np.array([member.trajectory.outcome for member in self.members])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,7 @@ from dataclasses import replace
 from backtrack_mrt.grading import Grade
 from backtrack_mrt.hooks import of_its_kind
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation
-from backtrack_mrt.types import (
-    Completion,
-    Finish,
-    StopReason,
-    TokenIds,
-    Trajectory,
-    Turn,
-    TurnSpec,
-    joined_ids,
-)
+from backtrack_mrt.types import Completion, Finish, StopReason, TokenIds, Trajectory, Turn, TurnSpec, joined_ids
 
 
 class Episode:
@@ -109,10 +100,7 @@ def graded(trajectory: Trajectory, grade_of: Callable[[str | None], Grade]) -> T
     """The trajectory with the reward of every answer given, the verdict on the final one, and the outcome R: its
     reward, if an answer stands and the protocol was kept."""
     turns = tuple(
-        turn
-        if turn.parsed is None or turn.parsed.answer is None
-        else replace(turn, reward=grade_of(turn.parsed.answer).reward)
-        for turn in trajectory.turns
+        turn if turn.answer is None else replace(turn, reward=grade_of(turn.answer).reward) for turn in trajectory.turns
     )
     final = grade_of(trajectory.answer)
     kept = trajectory.answer is not None and trajectory.stop is not StopReason.VIOLATION

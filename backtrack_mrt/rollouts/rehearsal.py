@@ -22,7 +22,7 @@ from numbers import Real
 from typing import Any
 
 from backtrack_mrt import plugins
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import UserError, in_words
 from backtrack_mrt.grading.verdict import grade_of
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation, Share, merged, standing_steps
 from backtrack_mrt.rollouts.chat import ByteChat
@@ -234,9 +234,8 @@ class _Player:
         except Exception as error:
             own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == _file(self.protocol)]
             where = f"See {own[-1].filename}, line {own[-1].lineno}." if own else "See the protocol's file."
-            said = " ".join(f"{type(error).__name__}: {error}".split())
             shown = text if text is None or len(text) <= 60 else f"{text[:60]}…"
-            raise UserError(f"{self.name}.{name}", shown, f"it raised {said}", where) from error
+            raise UserError(f"{self.name}.{name}", shown, f"it raised {in_words(error)}", where) from error
 
     def _wrong(self, name: str, value: object, reason: str) -> UserError:
         return UserError(f"{self.name}.{name}", value, reason, f"See {_file(self.protocol)}.")

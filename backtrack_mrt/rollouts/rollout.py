@@ -179,7 +179,7 @@ def grade(trajectories: Sequence[Trajectory], grader: Grader) -> list[Trajectory
     asked = {
         (trajectory.problem, answer): None
         for trajectory in trajectories
-        for answer in (trajectory.answer, *(turn.parsed.answer for turn in trajectory.turns if turn.parsed))
+        for answer in (trajectory.answer, *(turn.answer for turn in trajectory.turns if turn.parsed))
     }
     grades = dict(zip(asked, grader.grade_many(list(asked)), strict=True))
     return [graded(t, lambda answer, p=t.problem: grades[p, answer]) for t in trajectories]  # type: ignore[misc]

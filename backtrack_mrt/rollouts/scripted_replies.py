@@ -20,29 +20,12 @@ def likely_replies(standing: int) -> list[str]:
     solutions = [f"## Step {standing + 1}: 1 + 1 = {n}\n\\boxed{{{n}}}" for n in (2, 3)]
     two_steps = f"## Step {standing + 1}: 1 = 1\n## Step {standing + 2}: 1 + 1 = 2\n\\boxed{{2}}"
     again = f"That is wrong.\nBacktrack to line {standing}\n{solutions[0]}"
-    checks = [
-        f"{solutions[1]}\n{again}",
-        again,
-        "No error",
-        f"Error in step {standing}",
-        "Error in step 1",
-        "yes",
-        "no",
-        "1",
-        "2",
-    ]
+    checks = ["No error", f"Error in step {standing}", "Error in step 1", "yes", "no", "1", "2"]
     targets = ["Backtrack to step 0", f"Backtrack to step {max(standing - 1, 0)}"]
     stream = "The sum of one and one is three, I think.\n\nWait, let me count that again on my fingers. " * 2
     thought = f"<think>\n{stream}\n</think>\n\nThe answer is \\boxed{{2}}."
+    mended = f"{solutions[1]}\n{again}"
     return [
-        *solutions,
-        two_steps,
-        again,
-        f"{solutions[1]}\n{again}",
-        "\\boxed{2}",
-        "\\boxed{3}",
-        *checks,
-        *targets,
-        f"{stream}\\boxed{{2}}",
-        thought,
+        *(*solutions, two_steps, again, mended, "\\boxed{2}", "\\boxed{3}"),
+        *(*checks, *targets, f"{stream}\\boxed{{2}}", thought),
     ]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import UserError, in_words, short
 from backtrack_mrt.hooks import uncallable
 
 FIELD, ROLLOUTS = "environment_factory", "rollout_func"
@@ -59,11 +59,12 @@ def _check_rows(given: Any, name: str) -> None:
     """Rows of equal number; of each as many bits as tokens, and a sampled one among these."""
     remedy = "Return prompt_ids, completion_ids, logprobs (or None) and env_mask (1: sampled, 0: of the environment)."
     if not isinstance(given, Mapping) or not all(key in given for key in ("prompt_ids", "completion_ids", "logprobs")):
-        shown = sorted(given) if isinstance(given, Mapping) else " ".join(repr(given).split())[:60]
+        shown = sorted(given) if isinstance(given, Mapping) else short(repr(given))
         raise UserError(ROLLOUTS, name, f"it gave {shown}", remedy)
     masks = given.get("env_mask")
     if masks is None:
-        _told_once(name, "there is no env_mask: all tokens count as sampled, and an episode is one turn", remedy)
+        said = "there is no env_mask: all tokens count as sampled, and an episode is one turn"
+        _tell_once((name, said), f"{name}: {said}. {remedy}")
         masks = [[1] * len(ids) for ids in given["completion_ids"]]
     counts = [len(given["prompt_ids"]), len(given["completion_ids"]), len(masks)]
     if len(set(counts)) > 1:
@@ -75,10 +76,10 @@ def _check_rows(given: Any, name: str) -> None:
             raise UserError(ROLLOUTS, name, f"row {row} has no sampled token", "Let the policy speak.")
 
 
-def _told_once(name: str, said: str, remedy: str) -> None:
-    if (name, said) not in _TOLD:
-        _TOLD.add((name, said))
-        warnings.warn(f"{name}: {said}. {remedy}", stacklevel=2)
+def _tell_once(key: tuple[str, str], said: str) -> None:
+    if key not in _TOLD:
+        _TOLD.add(key)
+        warnings.warn(said, stacklevel=2)
 
 
 def _made(factory: Factory) -> Any:
@@ -130,20 +131,18 @@ def _failures_told(kind: type, name: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if name in _GIVING:
             raise _raised(kind.__name__, name, error) from error
-        key = (f"{kind.__module__}.{kind.__qualname__}.{name}", type(error).__name__)
-        if key not in _TOLD and _frames(error):  # without: the model's arguments are not the tool's
-            _TOLD.add(key)
-            said = f"{kind.__name__}'s {name} raised {_words(error)}; the model is told, and the episode goes on. "
-            warnings.warn(said + _place(error), stacklevel=2)
+        if _frames(error):  # without: the model's arguments are not the tool's
+            said = f"{kind.__name__}'s {name} raised {in_words(error)}; the model is told, and the episode goes on."
+            key = (f"{kind.__module__}.{kind.__qualname__}.{name}", type(error).__name__)
+            _tell_once(key, f"{said} {_place(error)}")
         if isinstance(error, SystemExit):  # it would end the training without a word
-            raise RuntimeError(_words(error)) from error
+            raise RuntimeError(in_words(error)) from error
         raise
 
 
 def _checked(kind: type, name: str, given: Any) -> Any:
     if name in _GIVING and given is not None and not _GIVING[name][0](given):
-        reason = f"its {name} gave {' '.join(repr(given).split())[:60]}"
-        raise UserError(FIELD, kind.__name__, reason, _GIVING[name][1])
+        raise UserError(FIELD, kind.__name__, f"its {name} gave {short(repr(given))}", _GIVING[name][1])
     return given
 
 
@@ -167,11 +166,7 @@ def _raised(name: str, hook: str, error: BaseException) -> UserError:
     remedy = _place(error)
     if hook == "reset" and not _frames(error):
         remedy = "It is given the columns of a row by name: write def reset(self, **row)."
-    return UserError(FIELD, name, f"its {hook} raised {_words(error)}", remedy)
-
-
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    return UserError(FIELD, name, f"its {hook} raised {in_words(error)}", remedy)
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:

@@ -20,6 +20,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from backtrack_mrt import __version__, credit
 from backtrack_mrt.config import ModelSection
+from backtrack_mrt.errors import in_words
 from backtrack_mrt.evaluation.conformance import CreditedEpisode, Stack
 from backtrack_mrt.policy.files import TINY, find_model
 from backtrack_mrt.training.mrt_trainer import MRTTrainer
@@ -194,5 +195,5 @@ def stacks() -> tuple[list[Stack], list[str]]:
         except PackageNotFoundError:
             missing.append(f"{name}: not installed (docs/conformance.md)")
         except Exception as error:  # whatever a third party's module does at import
-            missing.append(f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            missing.append(f"{name}: {in_words(error)[:200]}")
     return found, sorted(set(missing))
