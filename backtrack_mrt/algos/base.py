@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal, final
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 
 from backtrack_mrt.algos.collecting import Collection, Independent
-from backtrack_mrt.errors import UserError
-from backtrack_mrt.types import FloatArray, Group, Trajectory
+from backtrack_mrt.errors import UserError, short
+from backtrack_mrt.types import FloatArray, Group, Trajectory, as_rows
 
 
 class Algorithm(BaseModel, ABC):
@@ -24,6 +25,7 @@ class Algorithm(BaseModel, ABC):
     summary: ClassVar[str] = ""
     loss: ClassVar[Literal["rl", "ce"]] = "rl"  # clipped policy gradient, or weighted cross-entropy
     needs_values: ClassVar[bool] = False  # whether the meta-prover runs in training
+    compares: ClassVar[bool] = False  # whether it compares the members of a group, and so needs more than one
     unit: Literal["token", "turn", "trajectory"] = Field(
         "token", description="what pulls alike in the loss, whatever its length: every token, turn or trajectory"
     )
@@ -45,13 +47,10 @@ class Algorithm(BaseModel, ABC):
         if group.problem.canary:
             return [np.zeros(number) for number in turns]
         given = self.turn_weights(group)
-        try:
-            weights = [np.asarray(row, dtype=np.float64) for row in given]
-        except (TypeError, ValueError, RuntimeError):  # torch: a tensor that a gradient goes through
-            weights = []
+        weights = as_rows(given) or []
         fitting = [row.shape for row in weights] == [(number,) for number in turns]
         if not fitting or (_finite(_given(group)) and not _finite(weights)):  # `Collapsed` is told elsewhere
-            shown = " ".join(str(weights if fitting else given).split())[:60]
+            shown = short(weights if fitting else given)
             reason = f"its turn_weights gave {shown} for {len(turns)} members of {turns} turns"
             remedy = "Return an array for each, with a finite weight per turn."
             raise UserError("algo", type(self).__name__, reason, remedy)
@@ -78,6 +77,8 @@ class Algorithm(BaseModel, ABC):
     def objection(self, *, max_answers: int, group_size: int) -> str | None:
         """Why the algorithm cannot run with a protocol of at most `max_answers` answers and groups of `group_size`;
         None if it can."""
+        if self.compares and group_size < 2:
+            return f"it compares the members of a group, and training.group_size is {group_size}"
         return None
 
 
@@ -123,9 +124,10 @@ class SelfTraining(Algorithm):
     from_base: bool = Field(True, description="fit the base anew in each iteration, instead of going on")
 
 
-def without_group(group_size: int) -> str | None:
-    """The objection of an algorithm that compares the members of a group."""
-    return None if group_size > 1 else "it compares the members of a group, and training.group_size is 1"
+def every_turn(weights_G: ArrayLike, group: Group) -> list[FloatArray]:
+    """The same weight for all turns of a member, (G,) → (E_i,) each."""
+    members = zip(group.members, np.asarray(weights_G, dtype=np.float64), strict=True)
+    return [np.full(len(member.trajectory.turns), weight) for member, weight in members]
 
 
 def outcome_advantages(outcomes_G: FloatArray, scale: bool = False) -> FloatArray:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Valued, rewards_to_go, without_group
+from backtrack_mrt.algos.base import Valued, rewards_to_go
 from backtrack_mrt.types import FloatArray, Group, Scored
 
 
@@ -28,13 +28,11 @@ class Brpo(Valued):
     """
 
     summary: ClassVar[str] = "the value of every prefix, not of the end alone (AnytimeReasoner)"
+    compares: ClassVar[bool] = True
     prior: Literal["uniform", "linear"] = Field(
         "uniform", description="how likely thinking is stopped after turn k: alike, or in proportion to k"
     )
     recency: float = Field(2.0, ge=1, description="how much more each earlier value counts than the one before it")
-
-    def objection(self, *, max_answers: int, group_size: int) -> str | None:
-        return without_group(group_size)
 
     def turn_weights(self, group: Group) -> list[FloatArray]:
         most = max((len(m.trajectory.turns) for m in group.members), default=0)
@@ -61,7 +59,5 @@ class Brpo(Valued):
 def _scores(member: Scored, most: int) -> FloatArray:
     """The value at the end of every turn but the last, then the outcome, held. Shape (most,)."""
     assert member.values is not None  # needs_values
-    scores: FloatArray = np.full(most, member.trajectory.outcome)
     inner = member.values[1:-1]
-    scores[: len(inner)] = inner
-    return scores
+    return np.append(inner, np.full(most - len(inner), member.trajectory.outcome))

@@ -112,9 +112,7 @@ class BestOfN(Collection):
             ends = [j + 1 for j, turn in enumerate(trajectory.turns) if turn.right is not None]
             for k, end in enumerate(ends):
                 before = 0 if k == 0 else ends[k - 1]
-                claimed = trajectory.turns[end - 1].parsed
-                answer = claimed.answer if claimed is not None else None
-                ending = replace(trajectory.branch(end), given=before, answer=answer)
+                ending = replace(trajectory.branch(end), given=before, answer=trajectory.turns[end - 1].answer)
                 if k == 0:
                     answered.append(ending)
                 else:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Algorithm, outcome_advantages, without_group
+from backtrack_mrt.algos.base import Algorithm, every_turn, outcome_advantages
 from backtrack_mrt.types import FloatArray, Group
 
 
@@ -19,15 +18,12 @@ class Grpo(Algorithm):
     """
 
     summary: ClassVar[str] = "outcome only (the control)"
+    compares: ClassVar[bool] = True
     scale_outcome: bool = Field(False, description="divide the outcome advantage by the group's standard deviation")
 
-    def objection(self, *, max_answers: int, group_size: int) -> str | None:
-        return without_group(group_size)
-
     def turn_weights(self, group: Group) -> list[FloatArray]:
-        outcomes_G = np.array([member.trajectory.outcome for member in group.members])
-        advantages_G = outcome_advantages(outcomes_G, self.scale_outcome)
-        return [
-            np.full(len(member.trajectory.turns), advantage)
-            for member, advantage in zip(group.members, advantages_G, strict=True)
-        ]
+        return every_turn(outcome_advantages(self.rewards(group), self.scale_outcome), group)
+
+    def rewards(self, group: Group) -> FloatArray:
+        """What a trajectory is paid, shape (G,)."""
+        return group.outcomes

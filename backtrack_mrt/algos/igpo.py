@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import Valued, rewards_to_go, without_group
-from backtrack_mrt.types import FloatArray, Group, Scored
+from backtrack_mrt.algos.base import Valued, rewards_to_go
+from backtrack_mrt.types import FloatArray, Group
 
 
 class Igpo(Valued):
@@ -21,18 +21,14 @@ class Igpo(Valued):
     """
 
     summary: ClassVar[str] = "information gain of every turn and the outcome, as a return (IGPO)"
+    compares: ClassVar[bool] = True
     discount: float = Field(1.0, gt=0, le=1, description="γ: what the reward of the next turn counts")
 
-    def objection(self, *, max_answers: int, group_size: int) -> str | None:
-        return without_group(group_size)
-
     def turn_weights(self, group: Group) -> list[FloatArray]:
-        rewards = [_rewards(member) for member in group.members]
+        rewards = [  # progress of every turn but the last, whose reward is the outcome
+            np.append(member.progress[:-1], member.trajectory.outcome)[: len(member.trajectory.turns)]
+            for member in group.members
+        ]
         pooled = np.concatenate(rewards) if rewards else np.zeros(0)
         centre, scale = (pooled.mean(), pooled.std() + 1e-4) if len(pooled) else (0.0, 1.0)
         return [rewards_to_go((row - centre) / scale, self.discount) for row in rewards]
-
-
-def _rewards(member: Scored) -> FloatArray:
-    """Progress of every turn but the last, whose reward is the outcome. Shape (E,)."""
-    return np.append(member.progress[:-1], member.trajectory.outcome)[: len(member.trajectory.turns)]

@@ -7,14 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import (
-    Valued,
-    generalised_advantages,
-    outcome_advantages,
-    progress_to_go,
-    turn_progress,
-    without_group,
-)
+from backtrack_mrt.algos.base import Valued, generalised_advantages, outcome_advantages, progress_to_go, turn_progress
 from backtrack_mrt.algos.collecting import Collection, Independent, TerminateOrContinue
 from backtrack_mrt.types import FloatArray, Group, Phase, Scored
 
@@ -38,6 +31,7 @@ class MrtRl(Valued):
     """
 
     summary: ClassVar[str] = "outcome + α·progress per turn (MRT)"
+    compares: ClassVar[bool] = True
     alpha: float = Field(1.0, ge=0, description="turn, return_to_go: weight α of the progress; 0 is GRPO")
     credit: Literal["turn", "return_to_go", "prefix", "gae"] = Field(
         "turn",
@@ -64,13 +58,12 @@ class MrtRl(Valued):
     def objection(self, *, max_answers: int, group_size: int) -> str | None:
         if self.credit == "prefix" and group_size % 2:
             return f"credit: prefix needs an even group (half terminates, half goes on), not {group_size}"
-        return None if self.credit == "gae" else without_group(group_size)
+        return None if self.credit == "gae" else super().objection(max_answers=max_answers, group_size=group_size)
 
     def turn_weights(self, group: Group) -> list[FloatArray]:
         if self.credit == "gae":
             return [self._generalised(member) for member in group.members]
-        outcomes_G = np.array([member.trajectory.outcome for member in group.members])
-        advantages_G = outcome_advantages(outcomes_G, self.scale_outcome)
+        advantages_G = outcome_advantages(group.outcomes, self.scale_outcome)
         if self.credit == "prefix" and self.prefix_baseline == "terminated":
             ended_G = [member.trajectory.turns[-1:] for member in group.members]
             now_G = [bool(last) and last[0].spec.phase == Phase.FORCE for last in ended_G]

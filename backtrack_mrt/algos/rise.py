@@ -55,7 +55,9 @@ class Rise(SelfTraining):
                 "best": rewards[i] == best,
                 "success": rewards[i] == 1.0,
             }
-            if counts[self.criterion] and trajectory.token_ids not in seen and not _false_alarm(trajectory, before):
+            taken_back = any(t.parsed and t.parsed.verdict is False for t in trajectory.turns[trajectory.given :])
+            false_alarm = before == 1.0 and taken_back
+            if counts[self.criterion] and trajectory.token_ids not in seen and not false_alarm:
                 seen.add(trajectory.token_ids)
                 kept.append(i)
         centre = float(np.mean([rewards[i] for i in kept])) if self.centred and kept else 0.0
@@ -63,10 +65,6 @@ class Rise(SelfTraining):
         return [
             np.where(np.arange(len(t.turns)) < t.given, 0.0, weights.get(i, 0.0)) for i, t in enumerate(trajectories)
         ]
-
-
-def _false_alarm(trajectory: Trajectory, before: float) -> bool:
-    return before == 1.0 and any(t.parsed and t.parsed.verdict is False for t in trajectory.turns[trajectory.given :])
 
 
 def _reward(trajectory: Trajectory, turns: int) -> float:

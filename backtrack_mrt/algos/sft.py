@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from backtrack_mrt.algos.base import Algorithm
+from backtrack_mrt.algos.base import Algorithm, every_turn
 from backtrack_mrt.types import FloatArray, Group
 
 
@@ -23,4 +23,4 @@ class Sft(Algorithm):
         return None
 
     def turn_weights(self, group: Group) -> list[FloatArray]:
-        return [np.ones(len(member.trajectory.turns)) for member in group.members]
+        return every_turn(np.ones(len(group.members)), group)

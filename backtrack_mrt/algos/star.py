@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import SelfTraining
+from backtrack_mrt.algos.base import SelfTraining, every_turn
 from backtrack_mrt.algos.collecting import Collection, Independent, Rationalized
 from backtrack_mrt.types import FloatArray, Group
 
@@ -28,4 +27,4 @@ class Star(SelfTraining):
         return Rationalized() if self.rationalize else Independent()
 
     def turn_weights(self, group: Group) -> list[FloatArray]:
-        return [np.full(len(m.trajectory.turns), m.trajectory.outcome) for m in group.members]
+        return every_turn(group.outcomes, group)

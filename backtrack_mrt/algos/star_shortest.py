@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from backtrack_mrt.algos.base import SelfTraining
+from backtrack_mrt.algos.base import SelfTraining, every_turn
 from backtrack_mrt.types import FloatArray, Group
 
 
@@ -25,4 +24,4 @@ class StarShortest(SelfTraining):
     def turn_weights(self, group: Group) -> list[FloatArray]:
         right = [i for i, m in enumerate(group.members) if m.trajectory.outcome == 1.0]
         kept = sorted(right, key=lambda i: group.members[i].trajectory.sampled_tokens)[: self.keep]
-        return [np.full(len(m.trajectory.turns), float(i in kept)) for i, m in enumerate(group.members)]
+        return every_turn([i in kept for i in range(len(group.members))], group)

@@ -98,12 +98,8 @@ class Critic:
 
     def as_json(self) -> dict[str, Any]:
         """What a checkpoint keeps: floats survive JSON bit for bit."""
-        return {
-            "kinds": list(self.kinds),
-            "weights": self.weights.tolist(),
-            "precision": self.precision.tolist(),
-            "batches": self.batches,
-        }
+        arrays = {"weights": self.weights.tolist(), "precision": self.precision.tolist()}
+        return {"kinds": list(self.kinds), "batches": self.batches, **arrays}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Critic:
@@ -130,7 +126,7 @@ def explained_variance(groups: Sequence[Group]) -> float:
 def states(group: Group) -> list[tuple[FloatArray, list[str], float]]:
     """For each member what is known before its turns, at c_0 … c_{E−1}: features (E, 4) and kinds (E), and the mean
     outcome of the others. After its last turn the outcome itself is known."""
-    outcomes = np.array([member.trajectory.outcome for member in group.members])
+    outcomes = group.outcomes
     others = (outcomes.sum() - outcomes) / (len(outcomes) - 1) if len(outcomes) > 1 else np.full(1, 0.5)
     return [(_features(m, o), _kinds(m), float(o)) for m, o in zip(group.members, others, strict=True)]
 
@@ -146,6 +142,6 @@ def _features(member: Scored, others: float) -> FloatArray:
 def _kinds(member: Scored) -> list[str]:
     kinds, answers = ["start"], 0
     for turn in member.trajectory.turns[:-1]:
-        answers += turn.parsed is not None and turn.parsed.answer is not None
+        answers += turn.answer is not None
         kinds.append(f"{turn.spec.phase}/{answers}")
     return kinds[: len(member.trajectory.turns)]
