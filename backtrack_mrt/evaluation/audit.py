@@ -75,8 +75,8 @@ def audit(scored: Sequence[Scored], workers: int = 2, limits: Limits | None = No
 
 
 def _asked(trajectory: Trajectory) -> Iterable[Key]:
-    given = [turn.parsed.answer for turn in trajectory.turns if turn.parsed is not None]
-    return ((trajectory.problem, answer) for answer in (*given, trajectory.answer) if answer is not None)
+    given = (*(turn.answer for turn in trajectory.turns), trajectory.answer)
+    return ((trajectory.problem, answer) for answer in given if answer is not None)
 
 
 def _changes(trajectory: Trajectory, grades: Mapping[Key, Grade]) -> list[Change]:

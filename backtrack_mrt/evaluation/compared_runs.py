@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from backtrack_mrt.config import Ledger
+from backtrack_mrt.config import Config, Ledger
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
 from backtrack_mrt.evaluation.metrics.estimates import NOTHING, Estimate, over_seeds
 from backtrack_mrt.evaluation.tuning import Tuning
 from backtrack_mrt.runs.alarms import alarms_of
 from backtrack_mrt.runs.finished import Run, mean_of
+from backtrack_mrt.types import FloatArray
 
 COMPARED = {  # what is put side by side: where it is in summary.json, by its name in the table
     "final accuracy": ("trained", "accuracy"),
@@ -29,16 +30,9 @@ COMPARED = {  # what is put side by side: where it is in summary.json, by its na
     "right → wrong": ("trained", "right_to_wrong"),
     "right step": ("trained", "right_step"),
 }
-SHARED = (
-    "env",
-    "prompts",
-    "protocol",
-    "model",
-    "data",
-    "prover",
-    "grading",
-    "evaluation",
-)  # must be equal to be compared
+SHARE = 0.9  # of the accuracy that both policies reach: where their tokens are compared
+# What must be equal to be compared.
+SHARED = ("env", "prompts", "protocol", "model", "data", "prover", "grading", "evaluation")
 
 
 class ComparedRuns:
@@ -67,10 +61,9 @@ class ComparedRuns:
         if self.equal_total:
             self.equal_total = {names[0]: self.runs[names[0]]} | self.equal_total
         for run in runs:
-            for section in SHARED:
-                ours, theirs = (c.resolved()[section] for c in (first.config, run.config))
-                if ours != theirs:
-                    reason = f"its {section} differs from that of {first.path}: {differences(ours, theirs)}"
+            for section, told in differing_sections(first.config, run.config):
+                if section in SHARED:
+                    reason = f"its {section} differs from that of {first.path}: {told}"
                     raise UserError("run", str(run.path), reason, "Compare runs that differ in the algorithm only.")
         self.seeds = [run.config.seed for run in self.runs[names[0]]]
         for label, members in [*self.runs.items(), *self.equal_total.items()]:
@@ -159,23 +152,9 @@ class ComparedRuns:
         for name in self.sets:
             numbers[f"accuracy on {name}"] = at("trained", "sets", name, "accuracy")
         for name, value in numbers.items():
-            yield (
-                name,
-                {
-                    "mean": asdict(self.estimate(label, value)),
-                    "difference": asdict(self.difference(label, value)),
-                    "runs": [value(run) for run in self.runs[label]],
-                },
-            )
+            yield name, self._side_by_side(label, value, "sampled")
         if label in self.equal_total:
-            yield (
-                "gain over the base, equal total tokens",
-                {
-                    "mean": asdict(self.estimate(label, gain, "total")),
-                    "difference": asdict(self.difference(label, gain, ledger="total")),
-                    "runs": [gain(run) for run in self.equal_total[label]],
-                },
-            )
+            yield "gain over the base, equal total tokens", self._side_by_side(label, gain, "total")
         for kind in ("sampled", "env", "prover", "total"):
             tokens = [run.summary["tokens"]["training"][kind] for run in self.runs[label]]
             yield f"training tokens, {kind}", tokens
@@ -184,6 +163,13 @@ class ComparedRuns:
         yield "gradient, signal to noise: seconds", costs
         yield "alarms", {run.path.name: self.alarms(run) for run in self.runs[label]}
         yield "training seconds", [run.summary["seconds"]["train"] for run in self.runs[label]]
+
+    def _side_by_side(self, label: str, value: Callable[[Run], float], ledger: Ledger) -> dict[str, Any]:
+        return {
+            "mean": asdict(self.estimate(label, value, ledger)),
+            "difference": asdict(self.difference(label, value, ledger=ledger)),
+            "runs": [value(run) for run in self.members(label, ledger)],
+        }
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -200,29 +186,37 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:
+def efficiency(run: Run, than: Run | None = None) -> float:
     """Tokens that the other policy (`than`, or the run's own base) needs / tokens that the trained policy needs for the
-    same accuracy: `share` of the lower of their two highest."""
-    summaries = [run.summary["base"] if than is None else than.summary["trained"], run.summary["trained"]]
-    curves = [
-        tuple(np.array([mean_of(point) for point in summary["curve"][name]]) for name in ("accuracy", "tokens"))
-        for summary in summaries
-    ]
-    level = share * min(accuracy.max() for accuracy, _ in curves)
-    theirs, ours = (tokens_to_reach(accuracy[None], tokens, np.array([level]))[0] for accuracy, tokens in curves)
-    return float(theirs / ours)
+    same accuracy: `SHARE` of the lower of their two highest."""
+    curves = [summary["curve"] for summary in _rivals(run, than)]
+    return _tokens_apart(*((_means(curve["accuracy"]), _means(curve["tokens"])) for curve in curves))
 
 
-def votes_efficiency(run: Run, than: Run | None = None, share: float = 0.9) -> float:
+def votes_efficiency(run: Run, than: Run | None = None) -> float:
     """The same off the curves of maj@k against k × tokens; NaN with a single sample per problem."""
-    found = []
-    for summary in (run.summary["base"] if than is None else than.summary["trained"], run.summary["trained"]):
-        votes = np.array([mean_of(point) for point in summary["maj_at_k"]])
-        found.append((votes, mean_of(summary["tokens"]) * np.arange(1.0, len(votes) + 1)))
-    if min(len(votes) for votes, _ in found) < 2:
+    rivals = _rivals(run, than)
+    votes = [_means(summary["maj_at_k"]) for summary in rivals]
+    if min(map(len, votes)) < 2:
         return math.nan
-    level = np.array([share * min(votes.max() for votes, _ in found)])
-    theirs, ours = (tokens_to_reach(votes[None], tokens, level)[0] for votes, tokens in found)
+    spent = [mean_of(summary["tokens"]) for summary in rivals]
+    tokens = [each * np.arange(1.0, len(found) + 1) for each, found in zip(spent, votes, strict=True)]
+    return _tokens_apart(*zip(votes, tokens, strict=True))
+
+
+def _rivals(run: Run, than: Run | None) -> tuple[Any, Any]:
+    """The summaries of the other policy and of the trained one."""
+    return run.summary["base"] if than is None else than.summary["trained"], run.summary["trained"]
+
+
+def _means(points: Sequence[Any]) -> FloatArray:
+    return np.array([mean_of(point) for point in points])
+
+
+def _tokens_apart(*curves: tuple[FloatArray, FloatArray]) -> float:
+    """Ratio of the tokens at which two curves of accuracy against tokens reach `SHARE` of the lower highest one."""
+    level = SHARE * min(accuracy.max() for accuracy, _ in curves)
+    theirs, ours = (tokens_to_reach(accuracy, tokens, level)[0] for accuracy, tokens in curves)
     return float(theirs / ours)
 
 
@@ -236,6 +230,14 @@ def base_votes(run: Run, *place: str) -> float:
     votes = [mean_of(point) for point in base["maj_at_k"]]
     k = mean_of(trained["tokens"]) / mean_of(base["tokens"])
     return float(np.interp(k, range(1, len(votes) + 1), votes)) if k <= len(votes) else math.nan
+
+
+def differing_sections(ours: Config, theirs: Config) -> Iterator[tuple[str, str]]:
+    """The sections in which two configs differ, and how."""
+    other = theirs.resolved()
+    for section, value in ours.resolved().items():
+        if value != other[section]:
+            yield section, differences(value, other[section])
 
 
 def differences(ours: Any, theirs: Any) -> str:

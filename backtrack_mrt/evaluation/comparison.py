@@ -154,12 +154,4 @@ class Comparison(ComparedRuns):
 
 def _cell(estimate: Estimate, sign: str = "", short: bool = False) -> str:
     """The number with its interval; short: with half of its width."""
-    if np.isnan(estimate.mean):
-        return "–"
-    digits = 1 if abs(estimate.mean) >= 10 else 3
-    number = f"{estimate.mean:{sign}.{digits}f}"
-    if np.isnan(estimate.low):
-        return number
-    if short:
-        return f"{number} ± {estimate.high - estimate.mean:.{digits}f}"
-    return f"{number} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return estimate.told(sign, digits=1 if abs(estimate.mean) >= 10 else 3, short=short)

@@ -14,8 +14,8 @@ from itertools import product
 
 import numpy as np
 
-from backtrack_mrt.errors import UserError
-from backtrack_mrt.types import FloatArray
+from backtrack_mrt.errors import UserError, short
+from backtrack_mrt.types import FloatArray, as_rows
 
 _TOKENS = 2  # of a turn; one token of the environment stands between two
 _CLOSE = 1e-5
@@ -33,8 +33,7 @@ class CreditedEpisode:
     @property
     def mask(self) -> list[int]:
         """1 where the policy sampled (T,)."""
-        turns = len(self.progress)
-        return [bit for j in range(turns) for bit in [1] * _TOKENS + [0] * (j < turns - 1)]
+        return [int(turn >= 0) for turn in self.turns]
 
     @property
     def turns(self) -> list[int]:
@@ -87,12 +86,9 @@ def _advantages(stack: Stack, group: Sequence[CreditedEpisode]) -> list[FloatArr
     """What the stack says. Raises UserError for anything but a finite number for every token."""
     given: object = stack.advantages(group)
     lengths = [len(episode.turns) for episode in group]
-    try:
-        rows = [np.asarray(row, dtype=np.float64) for row in given]  # type: ignore[attr-defined]
-    except (TypeError, ValueError, RuntimeError):  # torch: a tensor that a gradient goes through
-        rows = []
+    rows = as_rows(given) or []
     if [row.shape for row in rows] != [(length,) for length in lengths] or not all(np.isfinite(r).all() for r in rows):
-        shown = " ".join(str(given).split())[:60]
+        shown = short(given)
         reason = f"its advantages gave {shown} for {len(group)} episodes of {lengths} tokens"
         remedy = "Return an array for each, with a finite number per token."
         raise UserError("STACK", type(stack).__name__, reason, remedy)

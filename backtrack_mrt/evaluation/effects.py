@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from backtrack_mrt.evaluation.compared_runs import at, efficiency, gain
 from backtrack_mrt.evaluation.comparison import Comparison
@@ -59,32 +60,22 @@ def effects(
     def sized(name: str, measure: str, ratios: Sequence[float], size: float) -> Effect:
         return Effect(name, measure, over_seeds(ratios), null=size, sized=True)
 
-    ratios = [ratio(gain(one), gain(other)) for one, other in zip(ours, theirs, strict=True)]
+    gains = [ratio(gain(one), gain(other)) for one, other in zip(ours, theirs, strict=True)]
+    tokens = [efficiency(one, than=other) for one, other in zip(ours, theirs, strict=True)]
+    regret, frozen = at("trained", "normalised_regret"), at("trained", "normalised_regret_frozen")
+    penalised = partial(against, above=False, algo=penalty, to=mrt)
     found = [
         against("1 gain", "gain of mrt-rl − gain of grpo, as trained", gain),
-        sized("1 gain, the paper's size", "gain of mrt-rl / gain of grpo (2–3)", ratios, 2),
-    ]
-    found.append(against("1 gain, prolonged", "accuracy at twice the revisions", at("trained", "accuracy_prolonged")))
-    ratios = [efficiency(one, than=other) for one, other in zip(ours, theirs, strict=True)]
-    needed = "tokens grpo needs / tokens mrt-rl needs"
-    found += [
-        Effect("2 token efficiency", needed, over_seeds(ratios), null=1.0),
-        sized("2 token efficiency, the paper's size", "the same (1.5–1.7)", ratios, 1.5),
-    ]
-    for name, by in (("normalised_regret", "each policy's own values"), ("normalised_regret_frozen", "one prover")):
-        found.append(against(f"3 regret, {by}", "mrt-rl − grpo, trained budget", at("trained", name), above=False))
-    found += [
+        sized("1 gain, the paper's size", "gain of mrt-rl / gain of grpo (2–3)", gains, 2),
+        against("1 gain, prolonged", "accuracy at twice the revisions", at("trained", "accuracy_prolonged")),
+        Effect("2 token efficiency", "tokens grpo needs / tokens mrt-rl needs", over_seeds(tokens), null=1.0),
+        sized("2 token efficiency, the paper's size", "the same (1.5–1.7)", tokens, 1.5),
+        against("3 regret, each policy's own values", "mrt-rl − grpo, trained budget", regret, above=False),
+        against("3 regret, one prover", "mrt-rl − grpo, trained budget", frozen, above=False),
         against("3 regret beyond, each policy's own values", "at twice the budget", _beyond("regret"), above=False),
         against("3 regret beyond, one prover", "at twice the budget", _beyond("regret_frozen"), above=False),
-        against(
-            "4 length penalty: tokens",
-            "length-penalty − mrt-rl",
-            at("trained", "tokens"),
-            above=False,
-            algo=penalty,
-            to=mrt,
-        ),
-        against("4 length penalty: accuracy", "length-penalty − mrt-rl", gain, above=False, algo=penalty, to=mrt),
+        penalised("4 length penalty: tokens", "length-penalty − mrt-rl", at("trained", "tokens")),
+        penalised("4 length penalty: accuracy", "length-penalty − mrt-rl", gain),
     ]
     for lower, higher in (("backtrack", "star"), ("star", "rise")):
         if warm_start:

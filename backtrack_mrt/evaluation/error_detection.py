@@ -4,8 +4,8 @@ before? On attempts with a known first wrong step (demonstrations) or a known ve
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from backtrack_mrt.data.demonstrations.attempts import Attempt
 from backtrack_mrt.data.demonstrations.files import Demonstration
@@ -28,19 +28,6 @@ class Case:
     wrong_step: int | None = None
 
 
-@dataclass
-class Judgements:
-    """Shares, each over the cases that it is about; per problem for the intervals."""
-
-    shares: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
-
-    def add(self, name: str, problem: str, hit: bool) -> None:
-        self.shares[name][problem].append(float(hit))
-
-    def estimates(self) -> Mapping[str, Estimate]:
-        return {name: bootstrap(list(problems.values())) for name, problems in self.shares.items()}
-
-
 def demonstrated(demonstrations: Iterable[Demonstration], protocol: EpisodeProtocol, dialogue: Dialogue) -> list[Case]:
     """The attempts of demonstrations; the check after one tells whether it is right, and its first wrong step."""
     cases = []
@@ -60,24 +47,26 @@ def labelled(attempts: Iterable[Attempt], protocol: EpisodeProtocol, dialogue: D
 
 def detection(cases: Sequence[Case], collector: Collector, temperature: float, seed: int) -> Mapping[str, Estimate]:
     """One check of each case, and one backtrack turn if it finds an error."""
-    judgements, attempts = Judgements(), [case.attempt for case in cases]
-    seeds = trajectory_seeds(seed, 0, len(cases))
+    attempts, seeds = [case.attempt for case in cases], trajectory_seeds(seed, 0, len(cases))
     with progress(len(cases), "checks") as bar:
         played = collector.play(attempts, seeds, temperature, most_turns=2, on_rows=bar.update)
+    shares: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))  # by problem
     for case, trajectory in zip(cases, played, strict=True):
-        _judge(case, trajectory, judgements)
-    return judgements.estimates()
+        for name, hit in _judged(case, trajectory):
+            shares[name][trajectory.problem.id].append(float(hit))
+    return {name: bootstrap(list(problems.values())) for name, problems in shares.items()}
 
 
-def _judge(case: Case, trajectory: Trajectory, judgements: Judgements) -> None:
-    problem, check = trajectory.problem.id, trajectory.turns[1].parsed
-    judgements.add("checks without a violation", problem, check is not None)
+def _judged(case: Case, trajectory: Trajectory) -> Iterator[tuple[str, bool]]:
+    """The shares that the case is about, and whether it counts for them."""
+    check = trajectory.turns[1].parsed
+    yield "checks without a violation", check is not None
     if case.right:
-        judgements.add("right attempts found right", problem, check is not None and check.verdict is True)
+        yield "right attempts found right", check is not None and check.verdict is True
         return
-    judgements.add("wrong attempts found wrong", problem, check is not None and check.verdict is False)
+    yield "wrong attempts found wrong", check is not None and check.verdict is False
     if case.wrong_step is None:
         return
-    judgements.add("right step named", problem, check is not None and check.step == case.wrong_step)
+    yield "right step named", check is not None and check.step == case.wrong_step
     targets = [turn.parsed.step for turn in trajectory.turns[2:] if turn.parsed is not None]
-    judgements.add("returned to the right step", problem, targets == [case.wrong_step - 1])
+    yield "returned to the right step", targets == [case.wrong_step - 1]

@@ -16,12 +16,9 @@ from backtrack_mrt.config import Config, EvaluationSection
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex
 from backtrack_mrt.evaluation.metrics.problem_sets import set_of
-from backtrack_mrt.evaluation.metrics.regret import envelope_regret
 from backtrack_mrt.evaluation.metrics.summary import (
     Cuts,
     Extras,
-    ForcedPoint,
-    LinearisedPoint,
     Point,
     Summary,
     forced_point,
@@ -29,7 +26,7 @@ from backtrack_mrt.evaluation.metrics.summary import (
     summarise,
 )
 from backtrack_mrt.evaluation.metrics.turns import FirstWrongStep, tokens_at_turns
-from backtrack_mrt.evaluation.metrics.values import held
+from backtrack_mrt.evaluation.metrics.values import envelope_regret, held
 from backtrack_mrt.evaluation.metrics.voting import ballots, majority
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
@@ -106,26 +103,24 @@ def measure(
     limits = Cuts.of(trained, prolonged)
     scored = rolled_out(collector.under(prolonged))
     plain = replace(collector, protocol=prolonged, prover=None, frozen=None)
-    forced_rounds: dict[str, ForcedPoint] = {}
+    extras = Extras()
     for rounds in wanted.extra_rounds:
         persistent = prolonged.persistent(rounds)
         assert persistent is not None  # the config's rules
         longer_still = rolled_out(replace(collector, protocol=persistent, frozen=None), f"_rounds_{rounds}")
-        forced_rounds[str(rounds)] = forced_point(longer_still, [b * trained.token_budget for b in wanted.budgets])
-    linearised: list[LinearisedPoint] = []
+        point = forced_point(longer_still, [b * trained.token_budget for b in wanted.budgets])
+        extras = replace(extras, forced_rounds=extras.forced_rounds | {str(rounds): point})
     if wanted.linearised_revisions:
         longer = trained.prolonged(wanted.linearised_revisions)
         sliding = rolled_out(replace(plain, protocol=longer, window=wanted.window), "_linearised")
-        linearised = linearised_points(sliding, longer.max_answers)
-    by_turn: list[Point] = []
-    envelope: list[Estimate] = []
+        extras = replace(extras, linearised=linearised_points(sliding, longer.max_answers))
     if p := wanted.forced_answers:
         forcing = replace(plain, max_answer_tokens=config.prover.max_answer_tokens)
         votes, ledger = forced_majority(scored, p, limits.turns, forcing, wanted.temperature, config.seed)
-        by_turn = majority_points(scored, votes, limits.turns)
         envelope = envelope_regrets(scored, votes, limits.turns)
+        by_turn = majority_points(scored, votes, limits.turns)
+        extras = replace(extras, majority_at_turn=by_turn, regret_envelope=envelope)
         ledgers.append(ledger)
-    extras = Extras(forced_rounds, linearised, by_turn, envelope)
     forced = forced_tokens(collector.dialogue, scored)
     summary = summarise(scored, limits, first_wrong_step, prolonged, wanted.budgets, forced, extras)
     return summary, sum(ledgers, TokenLedger())
@@ -218,5 +213,4 @@ def read_graded(path: Path, grader: Grader = MATH) -> list[Scored]:
 
 
 def _ungraded(trajectory: Trajectory) -> bool:
-    given = [turn for turn in trajectory.turns if turn.parsed is not None and turn.parsed.answer is not None]
-    return isnan(trajectory.outcome) or any(turn.reward is None for turn in given)
+    return isnan(trajectory.outcome) or any(t.reward is None for t in trajectory.turns if t.answer is not None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from backtrack_mrt.data.demonstrations.files import Demonstration
-from backtrack_mrt.evaluation.metrics.estimates import Estimate, bootstrap
+from backtrack_mrt.evaluation.metrics.estimates import Estimate, bootstrap, per_problem
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
@@ -25,10 +25,9 @@ def histories(demonstrations: Iterable[Demonstration], protocol: EpisodeProtocol
     found: dict[str, list[Trajectory]] = {"given attempt": [], "given backtrack": []}
     for demonstration in demonstrations:
         trajectory = tokenise(demonstration, protocol, dialogue).trajectory
-        claims = [turn.parsed for turn in trajectory.turns]
-        back = next((j for j, c in enumerate(claims) if c and c.step is not None and c.verdict is None), None)
+        back = next((j for j, turn in enumerate(trajectory.turns) if turn.target is not None), None)
         if back is not None:
-            answered = [j for j, c in enumerate(claims[:back]) if c and c.answer is not None]
+            answered = [j for j, turn in enumerate(trajectory.turns[:back]) if turn.answer is not None]
             found["given attempt"].append(trajectory.branch(answered[-1] + 1 if answered else 0))
             found["given backtrack"].append(trajectory.branch(back + 1))
     return found
@@ -36,10 +35,8 @@ def histories(demonstrations: Iterable[Demonstration], protocol: EpisodeProtocol
 
 def right_from(starts: Sequence[Trajectory], collector: Collector, temperature: float, seed: int) -> Estimate:
     """Share of trajectories that end right from these starts on."""
-    outcomes: dict[str, list[float]] = {}
-    for trajectory in _played(starts, collector, temperature, seed):
-        outcomes.setdefault(trajectory.problem.id, []).append(trajectory.outcome)
-    return bootstrap(list(outcomes.values()))
+    played = _played(starts, collector, temperature, seed)
+    return bootstrap(per_problem(played, [trajectory.outcome for trajectory in played]))
 
 
 def progress_from(
@@ -47,13 +44,12 @@ def progress_from(
 ) -> Estimate:
     """What the first move from these starts on does to the prover's V; 0 where the policy makes none."""
     played = _played(starts, collector, temperature, seed)
-    progress: dict[str, list[float]] = {}
+    gains = list[float]()
     for start, trajectory, values in zip(starts, played, prover.values(played), strict=True):
         moves = [move for ranges in collector.protocol.moves(trajectory).values() for move in ranges]
         first = min((m for m in moves if m.start >= len(start.turns)), key=lambda m: m.start, default=range(0))
-        gained = float(values[first.stop] - values[first.start])
-        progress.setdefault(trajectory.problem.id, []).append(gained)
-    return bootstrap(list(progress.values()))
+        gains.append(float(values[first.stop] - values[first.start]))
+    return bootstrap(per_problem(played, gains))
 
 
 def _played(starts: Sequence[Trajectory], collector: Collector, temperature: float, seed: int) -> list[Trajectory]:

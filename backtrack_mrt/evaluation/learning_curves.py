@@ -59,7 +59,9 @@ def learning_rows(runs: Mapping[str, Sequence[Run]], ledger: Ledger = "sampled")
     rows = [["algorithm", *(name for level in levels for name in (f"tokens to {level:.2f}", "×"))]]
     reference: list[list[float]] = []
     for label, several in curves.items():
-        reached = [[_first(curve, level) for curve in several] for level in levels]
+        reached = [
+            [float(tokens_to_reach(accuracy, tokens, level)[0]) for tokens, accuracy in several] for level in levels
+        ]
         reference = reference or reached
         cells = [label]
         for ours, theirs in zip(reached, reference, strict=True):
@@ -101,14 +103,5 @@ def _levels(curves: Sequence[tuple[FloatArray, FloatArray]]) -> list[float]:
     return [round(k * STEP, 9) for k in range(math.floor(start / STEP + 1e-9) + 1, math.floor(end / STEP + 1e-9) + 1)]
 
 
-def _first(curve: tuple[FloatArray, FloatArray], level: float) -> float:
-    tokens, accuracy = curve
-    return float(tokens_to_reach(accuracy[None], tokens, np.array([level]))[0])
-
-
 def _times(ratios: Sequence[float]) -> str:
-    if not ratios:
-        return "–"
-    estimate = over_seeds(ratios)
-    spread = "" if math.isnan(estimate.low) else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
-    return f"{estimate.mean:.2f}{spread}"
+    return over_seeds(ratios).told(digits=2) if ratios else "–"

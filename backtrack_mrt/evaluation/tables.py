@@ -5,7 +5,7 @@ A table is a list of rows, the header first; `as_table` shows one in the termina
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -128,57 +128,47 @@ def _change(before: Sequence[Estimate], after: Sequence[Estimate]) -> str:
 def tables(summary: Summary, answers: int, title: str) -> list[Table]:
     """The most important numbers, then curves and further rollouts as far as they were measured; `answers` is the
     trained limit."""
-    curve, extras, n = summary.curve, summary.extras, summary.accuracy.n
-    points = list(zip(curve.budgets, curve.tokens, curve.accuracy, curve.value, strict=True))
+    return [as_table(rows, name) for name, rows in _measured(summary, answers, title) if len(rows) > 1]
+
+
+def _measured(summary: Summary, answers: int, title: str) -> Iterator[tuple[str, Rows]]:
+    """Every table under its title, only a header where nothing was measured."""
+    curve, extras, own = summary.curve, summary.extras, [Policy("", [summary], answers)]
+    yield f"{title}: n = {summary.accuracy.n}, 95 % intervals", outcome_table(own)
     votes = list(zip(summary.pass_at_k, summary.maj_at_k, summary.first_maj_at_k, strict=True))
-    regrets = [
-        [budget, str(r), str(summary.regret_frozen[budget]), str(summary.regret_official[budget])]
-        for budget, r in summary.regret.items()
-        if r.n
-    ]
-    sets = [
+    rows = [[str(k), f"{k * summary.tokens.mean:.1f}", *map(str, three)] for k, three in enumerate(votes, 1)]
+    if len(rows) > 1:
+        yield "k samples side by side", [["k", "tokens", "pass@k", "maj@k", "of first attempts"], *rows]
+    yield "the turns of each phase", [[row[0], *row[2:]] for row in phase_table(own)]
+    rows = [
         [name, f"{at.problems} × {at.samples}", str(at.accuracy), f"{at.tokens.mean:.1f}", str(at.maj_at_k[-1])]
         for name, at in summary.sets.items()
     ]
-    found: list[tuple[str, Rows]] = [
-        (f"{title}: n = {n}, 95 % intervals", outcome_table([Policy("", [summary], answers)])),
-        (
-            "k samples side by side",
-            [
-                ["k", "tokens", "pass@k", "maj@k", "of first attempts"],
-                *([str(k), f"{k * summary.tokens.mean:.1f}", *map(str, both)] for k, both in enumerate(votes, 1)),
-            ],
-        ),
-        ("the turns of each phase", [[row[0], *row[2:]] for row in phase_table([Policy("", [summary], answers)])]),
-        ("by problem set", [["set", "n", "accuracy", "tokens", "maj@n"], *sets]),
-        ("normalised regret", [["budget", "sampled tokens", "by the frozen base", "mrt-official"], *regrets]),
-        (
-            "every trajectory cut at a token budget",
-            [
-                ["budget", "spent", "accuracy", "value"],
-                *([f"{at:g}", f"{spent.mean:.1f}", str(right), str(v)] for at, spent, right, v in points[4::4]),
-            ],
-        ),
+    yield "by problem set", [["set", "n", "accuracy", "tokens", "maj@n"], *rows]
+    rows = [
+        [budget, str(regret), str(summary.regret_frozen[budget]), str(summary.regret_official[budget])]
+        for budget, regret in summary.regret.items()
+        if regret.n
     ]
-    forced = [
+    yield "normalised regret", [["budget", "sampled tokens", "by the frozen base", "mrt-official"], *rows]
+    points = list(zip(curve.budgets, curve.tokens, curve.accuracy, curve.value, strict=True))[4::4]
+    rows = [[f"{at:g}", f"{spent.mean:.1f}", str(right), str(value)] for at, spent, right, value in points]
+    yield "every trajectory cut at a token budget", [["budget", "spent", "accuracy", "value"], *rows]
+    at_budgets = (f"regret at {budget}" for budget in next((at.regret for at in extras.forced_rounds.values()), ()))
+    rows = [
         [rounds, f"{at.tokens.mean:.1f}", str(at.accuracy), str(at.value), *map(str, at.regret.values())]
         for rounds, at in extras.forced_rounds.items()
     ]
-    at_budgets = (f"regret at {budget}" for budget in next((at.regret for at in extras.forced_rounds.values()), ()))
-    found.append(("budget forcing", [["rounds", "tokens", "accuracy", "value", *at_budgets], *forced]))
-    along = [
+    yield "budget forcing", [["rounds", "tokens", "accuracy", "value", *at_budgets], *rows]
+    rows = [
         [str(k), f"{at.tokens.mean:.1f}", str(at.accuracy), str(at.majority)]
         for k, at in enumerate(extras.linearised, 1)
     ]
-    header = ["answers", "tokens", "the last one", "a vote over all so far"]
-    found.append(("linearised, sliding window", [header, *along]))
-    by_turn = [[str(j), f"{at.tokens.mean:.1f}", str(at.accuracy)] for j, at in enumerate(extras.majority_at_turn)]
-    found.append(("majority of forced answers", [["turns", "tokens", "accuracy"], *by_turn]))
-    envelope = [[str(steps), str(regret)] for steps, regret in enumerate(extras.regret_envelope, 1)]
-    found.append(("regret against the better of voting and going on", [["turns", "mrt-official"], *envelope]))
-    if len(votes) == 1:
-        del found[1]
-    return [as_table(rows, name) for name, rows in found if len(rows) > 1]
+    yield "linearised, sliding window", [["answers", "tokens", "the last one", "a vote over all so far"], *rows]
+    rows = [[str(j), f"{at.tokens.mean:.1f}", str(at.accuracy)] for j, at in enumerate(extras.majority_at_turn)]
+    yield "majority of forced answers", [["turns", "tokens", "accuracy"], *rows]
+    rows = [[str(steps), str(regret)] for steps, regret in enumerate(extras.regret_envelope, 1)]
+    yield "regret against the better of voting and going on", [["turns", "mrt-official"], *rows]
 
 
 def rivalry_table(found: Rivalry) -> Table:

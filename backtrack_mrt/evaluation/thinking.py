@@ -59,34 +59,20 @@ def thinking_by_set(
 def thinking_of(scored: Sequence[Scored], thresholds: Thresholds, summary: Summary) -> Thinking:
     """The numbers of these trajectories, with 95 % intervals over problems."""
     index = ProblemIndex(scored)
-    rows = [_row(s, thresholds) for s in scored]
-    table = np.array([[r.sure, r.tax, r.starved, r.last_rise, r.lost] for r in rows], dtype=np.float64)
+    table = np.array([_numbers(s, thresholds) for s in scored], dtype=np.float64)
     sure, tax, starved, last_rise, lost = index.means(table)
-    (share,) = index.ratios([[r.tax] for r in rows], [[s.trajectory.sampled_tokens] for s in scored])
+    share = index.ratio(table[:, 1], [s.trajectory.sampled_tokens for s in scored])
     values = {str(j): value for j, value in enumerate(summary.value_at_turn)}
     return Thinking(len(index.ids), summary, sure, tax, share, starved, last_rise, lost, values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    sure: bool
-    tax: float
-    starved: bool
-    last_rise: float  # NaN unless starved
-    lost: bool
-
-
-def _row(scored: Scored, thresholds: Thresholds) -> _Row:
+def _numbers(scored: Scored, thresholds: Thresholds) -> tuple[float, ...]:
+    """Of one trajectory: sure, overthinking, starved, last_rise (NaN unless starved), lost."""
     assert scored.values is not None
     values, tokens = scored.values, tokens_at_turns(scored.trajectory)
     high = np.flatnonzero(values >= thresholds.high)
     sure = len(high) > 0
-    last = float(values[-1] - values[-2]) if len(values) > 1 else 0.0
-    starved = bool(values[-1] < thresholds.high and last >= thresholds.rising)
-    return _Row(
-        sure=sure,
-        tax=float(tokens[-1] - tokens[high[0]]) if sure else 0.0,
-        starved=starved,
-        last_rise=last if starved else np.nan,
-        lost=sure and scored.trajectory.outcome < 1.0,
-    )
+    tax = tokens[-1] - tokens[high[0]] if sure else 0.0
+    last = values[-1] - values[-2] if len(values) > 1 else 0.0
+    starved = values[-1] < thresholds.high and last >= thresholds.rising
+    return sure, tax, starved, last if starved else np.nan, sure and scored.trajectory.outcome < 1.0

@@ -65,13 +65,11 @@ def _valued(scored: Sequence[Scored], parts: Assembly) -> list[Scored]:
 def _in_tokens(scored: Scored, parts: Assembly) -> Scored:
     """A trajectory of another program, whose ids are not known, as one message of this model."""
     trajectory = scored.trajectory
-    ids = [*trajectory.prompt_ids, *(token for turn in trajectory.turns for token in turn.completion.token_ids)]
-    if trajectory.prompt_ids and min(ids) >= 0:
+    if trajectory.prompt_ids and min(trajectory.token_ids) >= 0:
         return scored
     texts = [turn.text for turn in trajectory.turns]
     told = retold(trajectory.problem, texts, parts.config.protocol, parts.dialogue)
-    graded = (trajectory.answer, trajectory.outcome, trajectory.verdict)
-    return Scored(replace(told, answer=graded[0], outcome=graded[1], verdict=graded[2]))
+    return Scored(replace(told, answer=trajectory.answer, outcome=trajectory.outcome, verdict=trajectory.verdict))
 
 
 def _told(row: Any) -> tuple[Problem, str] | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from backtrack_mrt.evaluation.metrics.estimates import Estimate, over_seeds
+from pydantic import TypeAdapter
+
+from backtrack_mrt.evaluation.metrics.estimates import over_seeds
 from backtrack_mrt.evaluation.tables import Rows
 from backtrack_mrt.runs.durable import replacing
 from backtrack_mrt.runs.jsonl import json_text, read_whole
@@ -76,15 +76,17 @@ class Tuning:
         table = [["algorithm", "settings", "accuracy", "gain", "sampled tokens", "kept", ""]]
         for (algo, number), runs in self.settings.items():
             whole = [run for run in runs if run.accuracy is not None and run.base is not None]
-            accuracy = over_seeds([run.accuracy or 0.0 for run in whole]) if whole else None
-            gain = over_seeds([run.gain for run in whole]) if whole else None
+            accuracy, gain = "broke down", "broke down"
+            if whole:
+                accuracy = over_seeds([run.accuracy or 0.0 for run in whole]).told(short=True)
+                gain = over_seeds([run.gain for run in whole]).told("+", short=True)
             sampled = sum(run.tokens.get("sampled", 0) for run in runs) / len(runs)
             table.append(
                 [
                     algo,
                     ", ".join(f"{field} {value}" for field, value in runs[0].settings.items()),
-                    _cell(accuracy),
-                    _cell(gain, "+"),
+                    accuracy,
+                    gain,
                     f"{sampled:,.0f}",
                     "**kept**" if self.best(algo) == number else "",
                     "; ".join(dict.fromkeys(told for run in runs for told in run.told)),
@@ -99,24 +101,13 @@ class Tuning:
             file.write(json_text({"sets": list(self.sets), "tried": [asdict(tried) for tried in self.tried]}))
 
 
+_TUNING = TypeAdapter(Tuning)
+
+
 def read_tuning(folder: Path) -> Tuning | None:
     """The tuning of a comparison; None if there was none."""
     path = folder / TUNING
     if not path.exists():
         return None
     remedy = "Delete it: what was tried is gathered again from the runs."
-    return read_whole(path, _from_json, what="the trials of a comparison", field=TUNING, remedy=remedy)
-
-
-def _from_json(found: Any) -> Tuning:
-    try:
-        return Tuning(found["sets"], [Tried(**row | {"told": tuple(row["told"])}) for row in found["tried"]])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{type(error).__name__} {error}") from error
-
-
-def _cell(estimate: Estimate | None, sign: str = "") -> str:
-    if estimate is None:
-        return "broke down"
-    spread = "" if math.isnan(estimate.low) else f" ± {estimate.high - estimate.mean:.3f}"
-    return f"{estimate.mean:{sign}.3f}{spread}"
+    return read_whole(path, _TUNING.validate_python, what="the trials of a comparison", field=TUNING, remedy=remedy)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backtrack_mrt.evaluation.metrics.regret import normalised_regret
 from backtrack_mrt.evaluation.metrics.turns import tokens_at_turns
+from backtrack_mrt.evaluation.metrics.values import normalised_regret
 from backtrack_mrt.protocol import standing_changes
 from backtrack_mrt.runs.trace import claim
 from backtrack_mrt.types import FloatArray, Phase, Scored, StopReason, Trajectory, Turn

@@ -9,7 +9,8 @@ interrupted comparison goes on where it stopped.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from backtrack_mrt.config import Ledger, RunRequest, TrainingSection
@@ -33,6 +34,7 @@ def train_and_compare(
     runs: list[tuple[str, Run]] = []
     failed: list[str] = []
     algos = [request.config.algo_label for request in requests]
+    finished = partial(compared, runs, algos, tuning, failed)
     for seed in seeds:
         reference, base = None, None
         for request in requests:
@@ -52,8 +54,8 @@ def train_and_compare(
                 base = RunDir(path).trajectories / "evaluation_base.jsonl"
                 runs.append((label, run))
                 reference = reference or (run if run.sampled_tokens else None)
-                so_far(runs, algos, tuning, failed, folder)
-    return compared(runs, algos, tuning, failed)
+                so_far(finished, folder)
+    return finished()
 
 
 def compared(
@@ -76,16 +78,10 @@ def compared(
 
 
 @main_only
-def so_far(
-    runs: Sequence[tuple[str, Run]],
-    algos: Sequence[str],
-    tuning: Tuning | None,
-    failed: Sequence[str],
-    folder: Path,
-) -> None:
+def so_far(made: Callable[[], Comparison], folder: Path) -> None:
     """The table of what has finished. Whatever goes wrong with it is told, and costs no training."""
     try:
-        compared(runs, algos, tuning, failed).write(folder)
+        made().write(folder)
     except Exception as error:
         tell(f"no table yet: {error!r}")
 

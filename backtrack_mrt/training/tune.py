@@ -9,6 +9,7 @@ A run that breaks down (numbers that are not finite, nothing to fit) counts as o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from backtrack_mrt.config import Config, RunRequest
@@ -19,7 +20,6 @@ from backtrack_mrt.errors import Collapsed, RunError, UserError
 from backtrack_mrt.evaluation.tuning import Tried, Tuning, read_tuning
 from backtrack_mrt.runs.alarms import alarms_of
 from backtrack_mrt.runs.directory import RunDir
-from backtrack_mrt.runs.finished import Run
 from backtrack_mrt.runs.processes import is_main, tell
 from backtrack_mrt.training.finishing import finished_run
 
@@ -78,11 +78,11 @@ def _run(trial: Tried, config: Config, request: RunRequest, base: Path | None) -
     except (Collapsed, UserError) as error:
         if isinstance(error, UserError) and error.field != "algo":  # nothing to fit is the algorithm's own doing
             raise
-        return _with(trial, None, (str(error),))
-    return _with(trial, run, tuple(alarm.name for alarm in alarms_of(run.history, run.evaluations)))
-
-
-def _with(trial: Tried, run: Run | None, told: tuple[str, ...]) -> Tried:
-    accuracy, base = (None if run is None else run.mean(side, "accuracy") for side in ("trained", "base"))
-    tokens = {} if run is None else run.summary["tokens"]["training"]
-    return Tried(trial.algo, trial.number, trial.settings, trial.seed, trial.run, accuracy, base, tokens, told)
+        return replace(trial, told=(str(error),))
+    return replace(
+        trial,
+        accuracy=run.mean("trained", "accuracy"),
+        base=run.mean("base", "accuracy"),
+        tokens=run.summary["tokens"]["training"],
+        told=tuple(alarm.name for alarm in alarms_of(run.history, run.evaluations)),
+    )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.short_runs import request
@@ -121,9 +122,9 @@ def test_a_finished_run_has_the_golds_of_its_grader(tmp_path: Path, monkeypatch:
     RunDir.create(asked.config)
     save_inputs(tmp_path / "run", digests(asked.config, load_problem_sets(asked.config.data, 4, asked.config.grading)))
     (tmp_path / "run" / "summary.json").write_text("{}")
-    for name, instead in (("read_run", lambda path: path), ("_check_unchanged", lambda run, config: None)):
-        monkeypatch.setattr(f"backtrack_mrt.training.finishing.{name}", instead)
-    assert finished_run(asked) == tmp_path / "run"
+    finished = SimpleNamespace(config=asked.config)
+    monkeypatch.setattr("backtrack_mrt.training.finishing.read_run", lambda path: finished)
+    assert finished_run(asked) is finished
 
 
 def test_what_comes_with_the_program_has_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,19 +34,22 @@ def accuracy_at_budgets(scored: Sequence[Scored], budgets: ArrayLike) -> FloatAr
     return np.array([correct_at_budgets(s.trajectory, budgets) for s in scored])
 
 
-def tokens_to_reach(accuracy: FloatArray, budgets: FloatArray, level: FloatArray) -> FloatArray:
+def tokens_to_reach(accuracy: FloatArray, budgets: FloatArray, level: ArrayLike) -> FloatArray:
     """Budget at which each curve first reaches its level, by linear interpolation; NaN where it does not, or at level
     0, which takes no tokens.
 
-    accuracy: shape (R, C). budgets: increasing, shape (C,). level: shape (R,).
+    accuracy: shape (R, C), or (C,) for one curve. budgets: increasing, shape (C,), or (R, C). level: shape (R,), or one
+    for all.
     """
+    accuracy = np.atleast_2d(accuracy)
+    budgets, level = np.broadcast_to(budgets, accuracy.shape), np.broadcast_to(level, len(accuracy))
     reached = accuracy >= level[:, None]
     after = np.argmax(reached, axis=1)
     before = np.maximum(after - 1, 0)
     rows = np.arange(len(accuracy))
     low, high = accuracy[rows, before], accuracy[rows, after]
     part = np.divide(level - low, high - low, out=np.zeros(len(accuracy)), where=after > before)
-    tokens = budgets[before] + part * (budgets[after] - budgets[before])
+    tokens = budgets[rows, before] + part * (budgets[rows, after] - budgets[rows, before])
     return np.where(reached.any(axis=1) & (level > 0), tokens, np.nan)
 
 
@@ -55,24 +59,11 @@ def token_efficiency(
     """Tokens that they need / tokens that we need for the same accuracy, by that accuracy ("0.425"): above 1 we need
     fewer. Read off at `shares` of the lower of the two highest accuracies. Problems are resampled together where both
     have the same ones in the same order, otherwise apart."""
-    indices = [ProblemIndex(side) for side in (ours, theirs)]
-    paired = indices[0].ids == indices[1].ids
-    tables = [
-        index.problem_means(accuracy_at_budgets(side, budgets))
-        for index, side in zip(indices, (ours, theirs), strict=True)
-    ]
-    curves = [  # the data themselves in the first row, then the resamples
-        np.vstack([table.mean(0), resampled_means(table, seed=0 if paired else side)])
-        for side, table in enumerate(tables)
-    ]
-    top = np.minimum(*(curve.max(axis=1) for curve in curves))
-    found = {}
-    for share in shares if top[0] > 0 else ():
-        ours_R, theirs_R = (tokens_to_reach(curve, budgets, share * top) for curve in curves)
-        ratio, *resampled = theirs_R / ours_R
-        problems, n = (min(map(len, sides)) for sides in (tables, (ours, theirs)))
-        found[f"{share * top[0]:.3f}"] = of_resamples(float(ratio), np.array(resampled), problems, n)
-    return found
+
+    def means(side: Sequence[Scored]) -> FloatArray:
+        return ProblemIndex(side).problem_means(accuracy_at_budgets(side, budgets))
+
+    return _efficiency(ours, theirs, shares, means, lambda accuracy_RC: (budgets, accuracy_RC))
 
 
 def voting_efficiency(
@@ -80,44 +71,55 @@ def voting_efficiency(
 ) -> dict[str, Estimate]:
     """`token_efficiency` read off the curves of maj@k against k × tokens instead of off single trajectories, as the
     paper does. A level that one sample already has takes that sample's tokens."""
-    indices = [ProblemIndex(side) for side in (ours, theirs)]
-    curves = []
-    for place, (index, side) in enumerate(zip(indices, (ours, theirs), strict=True)):
-        _, votes = voting_curves(ballots(side, limit))
-        spent = index.problem_means([[tokens_by_answer(s.trajectory, limit)[-1]] for s in side])
-        both = np.hstack([spent, votes])
-        paired = indices[0].ids == indices[1].ids
-        curves.append(np.vstack([both.mean(0), resampled_means(both, seed=0 if paired else place)]))
-    top = np.minimum(*(curve[:, 1:].max(axis=1) for curve in curves))
+    means = partial(_spent_and_votes, limit=limit)
+    return _efficiency(ours, theirs, shares, means, lambda both: (both[:, :1] * _counts(both), both[:, 1:]))
+
+
+def _efficiency(
+    ours: Sequence[Scored],
+    theirs: Sequence[Scored],
+    shares: Sequence[float],
+    means: Callable[[Sequence[Scored]], FloatArray],
+    curve: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
+) -> dict[str, Estimate]:
+    """`means` of the trajectories by problem, (P, M); `curve`: budgets and accuracies in rows of such means, (R, M)."""
+    sides = (ours, theirs)
+    paired = ProblemIndex(ours).ids == ProblemIndex(theirs).ids
+    tables = [means(side) for side in sides]
+    curves = [  # the data themselves in the first row, then the resamples
+        curve(np.vstack([table.mean(0), resampled_means(table, seed=0 if paired else place)]))
+        for place, table in enumerate(tables)
+    ]
+    top = np.minimum(*(accuracy.max(axis=1) for _, accuracy in curves))
+    problems, n = (min(map(len, several)) for several in (tables, sides))
     found = {}
     for share in shares if top[0] > 0 else ():
-        ours_R, theirs_R = (
-            np.array([_tokens_for(row[0], row[1:], share * level) for row, level in zip(curve, top, strict=True)])
-            for curve in curves
-        )
+        ours_R, theirs_R = (tokens_to_reach(accuracy, budgets, share * top) for budgets, accuracy in curves)
         ratio, *resampled = theirs_R / ours_R
-        problems, n = min(len(index.ids) for index in indices), min(len(ours), len(theirs))
         found[f"{share * top[0]:.3f}"] = of_resamples(float(ratio), np.array(resampled), problems, n)
     return found
 
 
-def _tokens_for(spent: float, votes: FloatArray, level: float) -> float:
-    """Tokens at which maj@k of samples that cost `spent` each first reaches the level."""
-    tokens = spent * np.arange(1.0, len(votes) + 1)
-    return float(tokens_to_reach(votes[None], tokens, np.array([level]))[0])
+def _spent_and_votes(scored: Sequence[Scored], limit: int) -> FloatArray:
+    """By problem the tokens of a sample, then maj@k for k = 1 … S, shape (P, 1 + S)."""
+    _, votes = voting_curves(ballots(scored, limit))
+    spent = ProblemIndex(scored).problem_means([[tokens_by_answer(s.trajectory, limit)[-1]] for s in scored])
+    return np.hstack([spent, votes])
+
+
+def _counts(both: FloatArray) -> FloatArray:
+    """k = 1 … S."""
+    return np.arange(1.0, both.shape[1])
 
 
 def majority_at_tokens(scored: Sequence[Scored], limit: int, tokens: float) -> Estimate:
     """maj@k of the samples, interpolated at a total of so many sampled tokens per problem: what a policy must beat
     that spends as many on one trajectory. At fewer tokens than one sample takes it is maj@1, in the samples' favour; no
     estimate at more than all samples took: draw more."""
-    index = ProblemIndex(scored)
-    _, votes = voting_curves(ballots(scored, limit))
-    spent = index.problem_means([[tokens_by_answer(s.trajectory, limit)[-1]] for s in scored])
-    k = np.arange(1, votes.shape[1] + 1)
-    if tokens > k[-1] * spent.mean():
+    both = _spent_and_votes(scored, limit)
+    k = _counts(both)
+    if tokens > k[-1] * both[:, 0].mean():
         return NOTHING
-    both = np.hstack([spent, votes])
 
     def interpolated(row: FloatArray) -> float:
         return float(np.interp(tokens, k * row[0], row[1:]))

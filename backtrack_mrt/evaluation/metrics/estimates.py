@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from backtrack_mrt.types import FloatArray, Scored
+from backtrack_mrt.types import FloatArray, Scored, Trajectory
 
 RESAMPLES = 2000
 MIN_PROBLEMS = 5  # fewer say nothing about the spread between problems
@@ -35,24 +35,33 @@ class Estimate:
             return "–"
         if math.isnan(self.low):
             return f"{self.mean:.3f} (too few problems for an interval)"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return self.told()
+
+    def told(self, sign: str = "", digits: int = 3, short: bool = False) -> str:
+        """The number with its interval, as far as there are; short: with half of its width."""
+        if math.isnan(self.mean):
+            return "–"
+        number = f"{self.mean:{sign}.{digits}f}"
+        if math.isnan(self.low):
+            return number
+        if short:
+            return f"{number} ± {self.high - self.mean:.{digits}f}"
+        return f"{number} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 
-def bootstrap(per_problem: Sequence[Sequence[float]], resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+def bootstrap(per_problem: Sequence[Sequence[float]]) -> Estimate:
     """Mean over all samples of all problems. NaN with no samples at all."""
     if not per_problem:
         return NOTHING
     sums = np.array([[float(np.sum(samples))] for samples in per_problem])
     counts = np.array([[len(samples)] for samples in per_problem])
-    return ratio_estimates(sums, counts, resamples=resamples, seed=seed)[0]
+    return ratio_estimates(sums, counts)[0]
 
 
-def ratio_estimates(
-    sums: ArrayLike, counts: ArrayLike, n: ArrayLike | None = None, *, resamples: int = RESAMPLES, seed: int = 0
-) -> list[Estimate]:
+def ratio_estimates(sums: ArrayLike, counts: ArrayLike, n: ArrayLike | None = None) -> list[Estimate]:
     """Σ sums / Σ counts over problems, for each of M columns.
 
     sums, counts: shape (P, M). n: trajectories behind each column, shape (M,); by default Σ counts.
@@ -64,7 +73,7 @@ def ratio_estimates(
     mean_M = np.divide(sums_PM.sum(0), total_M, out=np.full(len(total_M), np.nan), where=total_M > 0)
     # Resampled around the mean, so that single precision is exact enough.
     centred_PM = sums_PM - np.nan_to_num(mean_M) * counts_PM
-    shift_RM = _resampled_ratio(centred_PM, counts_PM, resamples, seed)
+    shift_RM = _resampled_ratio(centred_PM, counts_PM)
     low_M, high_M = mean_M + np.quantile(shift_RM, LEVELS, axis=0)
     few_M = np.count_nonzero(counts_PM, axis=0) < MIN_PROBLEMS
     low_M[few_M], high_M[few_M] = np.nan, np.nan
@@ -76,20 +85,20 @@ def ratio_estimates(
 
 
 @lru_cache(maxsize=2)
-def draws(problems: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.float32]:
+def draws(problems: int, seed: int = 0) -> NDArray[np.float32]:
     """How often each problem is in each resample, shape (R, P). All numbers about as many problems share their draws,
     so those of two policies on the same problems are paired."""
     rng = np.random.default_rng(seed)
-    counts_RP = np.empty((resamples, problems), dtype=np.float32)
+    counts_RP = np.empty((RESAMPLES, problems), dtype=np.float32)
     for row in counts_RP:
         row[:] = np.bincount(rng.integers(problems, size=problems), minlength=problems)
     counts_RP.flags.writeable = False
     return counts_RP
 
 
-def _resampled_ratio(sums_PM: FloatArray, counts_PM: FloatArray, resamples: int, seed: int) -> FloatArray:
+def _resampled_ratio(sums_PM: FloatArray, counts_PM: FloatArray, seed: int = 0) -> FloatArray:
     """Ratio of the sums in every resample, shape (R, M); 0 where a resample has no samples."""
-    draws_RP = draws(len(sums_PM), resamples, seed)
+    draws_RP = draws(len(sums_PM), seed)
     sums_RM, counts_RM = (draws_RP @ table.astype(np.float32) for table in (sums_PM, counts_PM))
     ratio_RM = np.divide(sums_RM, counts_RM, out=np.zeros_like(sums_RM), where=counts_RM > 0)
     return ratio_RM.astype(np.float64)
@@ -98,7 +107,7 @@ def _resampled_ratio(sums_PM: FloatArray, counts_PM: FloatArray, resamples: int,
 def resampled_means(numbers: FloatArray, seed: int = 0) -> FloatArray:
     """Means over problems of numbers (P, M) in every resample, shape (R, M)."""
     mean = numbers.mean(0)
-    resampled: FloatArray = mean + _resampled_ratio(numbers - mean, np.ones_like(numbers), RESAMPLES, seed)
+    resampled: FloatArray = mean + _resampled_ratio(numbers - mean, np.ones_like(numbers), seed)
     return resampled
 
 
@@ -126,6 +135,10 @@ class ProblemIndex:
         """Σ sums / Σ counts over all trajectories, both (N, M): shares of what occurs several times in one."""
         return ratio_estimates(self._summed(sums), self._summed(counts))
 
+    def ratio(self, sums: ArrayLike, counts: ArrayLike) -> Estimate:
+        """The same for one of each per trajectory, (N,)."""
+        return self.ratios(*(np.asarray(each, dtype=np.float64)[:, None] for each in (sums, counts)))[0]
+
     def means(self, numbers: ArrayLike) -> list[Estimate]:
         """Means over the trajectories of a problem, then over problems, of numbers (N, M); NaN is left out."""
         numbers_NM = np.asarray(numbers, dtype=np.float64)
@@ -152,11 +165,11 @@ class ProblemIndex:
         return summed
 
 
-def per_problem(scored: Sequence[Scored], numbers: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The numbers of every trajectory (any count each), gathered by problem, in order of first appearance."""
+def per_problem(trajectories: Sequence[Trajectory], numbers: Sequence[float]) -> list[list[float]]:
+    """A number of every trajectory, gathered by problem, in order of first appearance."""
     gathered: dict[str, list[float]] = defaultdict(list)
-    for s, row in zip(scored, numbers, strict=True):
-        gathered[s.trajectory.problem.id].extend(row)
+    for trajectory, number in zip(trajectories, numbers, strict=True):
+        gathered[trajectory.problem.id].append(number)
     return list(gathered.values())
 
 

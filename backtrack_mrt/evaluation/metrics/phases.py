@@ -51,12 +51,10 @@ def _result(scored: Sequence[Scored], index: ProblemIndex, phase: str) -> PhaseR
     turns = [[turn for turn in s.trajectory.turns if turn.spec.phase == phase] for s in scored]
     progress = [phase_progress(s, phase)[:, 1] for s in scored]
     known = [row[np.isfinite(row)] for row in progress]
-    counts = np.array([[float(len(row))] for row in turns])
-    tokens = [[float(sum(len(turn.completion.token_ids) for turn in row))] for row in turns]
-    clean = [[float(sum(turn.violation is None for turn in row))] for row in turns]
+    counts = [len(row) for row in turns]
     return PhaseResult(
-        index.mean(counts[:, 0]),
-        index.ratios(tokens, counts)[0],
-        index.ratios([[row.sum()] for row in known], [[float(len(row))] for row in known])[0],
-        index.ratios(clean, counts)[0],
+        index.mean(counts),
+        index.ratio([sum(len(turn.completion.token_ids) for turn in row) for row in turns], counts),
+        index.ratio([row.sum() for row in known], [len(row) for row in known]),
+        index.ratio([sum(turn.violation is None for turn in row) for row in turns], counts),
     )

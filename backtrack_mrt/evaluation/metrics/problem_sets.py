@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, of_resamples, resampled_means
-from backtrack_mrt.evaluation.metrics.regret import by_frozen, regrets_of
 from backtrack_mrt.evaluation.metrics.turns import outcomes_by_answer, tokens_by_answer
+from backtrack_mrt.evaluation.metrics.values import by_frozen, regrets_of
 from backtrack_mrt.evaluation.metrics.voting import ballots, voting_curves
 from backtrack_mrt.types import FloatArray, Problem, Scored
 
@@ -35,18 +35,7 @@ class SetResult:
     maj_at_k: list[Estimate]
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Means by problem, (P, M): six numbers, then pass@k, then maj@k."""
-
-    means: FloatArray
-    samples: int
-    n: int
-
-    def narrowed(self, samples: int) -> FloatArray:
-        """With k = 1 … `samples` only."""
-        both = (self.means[:, 6 + side * self.samples :][:, :samples] for side in (0, 1))
-        return np.hstack([self.means[:, :6], *both])
+_Table = tuple[FloatArray, FloatArray, FloatArray, int]  # by problem: six numbers, pass@k, maj@k; trajectories
 
 
 def set_of(problem: Problem) -> str:
@@ -71,20 +60,17 @@ def _table(scored: Sequence[Scored], answers: int, most_answers: int, budget: in
     tokens = np.array([tokens_by_answer(t, answers)[-1] for t in trajectories])
     regret, frozen = regrets_of(scored, [budget]), regrets_of(by_frozen(scored), [budget])
     numbers = np.column_stack([right[:, answers - 1], right[:, -1], right[:, 0], tokens, regret, frozen])
-    votes = voting_curves(ballots(scored, answers))
-    return _Table(np.hstack([index.problem_means(numbers), *votes]), votes[0].shape[1], len(scored))
+    return index.problem_means(numbers), *voting_curves(ballots(scored, answers)), len(scored)
 
 
 def _result(tables: Sequence[_Table]) -> SetResult:
     """Of one set, or of the mean over several; each set's problems are resampled among themselves."""
-    samples = min(table.samples for table in tables)
-    means = [table.narrowed(samples) for table in tables]
+    samples = min(passed.shape[1] for _, passed, _, _ in tables)
+    means = [np.hstack([six, passed[:, :samples], voted[:, :samples]]) for six, passed, voted, _ in tables]
     value = np.mean([mean.mean(0) for mean in means], axis=0)
     resampled = np.mean([resampled_means(mean, seed=place) for place, mean in enumerate(means)], axis=0)
-    fewest, n = min(len(mean) for mean in means), sum(table.n for table in tables)
+    fewest, n = min(map(len, means)), sum(table[-1] for table in tables)
     columns = zip(value.tolist(), resampled.T, strict=True)
-    numbers = [of_resamples(v, r, fewest, n) for v, r in columns]
-    accuracy, prolonged, first, tokens, regret, frozen, *votes = numbers
-    problems = sum(len(mean) for mean in means)
+    accuracy, prolonged, first, tokens, regret, frozen, *votes = [of_resamples(v, r, fewest, n) for v, r in columns]
     votes_at_k = votes[:samples], votes[samples:]
-    return SetResult(problems, samples, accuracy, prolonged, first, tokens, regret, frozen, *votes_at_k)
+    return SetResult(sum(map(len, means)), samples, accuracy, prolonged, first, tokens, regret, frozen, *votes_at_k)

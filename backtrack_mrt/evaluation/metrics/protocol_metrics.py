@@ -35,7 +35,7 @@ def protocol_metrics(
         numbers = [row.get(name, np.nan) for row in rows]
         if any(isinstance(number, Share) for number in numbers):
             pooled = [number if isinstance(number, Share) else Share(0, 0) for number in numbers]
-            (found[name],) = index.ratios([[s.hits] for s in pooled], [[s.of] for s in pooled])
+            found[name] = index.ratio([s.hits for s in pooled], [s.of for s in pooled])
         else:
             found[name] = index.mean(np.array(numbers, dtype=np.float64))
     return found
@@ -58,7 +58,7 @@ def progress_of_moves(protocol: EpisodeProtocol, scored: Sequence[Scored], index
     found = {}
     for name in dict.fromkeys(name for row in moves for name in row):
         progress = [_progress(s, row.get(name, ())) for s, row in zip(scored, moves, strict=True)]
-        (mean,) = index.ratios([[float(sum(row))] for row in progress], [[float(len(row))] for row in progress])
+        mean = index.ratio([sum(row) for row in progress], [len(row) for row in progress])
         rounded = [np.clip(np.round(row, 9), -1.0, 1.0) for row in progress]
         counts = np.array([np.histogram(row, PROGRESS_EDGES)[0] for row in rounded], dtype=np.float64)
         totals = np.repeat(counts.sum(1, keepdims=True), counts.shape[1], axis=1)

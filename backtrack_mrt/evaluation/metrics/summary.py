@@ -12,7 +12,6 @@ from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, r
 from backtrack_mrt.evaluation.metrics.phases import PhaseResult, by_phase
 from backtrack_mrt.evaluation.metrics.problem_sets import SetResult, by_set
 from backtrack_mrt.evaluation.metrics.protocol_metrics import PROGRESS_EDGES, Move, progress_of_moves, protocol_metrics
-from backtrack_mrt.evaluation.metrics.regret import ForcedTokens, by_frozen, cumulative_regret, regrets_of
 from backtrack_mrt.evaluation.metrics.turns import (
     FirstWrongStep,
     answers,
@@ -21,7 +20,15 @@ from backtrack_mrt.evaluation.metrics.turns import (
     tokens_at_turns,
     tokens_by_answer,
 )
-from backtrack_mrt.evaluation.metrics.values import held, values_at_tokens, values_at_turns
+from backtrack_mrt.evaluation.metrics.values import (
+    ForcedTokens,
+    by_frozen,
+    cumulative_regret,
+    held,
+    regrets_of,
+    values_at_tokens,
+    values_at_turns,
+)
 from backtrack_mrt.evaluation.metrics.voting import ballots, votes_by_answer, voting_curves
 from backtrack_mrt.protocol import EpisodeProtocol
 from backtrack_mrt.types import FloatArray, Scored, StopReason
@@ -161,12 +168,10 @@ def summarise(
     accuracy, tokens = index.means(right_NK), index.means(tokens_NK)
     at = [multiple * limits.budget for multiple in budgets]
     kinds = [returns(t, first_wrong_step) for t in trajectories]
+    clean = [[turn.violation is None for turn in t.turns] for t in trajectories]
     spent = [tokens_at_turns(t) for t in trajectories]
     passed, voted = voting_curves(ballots(scored, limits.answers))
     _, first_voted = voting_curves(ballots(scored, 1))
-
-    def share(hits: Sequence[float], of: Sequence[float]) -> Estimate:
-        return index.ratios(np.array(hits)[:, None], np.array(of)[:, None])[0]
 
     def by_budget(regrets_NC: FloatArray) -> dict[str, Estimate]:
         return dict(zip((f"{budget:g}" for budget in at), index.means(regrets_NC), strict=True))
@@ -200,8 +205,8 @@ def summarise(
         protocol={} if protocol is None else protocol_metrics(protocol, trajectories, index),
         moves={} if protocol is None else progress_of_moves(protocol, scored, index),
         progress_edges=PROGRESS_EDGES.tolist(),
-        right_step=share([row.count("exact") for row in kinds], [len(row) for row in kinds]),
-        clean_turns=share(*_sums([[turn.violation is None for turn in t.turns] for t in trajectories])),
+        right_step=index.ratio([row.count("exact") for row in kinds], [len(row) for row in kinds]),
+        clean_turns=index.ratio([sum(row) for row in clean], [len(row) for row in clean]),
         violations=_shares(index, [{turn.violation for turn in t.turns} - {None} for t in trajectories]),
         stops=_shares(index, [{str(t.stop)} if t.stop else set() for t in trajectories], [str(r) for r in StopReason]),
         sets=by_set(scored, limits.answers, limits.most_answers, limits.budget),
@@ -254,11 +259,6 @@ def linearised_points(scored: Sequence[Scored], most: int) -> list[LinearisedPoi
     votes = index.means([votes_by_answer(s.trajectory, most) for s in scored])
     points = points_by_answer(scored, most)
     return [LinearisedPoint(p.accuracy, p.tokens, vote) for p, vote in zip(points, votes, strict=True)]
-
-
-def _sums(rows: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-    """Sum and length of every row."""
-    return [float(sum(row)) for row in rows], [float(len(row)) for row in rows]
 
 
 def _shares(index: ProblemIndex, names: Sequence[set[str | None]], known: Sequence[str] = ()) -> dict[str, Estimate]:

@@ -21,8 +21,7 @@ def tokens_at_turns(trajectory: Trajectory) -> FloatArray:
 
 def answers(trajectory: Trajectory) -> list[tuple[int, str]]:
     """The answers given, each with the index of its turn."""
-    given = [(j, turn.parsed.answer) for j, turn in enumerate(trajectory.turns) if turn.parsed is not None]
-    return [(j, answer) for j, answer in given if answer is not None]
+    return [(j, turn.answer) for j, turn in enumerate(trajectory.turns) if turn.answer is not None]
 
 
 def outcomes_by_answer(trajectory: Trajectory, most: int) -> FloatArray:
@@ -60,13 +59,13 @@ def returns(trajectory: Trajectory, first_wrong_step: FirstWrongStep) -> list[st
     "needless" (nothing was wrong). Turns whose steps cannot be checked are left out."""
     kinds = []
     for j, turn in enumerate(trajectory.turns):
-        if turn.parsed is None or turn.parsed.verdict is not None or turn.parsed.step is None:
+        if turn.target is None:
             continue
         steps = standing_steps(trajectory.turns[:j])
         wrong = first_wrong_step(trajectory.problem, steps)
         if wrong is None:
             continue
-        distance = turn.parsed.step - (wrong - 1)
+        distance = turn.target - (wrong - 1)
         kinds.append(
             "needless" if wrong > len(steps) else "exact" if distance == 0 else "early" if distance < 0 else "late"
         )

@@ -8,7 +8,7 @@ import pytest
 
 from backtrack_mrt.envs.backtrack import BacktrackPhase
 from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex
-from backtrack_mrt.evaluation.metrics.regret import envelope_regret, regrets_of
+from backtrack_mrt.evaluation.metrics.values import envelope_regret, regrets_of
 from backtrack_mrt.types import Completion, Finish, Problem, Scored, StopReason, Trajectory, Turn, TurnSpec
 
 CUTOFFS = [4096, 8192, 12288, 16384]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.hand_worked import CORRECTED
 
-from backtrack_mrt.evaluation.metrics.regret import cumulative_regret, regrets, regrets_of
+from backtrack_mrt.evaluation.metrics.values import cumulative_regret, regrets, regrets_of
 from backtrack_mrt.types import Scored
 
 VALUES = np.array([0.1, 0.2, 0.2, 0.4, 0.8, 0.9])

@@ -13,7 +13,6 @@ from support.hand_worked import ATTEMPT, CORRECTED, turn
 from backtrack_mrt.envs.backtrack import BacktrackPhase
 from backtrack_mrt.evaluation.metrics.estimates import ProblemIndex, bootstrap, per_problem, ratio_estimates
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
-from backtrack_mrt.evaluation.metrics.regret import normalised_regret
 from backtrack_mrt.evaluation.metrics.turns import (
     answers,
     outcomes_by_answer,
@@ -21,6 +20,7 @@ from backtrack_mrt.evaluation.metrics.turns import (
     tokens_at_turns,
     tokens_by_answer,
 )
+from backtrack_mrt.evaluation.metrics.values import normalised_regret
 from backtrack_mrt.types import (
     Problem,
     Scored,
@@ -140,7 +140,7 @@ def test_means_are_over_samples_then_problems() -> None:
     assert (ratio.mean, ratio.n) == (0.5, 4)
 
 
-def test_per_problem_keeps_ragged_numbers_together() -> None:
+def test_per_problem_keeps_numbers_together() -> None:
     other = replace(CORRECTED, problem=Problem("other", "q", "2"))
-    rows = per_problem([Scored(CORRECTED), Scored(other), Scored(CORRECTED)], [[1.0, 2.0], [], [3.0]])
-    assert rows == [[1.0, 2.0, 3.0], []]
+    rows = per_problem([CORRECTED, other, CORRECTED], [1.0, 2.0, 3.0])
+    assert rows == [[1.0, 3.0], [2.0]]
