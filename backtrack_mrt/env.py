@@ -34,8 +34,8 @@ from backtrack_mrt.rollouts.episode import Episode, graded
 from backtrack_mrt.rollouts.prompts import Prompts, load_prompts
 from backtrack_mrt.rollouts.rehearsal import rehearse_own
 from backtrack_mrt.rollouts.rollout import cut, instruct, take
+from backtrack_mrt.rollouts.text_space import TextSpace
 from backtrack_mrt.runs.trace import render_trace
-from backtrack_mrt.text_space import TextSpace
 from backtrack_mrt.types import Completion, Finish, FloatArray, Problem, StopReason, TokenIds, Trajectory
 
 Action = str | Completion

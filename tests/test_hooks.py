@@ -247,7 +247,7 @@ def test_several_answers_are_all_judged(given: Any) -> None:
 @pytest.mark.parametrize("given", ["42", (), None, (42,)])
 def test_right_answers_are_listed_in_texts(given: Any) -> None:
     with pytest.raises(UserError, match=r"grader = .*these are its spellings of '42'.*tuple of texts"):
-        Speller(ByteChat(), "\\boxed{", lambda problem: given).spellings(PROBLEM)
+        Speller(Dialogue(ByteChat(), load_prompts("backtrack", "terse")), lambda problem: given).spellings(PROBLEM)
 
 
 def test_a_setting_that_its_class_sets_itself(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (  # low to high; names between two bars stand on one layer
     "types errors hooks sandbox | grading | protocol plugins algos envs graders | foreign | config configs | runs | "
-    "policy data text_space | rollouts prompts | env evaluation credit verifiers_env | reports | training | "
+    "policy data | rollouts prompts | env evaluation credit verifiers_env | reports | training | "
     "cli engines | __main__ scripts"
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS.split("|")) for name in names.split()}
@@ -38,7 +38,7 @@ FOREIGN = {
         "scripts.bench.peers",
         "scripts.bench.update",
     },
-    "gymnasium": {"env", "text_space"},
+    "gymnasium": {"env", "rollouts.text_space"},
     "math_verify": {"grading.symbolic", "grading.bare", "scripts.bench.peers"},
 }
 

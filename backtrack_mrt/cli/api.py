@@ -59,8 +59,8 @@ def evaluate(what: Config | str | Path, save: str | Path | None = None) -> Summa
     with environment.importing():  # late: a mistake in the config must not wait for torch
         from backtrack_mrt.evaluation.evaluate import measure
         from backtrack_mrt.rollouts.assembly import assemble, prompts_of
-        from backtrack_mrt.rollouts.long_questions import fitting
         from backtrack_mrt.rollouts.rehearsal import rehearse_own
+        from backtrack_mrt.rollouts.row_lengths import fitting
 
     rehearse_own(config.protocol, prompts_of(config), problems[0])
     with failures_told(), closing((parts := assemble(config)).engine):

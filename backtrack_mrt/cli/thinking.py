@@ -26,7 +26,7 @@ from backtrack_mrt.evaluation.thinking import Thresholds, thinking_by_set
 from backtrack_mrt.evaluation.traces import read_traces
 from backtrack_mrt.reports.thinking import report_thinking, thinking_table, votes_table
 from backtrack_mrt.rollouts.assembly import Assembly
-from backtrack_mrt.rollouts.long_questions import fitting
+from backtrack_mrt.rollouts.row_lengths import fitting
 from backtrack_mrt.runs.jsonl import json_text
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.records import write_trajectories

@@ -86,11 +86,12 @@ def calibrate(prefixes: Sequence[Prefix], provers: Mapping[str, MetaProver], sam
     names = [problem.id for _, problem in prefixes]
     found = []
     for name, prover in provers.items():
-        values, tokens, seconds = _measured(prover, prefixes)
-        gap = sampled - values
-        rmse = float(np.sqrt((gap**2).mean()))
-        bias = float(gap.mean())
-        found.append(Bias(name, len(gap), float(values.mean()), bias, _clustered_se(gap, names), rmse, tokens, seconds))
+        spent, start = prover.tokens, time.perf_counter()
+        values = prover.prefix_values(prefixes)
+        seconds, tokens = time.perf_counter() - start, prover.tokens - spent
+        gap, n = sampled - values, len(prefixes)
+        mean, bias, rmse = float(values.mean()), float(gap.mean()), float(np.sqrt((gap**2).mean()))
+        found.append(Bias(name, n, mean, bias, _clustered_se(gap, names), rmse, tokens / n, seconds / n))
     return found
 
 
@@ -103,8 +104,7 @@ def at_start(parts: Assembly, problems: Sequence[Problem]) -> Bias | None:
     if not section.calibration or section.estimator not in ("likelihood", "auto") or not parts.grader.listed:
         return None
     prover, some = parts.prover(grader=parts.paying), problems[: ceil(section.calibration / 2)]
-    dialogue = parts.dialogue
-    speller = Speller(dialogue.chat, dialogue.force_prefix, parts.grader.spellings, dialogue.marker)
+    speller = Speller(parts.dialogue, parts.grader.spellings)
     if all(len(s) == 1 and len(s[0].endings) == 1 for s in (speller.spellings(p) for p in some)):
         return None
     sampled = parts.sampled_prover(section, parts.paying, seed=config.seed + 1)
@@ -138,10 +138,3 @@ def _clustered_se(gap: FloatArray, names: Sequence[str]) -> float:
     sums = np.bincount(index, weights=gap - gap.mean())
     groups = len(sums)
     return float(np.sqrt((sums**2).sum() * groups / max(groups - 1, 1)) / len(gap))
-
-
-def _measured(prover: MetaProver, prefixes: Sequence[Prefix]) -> tuple[FloatArray, float, float]:
-    """Values, tokens and seconds per value."""
-    tokens, start = prover.tokens, time.perf_counter()
-    values = prover.prefix_values(prefixes)
-    return values, (prover.tokens - tokens) / len(prefixes), (time.perf_counter() - start) / len(prefixes)

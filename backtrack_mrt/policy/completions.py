@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.policy.engine import CheckedEngine, Pair
+from backtrack_mrt.policy.engine import Engine, Pair
 from backtrack_mrt.policy.json_client import JsonClient
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
@@ -38,7 +38,7 @@ _LOUDER = "Start it so that `logprobs` is answered, or take sampled answers (est
 Logprobs = dict[int, float]  # by token
 
 
-class CompletionsEngine(CheckedEngine):
+class CompletionsEngine(Engine):
     """The engine contract on `url`. tokenizer: the served model's. model: which one is asked (None: the first).
     max_rows: requests at a time. scoring: whether it will be asked to. Raises UserError for a server that cannot be
     asked, has another tokenizer, or tells no probabilities where they are wanted."""

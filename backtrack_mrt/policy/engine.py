@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -47,19 +47,41 @@ class Continuous(Protocol):
         until no row asks for anything. What rows are given does not depend on their order."""
 
 
-class Engine(Sampler, Protocol):
-    """What samples from the policy. Implementations keep the history of the last calls cached, so that a prefix which
-    extends an earlier one costs only its new tokens; callers see no difference but the time."""
+class Engine(ABC):
+    """What samples from the policy. Engines keep the history of the last calls cached, so that a prefix which extends
+    an earlier one costs only its new tokens; callers see no difference but the time. What is asked is checked here.
 
-    stats: EngineStats
+    max_rows: rows sampled at once. `before_sync`: where a launcher cuts the model up, what brings the weights to the
+    copy that is sampled from (`policy.whole`); `sync` calls it first, in all processes.
+    """
+
     exact: bool
     """Whether its logprobs are those of the module that is trained. Where they are not, the trainer corrects for it."""
-    scores: bool
+    scores: bool = True
     """Whether it can `score`. All can but a server that tells no probabilities."""
+    _knows_reference = True
+    _in_reference = False  # whether the reference is to answer
+
+    def __init__(self, context_length: int, max_rows: int = 1) -> None:
+        if max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, got {max_rows}")
+        self.stats = EngineStats()
+        self.context_length, self.max_rows = context_length, max_rows
+        self.before_sync: Callable[[], object] = lambda: None
 
     @property
     def cache_tokens(self) -> int | None:
         """Tokens of history that it keeps cached between calls (None: all of as many rows as it is asked for)."""
+        return None
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """See `Sampler.generate`. Raises ValueError for what cannot be asked."""
+        check_requests(requests, self.context_length)
+        return self._generate(requests, sampling)
+
+    @abstractmethod
+    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """`generate` for requests that were checked."""
 
     def score(
         self,
@@ -70,88 +92,37 @@ class Engine(Sampler, Protocol):
         """log π(continuation_t | prefix, continuation_<t) at temperature 1, one array (len(continuation),) per pair.
 
         endings: for each pair, tokens that end it as well as its last one does; the last logprob is then that of any of
-        them (none: of that token alone). They are the same for equal pairs."""
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Within the context the frozen reference policy answers (LoRA adapter off)."""
-
-    def sync(self, version: int) -> None:
-        """The policy's weights changed (now at update `version`): forget everything cached from the old ones."""
-
-    def release(self) -> None:
-        """Drop the cached history (its memory is wanted for the update)."""
-
-    def close(self) -> None:
-        """Give back all that the engine holds. It is not used again."""
-
-
-class CheckedEngine(ABC):
-    """What engines are made of: what is asked is checked, what is scored is counted, and it is noted who is to answer
-    (`_in_reference`: whether the reference is). Nothing is kept from one call to the next, unless an engine says so.
-
-    max_rows: rows sampled at once. `before_sync`: called first by `sync`, in all processes, where a launcher cuts the
-    model up: it brings the weights to the copy that is sampled from (`policy.whole`).
-    """
-
-    exact: bool
-    scores = True
-    _in_reference = False
-
-    def __init__(self, context_length: int, max_rows: int = 1) -> None:
-        if max_rows < 1:
-            raise ValueError(f"max_rows must be at least 1, got {max_rows}")
-        self.stats = EngineStats()
-        self.context_length, self.max_rows = context_length, max_rows
-        self.before_sync: Callable[[], object] = lambda: None
-
-    @abstractmethod
-    def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `Engine.generate`."""
-
-    @abstractmethod
-    def _score(self, pairs: Sequence[Pair], endings: Mapping[Pair, TokenIds]) -> list[FloatArray]:
-        """See `Engine.score`; `endings` of the pairs that have some."""
-
-    @property
-    def cache_tokens(self) -> int | None:
-        """See `Engine.cache_tokens`."""
-        return None
-
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        """See `Engine.generate`."""
-        check_requests(requests, self.context_length)
-        return self._generate(requests, sampling)
-
-    def score(
-        self,
-        prefixes: Sequence[TokenIds],
-        continuations: Sequence[TokenIds],
-        endings: Sequence[TokenIds] | None = None,
-    ) -> list[FloatArray]:
-        """See `Engine.score`."""
+        them (none: of that token alone). They are the same for equal pairs. Raises ValueError for what cannot be asked.
+        """
         pairs = list(zip(prefixes, continuations, strict=True))
         scores = self._score(pairs, check_pairs(pairs, endings, self.context_length))
         self.stats.scored += sum(map(len, continuations))
         return scores
 
-    def sync(self, version: int) -> None:
-        """See `Engine.sync`."""
-        self.before_sync()
-
-    def release(self) -> None:  # noqa: B027
-        """See `Engine.release`."""
-
-    def close(self) -> None:  # noqa: B027
-        """See `Engine.close`."""
+    @abstractmethod
+    def _score(self, pairs: Sequence[Pair], endings: Mapping[Pair, TokenIds]) -> list[FloatArray]:
+        """`score` for pairs that were checked, with the endings of those that have some."""
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """See `Engine.reference`."""
+        """Within the context the frozen reference policy answers (LoRA adapter off)."""
+        if not self._knows_reference:
+            raise ValueError("no reference policy: pass reference_model, or train an adapter instead of all weights")
         before, self._in_reference = self._in_reference, True
         try:
             yield
         finally:
             self._in_reference = before
+
+    def sync(self, version: int) -> None:
+        """The policy's weights changed (now at update `version`): forget everything cached from the old ones."""
+        self.before_sync()
+
+    def release(self) -> None:  # noqa: B027
+        """Drop the cached history (its memory is wanted for the update)."""
+
+    def close(self) -> None:  # noqa: B027
+        """Give back all that the engine holds. It is not used again."""
 
 
 def check_requests(requests: Sequence[Request], context_length: int) -> None:

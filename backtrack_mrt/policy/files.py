@@ -61,11 +61,8 @@ def shape(section: ModelSection) -> dict[str, Any]:
         return section.architecture.model_dump(exclude_none=True)
     if is_adapter(folder):
         return shape(base_of(section))
-    return (
-        _read(Path(find_model(section)) / "config.json", section)
-        if folder.is_dir()
-        else _read(hub_file(section, "config.json"), section)
-    )
+    whole = Path(find_model(section)) / "config.json" if folder.is_dir() else hub_file(section, "config.json")
+    return _read(whole, section)
 
 
 def chat_template(section: ModelSection) -> str | None:

@@ -90,7 +90,9 @@ def untrained(section: ModelSection) -> Any:
 
 def _prepared(model: Any, tokenizer: Any, section: ModelSection, seed: int) -> Any:
     """The model ready for training, with its adapter."""
-    _set_padding(tokenizer)
+    if tokenizer.pad_token_id is None:  # it is always masked, so any token will do: Llama's own one if it is there
+        own = "<|finetune_right_pad_id|>"
+        tokenizer.pad_token = own if own in tokenizer.get_vocab() else tokenizer.eos_token
     _without_dropout(model)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = not section.gradient_checkpointing  # the engine asks for its cache itself
@@ -226,13 +228,6 @@ def _check_shape(section: ModelSection, found: Any) -> None:
         if (actual := getattr(found, name, value)) != value:
             reason = f"the model's config.json says {actual!r}"
             raise UserError(f"model.architecture.{name}", value, reason, "Correct it, or leave architecture out.")
-
-
-def _set_padding(tokenizer: Any) -> None:
-    """Padding is always masked, so any token will do: Llama's own one for the purpose if it is there, else eos."""
-    if tokenizer.pad_token_id is None:
-        own = "<|finetune_right_pad_id|>"
-        tokenizer.pad_token = own if own in tokenizer.get_vocab() else tokenizer.eos_token
 
 
 def _without_dropout(model: Any) -> None:

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backtrack_mrt.policy.engine import CheckedEngine, Pair
+from backtrack_mrt.policy.engine import Engine, Pair
 from backtrack_mrt.policy.sampling import draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 Script = Callable[[TokenIds], TokenIds] | Sequence[TokenIds]
 
 
-class ScriptedEngine(CheckedEngine):
+class ScriptedEngine(Engine):
     """Replies by `script`: a function of the prefix, or replies in the order in which they are asked for. A reply is
     cut behind its first stop id and at the request's length. Without a script, tokens are sampled.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -18,7 +19,8 @@ from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.errors import Mistakes, UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.hooks import wrong_value
-from backtrack_mrt.policy.engine import CheckedEngine, Engine
+from backtrack_mrt.policy.completions import CompletionsEngine, client, served
+from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.hf.trial import serving_engine
 from backtrack_mrt.policy.models import frozen_copy, load_model, load_tokenizer
 from backtrack_mrt.policy.vllm.local import VLLMEngine
@@ -181,6 +183,32 @@ def assemble(config: Config, *, training: bool = False) -> Assembly:
     return Assembly(config, model, tokenizer, dialogue, engine, config.grading.opened(), whole)
 
 
+def assemble_served(config: Config, url: str) -> Assembly:
+    """The parts around the model that is served at `url`; `config.model` says whose tokenizer it has. Raises UserError
+    for a server that cannot be asked, and for one without logprobs where the meta-prover needs them."""
+    tokenizer = load_tokenizer(config.model)
+    dialogue = dialogue_with(tokenizer, prompts_of(config), config.model.thinking)
+    with closing(client(url, "--server")) as asked:
+        bases = [row for row in served(asked) if row.get("parent") is None]
+    engine = CompletionsEngine(
+        url,
+        tokenizer,
+        model=config.model.name_or_path if len(bases) > 1 else None,  # the only one, whatever it is called there
+        max_rows=min(config.engine.max_rows, 64),
+        scoring=config.prover.estimator in ("likelihood", "auto") and config.grading.listed,
+    )
+    return Assembly(config, None, tokenizer, dialogue, engine, config.grading.opened())
+
+
+def served_name(url: str, field: str) -> str:
+    """What the server's model is called where it was loaded from: a hub name or a directory. Raises UserError."""
+    with closing(client(url, field)) as asked:
+        rows = served(asked)
+    if not rows:
+        raise UserError(field, url, "it does not say what it serves", "Name the model: --model DIR or its hub name.")
+    return str(rows[0].get("root") or rows[0]["id"])
+
+
 def estimator_of(section: ProverSection) -> type[MetaProver]:
     """The class of an estimator that is not built in. Raises UserError."""
     return plugins.load(PROVERS, section.estimator, MetaProver, "prover.estimator")  # type: ignore[type-abstract]
@@ -246,7 +274,7 @@ def merges_adapter(config: Config) -> bool:
     return config.engine.merged
 
 
-def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCopy | None) -> CheckedEngine:
+def _engine(config: Config, model: Any, servers: Servers | None, whole: WholeCopy | None) -> Engine:
     section = config.engine
     if servers is not None:
         adapters = Path(os.path.expanduser(section.adapters)) if section.adapters else None

@@ -120,7 +120,7 @@ class ChatFormat:
             )
         before, prompt = self._opening()
         to_reply = closed_thought(prompt) if thinking is False else prompt
-        self._begun = to_reply
+        self.begun = to_reply  # the generation prompt
         self.eos_id: int = tokenizer.convert_tokens_to_ids(self._end)
         self.stop_ids = frozenset({self.eos_id, tokenizer.eos_token_id} - {None})
         self._before, self._to_reply = self._structure(before), self._structure(to_reply)
@@ -134,11 +134,6 @@ class ChatFormat:
             self.follows = False
         self._check_bos()
         self._check_forgery()
-
-    @property
-    def begun(self) -> str:
-        """The generation prompt."""
-        return self._begun
 
     @cached_property
     def pieces(self) -> Mapping[int, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from backtrack_mrt.algos.collecting import Collection, Independent
 from backtrack_mrt.data.canaries import CanaryWatch
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import UserError, short
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.protocol import EpisodeProtocol
@@ -24,6 +24,22 @@ from backtrack_mrt.rollouts.rollout import force_answers, grade, rollout
 from backtrack_mrt.rollouts.row_lengths import Reserve, longest_row
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.types import FloatArray, Group, Problem, Sampling, Scored, TokenLedger, Trajectory
+
+
+@dataclass
+class Stopwatch:
+    """Wall seconds by part."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -124,16 +140,16 @@ class Collector:
         others: int = 0,
     ) -> Collected:
         """`Synced.collect` with the policy after update `version` (−1: as it is)."""
-        return self.begin(problems, seeds, temperature, version, on_rows, others)()
+        with self.synced(version) as synced:
+            return synced.collect(problems, seeds, temperature, on_rows, others)
 
     def begin(
         self,
         problems: Sequence[Problem],
         seeds: Sequence[int],
         temperature: float,
-        version: int = -1,
-        on_rows: Callable[[int], None] = lambda rows: None,
-        others: int = 0,
+        version: int,
+        others: int,
     ) -> Callable[[], Collected]:
         """`collect` in two parts: the engine gets the policy's weights now; what is returned draws the rollouts. With
         an engine that has weights of its own the policy may change meanwhile."""
@@ -141,7 +157,7 @@ class Collector:
 
         def draw() -> Collected:
             with self._held() as synced:
-                return synced.collect(problems, seeds, temperature, on_rows, others)
+                return synced.collect(problems, seeds, temperature, others=others)
 
         return draw
 
@@ -180,21 +196,20 @@ class Synced:
                     _listed(c.collection.collect(playing, problems[rows], seeds[rows]), c.collection)
                 )
             on_rows(len(problems[rows]))
-        return Collected(scored, playing.ledger, playing.seconds)
+        return Collected(scored, playing.ledger, playing.clock.seconds)
 
     def force(self, starts: Sequence[Trajectory], seeds: Sequence[int], temperature: float) -> Collected:
         """Each start ended by an answer forced now, graded, without values."""
         playing = _Playing(self.collector, self.collector.sampling(temperature))
         scored = [Scored(trajectory) for trajectory in playing.grade(playing.force(starts, seeds))]
-        return Collected(scored, playing.ledger, playing.seconds)
+        return Collected(scored, playing.ledger, playing.clock.seconds)
 
 
 def _listed(given: object, collection: Collection) -> list[Trajectory]:
     """What a collection gave. Raises UserError for anything but trajectories."""
     trajectories: list[Any] = list(given) if isinstance(given, Iterable) else [given]
     if strange := [t for t in trajectories if not isinstance(t, Trajectory)]:
-        shown = " ".join(str(strange[0]).split())[:60]
-        reason = f"its collect gave {shown}, which is no trajectory"
+        reason = f"its collect gave {short(strange[0])}, which is no trajectory"
         raise UserError("algo", type(collection).__name__, reason, "Return a list of those that `play` gives.")
     return trajectories
 
@@ -206,7 +221,7 @@ class _Playing:
         self.collector, self.sampling, self.group_size = collector, sampling, collector.group_size
         self.others = 0
         self.ledger = TokenLedger()
-        self.seconds = {"rollout": 0.0, "grade": 0.0, "prover": 0.0}
+        self.clock = Stopwatch({"rollout": 0.0, "grade": 0.0, "prover": 0.0})
 
     def rollout(
         self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int], answers: int | None = None, known: int = 0
@@ -214,18 +229,18 @@ class _Playing:
         c = self.collector
         protocol = c.protocol if answers is None else c.protocol.with_answers(answers)
         reserve = c.prover.reserve if c.prover else None
-        with self._timed("rollout"):
+        with self.clock.part("rollout"):
             drawn = rollout(starts, seeds, protocol, c.dialogue, c.engine, self.sampling, c.window, reserve=reserve)
         return drawn[:known] + self._counted(drawn[known:])
 
     def force(self, starts: Sequence[Problem | Trajectory], seeds: Sequence[int]) -> list[Trajectory]:
         c = self.collector
-        with self._timed("rollout"):
+        with self.clock.part("rollout"):
             drawn = force_answers(starts, seeds, c.dialogue, c.engine, self.sampling, c.max_answer_tokens)
         return self._counted(drawn)
 
     def grade(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-        with self._timed("grade"):
+        with self.clock.part("grade"):
             return grade(trajectories, self.collector.grader)
 
     def hinted(self, trajectory: Trajectory) -> Trajectory:
@@ -245,7 +260,7 @@ class _Playing:
     def _values(self, trajectories: list[Trajectory], prover: MetaProver | None) -> Sequence[FloatArray | None]:
         if prover is None:
             return [None] * len(trajectories)
-        with self._timed("prover"):
+        with self.clock.part("prover"):
             spent = prover.tokens
             values = prover.values(trajectories)
             self.ledger += TokenLedger(prover=prover.tokens - spent)
@@ -258,12 +273,6 @@ class _Playing:
             env = sum(len(turn.instruction_ids) for turn in new) + (0 if t.given else len(t.prompt_ids))
             self.ledger += TokenLedger(sampled, env)
         return trajectories
-
-    @contextmanager
-    def _timed(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[part] += time.perf_counter() - start
 
 
 def groups_of(scored: Sequence[Scored], size: int) -> list[Group]:

@@ -43,7 +43,7 @@ class Prompts:
         if marker is BOXED:
             return self
         texts = {name: _SHOWN.sub(lambda box: marker.around(box[1]), text) for name, text in self.texts.items()}
-        if opens_box(texts[FORCE_PREFIX]):
+        if texts[FORCE_PREFIX].endswith(BOXED.opening):
             texts[FORCE_PREFIX] = marker.opening
         return Prompts(texts, marker)
 
@@ -89,11 +89,6 @@ class Prompts:
         return self.texts.get("system")
 
 
-def opens_box(force_prefix: str) -> bool:
-    """Whether a forced answer is begun inside a box."""
-    return force_prefix.endswith(BOXED.opening)
-
-
 def load_prompts(protocol: str, chosen: str) -> Prompts:
     """The prompt files of `protocol` in the style `chosen`, or those in the folder at that path.
 
@@ -110,7 +105,7 @@ def load_prompts(protocol: str, chosen: str) -> Prompts:
         if (found := Prompts(texts).placeholders(name)) != placeholders:
             wanted = ", ".join(f"<<{p}>>" for p in sorted(placeholders)) or "none"
             raise UserError(str(folder / f"{name}.md"), sorted(found), "other placeholders", f"It must hold: {wanted}.")
-    if "\\boxed" in texts[FORCE_PREFIX] and not opens_box(texts[FORCE_PREFIX]):
+    if "\\boxed" in texts[FORCE_PREFIX] and not texts[FORCE_PREFIX].endswith(BOXED.opening):
         path, remedy = folder / f"{FORCE_PREFIX}.md", "End it with \\boxed{ and no space, or open no box."
         raise UserError(str(path), texts[FORCE_PREFIX], "it does not end where its box opens", remedy)
     return Prompts(texts)

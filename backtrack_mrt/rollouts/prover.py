@@ -16,7 +16,7 @@ from typing import ClassVar, Literal, final
 import numpy as np
 
 from backtrack_mrt.config import ProverSection
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import UserError, short
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.hooks import of_its_kind
@@ -98,14 +98,20 @@ class MetaProver(ABC):
             values.append(padded)
         return values
 
+    def _asked(self, prover: MetaProver, prefixes: Sequence[Prefix]) -> FloatArray:
+        """Another one's values; their tokens count as this one's."""
+        spent = prover.tokens
+        values = prover.prefix_values(prefixes)
+        self.tokens += prover.tokens - spent
+        return values
+
     def _checked(self, values: object, number: int) -> FloatArray:
         try:
             given = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError, RuntimeError):  # torch: a tensor that a gradient goes through
             given = np.zeros((0, 0))
         if given.shape != (number,):
-            shown = " ".join(str(values).split())[:60]
-            reason = f"gave no {number} numbers for {number} prefixes but {shown}"
+            reason = f"gave no {number} numbers for {number} prefixes but {short(values)}"
             raise self._refused("prefix_values", reason, "Return an array with a number for each prefix.")
         if self.bounded and (strange := [v for v in given if not -_ROUNDING <= v <= 1 + _ROUNDING]):  # also NaN
             reason = f"gave {strange[0]:.6g} for {len(strange)} of {number} prefixes"
@@ -130,7 +136,7 @@ class LikelihoodProver(MetaProver):
         surfaces: Surfaces = MATH.spellings,
     ) -> None:
         super().__init__(dialogue, engine, policy)
-        self._speller = Speller(dialogue.chat, dialogue.force_prefix, surfaces, dialogue.marker)
+        self._speller = Speller(dialogue, surfaces)
 
     def spellings(self, problem: Problem) -> tuple[Spelling, ...]:
         """What counts as the problem's gold."""
@@ -138,7 +144,8 @@ class LikelihoodProver(MetaProver):
 
     def prefix_values(self, prefixes: Sequence[Prefix]) -> FloatArray:
         spelled = [self.spellings(problem) for _, problem in prefixes]
-        self.tokens += sum(map(_scored_tokens, spelled))
+        for spellings in spelled:  # beginnings that they share count once
+            self.tokens += len({s.ids[: n + 1] for s in spellings for n in range(len(s.ids))})
         rows = [(row, spelling) for row, spellings in enumerate(spelled) for spelling in spellings]
         logprobs = self.engine.score(
             [prefixes[row][0] for row, _ in rows],
@@ -152,11 +159,6 @@ class LikelihoodProver(MetaProver):
 
     def answer_tokens(self, problem: Problem) -> int:
         return max(len(spelling.ids) for spelling in self.spellings(problem))
-
-
-def _scored_tokens(spellings: Sequence[Spelling]) -> int:
-    """Tokens that the spellings take, beginnings that they share counted once."""
-    return len({spelling.ids[: n + 1] for spelling in spellings for n in range(len(spelling.ids))})
 
 
 class SampledProver(MetaProver):
@@ -206,9 +208,7 @@ class SampledProver(MetaProver):
         counted = np.array([grade.reward for grade in grades], dtype=np.float64)
         known = np.zeros(len(prefixes))
         if self.likelihood is not None:
-            spent = self.likelihood.tokens
-            known = self.likelihood.prefix_values(prefixes)
-            self.tokens += self.likelihood.tokens - spent
+            known = self._asked(self.likelihood, prefixes)
             for i, (problem, ids) in enumerate(zip(problems, drawn, strict=True)):
                 counted[i] -= any(spelling.begins(ids) for spelling in self.likelihood.spellings(problem))
         shares: FloatArray = known + counted.reshape(len(prefixes), self.samples).mean(axis=1)
@@ -232,13 +232,9 @@ class SampledProver(MetaProver):
                     drawn[i] += completion.token_ids
                 if not times:
                     self.on_answers(len(going[part]))
-            going, times = [i for i in going if self._goes_on(drawn[i])], times + 1
+            paused = [i for i in going if len(drawn[i]) < self.max_answer_tokens and drawn[i][-1] in self._closers]
+            going, times = [i for i in paused if not self.dialogue.is_complete(drawn[i])], times + 1
         return drawn
-
-    def _goes_on(self, ids: TokenIds) -> bool:
-        """Whether an answer stopped too early."""
-        paused = len(ids) < self.max_answer_tokens and ids[-1] in self._closers
-        return paused and not self.dialogue.is_complete(ids)
 
     def answer_tokens(self, problem: Problem) -> int:
         known = self.likelihood.answer_tokens(problem) if self.likelihood else 0
@@ -264,9 +260,7 @@ class AutoProver(MetaProver):
         values = np.zeros(len(prefixes))
         for prover in (self.likelihood, self.monte_carlo):
             rows = [row for row, (_, problem) in enumerate(prefixes) if self.chosen(problem) is prover]
-            spent = prover.tokens
-            values[rows] = prover.prefix_values([prefixes[row] for row in rows])
-            self.tokens += prover.tokens - spent
+            values[rows] = self._asked(prover, [prefixes[row] for row in rows])
         return values
 
     def answer_tokens(self, problem: Problem) -> int:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.math import MATH
-from backtrack_mrt.grading.markers import BOXED, Marker
-from backtrack_mrt.rollouts.chat import Chat
+from backtrack_mrt.grading.markers import BOXED
+from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.types import Problem, TokenIds
 
 Surfaces = Callable[[Problem], Sequence[str]]  # how a problem's right answers are written
@@ -58,11 +58,12 @@ def _beginning_with(rows: list[tuple[str, int]], text: str) -> Iterator[int]:
 
 
 class Speller:
-    """The spellings of right answers behind `begun`, the text with which a forced answer is begun; `surfaces` says how
-    they are written."""
+    """The spellings of right answers behind the text with which the dialogue begins a forced answer; `surfaces` says
+    how they are written."""
 
-    def __init__(self, chat: Chat, begun: str, surfaces: Surfaces = MATH.spellings, marker: Marker = BOXED) -> None:
-        self.chat, self.begun, self.surfaces, self.marker = chat, begun, surfaces, marker
+    def __init__(self, dialogue: Dialogue, surfaces: Surfaces = MATH.spellings) -> None:
+        self.chat, self.marker, self.begun = dialogue.chat, dialogue.marker, dialogue.force_prefix
+        self.surfaces = surfaces
         self._vocabulary: Vocabulary | None = None
         self._known: dict[tuple[str, ...], tuple[Spelling, ...]] = {}
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.hf.lora import decoder_of
 from backtrack_mrt.policy.hf.packed_forward import Branches
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.rollouts.dialogue import Dialogue
@@ -90,7 +91,8 @@ class AnswerMaker:
         rows = [self.answers(member.trajectory) for member in members]
         room = SHARE * sum(len(m.trajectory.token_ids) - len(m.trajectory.prompt_ids) for m in members)
         tokens = np.array([float(answer.tokens) for row in rows for answer in row])
-        values = np.array([_value(m, answer.turn) for m, row in zip(members, rows, strict=True) for answer in row])
+        known = [m.values for m in members if m.values is not None]  # all: needs_values
+        values = np.array([v[answer.turn] for v, row in zip(known, rows, strict=True) for answer in row]).clip(0, 1)
         chances = chances_within(room, tokens, values * (1 - values) + FLOOR)
         lots = np.random.default_rng(seed).random(len(chances))
         factors = iter(np.divide(1.0, chances, out=np.zeros(len(chances)), where=lots < chances))
@@ -105,11 +107,6 @@ class AnswerMaker:
         sampled = [sum(j >= 0 for j in member.trajectory.turn_index()) for member in members]
         shares = [sum(sampled) if self.by_token else len(members) * tokens for tokens in sampled]
         return [self.weight * processes.count() / max(share, 1) for share in shares]
-
-
-def _value(member: Scored, turn: int) -> float:
-    assert member.values is not None  # needs_values
-    return float(np.clip(member.values[turn], 0.0, 1.0))
 
 
 def chances_within(room: float, tokens: FloatArray, sizes: FloatArray) -> FloatArray:
@@ -177,7 +174,7 @@ def answer_maker(setup: Setup, collector: Collector, packs: bool) -> AnswerMaker
         reason = f"the model has {scaled[0]}" if scaled else "nothing can branch off in this model's attention"
         raise UserError("algorithm.answer_weight", setup.config.answer_weight, reason, "Set it to 0.")
     dialogue = collector.dialogue
-    speller = Speller(dialogue.chat, dialogue.force_prefix, collector.grader.spellings, dialogue.marker)
+    speller = Speller(dialogue, collector.grader.spellings)
     by_token = setup.config.training.loss == "dapo"
     return AnswerMaker(dialogue, speller, collector.engine.context_length, setup.config.answer_weight, by_token)
 
@@ -186,8 +183,8 @@ def answer_maker(setup: Setup, collector: Collector, packs: bool) -> AnswerMaker
 def last_hidden_states(model: Any) -> Iterator[list[Tensor]]:
     """What the backbone of `model` hands to its output layer in passes within the block, each (1, T, H)."""
     kept = list[Tensor]()
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hook = plain.base_model.register_forward_hook(lambda module, args, output: kept.append(output.last_hidden_state))
+    backbone = decoder_of(model).base_model
+    hook = backbone.register_forward_hook(lambda module, args, output: kept.append(output.last_hidden_state))
     try:
         yield kept
     finally:

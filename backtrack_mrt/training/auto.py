@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from itertools import chain
 from typing import Any
 
 from backtrack_mrt.config import Config, ModelSection
@@ -177,15 +176,16 @@ def _learns(found: Derived, small: bool, millions: str) -> None:
 
 def _fits(found: Derived, first: Sizes, resolve: Resolve, on: Device) -> bool:
     """Choose what memory decides: the first of `_options` that fits, else what is nearest to it."""
-    for changes in chain(_options(found.values, first, resolve, on), [None]):
-        tried = with_changes(found.values, changes or _LEAST)
-        sizes = replace(first, config=resolve(tried))
-        if changes is None or suffices(sizes, on):
-            taken = f"{peak(memory(sizes, on), on) / GIB:.1f}"
-            room = f" of {usable(on) / GIB:.1f} GiB that can be used" if on.memory else " GiB"
-            found.choose(changes or _LEAST, f"the peak is {taken}{room}")
-            return changes is not None
-    raise AssertionError("the last one is always taken")
+
+    def sizes(changes: Changes) -> Sizes:
+        return replace(first, config=resolve(with_changes(found.values, changes)))
+
+    fitting = next((c for c in _options(found.values, first, resolve, on) if suffices(sizes(c), on)), None)
+    changes = _LEAST if fitting is None else fitting
+    taken = f"{peak(memory(sizes(changes), on), on) / GIB:.1f}"
+    room = f" of {usable(on) / GIB:.1f} GiB that can be used" if on.memory else " GiB"
+    found.choose(changes, f"the peak is {taken}{room}")
+    return fitting is not None
 
 
 _LEAST: Changes = {"training.micro_batch_size": 1, "model.gradient_checkpointing": True}

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from backtrack_mrt.policy.hf.compiled import code_for, is_plain, linears_of, norms_of, without_adapter
 from backtrack_mrt.policy.hf.kernels import Adapted, Kept, RowTable, TrainedLayer, in_free_cores
+from backtrack_mrt.policy.hf.lora import decoder_of
 from backtrack_mrt.policy.hf.trial import ordinary_tokens
 from backtrack_mrt.training.packing import IGNORED, Packed, pack, packed_attention
 from backtrack_mrt.training.row_places import GroupedRows
@@ -160,7 +161,8 @@ def _trains_adapters_alone(layer: Any) -> bool:
     if not all(map(is_plain, linears)):
         return False
     adapted = [module for module in linears if isinstance(module, LoraLinear)]
-    if any(len(m.active_adapters) != 1 or not _identities(m.lora_dropout) for m in adapted):
+    dropouts = [dropout for module in adapted for dropout in module.lora_dropout.values()]
+    if any(len(m.active_adapters) != 1 for m in adapted) or not all(isinstance(d, nn.Identity) for d in dropouts):
         return False
     adapters = [weight for module in linears if (adapter := adapter_of(module)) for weight in (adapter.A, adapter.B)]
     trained = set(map(id, adapters))
@@ -169,21 +171,18 @@ def _trains_adapters_alone(layer: Any) -> bool:
     )
 
 
-def _identities(modules: nn.ModuleDict) -> bool:
-    return all(isinstance(module, nn.Identity) for module in modules.values())
-
-
 def compile_layers(model: Any) -> bool:
     """Let the decoder layers of `model` compute packed rows in compiled code, if there is some for them that gives
     their numbers and gradients on a few tokens."""
-    decoder = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder = decoder_of(model)
     if any(isinstance(module, CompiledLayer) for module in decoder.modules()):
         return True  # for an earlier trainer
     code = code_for(decoder)
     if code is None or not all(map(_trains_adapters_alone, decoder.model.layers)):
         return False
     workshop, plain, layers = Workshop(code), _tried(model), decoder.model.layers
-    kinds = {kind: _compiled(kind) for kind in map(type, layers)}
+    # Of the same name, by which libraries know a model's layers.
+    kinds = {kind: type(kind.__name__, (CompiledLayer, kind), {}) for kind in map(type, layers)}
     for layer in layers:
         layer.__class__ = kinds[type(layer)]
         layer.workshop = workshop
@@ -199,17 +198,11 @@ def compile_layers(model: Any) -> bool:
 
 def _tried(model: Any) -> tuple[Tensor, Tensor]:
     """The logits of a few packed tokens, and the gradient of what they say of the right ones."""
-    ids, config = ordinary_tokens(model, 8), model.config
-    groups = config.num_attention_heads // config.num_key_value_heads
-    rows = pack([ids[:4]] * 2, [ids[4:], ids[5:]], groups, model.get_input_embeddings().weight)
+    ids = ordinary_tokens(model, 8)
+    rows = pack([ids[:4]] * 2, [ids[4:], ids[5:]], model)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    with torch.enable_grad(), packed_attention(config):
+    with torch.enable_grad(), packed_attention(model.config):
         logits = model(**rows.inputs(), use_cache=False).logits[0]
         loss = cross_entropy(logits, rows.targets, ignore_index=IGNORED)
         gradient = torch.autograd.grad(loss, weights, allow_unused=True)
     return logits.detach(), torch.cat([each.flatten() for each in gradient if each is not None])
-
-
-def _compiled(kind: type[nn.Module]) -> type[nn.Module]:
-    """Of the same name, by which libraries know a model's layers."""
-    return type(kind.__name__, (CompiledLayer, kind), {})

@@ -29,9 +29,14 @@ class HeldOut:
         """The tokens of all evaluations so far, also before a resume."""
         return sum((TokenLedger(**line["ledger"]) for line in self.run.evaluations()), TokenLedger())
 
-    def evaluate(self, name: str, step: int) -> Summary:
-        """All that the config asks for, after so many updates."""
-        return self._measure(self.parts.config, name, step)
+    def evaluate(self, name: str, step: int, config: Config | None = None) -> Summary:
+        """All that the config (None: the run's) asks for, after so many updates. The trajectories and the results are
+        kept in the run directory; a resumed run reads the trajectories that are there."""
+        collector = self.parts.evaluation_collector(base=name == "base")
+        asked, kept = config or self.parts.config, self.run.trajectories
+        summary, spent = measure(asked, collector, self.problems, first_wrong_step, name, kept)
+        self.run.log_evaluation(step, name, asdict(summary) | {"ledger": asdict(spent)})
+        return summary
 
     def between_steps(self, step: int) -> float:
         """The plain evaluation, if it is time for one after so many updates, and a new report. Returns the seconds
@@ -42,14 +47,6 @@ class HeldOut:
             return 0.0
         further = {"extra_rounds": [], "linearised_revisions": 0, "forced_answers": 0}
         plain = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=further)})
-        self._measure(plain, f"step_{step:06d}", step)
+        self.evaluate(f"step_{step:06d}", step, plain)
         rebuild(self.run.path)
         return time.perf_counter() - start
-
-    def _measure(self, config: Config, name: str, step: int) -> Summary:
-        """The trajectories and the results are kept in the run directory; a resumed run reads the trajectories that are
-        there."""
-        collector = self.parts.evaluation_collector(base=name == "base")
-        summary, spent = measure(config, collector, self.problems, first_wrong_step, name, self.run.trajectories)
-        self.run.log_evaluation(step, name, asdict(summary) | {"ledger": asdict(spent)})
-        return summary

@@ -18,14 +18,14 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from backtrack_mrt import credit
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.data.answers import read_gold
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import UserError, short
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.rollouts.assembly import dialogue_with
 from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.rollouts.prover import LikelihoodProver
 from backtrack_mrt.runs.processes import gathered
 from backtrack_mrt.training.environments import checked_rollouts, telling_factory
-from backtrack_mrt.types import FloatArray, Problem, Trajectory
+from backtrack_mrt.types import FloatArray, Problem, Trajectory, as_rows
 
 Values = Callable[[Sequence[Trajectory]], Sequence[FloatArray]]  # V_0 … V_E of each, (E+1,)
 _GOLDS = ("answer", "solution")
@@ -59,10 +59,9 @@ class MRTTrainer(GRPOTrainer):
         if values is not None and (not callable(values) or inspect.iscoroutinefunction(values)):
             reason = "not a function from episodes to their values"
             raise UserError("values", values, reason, "Pass prover.values, or a plain function of yours.")
-        if "environment_factory" in kwargs:
-            kwargs["environment_factory"] = telling_factory(kwargs["environment_factory"])
-        if "rollout_func" in kwargs:
-            kwargs["rollout_func"] = checked_rollouts(kwargs["rollout_func"])
+        for name, checked in (("environment_factory", telling_factory), ("rollout_func", checked_rollouts)):
+            if name in kwargs:
+                kwargs[name] = checked(kwargs[name])
         super().__init__(*args, **kwargs)
         if self.scale_rewards == "batch":
             reason = "an outcome is compared within its group"
@@ -95,15 +94,20 @@ class MRTTrainer(GRPOTrainer):
         if self.model is None or not self.model.training:  # an evaluation of TRL's: its groups may be of one
             return output
         sampled_BT = output["completion_mask"] * output.get("tool_mask", torch.ones(()).to(output["completion_mask"]))
-        turns = [self._turns(ids, mask) for ids, mask in zip(output["completion_ids"], sampled_BT, strict=True)]
+        turns = [credit.turn_index(mask) for mask in sampled_BT.cpu().numpy()]
+        if self.cuts is not None:
+            rows = zip(turns, output["completion_ids"].tolist(), strict=True)
+            turns = [credit.cut_turns(index, ids, self._tokenizer, self.cuts) for index, ids in rows]
         self.scored = [
             credit.trajectory(self._problem(row), prompt[kept.bool()].tolist(), ids.tolist(), index, self._tokenizer)
             for row, prompt, kept, ids, index in zip(
                 inputs, output["prompt_ids"], output["prompt_mask"], output["completion_ids"], turns, strict=True
             )
         ]
-        needed = self.algorithm.needs_values
-        self.latest_values = self._valued(self.scored) if needed else []
+        given: object = self.values(self.scored) if self.algorithm.needs_values else []
+        if (values := as_rows(given)) is None:
+            raise UserError("values", short(given), "not arrays of numbers", "Return V_0 … V_E of each.")
+        self.latest_values = values
         advantages = self._advantages(turns)
         weights_BT = torch.zeros(sampled_BT.shape)
         for row, found in zip(weights_BT, advantages, strict=True):
@@ -111,14 +115,6 @@ class MRTTrainer(GRPOTrainer):
         output["advantages"] = weights_BT.to(sampled_BT.device)
         self._log_turns()
         return output
-
-    def _valued(self, trajectories: Sequence[Trajectory]) -> list[FloatArray]:
-        given: object = self.values(trajectories)
-        try:
-            return [np.asarray(row, dtype=np.float64) for row in given]  # type: ignore[attr-defined]
-        except (TypeError, ValueError, RuntimeError) as error:  # torch: a tensor that a gradient goes through
-            shown = " ".join(str(given).split())[:60]
-            raise UserError("values", shown, "not arrays of numbers", "Return V_0 … V_E of each.") from error
 
     def _advantages(self, turns: list[Any]) -> list[FloatArray]:
         """Of this process's rows; a group may lie across processes. Rows that no reward function scored have none."""
@@ -137,11 +133,6 @@ class MRTTrainer(GRPOTrainer):
         found = [row * (not missing) for row, missing in zip(found, unscored, strict=True)]
         first = self.accelerator.process_index * len(turns)
         return found[first : first + len(turns)]
-
-    def _turns(self, ids: torch.Tensor, sampled: torch.Tensor) -> Any:
-        """Whose every token is (T,)."""
-        turns = credit.turn_index(sampled.cpu().numpy())
-        return turns if self.cuts is None else credit.cut_turns(turns, ids.tolist(), self._tokenizer, self.cuts)
 
     def _problem(self, row: Mapping[str, Any]) -> Problem:
         """What the data set says of an episode's problem. Members of a group have the same."""

@@ -20,9 +20,8 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from backtrack_mrt.policy.hf.arithmetic import any_length
+from backtrack_mrt.policy.hf.arithmetic import any_length, attending, evaluating
 from backtrack_mrt.policy.hf.packed_forward import Branches
-from backtrack_mrt.policy.hf.plain_engine import evaluating
 from backtrack_mrt.policy.hf.runner import unusual_attention
 from backtrack_mrt.policy.hf.trial import ordinary_tokens
 from backtrack_mrt.training.row_places import GroupedRows, PackedRow, grouped
@@ -131,7 +130,7 @@ def packable(model: Any) -> bool:
     row = ordinary_tokens(model, 8)
     try:
         with torch.no_grad(), evaluating(model), packed_attention(config):
-            packed = pack([row[:5]], [row[5:]], config.num_attention_heads // config.num_key_value_heads, like)
+            packed = pack([row[:5]], [row[5:]], model)
             found = model(**packed.inputs(), use_cache=False).logits[0, packed.scored[0]]
         with torch.no_grad(), evaluating(model):
             plain = model(input_ids=torch.tensor([row], device=like.device), use_cache=False).logits[0, 4:-1]
@@ -145,12 +144,11 @@ def packed_rows(
 ) -> Packed:
     """The rows of a batch (B, L): the last `completions` places are the completions', padded on the right, those before
     them the prompts', padded on the left."""
-    config, like = model.config, model.get_input_embeddings().weight
     rows = list(zip(input_ids.cpu(), attention_mask.bool().cpu(), strict=True))
     first = input_ids.size(1) - completions
     prompts = [ids[:first][seen[:first]].tolist() for ids, seen in rows]
     replies = [ids[first:][seen[first:]].tolist() for ids, seen in rows]
-    packed = pack(prompts, replies, config.num_attention_heads // config.num_key_value_heads, like, branches)
+    packed = pack(prompts, replies, model, branches)
     return replace(packed, scored=pad(packed.scored, (0, completions - packed.scored.size(1))))
 
 
@@ -188,12 +186,11 @@ def aligned_rows(input_ids: Tensor, attention_mask: Tensor, completions: int) ->
 def pack(
     prompts: Sequence[Sequence[int]],
     completions: Sequence[Sequence[int]],
-    groups: int,
-    like: Tensor,
+    model: Any,
     branches: Sequence[Branches] = (),
 ) -> Packed:
-    """Rows of a prompt (at least one token) and a completion each. groups: query heads for each key head. `like` names
-    the device, and the dtype of the masks. branches: off what follows the prompt in each row (none: no row has any).
+    """Rows of a prompt (at least one token) and a completion each, for `model`. branches: off what follows the prompt
+    in each row (none: no row has any).
 
     A prompt's last token predicts another token in every row, so it is the first one of what follows; the last token of
     a completion predicts nothing and is left out.
@@ -220,6 +217,7 @@ def pack(
         targets += [IGNORED] * len(leaving.tokens)
         shared = range(starts[trunk], starts[trunk] + len(trunk)) if trunk else range(0)
         spans.append(PackedRow(range(first, len(ids)), shared, leaving))
+    config, like = model.config, model.get_input_embeddings().weight
     device = like.device
     return Packed(
         ids=torch.tensor(ids, device=device),
@@ -227,7 +225,7 @@ def pack(
         targets=torch.tensor(targets, device=device),
         prompts=tuple(spans[: len(trunks)]),
         rows=tuple(spans[len(trunks) :]),
-        groups=groups,
+        groups=config.num_attention_heads // config.num_key_value_heads,
         like=like,
         scored=scored.to(device),
         branched=tuple(branched),
@@ -273,9 +271,5 @@ def _block(rows: Sequence[PackedRow], groups: int, like: Tensor) -> tuple[Block,
 @contextmanager
 def packed_attention(config: Any) -> Iterator[None]:
     """Within the context the model attends by `attend`: also in backward passes, which may compute forward again."""
-    before, config._attn_implementation = config._attn_implementation, ATTENTION
-    try:
-        with any_length():
-            yield
-    finally:
-        config._attn_implementation = before
+    with attending(config, ATTENTION), any_length():
+        yield

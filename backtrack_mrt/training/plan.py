@@ -34,8 +34,6 @@ class Plan:
 
     sizes: Sizes
     device: Device
-    processes: int
-    sharding: str | None
     prompt: int  # tokens of the longest opening
     instructions: int  # tokens the environment inserts into one trajectory after the opening
     prover: int  # tokens of the forced answers of one trajectory
@@ -79,8 +77,8 @@ class Plan:
         sizes, config, device, seconds = self.sizes, self.sizes.config, self.device, self.seconds
         kind = ", ".join(filter(None, [config.model.dtype, config.model.quantization]))
         trains = "all weights" if config.model.full_finetuning else f"LoRA of rank {config.model.lora.r}"
-        shared = "1 process" if self.processes == 1 else f"{self.processes} processes"
-        shared += f", cut up by {self.sharding}" if self.sharding else ""
+        shared = "1 process" if processes.count() == 1 else f"{processes.count()} processes"
+        shared += f", cut up by {processes.sharding()}" if processes.sharding() else ""
         holds = f" of {device.memory / GIB:.0f} on {device.name}" if device.memory else ""
         lines = [
             f"{config.algo_label} on {config.env_label}: {config.model.name_or_path}, {kind}, {trains}",
@@ -129,8 +127,6 @@ def plan(config: Config, device: Device) -> Plan:
     return Plan(
         sizes,
         device,
-        processes=processes.count(),
-        sharding=processes.sharding(),
         prompt=prompt,
         instructions=instructions,
         prover=forced * (config.protocol.max_turns + 1) if config.algorithm.needs_values else 0,

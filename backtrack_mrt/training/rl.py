@@ -28,19 +28,18 @@ from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.processes import gathered, sharding
 from backtrack_mrt.training.ahead import RolloutsAhead, StepRollouts
-from backtrack_mrt.training.answers import Answer, Branched, answer_maker, branched, last_hidden_states, total_value
+from backtrack_mrt.training.answers import Answer, answer_maker, branched, last_hidden_states, total_value
+from backtrack_mrt.training.budgets import KINDS, StageEnds, StopAtBudget, counted_tokens, rate_at, used_up
 from backtrack_mrt.training.compiled_layers import compile_layers
 from backtrack_mrt.training.critic import Critic, explained_variance
-from backtrack_mrt.training.curriculum import StageEnds
 from backtrack_mrt.training.fused_lora import fuse_adapters
 from backtrack_mrt.training.grpo_settings import grpo_config, grpo_repeats, outcome_reward, prepare_trl, trl_rows
-from backtrack_mrt.training.learning_rate import KINDS, StopAtBudget, counted_tokens, rate_at, used_up
 from backtrack_mrt.training.micro_batches import by_length, by_prompt, regrouped
 from backtrack_mrt.training.mismatch import Mismatch
 from backtrack_mrt.training.packing import aligned_rows, packable, packed_attention, packed_rows
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.trainer_setup import Setup
-from backtrack_mrt.types import Group, Problem, Scored, TokenLedger
+from backtrack_mrt.types import Problem, Scored, TokenLedger
 
 
 class PolicyTrainer(SafeTrainer, GRPOTrainer):
@@ -86,7 +85,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             compile_layers(setup.model)
         self._forces = answer_maker(setup, collector, self._packs) if config.answer_weight else None
         self._answers: list[list[Answer]] = []  # that are trained along, of each row of this process
-        self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way
+        self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way; none outside of the loss
         self._answered = torch.zeros(())  # Σ weight·V of these
         self._mismatch = Mismatch(config.training.importance_cap, corrects=not collector.engine.exact)
         self._correcting: dict[str, Any] | None = None  # the micro-batch whose loss is being computed
@@ -163,8 +162,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             row[: len(weights)] = torch.from_numpy(weights).float()
         output["advantages"] = weights_BT.to(completion_ids.device)
         output["row"] = torch.arange(len(weights_BT))
-        for name, value in rollout_metrics(self._everyone).items():
-            self._metrics["train"][name].append(value)
+        self._tell(rollout_metrics(self._everyone))
         return output
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
@@ -205,7 +203,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         routed = {"output_router_logits": True} if compute_aux_loss else {}
         parts = (torch.split(rows, batch_size or len(input_ids)) for rows in (input_ids, attention_mask))
         for ids, mask in zip(*parts, strict=True):
-            answered = self._branched(mask, logits_to_keep)
+            lengths = [(int(row[:-logits_to_keep].sum()), int(row[-logits_to_keep:].sum())) for row in mask]
+            answered = [branched(*row, answers) for row, answers in zip(lengths, self._branching, strict=False)]
             if self._packs:
                 leaving = [row.branches for row in answered]
                 packed = packed_rows(ids, mask, logits_to_keep, self.setup.model, leaving)
@@ -226,14 +225,13 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             self._mismatch.correct(self._correcting, self._correcting.get("old_per_token_logps", logprobs_BT))
             self._correcting = None
             if self.accelerator.sync_gradients:  # the last micro-batch
-                for name, value in self._mismatch.told(self.accelerator).items():
-                    self._metrics["train"][name].append(value)
+                self._tell(self._mismatch.told(self.accelerator))
         return logprobs_BT, torch.cat(entropies), torch.stack(losses).mean() if compute_aux_loss else None
 
-    def _branched(self, mask: torch.Tensor, width: int) -> list[Branched]:
-        """The answers of the rows of a micro-batch, none outside of the loss."""
-        lengths = [(int(row[:-width].sum()), int(row[-width:].sum())) for row in mask]
-        return [branched(*row, answers) for row, answers in zip(lengths, self._branching, strict=False)]
+    def _tell(self, numbers: Mapping[str, float]) -> None:
+        """To TRL, for the log of the step under way."""
+        for name, number in numbers.items():
+            self._metrics["train"][name].append(number)
 
     def _rollout(self, prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's hook: one trajectory per asked problem (already repeated per group member), as ids and mask."""
@@ -248,14 +246,11 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             raise UserError("algo", name, reason, "Return one for each row, in order, where the loss is rl.")
         self._everyone = gathered(self._scored)
         self.ledgers.append(sum(gathered([collected.ledger]), TokenLedger()))
-        for kind, tokens in asdict(self.ledgers[-1]).items():
-            self._metrics["train"][f"tokens/step_{kind}"].append(tokens)
+        self._tell({f"tokens/step_{kind}": tokens for kind, tokens in asdict(self.ledgers[-1]).items()})
         self.seconds.update(taken.seconds)
         if training.asynchronous:
-            told = {f"time/{part}": s for part, s in taken.seconds_ahead.items()}
-            told |= {"sampling/lag": taken.lag * self.num_iterations}
-            for name, value in told.items():
-                self._metrics["train"][name].append(value)
+            self._tell({f"time/{part}": seconds for part, seconds in taken.seconds_ahead.items()})
+            self._tell({"sampling/lag": taken.lag * self.num_iterations})
             if step < training.most_steps and not used_up(training, self.ledgers):
                 self._ahead.begin(step + 1, self._begin(step + 1))
         return trl_rows([scored.trajectory for scored in self._scored], self.setup.tokenizer.eos_token_id)
@@ -276,10 +271,13 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         first of these are saved with theirs."""
         groups = groups_of(self._everyone, self.run_config.training.group_size)
         if self.algorithm.needs_critic:
-            groups = self._with_baselines(groups)
+            critic = self.critics[self.step]  # as it was before it is fitted on these groups
+            groups = [critic.judged(group) for group in groups]
+            self.critics = {self.step: critic, self.step + 1: critic.fitted(groups)}
+            self._tell({"critic/explained_variance": explained_variance(groups)})
         rows = [member for group in groups for member in group.members]
         weights = self.algorithm.weigh_batch(groups)
-        self._metrics["train"]["groups/without_signal"].append(without_signal(groups, weights))
+        self._tell({"groups/without_signal": without_signal(groups, weights)})
         weighed = [replace(scored, weights=row) for scored, row in zip(rows, weights, strict=True)]
         saved = self.run_config.training.saved_rollouts
         if saved:
@@ -287,14 +285,6 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         mine = slice(self._first_row, self._first_row + len(self._numbers))
         if self._forces is not None:
             drawn = self._forces.drawn(weighed, seed=(self.run_config.seed, self.step))
-            self._metrics["train"]["answers/trained"].append(sum(map(len, drawn)))
+            self._tell({"answers/trained": sum(map(len, drawn))})
             self._answers = drawn[mine]
         return weighed[mine]
-
-    def _with_baselines(self, groups: list[Group]) -> list[Group]:
-        """What the critic says of the groups before it is fitted on them."""
-        critic = self.critics[self.step]
-        groups = [critic.judged(group) for group in groups]
-        self.critics = {self.step: critic, self.step + 1: critic.fitted(groups)}
-        self._metrics["train"]["critic/explained_variance"].append(explained_variance(groups))
-        return groups

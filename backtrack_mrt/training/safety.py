@@ -186,7 +186,8 @@ class SafeTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The trainer's checkpoint, whole or not at all. Every process adds the state of its random numbers."""
         step, trained = self.steps_done, [p for p in self.model.parameters() if p.requires_grad]
-        finite = all(bool(_piece(p).isfinite().all()) for p in trained)
+        pieces = [p.to_local() if hasattr(p, "to_local") else p for p in trained]  # what FSDP left here
+        finite = all(bool(piece.isfinite().all()) for piece in pieces)
         if not all(processes.gathered([finite])):
             raise Collapsed(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
         if not self.setup.checkpoints.saved(step):
@@ -225,12 +226,6 @@ def _gradient_noise(setup: Setup) -> GradientNoise | None:
     training, rl = setup.config.training, setup.config.algorithm.loss == "rl"
     together = parts_together(training.group_size, training.micro_batch_size) if rl else 1
     return GradientNoise([p for p in setup.model.parameters() if p.requires_grad], together)
-
-
-def _piece(parameter: Any) -> torch.Tensor:
-    """What this process has of a weight: all of it, or what FSDP left here."""
-    here: torch.Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-    return here
 
 
 @processes.main_only

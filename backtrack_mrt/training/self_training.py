@@ -8,11 +8,12 @@ from __future__ import annotations
 import collections
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.errors import RunError, UserError
@@ -41,10 +42,8 @@ class Done:
     problems: int = 0
     tokens: TokenLedger = field(default_factory=TokenLedger)
 
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Done:
-        """The inverse of `asdict`."""
-        return cls(record["iterations"], record["updates"], record["problems"], TokenLedger(**record["tokens"]))
+
+_DONE = TypeAdapter(Done)
 
 
 def self_train(
@@ -56,7 +55,7 @@ def self_train(
     config, algorithm, run = parts.config, parts.config.algorithm, setup.run
     assert isinstance(algorithm, SelfTraining)
     base = {name: weight.clone() for name, weight in trained_weights(parts.model)}
-    done = Done.of(checkpoint.record["done"]) if checkpoint else Done()
+    done = _DONE.validate_python(checkpoint.record["done"]) if checkpoint else Done()
     collections.deque(islice(problems, done.problems), maxlen=0)  # those are used up
     for iteration in range(done.iterations + 1, algorithm.iterations + 1):
         share = collect_share(parts, problems, done, run.collected, complete=checkpoint is not None)
@@ -125,7 +124,8 @@ def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, fold
             rows = [problem for problem in islice(problems, batch) for _ in range(training.group_size)]
             path = folder / f"iteration_{iteration:03d}" / f"batch_{number:06d}"
             if durable.damage(path) is None:
-                found, share.tokens = _read_batch(path)
+                share.tokens = TokenLedger(**json.loads((path / "tokens.json").read_text(encoding="utf-8")))
+                found = read_trajectories(path / "trajectories.jsonl")
             elif complete:
                 reason = f"{path}: {durable.damage(path)}, and its iteration was fitted already"
                 raise RunError(reason, "Start anew with --overwrite.")
@@ -154,11 +154,6 @@ def _keep_batch(path: Path, scored: Sequence[Scored], tokens: TokenLedger) -> No
 
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_directory(path, write)
-
-
-def _read_batch(path: Path) -> tuple[list[Scored], TokenLedger]:
-    tokens = TokenLedger(**json.loads((path / "tokens.json").read_text(encoding="utf-8")))
-    return read_trajectories(path / "trajectories.jsonl"), tokens
 
 
 def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Scored]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypedDict
 
@@ -16,11 +16,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 from backtrack_mrt.config import Config
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.training.packing import IGNORED
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.trainer_setup import Setup, shared_settings
 from backtrack_mrt.types import Scored
-
-IGNORED = -100  # label of a token without loss, the convention of torch's cross-entropy
 
 
 class Example(TypedDict):
@@ -93,8 +92,7 @@ class CrossEntropyTrainer(SafeTrainer, SFTTrainer):
         rows: Sequence[Example],
         epochs: int | None = None,
         title: str | None = None,
-        first_step: int = 0,
-        record: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> None:
         config, per_update = setup.config, setup.config.rows_per_update
         args = cross_entropy_config(config, setup.run, epochs)
@@ -105,11 +103,10 @@ class CrossEntropyTrainer(SafeTrainer, SFTTrainer):
             setup,
             title=title or f"train {config.algo_label}",
             total=config.training.steps if epochs is None else math.ceil(epochs * len(rows) / per_update),
-            first_step=first_step,
-            record=record,
             args=args,
             train_dataset=Dataset.from_list([dict(row) for row in ordered]),
             data_collator=padded_rows,
+            **settings,
         )
 
     def compute_loss(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from backtrack_mrt.algos.base import SelfTraining, Valued
@@ -24,9 +24,10 @@ from backtrack_mrt.policy.files import EMBEDDED
 from backtrack_mrt.reports.build import rebuild
 from backtrack_mrt.reports.model_card import write_cards
 from backtrack_mrt.rollouts.assembly import Assembly, assemble, prompts_of
-from backtrack_mrt.rollouts.long_questions import fitting
+from backtrack_mrt.rollouts.collector import Stopwatch
 from backtrack_mrt.rollouts.rehearsal import rehearse_own
 from backtrack_mrt.rollouts.replay import tokenise
+from backtrack_mrt.rollouts.row_lengths import fitting
 from backtrack_mrt.runs import environment, interrupts, processes
 from backtrack_mrt.runs.alarms import AT_START, Bell, raise_at_start
 from backtrack_mrt.runs.directory import RunDir
@@ -41,21 +42,6 @@ from backtrack_mrt.training.supervised import CrossEntropyTrainer, Example, weig
 from backtrack_mrt.training.trainer_setup import BetweenSteps, Setup
 from backtrack_mrt.training.update_trial import check_update
 from backtrack_mrt.types import Group, Problem, Scored, TokenLedger
-
-
-@dataclass
-class Stopwatch:
-    """Wall seconds by part of the run."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def train(request: RunRequest, base_evaluation: Path | None = None) -> RunResult:
@@ -121,13 +107,12 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
 
 def _that_fit(problems: ProblemSets, parts: Assembly) -> ProblemSets:
     """The problem sets without the questions that the model's context has no room for."""
-    least, protocol = parts.config.training.problems_per_step, parts.config.protocol
-    length = parts.engine.context_length
-    reserve = parts.reserve
-    train, passed = fitting(
-        problems.train, protocol, parts.dialogue, length, field="data.train", least=least, reserve=reserve
+    config, length = parts.config, parts.engine.context_length
+    that_fit = partial(
+        fitting, protocol=config.protocol, dialogue=parts.dialogue, context_length=length, reserve=parts.reserve
     )
-    kept, also = fitting(problems.eval, protocol, parts.dialogue, length, field="data.eval", reserve=reserve)
+    train, passed = that_fit(problems.train, field="data.train", least=config.training.problems_per_step)
+    kept, also = that_fit(problems.eval, field="data.eval")
     return ProblemSets(train, kept, [*problems.notes, *passed, *also])
 
 

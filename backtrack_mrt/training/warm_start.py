@@ -8,7 +8,7 @@ where they come to the right conclusion, else the plain verdict.
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,9 +28,11 @@ from backtrack_mrt.rollouts.collector import Collector, groups_by_problem
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.replay import accepted
 from backtrack_mrt.rollouts.rollout import grade, token_starts
-from backtrack_mrt.types import Finish, FloatArray, Group, Parsed, Problem, Scored, Trajectory, Turn
+from backtrack_mrt.types import Completion, Finish, FloatArray, Group, Parsed, Problem, Scored, Trajectory, Turn
 
-Wanted = Callable[[int, Turn], bool]  # whether the turn drawn for this start is as it should be
+Wanted = Callable[
+    [int, Turn, Parsed], bool
+]  # whether the turn drawn for this start, and its claim, are as they should be
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,13 @@ class WarmStart:
 
     def labelled(self, attempts: Sequence[Attempt]) -> list[Group]:
         """Groups of other models' attempts; those that the protocol does not accept are left out."""
-        groups: dict[str, list[Scored]] = defaultdict(list)
+        scored = list[Scored]()
         for attempt in attempts:
             trajectory = self._accepted(attempt.problem, attempt.text)
             if trajectory is not None:
                 turn = replace(trajectory.turns[0], reward=float(attempt.right))
-                groups[attempt.problem.id].append(Scored(replace(trajectory, turns=(turn,))))
-        return [Group(members[0].trajectory.problem, tuple(members)) for members in groups.values()]
+                scored.append(Scored(replace(trajectory, turns=(turn,))))
+        return groups_by_problem(scored)
 
     def pieces(self, groups: Sequence[Group]) -> list[Pieces]:
         """What every group yields. All groups go through the engine together."""
@@ -71,18 +73,14 @@ class WarmStart:
             found[i] = replace(found[i], right=right[i].turns[0].text, right_check=check or RIGHT_CHECK)
         targets = dict(zip(wrong, map(best_target, self.step_values(list(wrong.values()))), strict=True))
         starts: dict[int, Trajectory] = {}
-
-        def names_step(i: int, turn: Turn) -> bool:
-            return _parsed(turn).step == targets[i] + 1
-
-        for i, check in self._best(wrong, names_step, "check wrong").items():
+        for i, check in self._best(wrong, lambda i, _, said: said.step == targets[i] + 1, "check wrong").items():
             attempt, target, check = wrong[i].turns[0].text, targets[i], check or error_text(targets[i])
             start = self._accepted(wrong[i].problem, attempt, check, backtrack_text(target))
             if start is not None:
                 starts[i] = start
                 found[i] = replace(found[i], wrong=attempt, target=target, check=check)
         revised: dict[int, Trajectory] = {}
-        for i, text in self._best(starts, _is_right, "revise").items():
+        for i, text in self._best(starts, lambda _, turn, said: turn.right is True, "revise").items():
             text = text or _same_beginning(picked[i], targets[i])
             texts = [turn.text for turn in starts[i].turns]
             whole = None if text is None else self._accepted(starts[i].problem, *texts, text)
@@ -106,12 +104,8 @@ class WarmStart:
             cuts = token_starts(turn.completion.token_ids, offsets, dialogue.chat.decode)
             forced = [dialogue.forced(attempt, 0)]
             for cut in cuts:
-                completion = replace(
-                    turn.completion,
-                    token_ids=turn.completion.token_ids[:cut],
-                    logprobs=turn.completion.logprobs[:cut],
-                    finish=Finish.LENGTH,
-                )
+                whole = turn.completion
+                completion = Completion(whole.token_ids[:cut], whole.logprobs[:cut], Finish.LENGTH)
                 forced.append(dialogue.forced(replace(attempt, turns=(replace(turn, completion=completion),)), 1))
             prefixes += [(ids, attempt.problem) for ids in forced]
             counts.append(len(forced))
@@ -126,7 +120,7 @@ class WarmStart:
         for (i, start), trajectory in zip(rows, turns, strict=True):
             if len(trajectory.turns) > len(start.turns):
                 turn = trajectory.turns[-1]
-                if turn.parsed is not None and wanted(i, turn):
+                if turn.parsed is not None and wanted(i, turn, turn.parsed):
                     fitting[i].append(turn.text)
         return {
             i: random.Random(f"{self.seed}/{name}/{starts[i].problem.id}").choice(texts) if texts else None
@@ -148,17 +142,8 @@ class WarmStart:
         return accepted(problem, texts, self.collector.protocol, self.collector.dialogue)
 
 
-def _finds_no_error(_: int, turn: Turn) -> bool:
-    return _parsed(turn).verdict is True
-
-
-def _is_right(_: int, turn: Turn) -> bool:
-    return turn.right is True
-
-
-def _parsed(turn: Turn) -> Parsed:
-    assert turn.parsed is not None
-    return turn.parsed
+def _finds_no_error(_: int, turn: Turn, said: Parsed) -> bool:
+    return said.verdict is True
 
 
 def _same_beginning(picked: tuple[Trajectory | None, Trajectory | None], target: int) -> str | None:

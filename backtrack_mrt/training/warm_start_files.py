@@ -24,7 +24,7 @@ from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.data.order import training_order
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import find_model
-from backtrack_mrt.rollouts.assembly import Assembly, assemble
+from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.runs import jsonl
 from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.training.warm_start import WarmStart
@@ -54,7 +54,7 @@ A row has a `problem` and `turns`, a turn a `phase` and `spans` of text. A span 
 def write_warm_start(config: Config, folder: Path, branches: int, labelled: str | None) -> str:
     """Make the data set in `folder`, going on with what is there of the same model, config and seed. `labelled`: a set
     of other models' attempts to start from. Returns what there is, in a line. Raises UserError."""
-    starts = _labelled(labelled) if labelled else [(problem, []) for problem in _problems(config)]
+    starts = _starts(config, labelled)
     kept = folder / "rollouts" / f"{_key(config, branches, labelled)}.jsonl"
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -70,18 +70,15 @@ def write_warm_start(config: Config, folder: Path, branches: int, labelled: str 
     return f"{folder}: {', '.join(f'{count} {form}' for form, count in counts.items())}, of {len(yields)} problems"
 
 
-def _problems(config: Config) -> list[Problem]:
-    problems = training_order(
-        load_problem_sets(config.data, config.training.problems_per_step, config.grading).train, config
-    )
-    return list({problem.id: problem for problem in problems}.values())
-
-
-def _labelled(spec: str) -> list[Start]:
-    """The attempts of each problem."""
+def _starts(config: Config, labelled: str | None) -> list[Start]:
+    """The problems in their order of training, or those of the labelled attempts."""
     by_problem: dict[str, Start] = {}
-    for attempt in read_attempts(spec)[0]:
-        by_problem.setdefault(attempt.problem.id, (attempt.problem, []))[1].append(attempt)
+    if labelled:
+        for attempt in read_attempts(labelled)[0]:
+            by_problem.setdefault(attempt.problem.id, (attempt.problem, []))[1].append(attempt)
+    else:
+        sets = load_problem_sets(config.data, config.training.problems_per_step, config.grading)
+        by_problem = {problem.id: (problem, []) for problem in training_order(sets.train, config)}
     return list(by_problem.values())
 
 
@@ -99,7 +96,9 @@ def _key(config: Config, branches: int, labelled: str | None) -> str:
 
 def _draw(config: Config, branches: int, starts: Sequence[Start], kept: Path, yields: list[dict[str, Any]]) -> None:
     """Draw what is missing in `yields`, and append it to it and to the file `kept`, some problems at a time."""
-    warm = _warm_start(assemble(config), branches)
+    parts, training = assemble(config), config.training
+    collector = parts.collector(config.protocol, with_values=False)
+    warm = WarmStart(collector, parts.prover(), training.temperature, training.group_size, branches, config.seed)
     chunk = max(config.engine.max_rows // max(warm.attempts, branches), 1)
     with progress(len(starts), "stitch") as bar:
         bar.update(len(yields))
@@ -115,13 +114,6 @@ def _draw(config: Config, branches: int, starts: Sequence[Start], kept: Path, yi
                 yields.append(row)
             jsonl.append(kept, yields[at:])
             bar.update(len(part))
-
-
-def _warm_start(parts: Assembly, branches: int) -> WarmStart:
-    config = parts.config
-    collector = parts.collector(config.protocol, with_values=False)
-    training = config.training
-    return WarmStart(collector, parts.prover(), training.temperature, training.group_size, branches, config.seed)
 
 
 def _tally(group: Group) -> dict[str, int]:

@@ -17,7 +17,7 @@ from support.decoders import LLAMA, SERVED, SHAPE, VOCABULARY, model_of
 from transformers import LlamaConfig
 
 from backtrack_mrt.policy.hf import kernels
-from backtrack_mrt.policy.hf.compiled import CompiledDecoder
+from backtrack_mrt.policy.hf.compiled import CompiledDecoder, code_for
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.hf.trial import serving_engine
 from backtrack_mrt.types import Completion, Request, Sampling, TokenIds
@@ -126,7 +126,7 @@ def test_other_shapes_are_left_to_the_modules(kind: str) -> None:
 def test_other_weights_are_left_to_the_modules() -> None:
     model = model_of(LLAMA)
     for changed in (model_of(LLAMA).to(torch.bfloat16), get_peft_model(model.unload(), LoraConfig(use_dora=True, r=2))):
-        assert CompiledDecoder.of(changed.get_base_model(), adapted=True) is None
+        assert code_for(changed.get_base_model()) is None
 
 
 def test_compiled_code_that_is_wrong_is_not_used(

@@ -12,7 +12,7 @@ import pytest
 import backtrack_mrt.env
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.exact import Exact
-from backtrack_mrt.text_space import SHARED, TextSpace, _create, _read, _write
+from backtrack_mrt.rollouts.text_space import SHARED, TextSpace, _create, _read, _write
 
 ID = "backtrack_mrt/Backtrack-v0"
 VECTORS = f"""

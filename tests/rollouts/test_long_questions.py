@@ -9,8 +9,8 @@ from backtrack_mrt.envs.retry import Retry
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.rollouts.dialogue import Dialogue
-from backtrack_mrt.rollouts.long_questions import fitting
 from backtrack_mrt.rollouts.prompts import load_prompts
+from backtrack_mrt.rollouts.row_lengths import fitting
 from backtrack_mrt.types import Problem, TurnSpec
 
 DIALOGUE = Dialogue(ChatFormat(byte_tokenizer(CHATML, SPECIAL[CHATML])), load_prompts("retry", "terse"))

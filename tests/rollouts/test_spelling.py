@@ -73,7 +73,7 @@ GOLDS = ["12", "3", "1/2", r"\frac{1}{2}", "0.5", "1,230", r"\text{x}", "x = 2"]
 
 def sequences(gold: str) -> list[TokenIds]:
     """All token sequences that count as the gold, each up to the token that closes the box."""
-    spellings = Speller(CHAT, DIALOGUE.force_prefix, MATH.spellings).spellings(Problem("p", "?", gold))
+    spellings = Speller(DIALOGUE, MATH.spellings).spellings(Problem("p", "?", gold))
     return [(*spelling.ids[:-1], last) for spelling in spellings for last in spelling.endings]
 
 

@@ -93,7 +93,7 @@ def test_answers_take_their_share_of_the_tokens_and_weigh_the_inverse_of_their_c
     collector = parts.training_collector()
     problems = [p for p in load_problem_sets(parts.config.data, batch=4).train[:4] for _ in range(4)]
     scored = collector.collect(problems, list(range(16)), temperature=1.0).scored
-    maker = AnswerMaker(parts.dialogue, answers.Speller(parts.dialogue.chat, parts.dialogue.force_prefix), 10**6)
+    maker = AnswerMaker(parts.dialogue, answers.Speller(parts.dialogue), 10**6)
     everything = [maker.answers(member.trajectory) for member in scored]
     total, spent = np.zeros(len(scored)), 0
     for seed in range(400):

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler
 
 def rows_for(model: Any, members: int = 9) -> Packed:
     """Groups that share prompts of 1, 5 and 40 tokens; some rows have branches."""
-    chance, config = random.Random(0), model.config
+    chance = random.Random(0)
     prompts = [chance.choices(range(VOCABULARY), k=length) for length in (1, 5, 40)]
     asked = [prompts[row % 3] for row in range(members)]
     replies = [chance.choices(range(VOCABULARY), k=[1, 3, 30, 70][row % 4]) for row in range(members)]
@@ -31,8 +31,7 @@ def rows_for(model: Any, members: int = 9) -> Packed:
         leaving.add(leaving.length // 2, (7, 8, 9))
         leaving.add(leaving.length // 2, (7, 8, 4, 5))
         leaving.add(leaving.length, (1,))
-    groups = config.num_attention_heads // config.num_key_value_heads
-    return pack(asked, replies, groups, model.get_input_embeddings().weight, branches)
+    return pack(asked, replies, model, branches)
 
 
 def numbers(model: Any, rows: Packed) -> tuple[Tensor, Tensor]:

@@ -46,8 +46,7 @@ def plain(policy: PeftModel, rows: Rows) -> list[Tensor]:
 def packed(policy: PeftModel, rows: Rows) -> list[Tensor]:
     config = policy.config
     prompts, completions = zip(*rows, strict=True)
-    groups = config.num_attention_heads // config.num_key_value_heads
-    found = pack(prompts, completions, groups, like=policy.get_input_embeddings().weight)
+    found = pack(prompts, completions, policy)
     before, config._attn_implementation = config._attn_implementation, ATTENTION
     logits = policy(input_ids=found.ids[None], position_ids=found.positions[None], packed=found).logits[0]
     config._attn_implementation = before
@@ -80,7 +79,7 @@ def test_packed_rows_have_the_numbers_and_gradients_of_single_ones(
 
 def test_a_prompt_is_read_once() -> None:
     prompt = [5, 6, 7, 8]
-    found = pack([prompt, prompt, [9]], [[1, 2], [3], [4]], 1, like=torch.zeros(1))
+    found = pack([prompt, prompt, [9]], [[1, 2], [3], [4]], model(2))
     assert found.ids.tolist() == [5, 6, 7, 8, 1, 8, 9]
     assert found.positions.tolist() == [0, 1, 2, 3, 4, 3, 0]
     assert found.targets.tolist() == [-100, -100, -100, 1, 2, 3, 4]

@@ -120,7 +120,7 @@ def test_values_are_those_of_a_plain_forward(parts: Assembly, scored: list[Score
     trajectory, values = scored[0].trajectory, scored[0].values
     assert values is not None
     assert len(values) == 5
-    spellings = Speller(parts.dialogue.chat, parts.dialogue.force_prefix, MATH.spellings).spellings(trajectory.problem)
+    spellings = Speller(parts.dialogue, MATH.spellings).spellings(trajectory.problem)
     assert max(len(spelling.endings) for spelling in spellings) > 10, "many tokens close a box"
     for j, value in enumerate(values):
         forced, plain = parts.dialogue.forced(trajectory, j), 0.0

@@ -10,7 +10,7 @@ from support.short_runs import request
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.training.learning_rate import StopAtBudget, counted_tokens
+from backtrack_mrt.training.budgets import StopAtBudget, counted_tokens
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import TokenLedger
 

@@ -8,7 +8,7 @@ from support.architectures import CACHED, PLAIN, SCORED_OTHERWISE, random_model
 from trl.trainer.utils import add_fused_lm_head
 
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.policy.hf.plain_engine import evaluating
+from backtrack_mrt.policy.hf.arithmetic import evaluating
 from backtrack_mrt.training.packing import aligned_rows, packable, packed_attention, packed_rows
 from backtrack_mrt.training.update_trial import check_update
 

@@ -79,7 +79,7 @@ def _config(args: Namespace) -> Config:
 
     args.what = args.model
     if args.server is not None and args.model is None and "--model.name_or_path" not in args.settings:
-        from backtrack_mrt.rollouts.served import served_name
+        from backtrack_mrt.rollouts.assembly import served_name
 
         args.settings = [*args.settings, "--model.name_or_path", served_name(args.server, "--server")]
     return config_of(args, with_model=args.model is not None)
@@ -88,7 +88,7 @@ def _config(args: Namespace) -> Config:
 def _parts(config: Config, args: Namespace) -> Assembly | None:
     """What is asked; nothing for traces alone."""
     if args.server is not None:
-        from backtrack_mrt.rollouts.served import assemble_served
+        from backtrack_mrt.rollouts.assembly import assemble_served
 
         return assemble_served(config, args.server)
     if args.model is None:

@@ -1,4 +1,4 @@
-"""The arithmetic of the update, for what samples from the module that is trained.
+"""How a model that is trained is asked: with the arithmetic of its update, in evaluation mode, by another attention.
 
 In bfloat16 the trainer computes under autocast: products in bfloat16, norms, softmax and adapters in float32. An engine
 that left that out would sample another policy than the one that is updated.
@@ -6,7 +6,8 @@ that left that out would sample another policy than the one that is updated.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +25,28 @@ def any_length() -> AbstractContextManager[Any]:
     if not torch.cuda.is_available():
         return nullcontext()
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode; on exit every module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def attending(config: Any, implementation: str) -> Iterator[None]:
+    """Within the context the model of that config attends by another function, known to transformers by its name."""
+    before, config._attn_implementation = config._attn_implementation, implementation
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def is_exact(model: Any) -> bool:

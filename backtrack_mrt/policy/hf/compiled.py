@@ -37,12 +37,6 @@ class CompiledDecoder:
         self._model: Model | None = None
         self._room = torch.empty(0)
 
-    @classmethod
-    def of(cls, decoder: Any, *, adapted: bool) -> CompiledDecoder | None:
-        """None where there is no compiled code for the model or the machine."""
-        code = code_for(decoder)
-        return cls(decoder, code, adapted=adapted) if code else None
-
     def forward(
         self,
         tokens: Tensor,

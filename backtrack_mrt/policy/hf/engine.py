@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from backtrack_mrt.policy.engine import KEPT, CheckedEngine, Pair
+from backtrack_mrt.policy.engine import KEPT, Engine, Pair
 from backtrack_mrt.policy.hf.arithmetic import is_exact
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex
 from backtrack_mrt.policy.hf.lora import MergedAdapter
@@ -26,7 +26,7 @@ from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Samplin
 LONG_BRANCH = 256  # a longer piece of history that is not cached gets a row before branches leave it
 
 
-class HFEngine(CheckedEngine):
+class HFEngine(Engine):
     """`model` is a causal language model or a PeftModel around one, shared with the trainer and never modified.
 
     max_rows: rows decoded at once; larger calls are cut. reference_model: the frozen reference
@@ -43,7 +43,7 @@ class HFEngine(CheckedEngine):
         self._reference: Runner | None = None
         if reference_model is not None or isinstance(model, PeftModel):
             self._reference = Runner(reference_model or model, max_rows, self.stats, None, compiled)
-        self._runner = self._policy  # the one that answers
+        self._knows_reference = self._reference is not None
 
     def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         completions: list[Completion] = []
@@ -74,16 +74,15 @@ class HFEngine(CheckedEngine):
     @contextmanager
     def reference(self) -> Iterator[None]:
         """See `Engine.reference`."""
-        if self._reference is None:
-            raise ValueError("no reference policy: pass reference_model, or train an adapter instead of all weights")
-        before, model = self._runner, self._reference.model
-        shared = model is self._policy.model and before is self._policy
-        with model.disable_adapter() if shared else nullcontext():  # type: ignore[operator]
-            self._runner = self._reference
-            try:
-                yield
-            finally:
-                self._runner = before
+        model = self._policy.model
+        shared = self._reference is not None and self._reference.model is model and not self._in_reference
+        with super().reference(), model.disable_adapter() if shared else nullcontext():  # type: ignore[operator]
+            yield
+
+    @property
+    def _runner(self) -> Runner:
+        """The one that answers."""
+        return self._reference if self._reference is not None and self._in_reference else self._policy
 
     def sync(self, version: int) -> None:
         """See `Engine.sync`. The reference's cache stays: its weights never change."""
@@ -92,7 +91,9 @@ class HFEngine(CheckedEngine):
 
     def release(self) -> None:
         """See `Engine.release`. On a GPU of which it is a small part, the memory is kept, for the captured steps."""
-        forget = Runner.renew if self._is_small() else Runner.drop
+        size = sum(runner.size for runner in self._runners)
+        small = torch.cuda.is_available() and size < KEPT * torch.cuda.mem_get_info()[1]
+        forget = Runner.renew if small else Runner.drop
         for runner in self._runners:
             forget(runner)
 
@@ -100,10 +101,6 @@ class HFEngine(CheckedEngine):
         """See `Engine.close`. Merged and copied weights go, too."""
         for runner in self._runners:
             runner.drop()
-
-    def _is_small(self) -> bool:
-        size = sum(runner.size for runner in self._runners)
-        return torch.cuda.is_available() and size < KEPT * torch.cuda.mem_get_info()[1]
 
     @property
     def _runners(self) -> list[Runner]:

@@ -98,7 +98,8 @@ class Kept(Structure):
 @cache
 def library() -> CDLL | None:
     """The compiled functions; None, and one line on stderr, where they cannot be had."""
-    compiler = _compiler()
+    there = (name for name in _COMPILERS if shutil.which(name))
+    compiler = shlex.split(os.environ.get("CC", "")) or [next(there, _COMPILERS[0])]
     for flags in ((*_FLAGS, _NATIVE), _FLAGS):
         try:
             found = _compiled([*compiler, *flags])
@@ -151,12 +152,6 @@ def _compiled(command: list[str]) -> CDLL:
             shutil.copyfile(built, whole)
             whole.replace(path)
     return found
-
-
-def _compiler() -> list[str]:
-    """The command that compiles C: $CC, or what is there, or one that is not."""
-    there = (name for name in _COMPILERS if shutil.which(name))
-    return shlex.split(os.environ.get("CC", "")) or [next(there, _COMPILERS[0])]
 
 
 def _machine() -> bytes:

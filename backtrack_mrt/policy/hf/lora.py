@@ -64,6 +64,11 @@ class MergedAdapter:
         self._merged = []
 
 
+def decoder_of(model: nn.Module) -> Any:
+    """The causal language model without a PeftModel around it; the adapter's layers stay inside."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def mergeable(layer: Any) -> bool:
     """Plain LoRA on a float32 linear layer. Variants (DoRA, …), biases and quantised layers stay unmerged, and so do
     16-bit weights: an update smaller than half of a weight's last digit would be rounded away."""

@@ -7,8 +7,8 @@ rows, and the linear layers never see a pad token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -193,34 +193,23 @@ def _layout(
         return torch.from_numpy(values).to(device)
 
     owner, offsets = np.repeat(np.asarray(rows), counts), np.concatenate([[0], extras.cumsum()])
-    grid = _grid(rows[0], counts, slots, seen, extras, extra, masks, on_device) if masks else None
-    return Layout(on_device(owner), on_device(slots), on_device(seen), on_device(offsets), on_device(extra), grid)
-
-
-def _grid(
-    first: int,
-    counts: IntArray,
-    slots: IntArray,
-    seen: IntArray,
-    extras: IntArray,
-    extra: IntArray,
-    masks: Masks,
-    on_device: Callable[[IntArray], Tensor],
-) -> RowGrid:
-    owner = np.repeat(np.arange(len(counts)), counts)
+    layout = Layout(on_device(owner), on_device(slots), on_device(seen), on_device(offsets), on_device(extra), None)
+    if masks is None:
+        return layout
+    row = np.repeat(np.arange(len(counts)), counts)
     width, length = int(counts.max()), int(slots.max()) + 1
     starts = np.cumsum(counts) - counts
     columns = np.arange(width)
     pad = np.where(columns < counts[:, None], starts[:, None] + columns, 0)
-    within = np.arange(len(owner)) - starts[owner]
+    within = np.arange(len(row)) - starts[row]
     visible = np.zeros((len(counts), width, length), dtype=np.bool_)
-    visible[owner, within] = np.arange(length) < seen[:, None]
-    token = np.repeat(np.arange(len(owner)), extras)
-    visible[owner[token], within[token], extra] = True
+    visible[row, within] = np.arange(length) < seen[:, None]
+    token = np.repeat(np.arange(len(row)), extras)
+    visible[row[token], within[token], extra] = True
     visible[columns >= counts[:, None]] = True  # pad queries: any finite result will do
     mask = torch.zeros(visible.shape, dtype=masks.like.dtype).masked_fill_(torch.from_numpy(~visible), -torch.inf)
     mask = mask.repeat_interleave(masks.groups, dim=1) if width > 1 else mask
-    mask = mask[:, None].to(masks.like.device)
-    if width == 1:
-        return RowGrid(first, length, mask)
-    return RowGrid(first, length, mask, on_device(pad), on_device(owner * width + within))
+    grid = RowGrid(rows[0], length, mask[:, None].to(device))
+    if width > 1:
+        grid = replace(grid, pad=on_device(pad), unpad=on_device(row * width + within))
+    return replace(layout, grid=grid)

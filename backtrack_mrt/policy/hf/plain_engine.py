@@ -15,8 +15,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from backtrack_mrt.policy.engine import CheckedEngine, Pair
-from backtrack_mrt.policy.hf.arithmetic import as_trained, is_exact
+from backtrack_mrt.policy.engine import Engine, Pair
+from backtrack_mrt.policy.hf.arithmetic import as_trained, attending, evaluating, is_exact
 from backtrack_mrt.policy.hf.runner import context_length
 from backtrack_mrt.policy.sampling import draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
@@ -24,13 +24,14 @@ from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Samplin
 LOGITS = 1 << 27  # of one pass that scores: half a gigabyte
 
 
-class PlainEngine(CheckedEngine):
+class PlainEngine(Engine):
     """`model`, `max_rows` and `reference_model` are those of `HFEngine`."""
 
     def __init__(self, model: nn.Module, *, max_rows: int, reference_model: nn.Module | None = None) -> None:
         super().__init__(context_length(model.config), max_rows)
         self.exact = is_exact(model)
         self._model, self._reference = model, reference_model or (model if isinstance(model, PeftModel) else None)
+        self._knows_reference = self._reference is not None
         config: Any = model.config
         self._attention = config._attn_implementation
 
@@ -48,19 +49,11 @@ class PlainEngine(CheckedEngine):
         distinct = sorted(set(pairs))
         with self._answering() as model:
             whole = [prefix + continuation for prefix, continuation in distinct]
-            for rows in _of_one_length(whole, self.max_rows, LOGITS // _vocabulary(model)):
+            for rows in _of_one_length(whole, self.max_rows, LOGITS // model.get_input_embeddings().num_embeddings):
                 logprobs = self._read(model, [whole[row] for row in rows])
                 for row, found in zip(rows, logprobs, strict=True):
                     scores[distinct[row]] = _chosen(found, distinct[row], endings.get(distinct[row]))
         return [scores[pair].copy() for pair in pairs]
-
-    @contextmanager
-    def reference(self) -> Iterator[None]:
-        """See `Engine.reference`."""
-        if self._reference is None:
-            raise ValueError("no reference policy: pass reference_model, or train an adapter instead of all weights")
-        with super().reference():
-            yield
 
     @contextmanager
     def _answering(self) -> Iterator[Any]:
@@ -69,12 +62,9 @@ class PlainEngine(CheckedEngine):
         model: Any = self._reference if self._in_reference else self._model
         without = self._in_reference and model is self._model
         alone = model.disable_adapter() if without else nullcontext()
-        attention, model.config._attn_implementation = model.config._attn_implementation, self._attention
-        try:
-            with torch.inference_mode(), as_trained(model), evaluating(model), alone:
-                yield model
-        finally:
-            model.config._attn_implementation = attention
+        attention = attending(model.config, self._attention)
+        with torch.inference_mode(), as_trained(model), evaluating(model), attention, alone:
+            yield model
 
     def _complete(self, model: Any, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         """Completions of prefixes of one length, drawn in step."""
@@ -114,18 +104,6 @@ class PlainEngine(CheckedEngine):
         return logprobs
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; on exit every module is in the mode that it was in."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def _chosen(logprobs: Tensor, pair: Pair, ending: TokenIds | None) -> FloatArray:
     """The continuation's log-probabilities among those (L, V) after every token of the pair; see `Engine.score`."""
     prefix, continuation = pair
@@ -148,7 +126,3 @@ def _of_one_length(rows: Sequence[TokenIds], most: int, tokens: int | None = Non
 
 def _tensor(rows: Sequence[TokenIds], model: Any) -> Tensor:
     return torch.tensor(rows, device=model.get_input_embeddings().weight.device)
-
-
-def _vocabulary(model: Any) -> int:
-    return int(model.get_input_embeddings().num_embeddings)

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.engine import EngineStats, Pair
-from backtrack_mrt.policy.hf.arithmetic import any_length, as_trained
-from backtrack_mrt.policy.hf.compiled import CompiledDecoder
+from backtrack_mrt.policy.hf.arithmetic import any_length, as_trained, attending, evaluating
+from backtrack_mrt.policy.hf.compiled import CompiledDecoder, code_for
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache
-from backtrack_mrt.policy.hf.lora import MergedAdapter
+from backtrack_mrt.policy.hf.lora import MergedAdapter, decoder_of
 from backtrack_mrt.policy.hf.packed_forward import (
     ATTENTION,
     Branches,
@@ -43,10 +42,12 @@ class Runner:
         self, model: nn.Module, max_rows: int, stats: EngineStats, adapter: MergedAdapter | None, compiled: bool
     ) -> None:
         self.model, self.stats, self.adapter = model, stats, adapter
-        self.decoder = _decoder(model)
-        config = self.decoder.config
-        _check_attention(config)
-        self.compiled = CompiledDecoder.of(self.decoder, adapted=adapter is not None) if compiled else None
+        self.decoder = decoder_of(model)
+        if kind := unusual_attention(self.decoder.config):
+            reason = f"{self.decoder.config.model_type} has {kind} in its attention"
+            raise UserError("engine.type", "hf", reason, "Use PlainEngine, or engine.type=vllm.")
+        code = code_for(self.decoder) if compiled else None
+        self.compiled = CompiledDecoder(self.decoder, code, adapted=adapter is not None) if code else None
         on_gpu = self.embeddings.device.type == "cuda"
         self.cache = RowCache(max_rows, self.compiled.block if self.compiled else 1, padding=ROWS if on_gpu else 1)
         self.graphs = StepGraphs(self._read_step, self.cache) if on_gpu else None
@@ -97,18 +98,10 @@ class Runner:
             with torch.inference_mode():
                 yield
             return
-        config, training = self.decoder.config, [module for module in self.model.modules() if module.training]
-        attention = config._attn_implementation
         merged = self.adapter.swapped_in() if self.adapter else nullcontext()
-        with merged, torch.inference_mode(), as_trained(self.decoder), any_length():
-            try:
-                self.model.eval()
-                config._attn_implementation = ATTENTION
-                yield
-            finally:
-                config._attn_implementation = attention
-                for module in training:
-                    module.training = True
+        packed = attending(self.decoder.config, ATTENTION)
+        with merged, torch.inference_mode(), as_trained(self.decoder), any_length(), evaluating(self.model), packed:
+            yield
 
     def prefill(self, prefixes: Sequence[TokenIds], rows: Sequence[CacheRow]) -> Tensor:
         """Read what the rows lack of their prefixes, a repeated prefix once; returns the next token's logits (n, V)."""
@@ -239,11 +232,6 @@ def _by_ending(
     return places
 
 
-def _decoder(model: nn.Module) -> Any:
-    """The causal language model without a PeftModel around it; the adapter's layers stay inside."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
-
-
 def context_length(config: Any) -> int:
     """Positions that one encoding serves. LongRoPE (Ding et al. 2402.13753) turns all keys by other angles once a text
     is longer than the model was first trained on, also those that are cached: such a model is used up to there."""
@@ -265,9 +253,3 @@ def unusual_attention(config: Any) -> str | None:
     if other or getattr(config, "sliding_window", None) or getattr(config, "attn_logit_softcapping", None):
         return ", ".join(sorted(other)) or "a sliding window or soft-capped logits"
     return None
-
-
-def _check_attention(config: Any) -> None:
-    if kind := unusual_attention(config):
-        reason = f"{config.model_type} has {kind} in its attention"
-        raise UserError("engine.type", "hf", reason, "Use PlainEngine, or engine.type=vllm.")

@@ -13,16 +13,13 @@ from torch import nn
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import FIELD, first_line
+from backtrack_mrt.policy.hf.arithmetic import evaluating
 from backtrack_mrt.policy.hf.engine import HFEngine
-from backtrack_mrt.policy.hf.plain_engine import PlainEngine, evaluating
+from backtrack_mrt.policy.hf.plain_engine import PlainEngine
 from backtrack_mrt.runs.processes import tell
 from backtrack_mrt.types import FloatArray, Request, Sampling
 
 _TOKENS = 12
-_TOLERANCE = {torch.float32: 1e-3}  # of a log-probability; else, and for packed weights:
-_ROUNDED = 0.2
-
-
 Maker = Callable[..., HFEngine | PlainEngine]  # a model, and named what `HFEngine` is told
 
 
@@ -53,17 +50,21 @@ def _objection(kind: Maker, model: nn.Module) -> str | None:
         found = [(ids, engine.score([ids[:cut]], [ids[cut:]])[0]) for cut in (3, 6)]  # the second branches off a row
         engine.close()
         found.append(((*ids[:4], *drawn.token_ids), np.array(drawn.logprobs)))
-        gaps = [_gap(scores, _plain_scores(model, row)[-len(scores) :]) for row, scores in found]
+        gaps = [_gap(scores, plain_scores(model, row)[-len(scores) :]) for row, scores in found]
     except torch.OutOfMemoryError:
         raise
     except UserError as error:
         return error.reason
     except Exception as error:  # each architecture fails in its own way
         return f"{type(error).__name__}: {first_line(error)}"
-    dtype = model.get_input_embeddings().weight.dtype  # type: ignore[operator]
-    tolerance = _ROUNDED if hasattr(model.config, "quantization_config") else _TOLERANCE.get(dtype, _ROUNDED)
-    worst = max(gaps)
-    return None if worst <= tolerance else f"log-probabilities are off by {worst:.2g}"  # also if it is NaN
+    return too_far(model, max(gaps))
+
+
+def too_far(model: Any, gap: float) -> str | None:
+    """What to say of log-probabilities that are off by so much; None if only rounding is behind it."""
+    exact = model.get_input_embeddings().weight.dtype == torch.float32
+    tolerance = 1e-3 if exact and not hasattr(model.config, "quantization_config") else 0.2
+    return None if gap <= tolerance else f"log-probabilities are off by {gap:.2g}"  # also if it is NaN
 
 
 def ordinary_tokens(model: Any, count: int) -> tuple[int, ...]:
@@ -80,7 +81,7 @@ def _gap(scores: FloatArray, plain: FloatArray) -> float:
     return float((np.abs(scores - plain) / np.maximum(1, np.abs(plain) / 10)).max())
 
 
-def _plain_scores(model: nn.Module, ids: tuple[int, ...]) -> FloatArray:
+def plain_scores(model: nn.Module, ids: tuple[int, ...]) -> FloatArray:
     """Log-probabilities of the ids after the first, by one ordinary forward pass."""
     tokens = torch.tensor([ids], device=next(model.parameters()).device)
     with torch.inference_mode(), evaluating(model):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backtrack_mrt.policy.engine import CheckedEngine, Pair
+from backtrack_mrt.policy.engine import Engine, Pair
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 Draw = dict[str, int | float | list[int]]  # JSON: it travels as `extra_args`
@@ -58,7 +58,7 @@ def forced(token_ids: TokenIds, endings: TokenIds = ()) -> Draw:
     return draw | {"endings": list(endings)} if endings else draw
 
 
-class JobEngine(CheckedEngine):
+class JobEngine(Engine):
     """The engine contract on top of `_run`. vLLM has the weights when `sync` returns: the policy may change while it is
     asked."""
 

@@ -19,7 +19,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
 from backtrack_mrt.policy.engine import Answered, check_requests
-from backtrack_mrt.policy.hf.lora import AdapterFolder, merged_weight
+from backtrack_mrt.policy.hf.lora import AdapterFolder, decoder_of, merged_weight
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine
 from backtrack_mrt.types import Request, Sampling
 
@@ -57,7 +57,7 @@ class VLLMEngine(JobEngine):
         kv_blocks: int | None = None,
     ) -> None:
         self._adapters = AdapterFolder(model) if isinstance(model, PeftModel) and not merged else None
-        self._model: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self._model = decoder_of(model)
         config: Any = self._model.config
         super().__init__(context_length or config.max_position_embeddings, max_rows)
         self._lora: Any = None

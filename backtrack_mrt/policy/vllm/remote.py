@@ -17,8 +17,7 @@ from torch import Tensor
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.hf.lora import AdapterFolder
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine, forced, sampled
-from backtrack_mrt.policy.vllm.server import FIELD, SAME, START, Server
-from backtrack_mrt.policy.vllm.servers import Servers
+from backtrack_mrt.policy.vllm.servers import FIELD, SAME, START, Server, Servers
 from backtrack_mrt.runs import processes
 from backtrack_mrt.types import Sampling, TokenIds
 

@@ -1,4 +1,5 @@
-"""Several vLLM servers of one model: rows shared over them, a server that dies left out.
+"""Running `vllm serve`s of one model, asked over HTTP for chunks of jobs (see `endpoint`): rows shared over them, a
+server that dies left out.
 
 Jobs keep no state on a server but its prefix cache. So any server may take any job, lost answers are asked for again,
 and a row goes back to the server that has read most of it.
@@ -6,6 +7,7 @@ and a row goes back to the server that has read most of it.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,15 +16,41 @@ from functools import partial
 from threading import Lock
 from typing import TypeVar
 
-from backtrack_mrt.policy.json_client import ServerGone
-from backtrack_mrt.policy.vllm.jobs import Drawn, Job
-from backtrack_mrt.policy.vllm.server import Server
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.json_client import JsonClient, ServerGone
+from backtrack_mrt.policy.vllm.jobs import PATH, Drawn, Job, as_json
 from backtrack_mrt.types import TokenIds
 
 T = TypeVar("T")
+FIELD = "engine.server"
+START = "Start it with `backtrack-mrt serve` (docs/engines.md)."
+_CACHE = re.compile(r'^vllm:cache_config_info\{.*?\bkv_cache_size_tokens="(\d+)"', re.MULTILINE)  # of each engine
+SAME = f"Serve the model of model.name_or_path in the type of model.dtype. {START}"
 WAITS = (1.0, 5.0)  # seconds before a server is asked again that gave no answer
 _BLOCK = 32  # tokens by which a known history is told
 _MOST = 1.25  # of an even share of the rows, that the server gets which has read most of them
+
+
+class Server(JsonClient):
+    """A running `vllm serve`, of which `max_rows` jobs at a time are asked. Every failure is a UserError. cache_tokens:
+    whose keys and values it has room for (None: it does not say)."""
+
+    def __init__(self, url: str, max_rows: int) -> None:
+        super().__init__(url, field=FIELD, key="VLLM_API_KEY", remedy=START)
+        self._max_rows = max_rows
+        served = [row for row in self.ask("GET", "/v1/models")["data"] if not row.get("parent")]
+        self.model, self.context_length = str(served[0]["id"]), int(served[0]["max_model_len"])
+        try:
+            rooms = [int(room) for room in _CACHE.findall(self.text("/metrics"))]
+        except UserError:  # vLLM was started without them
+            rooms = []
+        self.cache_tokens = sum(rooms) or None
+
+    def complete(self, jobs: Sequence[Job], model: str | None = None) -> list[Drawn]:
+        """The answers in order; model: an adapter's name (None: the base)."""
+        body = {"model": model or self.model, "max_rows": self._max_rows, "jobs": as_json(jobs)}
+        answers = self.ask("POST", PATH, body)
+        return [Drawn(tuple(row["token_ids"]), tuple(row["logprobs"]), row["cached"]) for row in answers]
 
 
 class Servers:
