@@ -33,7 +33,6 @@ FOREIGN = {
         "training.rl",
         "training.supervised",
         "training.update_trial",
-        "scripts.bench.answers",
         "scripts.bench.guards",
         "scripts.bench.peers",
         "scripts.bench.update",

@@ -13,14 +13,13 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from timing import Times
 
 from backtrack_mrt.env import make
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.rollouts.episode import Episode
-from backtrack_mrt.types import Completion, Finish, Problem, TokenIds, Trajectory
+from backtrack_mrt.rollouts.rollout import instruct, take
+from backtrack_mrt.types import Completion, Finish, Problem, Trajectory
 
 PROBLEM = Problem("eggs", "A farmer has 3 hens that lay 4 eggs each. He sells 5 eggs. How many are left?", "7")
 WORK = "He has 3 hens and each of them lays 4 eggs, so that he has to add up or to multiply these numbers."
@@ -47,13 +46,8 @@ def play_protocol() -> None:
 
 def play_dialogue() -> None:
     episode = Episode(PROTOCOL, Trajectory(PROBLEM, ()))
-    assert episode.spec is not None
-    instruction_ids: TokenIds = ()
-    episode.prompt_ids = DIALOGUE.opening(PROBLEM, episode.spec)
     for completion in COMPLETIONS:
-        episode.advance(DIALOGUE.chat.decode(completion.token_ids), completion, instruction_ids)
-        if episode.spec is not None:
-            instruction_ids = DIALOGUE.following(episode.spec, completion)
+        take(episode, DIALOGUE, [completion], instruct(episode, DIALOGUE))
     episode.trajectory()
 
 
@@ -68,21 +62,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30, help="rounds timed (default: 30)")
     parser.add_argument("--repeats", type=int, default=100, help="trajectories per round (default: 100)")
     arguments = parser.parse_args()
-    table = Table("", "CPU µs per turn, median", "10 %", "90 %", title="Environment and protocol, no model")
 
     def repeat(play: Callable[[], None]) -> None:
         for _ in range(arguments.repeats):
             play()
 
     plays = {"protocol": play_protocol, "protocol and tokens": play_dialogue, "environment": play_env}
-    times = Times()
-    for _ in times.in_turn({name: partial(repeat, play) for name, play in plays.items()}, arguments.rounds):
-        pass
+    times = Times.of_ways({name: partial(repeat, play) for name, play in plays.items()}, arguments.rounds)
     for name in plays:
         per_turn = np.array(times.seconds[name]) * 1e6 / (arguments.repeats * len(TURNS))
         low, median, high = np.percentile(per_turn, [10, 50, 90])
-        table.add_row(name, f"{median:.1f}", f"{low:.1f}", f"{high:.1f}")
-    Console().print(table)
+        print(f"{name:<20}{median:6.1f} µs a turn [{low:.1f}, {high:.1f}]")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from floor import parts_of
 from step import metrics_of_steps
 from timing import count_processor_time
@@ -83,7 +84,9 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     protocol = Obliging(**config.protocol.model_dump() | {"token_budget": tokens, "max_revisions": tokens})
     config = config.model_copy(update={"protocol": protocol})
     model, tokenizer = random_policy(config.model, config.seed)
-    forget_peak_memory()
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()  # its peak counts from here on, without the making of random weights
     prompts = load_prompts(config.env, config.prompts)
     dialogue = Dialogue(ChatFormat(tokenizer, prompts.system), prompts)
     engine = FullTurns(model, max_rows=config.engine.max_rows)
@@ -95,31 +98,15 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     engine.context_length = tokens + (max(map(reserve, problems)) if reserve else 0)  # where a trajectory ends
     row = metrics_of_steps(parts, problems, collector)[-1]
     clock = Clock(plan(config, device).sizes.network, device, config.model.dtype, overhead(device))
+    used = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     rows = config.training.rows
     length = (row["tokens/step_sampled"] + row["tokens/step_env"]) / rows
     return [
         f"{config.model.name_or_path}, {config.model.dtype}, random weights, on {device.name}: "
         f"{rows} trajectories of {length:,.0f} tokens in {row['turns']:.0f} turns",
         *(part.line() for part in parts_of(row, config, dialogue.force_tokens, clock)),
-        f"peak memory {peak_memory() / GIB:.2f} GiB",
+        f"peak memory {used / GIB:.2f} GiB",
     ]
-
-
-def forget_peak_memory() -> None:
-    """A GPU's peak counts from here on, without the making of random weights."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_memory() -> int:
-    """Bytes at the fullest moment: of the GPU, else of this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

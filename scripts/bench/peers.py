@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ import torch
 from engine_work import flags as engine_flags
 from engine_work import load
 from rollout import Rollouts, roll_engine, roll_generate, synthetic
+from step import rows_of_step
 from timing import Times, count_processor_time
 
 from backtrack_mrt.cli.request import read_request
@@ -51,27 +52,20 @@ def main() -> None:
     count_processor_time()
     print("| work | side | time | of ours |\n|---|---|---|---|")
     if "rollout" in options.parts:
-        table("rollout", rollouts(options, config), options.rounds)
+        table("rollout", Times.of_ways(rollouts(options, config), options.rounds))
     if "update" in options.parts:
         updates(config, options.rounds)
     if "grading" in options.parts:
         integers = [(str(k), answer) for k in range(2000) for answer in (str(k), f"{k + 1:,}")]
-        table("grading 4,000 integers", graders(integers), options.rounds)
+        table("grading 4,000 integers", Times.of_ways(graders(integers), options.rounds))
         if options.data:
             rows = [json.loads(line)["answer"] for line in options.data.read_text(encoding="utf-8").splitlines()]
             golds = [(gold, gold.replace(r"\frac", r"\dfrac")) for gold in rows] + list(pairwise(rows))
-            table(f"grading {len(golds)} of {options.data.stem}", graders(golds), options.rounds)
+            table(f"grading {len(golds)} of {options.data.stem}", Times.of_ways(graders(golds), options.rounds))
 
 
-def table(work: str, sides: Mapping[str, Callable[[], Any]], rounds: int) -> None:
+def table(work: str, times: Times) -> None:
     """A line for each side; the first one is ours."""
-    times = Times()
-    for _ in times.in_turn(sides, rounds):
-        pass
-    lines(work, times)
-
-
-def lines(work: str, times: Times) -> None:
     ours = next(iter(times.seconds))
     for side in times.seconds:
         print(f"| {work} | {side} | {times.told(side)} | {times.ratio(side, ours)} |", flush=True)
@@ -103,10 +97,7 @@ def roll_continuous(model: Any, work: Rollouts) -> list[TokenIds]:
     from transformers import GenerationConfig
     from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
-    histories = list(work.prompts)
-    for turn, lengths in enumerate(work.lengths):
-        if turn:
-            histories = [ids + work.instructions[turn - 1] for ids in histories]
+    def complete(histories: list[TokenIds], lengths: list[int]) -> list[TokenIds]:
         blocks = sum(len(ids) + lengths[0] for ids in histories) // 32 + 2 * len(histories)
         found = model.generate_batch(
             [list(ids) for ids in histories],
@@ -117,8 +108,9 @@ def roll_continuous(model: Any, work: Rollouts) -> list[TokenIds]:
             warmup=False,
         )
         done = {tuple(output.prompt_ids): tuple(output.generated_tokens) for output in found.values()}
-        histories = [ids + done[ids] for ids in histories]  # equal histories have equal continuations
-    return histories
+        return [done[ids] for ids in histories]  # equal histories have equal continuations
+
+    return work.played(complete)
 
 
 def updates(config: Config, rounds: int) -> None:
@@ -126,10 +118,8 @@ def updates(config: Config, rounds: int) -> None:
     from trl.trainer import utils as trl_utils
 
     from backtrack_mrt.algos.grpo import Grpo
-    from backtrack_mrt.data.loading import load_problem_sets
     from backtrack_mrt.rollouts.assembly import Assembly, assemble
     from backtrack_mrt.rollouts.collector import Collected, Collector
-    from backtrack_mrt.rollouts.rollout import trajectory_seeds
     from backtrack_mrt.runs.directory import RunDir
     from backtrack_mrt.training.grpo_settings import prepare_trl
     from backtrack_mrt.training.rl import PolicyTrainer
@@ -139,9 +129,7 @@ def updates(config: Config, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = config.model_copy(update={"training": training, "output_dir": folder})
         parts, peers = assemble(config), assemble(config)  # ours changes the layers of its model
-        firsts = load_problem_sets(config.data, training.problems_per_step).train[: training.problems_per_step]
-        problems = [p for p in firsts for _ in range(training.group_size)]
-        seeds = trajectory_seeds(config.seed, 1, len(problems))
+        problems, seeds = rows_of_step(config)
         collected = parts.training_collector().collect(problems, seeds, training.temperature)
 
         class Replaying(Collector):
@@ -161,7 +149,7 @@ def updates(config: Config, rounds: int) -> None:
         def ours(micro: int) -> float:
             prepare_trl()
             setup = sized(parts, micro)
-            PolicyTrainer(setup, problems=firsts, algorithm=Grpo(), collector=collector).fit()
+            PolicyTrainer(setup, problems=problems[:: training.group_size], algorithm=Grpo(), collector=collector).fit()
             return float(setup.run.metrics()[-1]["time/update"])
 
         def stock(micro: int) -> float:
@@ -176,7 +164,7 @@ def updates(config: Config, rounds: int) -> None:
                     if number:  # the first round warms up
                         name = f"{'ours' if side is ours else 'stock TRL'}, micro-batches of {micro}"
                         times.seconds.setdefault(name, []).append(seconds)
-    lines(f"update of {len(problems)} rows", times)
+    table(f"update of {len(problems)} rows", times)
 
 
 def stock_update(setup: Any, scored: Any) -> float:
@@ -187,7 +175,7 @@ def stock_update(setup: Any, scored: Any) -> float:
     from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOTrainer
 
-    from backtrack_mrt.training.grpo_settings import grpo_config, outcome_reward
+    from backtrack_mrt.training.grpo_settings import grpo_config, outcome_reward, trl_rows
 
     class Clock(TrainerCallback):
         began, seconds = 0.0, 0.0
@@ -199,13 +187,7 @@ def stock_update(setup: Any, scored: Any) -> float:
             self.seconds = time.perf_counter() - self.began
 
     rows = [member.trajectory for member in scored]
-    replayed = {
-        "prompt_ids": [list(t.prompt_ids) for t in rows],
-        "completion_ids": [list(t.token_ids[len(t.prompt_ids) :]) for t in rows],
-        "env_mask": [[int(j >= 0) for j in t.turn_index()] for t in rows],
-        "logprobs": None,
-        "outcome": [t.outcome for t in rows],
-    }
+    replayed = trl_rows(rows, setup.tokenizer.eos_token_id) | {"logprobs": None}
     clock, count = Clock(), len(rows) // setup.config.training.group_size
     args = grpo_config(setup.config, setup.run)
     args.save_strategy = "no"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,15 @@ class Rollouts:
         """Tokens of all trajectories: prompts, instructions and sampled."""
         rows = len(self.prompts)
         return sum(map(len, self.prompts)) + rows * sum(map(len, self.instructions)) + sum(map(sum, self.lengths))
+
+    def played(self, complete: Callable[[list[TokenIds], list[int]], list[TokenIds]]) -> list[TokenIds]:
+        """Whole trajectories. complete: what histories go on with, so many tokens each."""
+        histories = list(self.prompts)
+        for turn, lengths in enumerate(self.lengths):
+            if turn:
+                histories = [ids + self.instructions[turn - 1] for ids in histories]
+            histories = [ids + new for ids, new in zip(histories, complete(histories, lengths), strict=True)]
+        return histories
 
 
 def main() -> None:
@@ -94,15 +104,12 @@ def report(args: Any, work: Rollouts, times: Times, computed: int, branches: int
 
 def roll_engine(engine: HFEngine, work: Rollouts) -> list[TokenIds]:
     """Whole trajectories, by the engine."""
-    greedy = Sampling(temperature=0.0)
-    histories = list(work.prompts)
-    for turn, lengths in enumerate(work.lengths):
-        if turn:
-            histories = [ids + work.instructions[turn - 1] for ids in histories]
+
+    def complete(histories: list[TokenIds], lengths: list[int]) -> list[TokenIds]:
         requests = [Request(ids, length, 0) for ids, length in zip(histories, lengths, strict=True)]
-        completions = engine.generate(requests, greedy)
-        histories = [ids + done.token_ids for ids, done in zip(histories, completions, strict=True)]
-    return histories
+        return [done.token_ids for done in engine.generate(requests, Sampling(temperature=0.0))]
+
+    return work.played(complete)
 
 
 class RowLengths(StoppingCriteria):
@@ -119,10 +126,8 @@ class RowLengths(StoppingCriteria):
 def roll_generate(model: Any, work: Rollouts) -> list[TokenIds]:
     """Whole trajectories, by `generate` called anew on the left-padded history of every turn."""
     model.eval()
-    histories = list(work.prompts)
-    for turn, lengths in enumerate(work.lengths):
-        if turn:
-            histories = [ids + work.instructions[turn - 1] for ids in histories]
+
+    def complete(histories: list[TokenIds], lengths: list[int]) -> list[TokenIds]:
         width = max(map(len, histories))
         ids = torch.tensor([(0,) * (width - len(row)) + row for row in histories], device=model.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in histories], device=model.device)
@@ -134,8 +139,9 @@ def roll_generate(model: Any, work: Rollouts) -> list[TokenIds]:
             pad_token_id=0,
             stopping_criteria=[RowLengths(width + torch.tensor(lengths, device=model.device))],
         )[:, width:].tolist()
-        histories = [row + tuple(new[:n]) for row, new, n in zip(histories, done, lengths, strict=True)]
-    return histories
+        return [tuple(new[:n]) for new, n in zip(done, lengths, strict=True)]
+
+    return work.played(complete)
 
 
 def score(engine: HFEngine, work: Rollouts, trajectories: list[TokenIds]) -> None:

@@ -18,7 +18,11 @@ from typing import TYPE_CHECKING, Any
 from timing import check_steps, count_processor_time, spread
 
 from backtrack_mrt.cli.request import read_request
+from backtrack_mrt.config import Config
+from backtrack_mrt.data.loading import load_problem_sets
+from backtrack_mrt.data.order import training_order
 from backtrack_mrt.errors import run_main
+from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.types import Problem
 
 if TYPE_CHECKING:
@@ -32,11 +36,8 @@ def main() -> None:
         config = read_request([*sys.argv[1:], *flags], description=__doc__).config
         check_steps(config.training.steps, warm_up=3)  # a pair, and half a pair
 
-        from backtrack_mrt.data.loading import load_problem_sets
-        from backtrack_mrt.data.order import training_order
         from backtrack_mrt.rollouts.assembly import assemble  # late: a mistake in the config must not wait for torch
         from backtrack_mrt.rollouts.collector import Collected, Collector
-        from backtrack_mrt.rollouts.rollout import trajectory_seeds
 
         count_processor_time()
         calls = count()
@@ -80,6 +81,14 @@ def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Co
     setup = Setup(parts.model, parts.tokenizer, config, run)
     PolicyTrainer(setup, problems=problems, algorithm=Grpo(), collector=collector).fit()
     return run.metrics()
+
+
+def rows_of_step(config: Config, number: int = 1) -> tuple[list[Problem], list[int]]:
+    """The rows of a step on the first problems, each as often as its group has members, and their seeds."""
+    count = config.training.problems_per_step
+    problems = load_problem_sets(config.data, count).train[:count]
+    rows = [problem for problem in problems for _ in range(config.training.group_size)]
+    return rows, trajectory_seeds(config.seed, number, len(rows))
 
 
 if __name__ == "__main__":

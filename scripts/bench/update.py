@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """The gradient of one update: rows padded and prompts repeated, as TRL has them, against packed rows, by the model's
-modules and in compiled code.
+modules and in compiled code; with --answers, packed rows alone against those whose forced answers are trained along
+(`algorithm.answer_weight`): those that are drawn, and the answers at the ends of all turns.
 
     python scripts/bench/update.py                                      # the embedded model
     python scripts/bench/update.py --config smollm2_135m.yaml --model.name_or_path models/smollm2-135m-instruct
@@ -14,67 +15,65 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from step import rows_of_step
 from timing import Times
 from torch import Tensor
 
 from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.rollouts.assembly import assemble
-from backtrack_mrt.rollouts.rollout import rollout, trajectory_seeds
-from backtrack_mrt.types import Sampling, Trajectory
+from backtrack_mrt.types import Trajectory
+
+Objective = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # of ids, mask (n, L), weights (n, C), the first row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each way is timed")
     parser.add_argument("--micro", type=int, nargs="+", default=[], help="rows of a micro-batch")
+    parser.add_argument("--answers", action="store_true", help="with and without forced answers")
     options, flags = parser.parse_known_args()
     config = read_request(flags).config
     from trl.trainer.utils import add_fused_lm_head
 
+    from backtrack_mrt.rollouts.spelling import Speller
+    from backtrack_mrt.training.answers import AnswerMaker
     from backtrack_mrt.training.grpo_settings import prepare_trl
-    from backtrack_mrt.training.packing import packed_attention, packed_rows
 
     prepare_trl()
-    parts, count = assemble(config), config.training.problems_per_step
-    problems = [
-        p for p in load_problem_sets(config.data, count).train[:count] for _ in range(config.training.group_size)
-    ]
-    sampling = Sampling(config.training.temperature, stop_ids=parts.dialogue.chat.stop_ids)
-    seeds = trajectory_seeds(config.seed, 1, len(problems))
-    trajectories = rollout(problems, seeds, config.protocol, parts.dialogue, parts.engine, sampling)
-    parts.engine.release()
+    parts = assemble(config)
+    scored = parts.training_collector().collect(*rows_of_step(config), config.training.temperature).scored
+    trajectories = [member.trajectory for member in scored]
     model = parts.model.train()
     add_fused_lm_head(model.get_base_model(), outputs=("log_probs", "entropy"))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.01, generator=torch.Generator().manual_seed(0))
-
-    def padded(ids: Tensor, mask: Tensor, width: int) -> Tensor:
-        labels = ids.masked_fill(mask == 0, -100)
-        labels[:, :-width] = -100
-        found: Tensor = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs
-        return found[:, -width:]
-
-    def packed(ids: Tensor, mask: Tensor, width: int) -> Tensor:
-        rows = packed_rows(ids, mask, width, model)
-        with packed_attention(model.config):
-            found = model(**rows.inputs(), shift_labels=rows.targets[None], fused_lm_head=True).log_probs[0]
-        return found[rows.scored]
-
-    by_length = sorted(trajectories, key=lambda t: len(t.token_ids))
     ways: dict[str, Callable[[], Tensor]] = {}
     for micro in options.micro or [min(config.training.micro_batch_size, len(trajectories))]:
-        ways[f"padded, micro-batches of {micro}"] = lambda n=micro: gradient(model, padded, by_length, n)
-        for way, compiled in (("packed", False), ("compiled", True)):
-            ways[f"{way}, micro-batches of {micro}"] = lambda n=micro, c=compiled: faster(
-                model, lambda: gradient(model, packed, trajectories, n), compiled=c
-            )
+        behind = f"micro-batches of {micro}"
+        of_all = partial(gradient, model, rows=trajectories, micro=micro)
+        if options.answers:
+            maker = AnswerMaker(parts.dialogue, Speller(parts.dialogue), parts.engine.context_length)
+            ways[f"without answers, {behind}"] = partial(faster, model, partial(of_all, partial(packed, model)))
+            for way, found in (
+                ("drawn", maker.drawn(scored, seed=(0,))),
+                ("all", [maker.answers(trajectory) for trajectory in trajectories]),
+            ):
+                number = sum(map(len, found))
+                work = partial(of_all, partial(packed, model, answers=found))
+                ways[f"{way} {number} answers, {behind}"] = partial(faster, model, work)
+        else:
+            by_length = sorted(trajectories, key=lambda t: len(t.token_ids))
+            ways[f"padded, {behind}"] = partial(of_all, partial(padded, model), rows=by_length)
+            for way, compiled in (("packed", False), ("compiled", True)):
+                work = partial(of_all, partial(packed, model))
+                ways[f"{way}, {behind}"] = partial(faster, model, work, compiled=compiled)
     tokens = [len(t.token_ids) for t in trajectories]
     prompts = sum(len(t.prompt_ids) for t in trajectories) / sum(tokens)
     print(f"{len(trajectories)} rows of {np.mean(tokens):.0f} tokens, {prompts:.0%} of them prompts")
@@ -83,14 +82,14 @@ def main() -> None:
     for way, found in times.in_turn(ways, options.rounds):
         if way == first:
             reference = found
-        elif way not in told:
+        elif way not in told and not options.answers:
             told.add(way)
             print(f"{way}: gradient within {float((found - reference).norm() / reference.norm()):.1e}")
     for way in ways:
-        print(f"{way:32} {times.told(way)}  faster × {times.ratio(first, way)}")
+        print(f"{way:40} {times.told(way)}  takes × {times.ratio(way, first)}  faster × {times.ratio(first, way)}")
 
 
-def faster(model: Any, work: Callable[[], Tensor], *, compiled: bool) -> Tensor:
+def faster(model: Any, work: Callable[[], Tensor], *, compiled: bool = False) -> Tensor:
     """What `work` gives with fused adapters, or with compiled layers where there is code for them; the model's own
     modules again afterwards."""
     from backtrack_mrt.training.compiled_layers import compile_layers
@@ -106,9 +105,32 @@ def faster(model: Any, work: Callable[[], Tensor], *, compiled: bool) -> Tensor:
     return found
 
 
-def gradient(
-    model: Any, logprobs: Callable[[Tensor, Tensor, int], Tensor], rows: Sequence[Trajectory], micro: int
-) -> Tensor:
+def padded(model: Any, ids: Tensor, mask: Tensor, weights: Tensor, first: int) -> Tensor:
+    """Of the model's own rows."""
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, : -weights.size(1)] = -100
+    found: Tensor = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs
+    return (found[:, -weights.size(1) :] * weights).sum()
+
+
+def packed(model: Any, ids: Tensor, mask: Tensor, weights: Tensor, first: int, answers: Sequence[Any] = ()) -> Tensor:
+    """Of packed rows, and the values of the answers that leave them, if there are any."""
+    from backtrack_mrt.training.answers import branched, last_hidden_states, total_value
+    from backtrack_mrt.training.packing import packed_attention, packed_rows
+
+    width = weights.size(1)
+    lengths = [(int(row[:-width].sum()), int(row[-width:].sum())) for row in mask]
+    leaving = [branched(*row, each) for row, each in zip(lengths, answers[first:], strict=False)]
+    rows = packed_rows(ids, mask, width, model, [each.branches for each in leaving])
+    with packed_attention(model.config), last_hidden_states(model) as hidden:
+        found = model(**rows.inputs(), shift_labels=rows.targets[None], fused_lm_head=True).log_probs[0]
+    total: Tensor = (found[rows.scored] * weights).sum()
+    if leaving:
+        total = total + total_value(hidden[0][0], model.get_output_embeddings(), leaving, rows.branched)
+    return total
+
+
+def gradient(model: Any, objective: Objective, *, rows: Sequence[Trajectory], micro: int) -> Tensor:
     """Of Σ_t w_t log π(token_t), with a weight of its own for every turn, by all trained parameters."""
     model.zero_grad()
     for start in range(0, len(rows), micro):
@@ -122,7 +144,7 @@ def gradient(
             ids[row, place], mask[row, place] = torch.tensor(t.token_ids), 1
             index = torch.tensor(t.turn_index())
             weights[row, : len(index)] = torch.where(index >= 0, (index + len(t.token_ids)).cos(), 0.0)
-        (logprobs(ids, mask, width) * weights).sum().backward()
+        objective(ids, mask, weights, start).backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 

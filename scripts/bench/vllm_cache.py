@@ -15,14 +15,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from step import rows_of_step
 from timing import Times
 
 from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.policy.vllm.local import VLLMEngine
 from backtrack_mrt.rollouts.assembly import assemble
-from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.types import FloatArray, TokenIds
 
 BLOCK = 32 if not torch.cuda.is_available() else 16  # tokens
@@ -51,9 +50,7 @@ def main() -> None:
     options, flags = parser.parse_known_args()
     config = read_request(flags).config
     parts, training = assemble(config), config.training
-    problems = load_problem_sets(config.data, training.problems_per_step).train[: training.problems_per_step]
-    rows = [problem for problem in problems for _ in range(training.group_size)]
-    seeds, times = trajectory_seeds(config.seed, 0, len(rows)), Times(on_gpu=torch.cuda.is_available())
+    (rows, seeds), times = rows_of_step(config, number=0), Times(on_gpu=torch.cuda.is_available())
 
     def step(name: str, engine: Counting) -> list[TokenIds]:
         """The trajectories' tokens."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -38,7 +37,7 @@ INSTRUCTION = 8  # tokens between two turns
 
 def main() -> None:
     args = parse_args()
-    chance = random.Random(0)
+    chance, on_gpu = random.Random(0), torch.cuda.is_available()
     model = load(args)
     vocabulary, length = model.config.vocab_size, args.prompt_tokens + args.turns * (args.turn_tokens + INSTRUCTION)
     settings = {"max_rows": max(args.rows, 64), "context_length": length + 64}
@@ -57,7 +56,8 @@ def main() -> None:
         samplers["bare"] = Bare(args, None, settings)
         if args.lora:
             samplers["bare, with an adapter"] = Bare(args, adapter, settings)
-        decode = interleaved({name: partial(played, each, prompts, plan) for name, each in samplers.items()}, args)
+        ways = {name: partial(played, each, prompts, plan) for name, each in samplers.items()}
+        decode = Times.of_ways(ways, args.repetitions, on_gpu=on_gpu)
     tokens = sum(map(sum, plan))
     print(f"{args.rows} rows × {args.turns} turns, {tokens} tokens")
     for name in samplers:
@@ -70,10 +70,11 @@ def main() -> None:
     print(f"{len(prefixes)} prefixes, {sum(map(len, prefixes))} tokens")
     cached = {"on": engines["engine"], "off": engine(prefix_caching=False)}
     for estimator in (likelihood, monte_carlo):
-        times = interleaved(
+        times = Times.of_ways(
             {name: partial(estimator, each, prefixes, args) for name, each in cached.items()},
-            args,
+            args.repetitions,
             before=lambda: [remember(each, trajectories) for each in cached.values()],
+            on_gpu=on_gpu,
         )
         print(f"{estimator.__name__:<12} with prefix cache {times.told('on')}, without {times.told('off')}")
         print(f"{'':<12} without / with {times.ratio('off', 'on')}")
@@ -153,16 +154,6 @@ def monte_carlo(engine: VLLMEngine, prefixes: list[TokenIds], args: argparse.Nam
     """Sampled answers after every prefix."""
     asked = [Request(ids, 2 * args.answer_tokens, k) for ids in prefixes for k in range(args.samples)]
     engine.generate(asked, Sampling())
-
-
-def interleaved(
-    sides: dict[str, Callable[[], Any]], args: argparse.Namespace, before: Callable[[], Any] = lambda: None
-) -> Times:
-    """Of each side in each repetition."""
-    times = Times(on_gpu=torch.cuda.is_available())
-    for _ in times.in_turn(sides, args.repetitions, before):
-        pass
-    return times
 
 
 def parse_args() -> argparse.Namespace:
