@@ -86,7 +86,8 @@ def main() -> None:
             told.add(way)
             print(f"{way}: gradient within {float((found - reference).norm() / reference.norm()):.1e}")
     for way in ways:
-        print(f"{way:40} {times.told(way)}  takes × {times.ratio(way, first)}  faster × {times.ratio(first, way)}")
+        ratio = f"× {times.ratio(way, first)}" if options.answers else f"faster × {times.ratio(first, way)}"
+        print(f"{way:40} {times.told(way)}  {ratio}")
 
 
 def faster(model: Any, work: Callable[[], Tensor], *, compiled: bool = False) -> Tensor:
