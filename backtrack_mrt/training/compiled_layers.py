@@ -171,15 +171,15 @@ def _trains_adapters_alone(layer: Any) -> bool:
     )
 
 
-def compile_layers(model: Any) -> bool:
-    """Let the decoder layers of `model` compute packed rows in compiled code, if there is some for them that gives
-    their numbers and gradients on a few tokens."""
+def compile_layers(model: Any) -> CDLL | None:
+    """Let the decoder layers of `model` compute packed rows in compiled code, which is returned, if there is some for
+    them that gives their numbers and gradients on a few tokens."""
     decoder = decoder_of(model)
-    if any(isinstance(module, CompiledLayer) for module in decoder.modules()):
-        return True  # for an earlier trainer
     code = code_for(decoder)
+    if any(isinstance(module, CompiledLayer) for module in decoder.modules()):
+        return code  # for an earlier trainer
     if code is None or not all(map(_trains_adapters_alone, decoder.model.layers)):
-        return False
+        return None
     workshop, plain, layers = Workshop(code), _tried(model), decoder.model.layers
     # Of the same name, by which libraries know a model's layers.
     kinds = {kind: type(kind.__name__, (CompiledLayer, kind), {}) for kind in map(type, layers)}
@@ -190,10 +190,10 @@ def compile_layers(model: Any) -> bool:
         float((one - other).norm()) <= _TOLERANCE * float(other.norm())
         for one, other in zip(_tried(model), plain, strict=True)
     ):
-        return True
+        return code
     for layer in layers:
         layer.__class__ = type(layer).__mro__[2]
-    return False
+    return None
 
 
 def _tried(model: Any) -> tuple[Tensor, Tensor]:

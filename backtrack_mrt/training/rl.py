@@ -10,7 +10,7 @@ checkpoints and multi-process set-up are TRL's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics, without_signal
+from backtrack_mrt.policy.hf.kernels import in_free_cores
 from backtrack_mrt.policy.models import frozen_copy
 from backtrack_mrt.rollouts.collector import Collected, Collector, groups_of
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
@@ -81,8 +82,9 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             self.ref_model = frozen_copy(setup.model) if config.model.full_finetuning else None
         if sharding() != "ZeRO-3":  # which brings a weight together for its own module only
             fuse_adapters(setup.model)
-        if sharding() is None and self._packs and config.engine.compiled:
-            compile_layers(setup.model)
+        compiles = sharding() is None and self._packs and config.engine.compiled
+        self._compiled = compile_layers(setup.model) if compiles else None
+        self._backward = ExitStack()  # around what follows a loss
         self._forces = answer_maker(setup, collector, self._packs) if config.answer_weight else None
         self._answers: list[list[Answer]] = []  # that are trained along, of each row of this process
         self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way; none outside of the loss
@@ -175,16 +177,21 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         self.note(inputs)
         return inputs
 
+    def training_step(self, *args: Any, **settings: Any) -> Any:
+        """TRL's: a micro-batch, and the rollouts before the first one."""
+        with self._backward:
+            return super().training_step(*args, **settings)
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> Any:
         """TRL's, less the values of the answers that are trained along. Where the engine is not exact, the weights are
         corrected on the way."""
         inputs = self._correcting = dict(inputs)
-        if self._forces is None:
-            return super().compute_loss(model, inputs, *args, **settings)
-        self._branching = [self._answers[row] for row in inputs["row"].tolist()]
+        if self._forces is not None:
+            self._branching = [self._answers[row] for row in inputs["row"].tolist()]
         loss = super().compute_loss(model, inputs, *args, **settings)
         self._branching = []
-        return loss - self._answered
+        self._backward.enter_context(in_free_cores(self._compiled))
+        return loss if self._forces is None else loss - self._answered
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -212,7 +219,8 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             else:
                 rows = aligned_rows(ids, mask, logits_to_keep)
                 inputs, targets, scored = rows.inputs(), rows.targets, rows.scored
-            with self.accelerator.autocast(), last_hidden_states(self.setup.model) as hidden:
+            states = last_hidden_states(self.setup.model)
+            with in_free_cores(self._compiled), self.accelerator.autocast(), states as hidden:
                 found = model(**inputs, **routed, shift_labels=targets, fused_lm_head=True)
             if answered:
                 head = self.setup.model.get_output_embeddings()

@@ -28,7 +28,7 @@ class CompiledDecoder:
     """`decoder` in compiled code. adapted: with its LoRA adapter, else as the base."""
 
     def __init__(self, decoder: Any, code: CDLL, *, adapted: bool) -> None:
-        self._decoder, self._code, self._adapted = decoder, code, adapted
+        self._decoder, self.code, self._adapted = decoder, code, adapted
         attention = decoder.model.layers[0].self_attn
         self.layers, self.depth = len(decoder.model.layers), attention.head_dim
         self.kv_heads = decoder.config.num_key_value_heads
@@ -64,10 +64,10 @@ class CompiledDecoder:
             *(place.data_ptr() for place in places),
             pointers,
         )
-        with in_free_cores(self._code):
-            if (size := self._code.room(byref(model), byref(run))) > len(self._room):
+        with in_free_cores(self.code):
+            if (size := self.code.room(byref(model), byref(run))) > len(self._room):
                 self._room = hidden.new_empty(size)
-            self._code.forward(byref(model), byref(run), hidden.data_ptr(), logits.data_ptr(), self._room.data_ptr())
+            self.code.forward(byref(model), byref(run), hidden.data_ptr(), logits.data_ptr(), self._room.data_ptr())
         return logits
 
     def drop(self) -> None:

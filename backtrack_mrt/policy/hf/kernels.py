@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from ctypes import CDLL, POINTER, Structure, c_float, c_long, c_void_p
 from functools import cache
 from importlib.resources import files
@@ -29,6 +30,7 @@ _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-O2", "-fPIC", "-fopenmp")
 _NATIVE = "-march=native"
 _PATIENCE = 120  # seconds
+_all_threads: ContextVar[int] = ContextVar("all_threads", default=0)  # outside of the blocks in free cores
 
 
 class Linear(Structure):
@@ -111,15 +113,22 @@ def library() -> CDLL | None:
 
 
 @contextmanager
-def in_free_cores(code: CDLL) -> Iterator[None]:
-    """Within the block the functions of `code` have no more threads than there are free cores: what they compute comes
-    out the same by any number of them, which torch does not promise of its own."""
-    all_threads = code.set_threads(0)
-    code.set_threads(min(cores().free, all_threads))
+def in_free_cores(code: CDLL | None) -> Iterator[None]:
+    """Within the block torch and the functions of `code` have no more threads than there are free cores, counted anew
+    where a block within it begins. By any number of them the functions compute the same, bit for bit. Of torch's,
+    products, copies and whatever goes row by row do; sums over all of a large tensor do not. Without `code`, of whose
+    models that is known, all stays as it is."""
+    outer = _all_threads.get()
+    all_threads = outer or (code.set_threads(0) if code else 0)
+    token = _all_threads.set(all_threads)
+    if code:
+        code.set_threads(min(cores().free, all_threads))
     try:
         yield
     finally:
-        code.set_threads(all_threads)
+        _all_threads.reset(token)
+        if code and not outer:
+            code.set_threads(all_threads)
 
 
 def _declared(code: CDLL) -> CDLL:

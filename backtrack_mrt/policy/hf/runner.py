@@ -14,6 +14,7 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.engine import EngineStats, Pair
 from backtrack_mrt.policy.hf.arithmetic import any_length, as_trained, attending, evaluating
 from backtrack_mrt.policy.hf.compiled import CompiledDecoder, code_for
+from backtrack_mrt.policy.hf.kernels import in_free_cores
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache
 from backtrack_mrt.policy.hf.lora import MergedAdapter, decoder_of
 from backtrack_mrt.policy.hf.packed_forward import (
@@ -95,7 +96,7 @@ class Runner:
         """Evaluation mode, packed attention and merged adapter; everything is as before on exit. Compiled code touches
         nothing of the model."""
         if self.compiled is not None:
-            with torch.inference_mode():
+            with torch.inference_mode(), in_free_cores(self.compiled.code):
                 yield
             return
         merged = self.adapter.swapped_in() if self.adapter else nullcontext()
