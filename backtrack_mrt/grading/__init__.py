@@ -1,7 +1,7 @@
 """Grade answers: extraction, guards, exact arithmetic, then math-verify in a killable process.
 
 >>> with MathGrader() as grader:
-...     grader.grade("1/2", "0.5"), grader.grade_completion("7", "So it is \\\\boxed{8}.")
+...     grader.grade("1/2", "0.5"), grader.grade("7", extract_boxed("So it is \\\\boxed{8}."))
 (<Verdict.RIGHT: 'right'>, <Verdict.WRONG: 'wrong'>)
 """
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from types import TracebackType
 
-from backtrack_mrt.grading.extract import extract_boxed
 from backtrack_mrt.grading.forms import Forms, is_evaluated
 from backtrack_mrt.grading.guards import MAX_CHARS, MAX_DIGITS
 from backtrack_mrt.grading.judge import judge
@@ -23,7 +22,7 @@ _Key = tuple[str, str, float | None]
 
 
 class MathGrader:
-    """Grades, remembers, counts. One instance serves any number of threads.
+    """Grades and remembers. One instance serves any number of threads.
 
     No process is started until a pair needs one: integers, fractions, decimals, words, choices and tuples of them
     never do. A grade takes microseconds without and milliseconds with a worker. What limits it is processor time,
@@ -44,29 +43,14 @@ class MathGrader:
         self._pool = WorkerPool(workers, comparing(limits or Limits()))
         self._cache: OrderedDict[_Key, Verdict] = OrderedDict()
         self._cache_size = cache_size
-        self._lock = threading.Lock()  # of the cache and the counts
-        self._counts: Counter[Verdict] = Counter()
+        self._lock = threading.Lock()  # of the cache
 
     def with_forms(self, forms: Forms) -> MathGrader:
-        """The same grader (its workers, memory and counts) with another rule: "numeral" pays only numerals where the
+        """The same grader (its workers and memory) with another rule: "numeral" pays only numerals where the
         gold is one (training's default), "equivalent" whatever equals it."""
         twin = copy(self)
         twin.forms = forms
         return twin
-
-    @property
-    def counts(self) -> dict[Verdict, int]:
-        """How often each verdict was given since the start, or since `reset_counts`; every verdict that this grader can
-        give is a key."""
-        unheard = {Verdict.PARTIAL, *([] if self.forms == "numeral" else [Verdict.UNEVALUATED])}
-        given = [verdict for verdict in Verdict if verdict not in unheard]
-        with self._lock:
-            return {verdict: self._counts[verdict] for verdict in given}
-
-    def reset_counts(self) -> None:
-        """Set all counts to zero, e.g. after they were logged."""
-        with self._lock:
-            self._counts.clear()
 
     def grade(self, gold: str, answer: str | None, *, rel_tol: float | None = None) -> Verdict:
         """Whether ``answer`` equals ``gold``; never raises for any answer.
@@ -82,15 +66,7 @@ class MathGrader:
         """
         decided = self._decide(gold, answer, rel_tol)
         verdict = decided if isinstance(decided, Verdict) else self._ask((gold, str(answer), rel_tol), decided)
-        if verdict is Verdict.RIGHT and self.forms == "numeral":
-            verdict = self._in_form(verdict, gold, answer)
-        with self._lock:
-            self._counts[verdict] += 1
-        return verdict
-
-    def grade_completion(self, gold: str, text: str | None, *, rel_tol: float | None = None) -> Verdict:
-        r"""`grade` the last complete ``\boxed{}`` of a text; UNPARSABLE if it has none."""
-        return self.grade(gold, None if text is None else extract_boxed(text), rel_tol=rel_tol)
+        return self._in_form(verdict, gold, answer)
 
     def grade_many(
         self, pairs: Iterable[tuple[str, str | None]], *, rel_tol: float | Sequence[float | None] | None = None
@@ -116,12 +92,8 @@ class MathGrader:
             with ThreadPoolExecutor(min(self._pool.size, len(slow)), thread_name_prefix="grading") as threads:
                 results = threads.map(lambda item: self._ask(*item), slow.items())
                 verdicts.update(zip(slow, results, strict=True))
-        if self.forms == "numeral":
-            verdicts = {key: self._in_form(verdict, *key[:2]) if key else verdict for key, verdict in verdicts.items()}
-        graded = [verdicts[key] for key in keys]
-        with self._lock:
-            self._counts.update(graded)
-        return graded
+        verdicts = {key: self._in_form(verdict, *key[:2]) if key else verdict for key, verdict in verdicts.items()}
+        return [verdicts[key] for key in keys]
 
     def close(self) -> None:
         """End the worker processes. A later grade starts them again."""
@@ -166,8 +138,8 @@ class MathGrader:
         return decided
 
     def _in_form(self, verdict: Verdict, gold: str, answer: str | None) -> Verdict:
-        """UNEVALUATED instead of RIGHT for a calculation left undone."""
-        if verdict is not Verdict.RIGHT or answer is None or gold == answer:
+        """UNEVALUATED instead of RIGHT for a calculation left undone, where the rule is "numeral"."""
+        if self.forms != "numeral" or verdict is not Verdict.RIGHT or answer is None or gold == answer:
             return verdict
         return verdict if is_evaluated(gold, answer) else Verdict.UNEVALUATED
 

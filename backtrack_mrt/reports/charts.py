@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.types import FloatArray
 
 BASE = "#767676"
@@ -38,6 +39,14 @@ class Series:
     high: FloatArray | None = None
     colour: int | None = 0
     solid_to: float = np.inf
+
+    @classmethod
+    def of(
+        cls, label: str, estimates: Sequence[Estimate], x: FloatArray | None = None, colour: int | None = 0
+    ) -> Series:
+        """Means with their intervals; without `x` the bars of a chart, one after the other."""
+        mean, low, high = np.array([[e.mean, e.low, e.high] for e in estimates]).reshape(-1, 3).T
+        return cls(label, np.arange(len(mean), dtype=np.float64) if x is None else x, mean, low, high, colour)
 
     @property
     def style(self) -> dict[str, Any]:

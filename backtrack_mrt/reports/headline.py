@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from backtrack_mrt.evaluation.metrics.estimates import Estimate, ProblemIndex, o
 from backtrack_mrt.evaluation.metrics.turns import outcomes_by_answer
 from backtrack_mrt.reports.archive import TraceSource
 from backtrack_mrt.reports.charts import Chart, Series
+from backtrack_mrt.reports.outcomes import summary_of
 from backtrack_mrt.runs.finished import Run
 from backtrack_mrt.types import FloatArray, Scored
 
@@ -30,7 +31,7 @@ def headline(run: Run, found: Sequence[TraceSource]) -> dict[str, Any]:
     told += f"a gain of {after - before:+.3f}{interval}"
     if before > 0 and math.isfinite(ratio := efficiency(run)):
         told += f"; for the same accuracy the base needs {ratio:.2f} × the tokens"
-    return {"headline": f"{told}.", "headline_charts": [_before_and_after(run.summary)]}
+    return {"headline": f"{told}.", "headline_charts": [_before_and_after(run)]}
 
 
 def paired_gain(base: Sequence[Scored], trained: Sequence[Scored], answers: int) -> Estimate:
@@ -52,18 +53,13 @@ def _by_problem(scored: Sequence[Scored], answers: int) -> dict[str, float]:
     return dict(zip(index.ids, index.problem_means(final_N[:, None])[:, 0].tolist(), strict=True))
 
 
-def _before_and_after(summary: Mapping[str, Any]) -> Chart:
+def _before_and_after(run: Run) -> Chart:
     """Bars: accuracy of first and of final answers, before and after."""
-    sides = [summary[side] for side in SIDES.values()]
-    kinds = {
-        "first answer": [side["acc_at_turn"][0] for side in sides],
-        "final answer": [side["accuracy"] for side in sides],
-    }
-    places = np.arange(len(SIDES), dtype=np.float64)
-    series = []
-    for colour, (label, estimates) in enumerate(kinds.items()):
-        mean, low, high = np.array([[e[key] for key in ("mean", "low", "high")] for e in estimates], np.float64).T
-        series.append(Series(label, places, mean, low, high, colour))
+    sides = [summary_of(run.summary[side]) for side in SIDES.values()]
+    series = [
+        Series.of("first answer", [side.acc_at_turn[0] for side in sides]),
+        Series.of("final answer", [side.accuracy for side in sides], colour=1),
+    ]
     return Chart(
         "before_and_after",
         "Before and after",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,10 @@ def gains(comparison: Comparison) -> Chart:
     ledgers: dict[Ledger, str] = {"sampled": "at equal sampled tokens"}
     if comparison.equal_total:
         ledgers["total"] = "at equal tokens in all"
-    series = []
-    for colour, (ledger, told) in enumerate(ledgers.items()):
-        found = [comparison.estimate(label, gain, ledger) for label in labels]
-        mean, low, high = np.array([[e.mean, e.low, e.high] for e in found]).T
-        places = np.arange(len(labels), dtype=np.float64)
-        series.append(Series(told, places, mean, low, high, colour))
+    series = [
+        Series.of(told, [comparison.estimate(label, gain, ledger) for label in labels], colour=colour)
+        for colour, (ledger, told) in enumerate(ledgers.items())
+    ]
     return Chart(
         "gain",
         "What was gained",
@@ -83,12 +82,12 @@ def learning(comparison: Comparison) -> list[Chart]:
     measures = {"accuracy": "accuracy, at the trained limit", "normalised_regret_frozen": "regret, by one prover"}
     charts = []
     for measure, told in measures.items():
-        series = []
-        for colour, (label, members) in enumerate(comparison.runs.items()):
-            found = [over_seeds([after(run, spent, measure) for run in members]) for spent in tokens]
-            mean, low, high = np.array([[e.mean, e.low, e.high] for e in found]).T
-            if np.isfinite(mean).all():  # a run without values has no regret
-                series.append(Series(label, tokens, mean, low, high, colour))
+        lines = [
+            Series.of(
+                label, [over_seeds([after(run, spent, measure) for run in members]) for spent in tokens], tokens, i
+            )
+            for i, (label, members) in enumerate(comparison.runs.items())
+        ]
         charts.append(
             Chart(
                 f"learning_{'regret' if 'regret' in measure else measure}",
@@ -96,7 +95,7 @@ def learning(comparison: Comparison) -> list[Chart]:
                 "Held-out problems, evaluated while training; between evaluations a straight line.",
                 "tokens sampled in training",
                 told,
-                series,
+                [line for line in lines if np.isfinite(line.y).all()],  # a run without values has no regret
             )
         )
     return [chart for chart in charts if chart.series]
@@ -108,8 +107,6 @@ def gradient_signal(comparison: Comparison) -> list[Chart]:
     found = {label: ratios for label, ratios in found.items() if np.isfinite(ratios).all()}
     if not found:
         return []
-    mean, low, high = np.array([[e.mean, e.low, e.high] for e in map(over_seeds, found.values())]).T
-    places = np.arange(len(found), dtype=np.float64)
     return [
         Chart(
             "gradient_signal",
@@ -117,7 +114,7 @@ def gradient_signal(comparison: Comparison) -> list[Chart]:
             "Squared length of the mean gradient ÷ its squared noise, over all updates; between parts of a batch.",
             "",
             "signal : noise",
-            [Series("all updates", places, mean, low, high, 0)],
+            [Series.of("all updates", [over_seeds(ratios) for ratios in found.values()])],
             ticks=list(found),
         )
     ]
@@ -192,10 +189,9 @@ def changed_answers(policies: Sequence[Policy]) -> Chart:
     series = []
     for colour, (label, sign, found) in zip((2, 4), kinds, strict=True):
         estimates = [pooled([found(summary) for summary in policy.summaries]) for policy in policies]
-        numbers = sign * np.array([[e.mean, e.low, e.high] for e in estimates])
-        limits = np.clip(np.sort(numbers[:, 1:], axis=1), -1, 1)  # Student's interval knows no bounds
-        x = np.arange(len(policies), dtype=np.float64)
-        series.append(Series(label, x, numbers[:, 0], limits[:, 0], limits[:, 1], colour))
+        mean, *limits = sign * np.array([[e.mean, e.low, e.high] for e in estimates]).T
+        low, high = np.clip(np.sort(limits, axis=0), -1, 1)  # Student's interval knows no bounds
+        series.append(Series(label, np.arange(len(mean), dtype=np.float64), mean, low, high, colour))
     return Chart(
         "changed_answers",
         "What later answers did",
@@ -233,14 +229,14 @@ def _series(
     x: Callable[[Summary], Sequence[float]],
     solid_to: float = np.inf,
 ) -> list[Series]:
-    """A line per policy, the first in grey; x is the mean over the seeds."""
+    """A line per policy, the first in grey, without points that are not known; x is the mean over the seeds."""
     found = []
     for place, policy in enumerate(policies):
         estimates = [pooled(column) for column in zip(*map(y, policy.summaries), strict=True)]
-        numbers = np.array([[e.mean, e.low, e.high] for e in estimates]).reshape(-1, 3)
         where = np.mean([x(summary) for summary in policy.summaries], axis=0)
-        known = np.isfinite(numbers[:, 0])
+        known = np.array([np.isfinite(estimate.mean) for estimate in estimates], dtype=bool)
         if known.any():
-            mean, low, high = numbers[known].T
-            found.append(Series(policy.label, where[known], mean, low, high, place - 1 if place else None, solid_to))
+            told = [estimate for estimate in estimates if np.isfinite(estimate.mean)]
+            line = Series.of(policy.label, told, where[known], place - 1 if place else None)
+            found.append(replace(line, solid_to=solid_to))
     return found

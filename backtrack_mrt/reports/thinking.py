@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.evaluation.tables import Rows
 from backtrack_mrt.evaluation.thinking import ALL, Thinking, Thresholds
 from backtrack_mrt.reports.archive import TraceSource
 from backtrack_mrt.reports.build import page
 from backtrack_mrt.reports.charts import Chart, Series
 from backtrack_mrt.runs.durable import replacing
-from backtrack_mrt.types import Scored
+from backtrack_mrt.types import FloatArray, Scored
 
 
 def thinking_table(found: Mapping[str, Thinking], thresholds: Thresholds) -> Rows:
@@ -55,52 +56,39 @@ def votes_table(found: Mapping[str, Thinking], p: int) -> Rows:
 def thinking_charts(found: Mapping[str, Thinking], p: int) -> list[Chart]:
     """V against tokens by set; votes against going on; what is wasted, missed and lost."""
     value = [
-        Series(
-            name,
-            np.array([point.mean for point in t.summary.curve.tokens]),
-            np.array([point.mean for point in t.summary.curve.value]),
-            np.array([point.low for point in t.summary.curve.value]),
-            np.array([point.high for point in t.summary.curve.value]),
-            colour=None if name == ALL else i,
-        )
+        Series.of(name, t.summary.curve.value, _means(t.summary.curve.tokens), colour=None if name == ALL else i)
         for i, (name, t) in enumerate(found.items())
     ]
-    charts = [
-        Chart(
-            "value",
-            "What an answer now would be worth",
-            "V against the tokens spent. Where it is flat, thinking on bought nothing.",
-            "sampled tokens",
-            "V",
-            value,
-            bounds=(0, 1),
-        )
-    ]
+    caption = "V against the tokens spent. Where it is flat, thinking on bought nothing."
+    named = ("value", "What an answer now would be worth", caption)
+    charts = [Chart(*named, "sampled tokens", "V", value, bounds=(0, 1))]
     places = np.arange(len(found), dtype=np.float64)
-    shares = [
-        ("tokens spent when sure", [t.overthinking_share.mean for t in found.values()]),
-        ("starved", [t.starved.mean for t in found.values()]),
-        ("right → wrong", [t.lost.mean for t in found.values()]),
+    bars = [
+        Series("tokens spent when sure", places, _means([t.overthinking_share for t in found.values()])),
+        Series("starved", places, _means([t.starved for t in found.values()]), colour=1),
+        Series("right → wrong", places, _means([t.lost for t in found.values()]), colour=2),
     ]
-    bars = [Series(name, places, np.array(y), colour=i) for i, (name, y) in enumerate(shares)]
     caption = "Shares of the tokens (first) and of the trajectories, by problem set."
     charts.append(Chart("waste", "Wasted, missed, lost", caption, "problem set", "share", bars, ticks=list(found)))
     thinking = list(found.values())[-1]
     points = thinking.summary.extras.majority_at_turn
     if points:
-        tokens = np.array([point.tokens.mean for point in points])
+        tokens = _means([point.tokens for point in points])
         lines = [
-            Series("one answer (V)", tokens, np.array([v.mean for v in thinking.summary.value_at_turn])),
-            Series(f"majority of {p}", tokens, np.array([point.accuracy.mean for point in points]), colour=1),
+            Series("one answer (V)", tokens, _means(thinking.summary.value_at_turn)),
+            Series(f"majority of {p}", tokens, _means([point.accuracy for point in points]), colour=1),
             Series(
-                "going on to the end", tokens, np.full(len(points), thinking.summary.accuracy_prolonged.mean), colour=2
+                "going on to the end", tokens, _means([thinking.summary.accuracy_prolonged] * len(points)), colour=2
             ),
         ]
         caption = "Stop after j turns and answer once, or vote over forced answers; the line is where going on ends."
-        charts.append(
-            Chart("votes", "Votes against going on", caption, "sampled tokens", "right", lines, bounds=(0, 1))
-        )
+        named = ("votes", "Votes against going on", caption)
+        charts.append(Chart(*named, "sampled tokens", "right", lines, bounds=(0, 1)))
     return charts
+
+
+def _means(estimates: Sequence[Estimate]) -> FloatArray:
+    return np.array([estimate.mean for estimate in estimates])
 
 
 def report_thinking(

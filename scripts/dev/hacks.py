@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.grading import MathGrader, Verdict
+from backtrack_mrt.grading import MathGrader, Verdict, extract_boxed
 
 
 @dataclass(frozen=True)
@@ -239,10 +239,8 @@ def attempts(n: int, seed: int) -> list[Hack]:
 def paid(hack: Hack, evaluation: MathGrader) -> bool:
     """Whether training pays for it, or (unless it is a calculation left undone) evaluation."""
     graders = [evaluation.with_forms("numeral")] + ([] if hack.undone else [evaluation])
-    return any(
-        (grader.grade_completion if hack.completion else grader.grade)(hack.gold, hack.answer) is Verdict.RIGHT
-        for grader in graders
-    )
+    answer = extract_boxed(hack.answer) if hack.completion else hack.answer
+    return any(grader.grade(hack.gold, answer) is Verdict.RIGHT for grader in graders)
 
 
 def main() -> int:

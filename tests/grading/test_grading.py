@@ -182,14 +182,14 @@ def test_tolerance_is_relative_and_only_on_request(grader: MathGrader) -> None:
 
 def test_completions() -> None:
     with MathGrader() as grader:
-        assert grader.grade_completion("7", r"the final answer is $7$. \boxed{8}") is WRONG
-        assert grader.grade_completion("7", r"\boxed{8} no, \boxed{7}") is RIGHT
-        assert grader.grade_completion("7", "the answer is 7") is UNPARSABLE
-        assert grader.grade_completion("7", r"\boxed{7") is UNPARSABLE
-        assert grader.grade_completion("7", None) is UNPARSABLE
+        assert grader.grade("7", extract_boxed(r"the final answer is $7$. \boxed{8}")) is WRONG
+        assert grader.grade("7", extract_boxed(r"\boxed{8} no, \boxed{7}")) is RIGHT
+        assert grader.grade("7", extract_boxed("the answer is 7")) is UNPARSABLE
+        assert grader.grade("7", extract_boxed(r"\boxed{7")) is UNPARSABLE
+        assert grader.grade("7", None) is UNPARSABLE
 
 
-def test_many_equals_one_by_one_and_counts_each() -> None:
+def test_many_equals_one_by_one() -> None:
     pairs: list[tuple[str, str | None]] = [
         ("7", "7"),
         (r"\sqrt2", r"\frac{2}{\sqrt2}"),
@@ -201,9 +201,6 @@ def test_many_equals_one_by_one_and_counts_each() -> None:
         expected = [one.grade(gold, answer) for gold, answer in pairs * 3]
         assert many.grade_many(pairs * 3) == expected
         assert expected[:5] == [RIGHT, RIGHT, WRONG, UNPARSABLE, UNPARSABLE]
-        assert many.counts == one.counts == {RIGHT: 6, WRONG: 3, UNPARSABLE: 6, Verdict.TIMEOUT: 0}
-        many.reset_counts()
-        assert set(many.counts.values()) == {0}
         assert many.grade_many([("3.09", "3.1")] * 3, rel_tol=[None, 0.01, 0.001]) == [WRONG, RIGHT, WRONG]
 
 

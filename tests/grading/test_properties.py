@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backtrack_mrt.grading import MathGrader, Verdict, check_gold
+from backtrack_mrt.grading import MathGrader, Verdict, check_gold, extract_boxed
 
 RIGHT, WRONG = Verdict.RIGHT, Verdict.WRONG
 
@@ -39,7 +39,7 @@ def test_any_text_gets_the_same_verdict_twice(grader: MathGrader, gold: str, ans
     first = grader.grade(gold, answer)
     grader._cache.clear()
     assert grader.grade(gold, answer) is first
-    assert grader.grade_completion(gold, answer) in Verdict
+    assert grader.grade(gold, extract_boxed(answer)) in Verdict
 
 
 @_SETTINGS

@@ -86,7 +86,6 @@ def test_a_bomb_storm_leaves_the_grader_well(grader: MathGrader) -> None:
         assert grader.grade(*SQRT) is RIGHT
     assert _guard(grader) == guard
     assert _resident_kib(guard) - before < 4096
-    assert grader.counts[TIMEOUT] == 10
 
 
 def test_a_bomb_costs_no_more_than_the_limits() -> None:
@@ -150,12 +149,13 @@ def test_a_storm_of_bombs_alone_starves_nobody() -> None:
     with MathGrader(workers=2, cache_size=0, limits=Limits(cpu_s=0.1)) as grader:
         grader.grade(*SQRT)
         storm = [(r"\sqrt{2}", rf"\binom{{{9999 - k}^{{999}}}}{{{9999 - k}^{{99}}}}") for k in range(12)]
-        asking = threading.Thread(target=lambda: grader.grade_many(storm))
+        verdicts: list[Verdict] = []
+        asking = threading.Thread(target=lambda: verdicts.extend(grader.grade_many(storm)))
         asking.start()
         assert [grader.grade("7", str(k)) for k in range(8)] == [WRONG] * 7 + [RIGHT]
         assert _eventually(lambda: grader.grade(*SQRT) is RIGHT)
         asking.join(timeout=60)
-        assert grader.counts[TIMEOUT] >= len(storm)
+        assert verdicts == [TIMEOUT] * len(storm)
         assert _eventually(lambda: grader.grade(*SQRT) is RIGHT)
 
 
@@ -213,7 +213,6 @@ def test_many_threads_share_few_workers() -> None:
         for thread in threads:
             thread.join()
         assert not wrong
-        assert sum(grader.counts.values()) == 12 * 6 * 3
 
 
 def test_an_interrupted_question_does_not_answer_the_next(grader: MathGrader, monkeypatch: pytest.MonkeyPatch) -> None:
