@@ -7,7 +7,6 @@ stands in the last ``\boxed{}``; ``= target`` may follow it.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections import Counter
@@ -19,6 +18,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from backtrack_mrt.graders.base import Grader
+from backtrack_mrt.grading.arithmetic import evaluated
 from backtrack_mrt.grading.verdict import Verdict
 from backtrack_mrt.types import Problem
 
@@ -59,7 +59,7 @@ class Countdown(Grader):
         if given is None:
             return Verdict.UNPARSABLE
         left, *sides = plain_expression(answer).split("=")
-        read = [evaluated(side) for side in (left, *sides)]
+        read = [expression_value(side) for side in (left, *sides)]
         if any(side is None for side in read) or len(sides) > 1:
             return Verdict.UNPARSABLE
         used, there = Counter(map(int, _NUMERAL.findall(left))), Counter(given.numbers)
@@ -80,33 +80,10 @@ def plain_expression(text: str) -> str:
     return _FRACTION.sub(r"((\1)/(\2))", text)
 
 
-def evaluated(expression: str) -> Fraction | None:
+def expression_value(expression: str) -> Fraction | None:
     """The exact value of an expression in + - * / and brackets; None for anything else, and for a division by zero."""
     expression = expression.strip()
-    if not _WRITTEN.fullmatch(expression) or len(expression) > _MOST_CHARACTERS:
-        return None
-    try:
-        return _value(ast.parse(expression, mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
-        return None
-
-
-def _value(node: ast.expr) -> Fraction:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int):
-        return Fraction(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value(node.operand)
-    if isinstance(node, ast.BinOp):
-        left, right = _value(node.left), _value(node.right)
-        if isinstance(node.op, ast.Add):
-            return left + right
-        if isinstance(node.op, ast.Sub):
-            return left - right
-        if isinstance(node.op, ast.Mult):
-            return left * right
-        if isinstance(node.op, ast.Div):
-            return left / right
-    raise ValueError("no arithmetic")
+    return evaluated(expression) if _WRITTEN.fullmatch(expression) and len(expression) <= _MOST_CHARACTERS else None
 
 
 def given_in(problem: Problem) -> Given | None:
@@ -140,5 +117,5 @@ def _read_gold(gold: str) -> Given | None:
             return None
     expression, equals, stated = plain_expression(gold).partition("=")
     numbers = tuple(map(int, _NUMERAL.findall(expression)))
-    value = evaluated(expression) if len(numbers) > 1 else None
-    return None if value is None or (equals and evaluated(stated) != value) else Given(numbers, value)
+    value = expression_value(expression) if len(numbers) > 1 else None
+    return None if value is None or (equals and expression_value(stated) != value) else Given(numbers, value)

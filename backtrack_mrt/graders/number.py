@@ -33,13 +33,12 @@ class Number(Grader):
         gold, given = problem.answer.strip(), translate(answer.strip())
         if refuse(given, gold) is not None:
             return Verdict.UNPARSABLE
-        wanted, offered = parse_quantity(plain_gold(gold), gold=True), _given(plain(given))
+        wanted, offered = _number(gold), _given(plain(given))
         if wanted is None or offered is None:
             return Verdict.UNPARSABLE
         share = self.rel_tol if problem.rel_tol is None else problem.rel_tol
         if not wanted.value:
-            share = 0.0 if abs(offered.value) > self.abs_tol else 1.0
-            return Verdict.RIGHT if share or not offered.value else Verdict.WRONG
+            return Verdict.RIGHT if abs(offered.value) <= self.abs_tol else Verdict.WRONG
         widest = max(Fraction(share), Fraction(self.abs_tol) / abs(wanted.value))
         judged = compare(plain_gold(gold), plain(given), float(widest) or None)
         return judged if isinstance(judged, Verdict) else Verdict.UNPARSABLE

@@ -6,14 +6,14 @@ Then an error can be put in anywhere, and the steps after it can follow the wron
 
 from __future__ import annotations
 
-import ast
-import operator
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations
+
+from backtrack_mrt.grading.arithmetic import evaluated
 
 _NUMBER = r"(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)"
 _OPERAND = rf"\(*\$?{_NUMBER}\)*"
@@ -24,12 +24,6 @@ _EQUATION = re.compile(  # no chain (1+2+3 = 3+3 = 6), no unit within (2 hats + 
 _TOKEN = re.compile(rf"(?<![\d.,]){_NUMBER}(?!\d)")
 _OPERATION = re.compile(r"(?<=[\d)])(\s*)([-+*/x×÷])(?=\s*[$(\d.])")
 _MISTAKEN = {"+": "-", "-": "+", "*": "/", "x": "/", "×": "÷", "/": "*", "÷": "×"}  # the operation taken for another
-_OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +76,7 @@ def number(text: str) -> Fraction | None:
 
 def exact_value(expression: str) -> Fraction | None:
     """Exact value of an expression in + - * / (also x × ÷) and parentheses; None if it has none."""
-    plain = re.sub(r"[$,\s]", "", expression).translate(str.maketrans("x×÷", "**/"))
-    try:
-        return _value(ast.parse(plain, mode="eval").body)
-    except (SyntaxError, ValueError, ZeroDivisionError):
-        return None
+    return evaluated(re.sub(r"[$,\s]", "", expression).translate(str.maketrans("x×÷", "**/")))
 
 
 def wrong_solution(steps: Sequence[Step], wrong: int, rng: random.Random) -> list[Step] | None:
@@ -150,11 +140,3 @@ def _written(value: Fraction) -> str | None:
     if value <= 0 or (100 * value).denominator != 1:
         return None
     return str(value) if value.denominator == 1 else f"{float(value):.2f}".rstrip("0")
-
-
-def _value(node: ast.expr) -> Fraction:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return Fraction(str(node.value))
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_value(node.left), _value(node.right))
-    raise ValueError("not arithmetic")
