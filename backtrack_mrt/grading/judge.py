@@ -221,7 +221,8 @@ def _compare_parts_or_ask(gold: str, answer: str, rel_tol: float | None) -> Resu
     if not answer or "%" in answer:
         return UNPARSABLE
     if percent != percent_given:
-        gold, answer = (_hundredth(text) if sign else text for text, sign in ((gold, percent), (answer, percent_given)))
+        sides = ((gold, percent), (answer, percent_given))
+        gold, answer = (rf"\frac{{{text}}}{{100}}" if sign else text for text, sign in sides)
     return _ask(gold, answer)
 
 
@@ -229,10 +230,6 @@ def _ask(gold: str, answer: str) -> Result:
     if _APART.search(answer):
         return WRONG
     return Ask(((gold, answer),)) if is_mathematics(answer, gold) else UNPARSABLE
-
-
-def _hundredth(text: str) -> str:
-    return rf"\frac{{{text}}}{{100}}"
 
 
 def _compare_parts(gold: Parts, answer: Parts, rel_tol: float | None) -> Result:

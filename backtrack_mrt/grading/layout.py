@@ -20,18 +20,15 @@ def lay_out(text: str) -> str:
     """The text of an aligned block as one line, and a matrix in one spelling of its environment."""
     aligned = _ALIGNED.fullmatch(text)
     if aligned:
-        rows = [row.replace("&", "").strip() for row in _ROW.split(aligned[3]) if row.strip(" &")]
-        if aligned[1] == "cases" and not _are_equations(aligned[3]):
+        whole = _ROW.split(aligned[3])
+        rows = [row.replace("&", "").strip() for row in whole if row.strip(" &")]
+        if aligned[1] == "cases" and not all(_EQUATION.fullmatch(row.strip(" ,;")) for row in whole if row.strip()):
             return text  # a function by cases is no list of answers
         return _joined(rows)
     matrix = _ARRAY.fullmatch(text)
     if matrix and "\\begin" not in matrix[1]:
         return rf"\begin{{pmatrix}}{matrix[1].strip()}\end{{pmatrix}}"
     return text
-
-
-def _are_equations(body: str) -> bool:
-    return all(_EQUATION.fullmatch(row.strip(" ,;")) for row in _ROW.split(body) if row.strip())
 
 
 def _joined(rows: list[str]) -> str:

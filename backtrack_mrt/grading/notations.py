@@ -3,7 +3,6 @@ r"""What is written in digits and is no plain number: numerals of another base, 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
 from backtrack_mrt.grading.canonical import split_top
 from backtrack_mrt.grading.exact import parse_rational
@@ -47,13 +46,9 @@ def split_ratio(text: str) -> list[str] | None:
 
 def proportional(gold: list[str], answer: list[str]) -> bool:
     """Whether rational terms are the same ratio."""
-    first, second = [_rational(term) for term in gold], [_rational(term) for term in answer]
+    first, second = [parse_rational(term) for term in gold], [parse_rational(term) for term in answer]
     if None in first or None in second or len(first) != len(second) or not first[0] or not second[0]:
         return False
     return [term / first[0] for term in first if term is not None] == [
         term / second[0] for term in second if term is not None
     ]
-
-
-def _rational(term: str) -> Fraction | None:
-    return parse_rational(term)

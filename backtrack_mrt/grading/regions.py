@@ -173,8 +173,7 @@ def _joined(regions: list[Region | None], union: bool) -> Region | None:
         if any(piece is None for piece in crossed):
             return None
         pieces = [piece for piece in crossed if piece is not None and _holds(piece)]
-    tidy = _tidy(pieces)
-    return None if tidy is None else Region(name, tidy)
+    return _named(name, pieces)
 
 
 def _meet(one: Interval, other: Interval) -> Interval | None:
@@ -195,7 +194,7 @@ def _meet(one: Interval, other: Interval) -> Interval | None:
             ends.append((end, inside and inside2))
         else:
             ends.append((end, inside) if (value > value2) == lower else (end2, inside2))
-    return Interval(ends[0][0], ends[0][1], ends[1][0], ends[1][1])
+    return Interval(*ends[0], *ends[1])
 
 
 def _tidy(pieces: list[Interval]) -> tuple[Interval, ...] | None:
