@@ -76,11 +76,6 @@ def ways(numbers: tuple[int, ...]) -> tuple[Way, ...]:
     return tuple(found.values())
 
 
-def _split_of(numbers: tuple[int, ...], target: int) -> str:
-    """Partition of a problem."""
-    return drawn_split(f"countdown: {sorted(numbers)}={target}", SPLITS)
-
-
 @lru_cache
 def _problems_of(split: str) -> tuple[tuple[tuple[int, ...], int], ...]:
     """The numbers and targets of a split; targets that are one of the numbers are left out."""
@@ -90,7 +85,7 @@ def _problems_of(split: str) -> tuple[tuple[tuple[int, ...], int], ...]:
         (numbers, target)
         for numbers in combinations_with_replacement(range(1, MAX_NUMBER + 1), 3)
         for target in sorted({way.value for way in ways(numbers)} - set(numbers))
-        if _split_of(numbers, target) == split
+        if drawn_split(f"countdown: {sorted(numbers)}={target}", SPLITS) == split
     )
 
 

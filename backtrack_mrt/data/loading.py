@@ -45,22 +45,23 @@ def load_problem_sets(data: DataSection, batch: int = 1, grader: Grader = MATH) 
     Raises UserError for whatever is wrong with a set, and if it has fewer problems than asked for, or, in training,
     than one `batch` of problems."""
     held_out, told = load_held_out(data, grader)
-    v0 = (data.v0[0], data.v0[1]) if data.v0 else None
-    trained = _Wanted("data.train", data.train, data.train_size, data.seed, data.bad_golds, data.sets, grader, v0, True)
-    pool = _shuffled(_pool(trained, told), data.seed)
-    drawn, passed = _select(pool, data.train_size, Overlap(map(_identity, held_out)))
+    trained = _Wanted("data.train", data.train, data.train_size, data, grader, trained_on=True)
+    drawn, passed = _select(_pool(trained, told), data.train_size, Overlap(map(_identity, held_out)))
     told += passed
     _check_size(drawn, trained, batch, [note for note in told if note.startswith(trained.field)])
     return ProblemSets(drawn, held_out, told)
 
 
-def load_held_out(data: DataSection, grader: Grader = MATH) -> tuple[list[Problem], list[str]]:
+def load_held_out(
+    data: DataSection, grader: Grader = MATH, *, field: str = "data.eval"
+) -> tuple[list[Problem], list[str]]:
     """The held-out problems of `load_problem_sets`, and notes on what was left out. The training sets are not read.
+    `field` is what a UserError blames.
 
     Raises UserError for whatever is wrong with a set, and if it has fewer problems than asked for."""
     notes: list[str] = []
-    wanted = _Wanted("data.eval", data.eval, data.eval_size, data.seed, data.bad_golds, data.sets, grader)
-    held_out = _shuffled(_pool(wanted, notes), data.seed)[: data.eval_size]
+    wanted = _Wanted(field, data.eval, data.eval_size, data, grader)
+    held_out = _pool(wanted, notes)[: data.eval_size]
     _check_size(held_out, wanted)
     return held_out, notes
 
@@ -75,10 +76,8 @@ def load_problems(
 ) -> list[Problem]:
     """`size` problems (None: all) drawn without replacement from the sets `specs`, the same for the same arguments.
     `field` is what a UserError blames, `sets` are named sets of one's own; see `load_problem_sets`."""
-    wanted = _Wanted(field, list(specs), size, seed, "refuse", sets or {}, MATH)
-    drawn = _shuffled(_pool(wanted, []), seed)[:size]
-    _check_size(drawn, wanted)
-    return drawn
+    asked = {"eval": list(specs), "eval_size": size, "seed": seed, "sets": sets or {}}
+    return load_held_out(DataSection().model_copy(update=asked), field=field)[0]
 
 
 def is_task(spec: str) -> bool:
@@ -105,12 +104,13 @@ class _Wanted:
     field: str
     specs: list[str]
     size: int | None
-    seed: int
-    bad_golds: str
-    sets: Mapping[str, SetSection]
+    data: DataSection
     grader: Grader
-    v0: tuple[float, float] | None = None
     trained_on: bool = False
+
+    @property
+    def v0(self) -> list[float] | None:
+        return self.data.v0 if self.trained_on else None
 
 
 def _select(pool: Sequence[Problem], size: int | None, held_out: Overlap) -> tuple[list[Problem], list[str]]:
@@ -140,10 +140,6 @@ def _identity(problem: Problem) -> Words:
     return words_in(problem.id if is_foreign(problem.source) else problem.question)
 
 
-def _shuffled(pool: list[Problem], seed: int) -> list[Problem]:
-    return random.Random(f"draw/{seed}").sample(pool, len(pool))
-
-
 def _check_size(drawn: list[Problem], wanted: _Wanted, batch: int = 1, notes: Sequence[str] = ()) -> None:
     field, specs, size = wanted.field, wanted.specs, wanted.size
     note = f" ({'; '.join(notes)})" if notes else ""
@@ -156,7 +152,7 @@ def _check_size(drawn: list[Problem], wanted: _Wanted, batch: int = 1, notes: Se
 
 
 def _pool(wanted: _Wanted, told: list[str]) -> list[Problem]:
-    """All problems of the sets, checked; `size` generated ones per generated set."""
+    """All problems of the sets, checked and in the order of the draw; `size` generated ones per generated set."""
     field = wanted.field
     pool: list[Problem] = []
     for spec in wanted.specs:
@@ -166,17 +162,17 @@ def _pool(wanted: _Wanted, told: list[str]) -> list[Problem]:
         if is_task(spec):
             pool += _generated(spec, wanted)
             continue
-        name, entry = find_set(spec, wanted.sets, field)
+        name, entry = find_set(spec, wanted.data.sets, field)
         if wanted.trained_on:
             refuse_test_set(spec, entry, field)
-        source = SetSource(field, spec, name, entry, wanted.bad_golds, wanted.v0, wanted.grader)
+        source = SetSource(field, spec, name, entry, wanted.data.bad_golds, wanted.v0, wanted.grader)
         found = read_problems(source)
         told += notes_on(source, found)
         pool += found.problems
     repeated = [name for name, count in Counter(problem.id for problem in pool).items() if count > 1]
     if repeated:
         raise UserError(field, wanted.specs, f"ids occur more than once: {some(repeated)}", "Make the ids unique.")
-    return pool
+    return random.Random(f"draw/{wanted.data.seed}").sample(pool, len(pool))
 
 
 def _foreign(spec: str, wanted: _Wanted) -> list[Problem]:
@@ -192,4 +188,4 @@ def _generated(spec: str, wanted: _Wanted) -> list[Problem]:
         raise UserError(wanted.field, spec, "no such split", did_you_mean(split, signs.SPLITS))
     if wanted.v0 is not None:
         raise unrated(spec, wanted.v0)
-    return TASKS[task](split, wanted.size or 0, wanted.seed)
+    return TASKS[task](split, wanted.size or 0, wanted.data.seed)

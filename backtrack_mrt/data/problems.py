@@ -44,7 +44,7 @@ class SetSource:
     name: str
     entry: SetSection
     bad_golds: str = "refuse"  # unless the entry says otherwise
-    v0: tuple[float, float] | None = None  # only rows with `v0` in this interval
+    v0: Sequence[float] | None = None  # from … to …: only rows with `v0` in this interval
     grader: Grader = MATH
 
     @property
@@ -130,15 +130,15 @@ def notes_on(source: SetSource, found: Found) -> list[str]:
     return [f"{source.field} = {source.spec!r}: {text}" for text in told]
 
 
-def unrated(spec: str, v0: tuple[float, float]) -> UserError:
+def unrated(spec: str, v0: Sequence[float]) -> UserError:
     """The error for a set whose problems nobody has rated."""
     remedy = "Rate its problems with backtrack-mrt rate and name the file it writes, or leave data.v0 out."
     return UserError("data.v0", list(v0), f"{spec} has no column 'v0'", remedy)
 
 
-def some(items: Sequence[str], most: int = 5) -> str:
-    """The first few, and how many there are besides."""
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+def some(items: Sequence[str]) -> str:
+    """The first five, and how many there are besides."""
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
 def _columns(first: Mapping[str, Any], source: SetSource) -> _Columns:

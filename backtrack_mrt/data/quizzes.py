@@ -10,13 +10,13 @@ Splits hold out questions: a question's partition is a hash of its text.
 
 from __future__ import annotations
 
-import hashlib
 import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from backtrack_mrt.data.signs import SPLITS
+from backtrack_mrt.data.splits import drawn_split
 from backtrack_mrt.types import Problem
 
 _WORDS = (
@@ -63,18 +63,10 @@ class Quiz:
         asked, draws = set[str](), 0
         while len(problems) < n:
             (question, gold), draws = self.draw(rng), draws + 1
-            if self._split_of(question) == split and (question not in asked or draws > _PATIENCE * n):
+            if drawn_split(question, SPLITS) == split and (question not in asked or draws > _PATIENCE * n):
                 asked.add(question)
                 problems.append(Problem(f"{self.name}/{split}/{len(problems)}", question, gold, source=self.name))
         return problems
-
-    def _split_of(self, question: str) -> str:
-        share = int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big") / 2**64
-        for split, size in SPLITS.items():
-            share -= size
-            if share < 0:
-                return split
-        return "test"
 
 
 QUIZZES = {quiz.name: quiz for quiz in (Quiz("choice", _choice), Quiz("words", _words), Quiz("programs", _programs))}

@@ -10,7 +10,7 @@ import random
 
 from backtrack_mrt.data.countdown import Way, numbers_and_target, ways
 from backtrack_mrt.data.demonstrations.files import Span
-from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, INSTRUCTIONS, NO_ERROR, DemoTurn
+from backtrack_mrt.data.demonstrations.signs import NO_ERROR, DemoTurn, Trace
 from backtrack_mrt.envs.backtrack import BacktrackPhase
 from backtrack_mrt.types import Problem
 
@@ -25,21 +25,21 @@ def demonstrate_countdown(problem: Problem, rng: random.Random, hasty: float = 0
     """One stochastic demonstration: attempt, then detect, backtrack, revise until right or out of revisions.
 
     hasty: share of all attempts, revisions too, that are any way at all, and learnt (0: `HASTY`, of the first ones)."""
-    return _Trace(problem, rng, hasty).run()
+    return _CountdownTrace(problem, rng, hasty).run()
 
 
-class _Trace:
-    """A demonstration under construction. way: the standing one, None before the first attempt."""
+class _CountdownTrace(Trace):
+    """way: the standing one, None before the first attempt."""
 
     def __init__(self, problem: Problem, rng: random.Random, hasty: float) -> None:
+        super().__init__(problem, rng, FORCED)
         given = numbers_and_target(problem)
         assert given is not None
-        self.problem, self.rng, self.hasty = problem, rng, hasty
+        self.hasty = hasty
         self.all, self.target = ways(given[0]), given[1]
         self.right = [way for way in self.all if way.value == self.target]
         self.way: Way | None = None
         self.seen: set[Way] = set()
-        self.turns: list[DemoTurn] = []
 
     def run(self) -> list[DemoTurn]:
         kept = 0
@@ -58,22 +58,13 @@ class _Trace:
                 break
         return self.turns
 
-    def add(self, phase: str, *spans: Span) -> None:
-        asked = "Answer." if phase == FORCED_ANSWER else INSTRUCTIONS[BacktrackPhase(phase)]
-        if not self.turns:
-            asked = self.problem.question + ("\n" if phase == FORCED_ANSWER else "") + asked
-        self.turns.append(DemoTurn(phase, asked, spans))
-
-    def force_answer(self) -> bool:
+    def answer(self) -> str:
         """The standing solution if it is right, else one that begins with its first step, else any that is right: so
         the value of a prefix rises with every step that is right."""
-        if self.rng.random() >= FORCED:
-            return False
         right = self.right
         if self.way is not None:
             right = [self.way] if self.way in right else self.right_after(self.way) or right
-        self.add(FORCED_ANSWER, Span(r"\boxed{", learn=False), Span(self.rng.choice(right).expression + "}"))
-        return True
+        return self.rng.choice(right).expression
 
     def right_after(self, way: Way) -> list[Way]:
         """The solutions that begin with the first step of `way`."""

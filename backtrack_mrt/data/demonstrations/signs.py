@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,18 +74,45 @@ def demonstrate_signs(
     """One stochastic demonstration: attempt, then detect, backtrack, revise until right or out of revisions.
 
     attempt: the pattern of every block in a first attempt of the model's own, whose errors are not learnt."""
-    return _Trace(problem, rng, demonstrator).run(attempt)
+    return _SignsTrace(problem, rng, demonstrator).run(attempt)
 
 
-class _Trace:
-    """A demonstration under construction: the current pattern of each block and those already rejected, shape (B,)."""
+class Trace(ABC):
+    """A demonstration of one of the embedded tasks, under construction. `forced`: how often it ends with the forced
+    answer, before the first turn and after each."""
+
+    def __init__(self, problem: Problem, rng: random.Random, forced: float) -> None:
+        self.problem, self.rng, self.forced = problem, rng, forced
+        self.turns: list[DemoTurn] = []
+
+    @abstractmethod
+    def answer(self) -> str:
+        """The one that is forced."""
+
+    def add(self, phase: str, *spans: Span) -> None:
+        asked = "Answer." if phase == FORCED_ANSWER else INSTRUCTIONS[BacktrackPhase(phase)]
+        if not self.turns:
+            asked = self.problem.question + ("\n" if phase == FORCED_ANSWER else "") + asked
+        self.turns.append(DemoTurn(phase, asked, spans))
+
+    def force_answer(self) -> bool:
+        if self.rng.random() >= self.forced:
+            return False
+        self.add(FORCED_ANSWER, Span(r"\boxed{", learn=False), Span(self.answer() + "}"))
+        return True
+
+
+class _SignsTrace(Trace):
+    """The current pattern of each block and those already rejected, shape (B,)."""
 
     def __init__(self, problem: Problem, rng: random.Random, demonstrator: Demonstrator) -> None:
-        self.problem, self.rng, self.p = problem, rng, demonstrator
-        self.blocks = parse_problem(problem)
+        super().__init__(problem, rng, demonstrator.forced)
+        self.p, self.blocks = demonstrator, parse_problem(problem)
         self.patterns = [""] * len(self.blocks)
         self.rejected: list[set[str]] = [set() for _ in self.blocks]
-        self.turns: list[DemoTurn] = []
+
+    def answer(self) -> str:
+        return self.problem.answer
 
     def run(self, attempt: Sequence[str] | None) -> list[DemoTurn]:
         limit = self.rng.choices(range(1, len(self.p.revisions) + 1), self.p.revisions)[0]
@@ -109,19 +137,6 @@ class _Trace:
             self.revise(wrong, target)
         self.detect()
         return self.turns
-
-    def add(self, phase: str, *spans: Span) -> None:
-        opening = self.problem.question if not self.turns else ""
-        instruction = (
-            INSTRUCTIONS[BacktrackPhase(phase)] if phase != FORCED_ANSWER else "\nAnswer." if opening else "Answer."
-        )
-        self.turns.append(DemoTurn(phase, opening + instruction, spans))
-
-    def force_answer(self) -> bool:
-        if self.rng.random() >= self.p.forced:
-            return False
-        self.add(FORCED_ANSWER, Span(r"\boxed{", learn=False), Span(self.problem.answer + "}"))
-        return True
 
     def write(self, phase: BacktrackPhase, start: int, drawn: list[tuple[str, bool]]) -> None:
         """Steps for the blocks from `start` on and the box. Totals and the box follow from the signs: always learnt."""
