@@ -71,13 +71,12 @@ GOING_BACK = ("mrt-rl", "grpo", "rise")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(8)), metavar="SEED")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/reproduction"), metavar="FOLDER", help="run directories"
-    )
-    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="FOLDER", help="where results.md goes")
-    parser.add_argument("--tokens", type=int, default=240_000, help="sampled by every run of the table")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="algorithms that run side by side")
+    add = parser.add_argument
+    add("--seeds", type=int, nargs="+", default=list(range(8)), metavar="SEED")
+    add("--runs", type=Path, default=Path("runs/reproduction"), metavar="FOLDER", help="run directories")
+    add("--out", type=Path, default=Path("docs"), metavar="FOLDER", help="where results.md goes")
+    add("--tokens", type=int, default=240_000, help="sampled by every run of the table")
+    add("--jobs", type=int, default=os.cpu_count() or 1, help="algorithms that run side by side")
     args, flags = parser.parse_known_args()
     start = time.monotonic()
     parts = {

@@ -24,12 +24,11 @@ HANG_S = 30  # a single input may take so long on a busy machine; honest ones ta
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", choices=["parser", "guards", "records"])
-    parser.add_argument("--seconds", type=int, default=60, help="how long (default: %(default)s)")
-    parser.add_argument(
-        "--corpus", type=Path, help="keep interesting inputs here and go on from them (default: nowhere)"
-    )
-    parser.add_argument("--seed", type=int, default=1, help="of the mutations (default: %(default)s)")
+    add = parser.add_argument
+    add("target", choices=["parser", "guards", "records"])
+    add("--seconds", type=int, default=60, help="how long (default: %(default)s)")
+    add("--corpus", type=Path, help="keep interesting inputs here and go on from them (default: nowhere)")
+    add("--seed", type=int, default=1, help="of the mutations (default: %(default)s)")
     args = parser.parse_args()
     if find_spec("atheris") is None:
         raise UserError("TARGET", args.target, "atheris is not installed", "pip install 'backtrack-mrt[fuzz]'.")

@@ -28,14 +28,11 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument(
-        "places", type=typed_path, nargs="+", metavar="RUN|FILE.jsonl", help="runs or files of trajectories"
-    )
-    parser.add_argument(
-        "--show", type=natural, default=10, help="findings of each kind to print (default: %(default)s)"
-    )
+    add = parser.add_argument
+    add("places", type=typed_path, nargs="+", metavar="RUN|FILE.jsonl", help="runs or files of trajectories")
+    add("--show", type=natural, default=10, help="findings of each kind to print (default: %(default)s)")
     parser.take_settings()
-    parser.add_argument("--workers", type=natural, default=2, help="grading processes (default: %(default)s)")
+    add("--workers", type=natural, default=2, help="grading processes (default: %(default)s)")
 
 
 def run(args: Namespace) -> int:

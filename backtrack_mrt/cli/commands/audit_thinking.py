@@ -28,24 +28,14 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("--server", metavar="URL", help="a server with OpenAI's completions: samples, and has values")
-    parser.add_argument(
-        "--model", type=typed_path, metavar="RUN|MODEL", help="a model here; with --server only whose tokenizer it has"
-    )
-    parser.add_argument(
-        "--traces", type=typed_path, metavar="FILE", help="stored traces; nothing is sampled but answers"
-    )
-    parser.add_argument("--high", type=_share, default=0.9, help="V from which on it is sure (default: %(default)s)")
-    parser.add_argument(
-        "--rising", type=_share, default=0.05, help="progress of a last turn that is a rise (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--votes",
-        type=int,
-        metavar="P",
-        help="force P answers after each turn, and vote (default: 8 with a model)",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--server", metavar="URL", help="a server with OpenAI's completions: samples, and has values")
+    add("--model", type=typed_path, metavar="RUN|MODEL", help="a model here; with --server only whose tokenizer it has")
+    add("--traces", type=typed_path, metavar="FILE", help="stored traces; nothing is sampled but answers")
+    add("--high", type=_share, default=0.9, help="V from which on it is sure (default: %(default)s)")
+    add("--rising", type=_share, default=0.05, help="progress of a last turn that is a rise (default: %(default)s)")
+    add("--votes", type=int, metavar="P", help="force P answers after each turn, and vote (default: 8 with a model)")
+    add(
         "--out",
         type=typed_path,
         default=Path("thinking"),

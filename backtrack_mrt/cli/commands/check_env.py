@@ -23,13 +23,10 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("env", metavar="NAME|./FILE.py", help="episode protocol")
-    parser.add_argument(
-        "--prompts", nargs="+", metavar="STYLE|./FOLDER", help="its prompts (default: all styles that it has)"
-    )
-    parser.add_argument(
-        "--reply", action="append", default=[], metavar="TEXT", help="a turn that it should accept somewhere"
-    )
+    add = parser.add_argument
+    add("env", metavar="NAME|./FILE.py", help="episode protocol")
+    add("--prompts", nargs="+", metavar="STYLE|./FOLDER", help="its prompts (default: all styles that it has)")
+    add("--reply", action="append", default=[], metavar="TEXT", help="a turn that it should accept somewhere")
 
 
 def run(args: Namespace) -> None:

@@ -18,10 +18,9 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument(
-        "runs", metavar="RUN", nargs="+", type=typed_path, help="run directory; the first is the reference"
-    )
-    parser.add_argument("--out", type=typed_path, metavar="FOLDER", help="where to write the report and the numbers")
+    add = parser.add_argument
+    add("runs", metavar="RUN", nargs="+", type=typed_path, help="run directory; the first is the reference")
+    add("--out", type=typed_path, metavar="FOLDER", help="where to write the report and the numbers")
 
 
 def run(args: Namespace) -> None:

@@ -27,10 +27,9 @@ STACKS = "backtrack_mrt.stacks"
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument(
-        "stack", nargs="?", metavar="./FILE.py", type=expanduser, help="your own trainer's credit (default: all known)"
-    )
-    parser.add_argument("--out", type=typed_path, metavar="FILE", help="also write the table there, as Markdown")
+    add = parser.add_argument
+    add("stack", nargs="?", metavar="./FILE.py", type=expanduser, help="your own trainer's credit (default: all known)")
+    add("--out", type=typed_path, metavar="FILE", help="also write the table there, as Markdown")
 
 
 def run(args: Namespace) -> int:

@@ -27,19 +27,20 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("solved", nargs="+", metavar="SOLVED", help=".jsonl, .json, .csv, .parquet files or hub sets")
-    parser.add_argument(
+    add = parser.add_argument
+    add("solved", nargs="+", metavar="SOLVED", help=".jsonl, .json, .csv, .parquet files or hub sets")
+    add(
         "--held-out",
         nargs="+",
         default=[],
         metavar="SET",
         help="problems to evaluate on: none like them is demonstrated",
     )
-    parser.add_argument("--out", type=typed_path, required=True, metavar="FILE", help="JSONL file to write")
-    parser.add_argument("--n", type=natural, default=256, help="demonstrations, one per problem (default: %(default)s)")
-    parser.add_argument("--max-steps", type=natural, default=4, help="most steps of a solution (default: %(default)s)")
-    parser.add_argument("--right", type=float, default=0.3, help="share of right attempts (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="which errors, and the order (default: %(default)s)")
+    add("--out", type=typed_path, required=True, metavar="FILE", help="JSONL file to write")
+    add("--n", type=natural, default=256, help="demonstrations, one per problem (default: %(default)s)")
+    add("--max-steps", type=natural, default=4, help="most steps of a solution (default: %(default)s)")
+    add("--right", type=float, default=0.3, help="share of right attempts (default: %(default)s)")
+    add("--seed", type=int, default=0, help="which errors, and the order (default: %(default)s)")
 
 
 def run(args: Namespace) -> None:

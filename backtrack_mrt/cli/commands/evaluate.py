@@ -28,14 +28,11 @@ EXAMPLES = """\
 
 def arguments(parser: Parser) -> None:
     parser.take_model()
-    parser.add_argument("--traces", type=typed_path, metavar="FILE", help="trajectories to analyse, without a model")
-    parser.add_argument(
-        "--against", type=typed_path, metavar="FILE", help="another policy's trajectories, with --traces"
-    )
-    parser.add_argument("--save", type=typed_path, metavar="FOLDER", help="new directory for the model's trajectories")
-    parser.add_argument(
-        "--out", type=typed_path, metavar="FILE", help="all numbers (default: evaluation.json, RUN's or here)"
-    )
+    add = parser.add_argument
+    add("--traces", type=typed_path, metavar="FILE", help="trajectories to analyse, without a model")
+    add("--against", type=typed_path, metavar="FILE", help="another policy's trajectories, with --traces")
+    add("--save", type=typed_path, metavar="FOLDER", help="new directory for the model's trajectories")
+    add("--out", type=typed_path, metavar="FILE", help="all numbers (default: evaluation.json, RUN's or here)")
 
 
 def run(args: Namespace) -> None:

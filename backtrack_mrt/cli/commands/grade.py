@@ -33,12 +33,11 @@ FORMS = ("answer", "completion")
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("file", metavar="FILE.jsonl", help="rows to grade; - reads standard input")
-    parser.add_argument(
-        "--rel-tol", type=float, metavar="SHARE", help="accept numbers this close, e.g. 0.01 for 1%% (default: exact)"
-    )
+    add = parser.add_argument
+    add("file", metavar="FILE.jsonl", help="rows to grade; - reads standard input")
+    add("--rel-tol", type=float, metavar="SHARE", help="accept numbers this close, e.g. 0.01 for 1%% (default: exact)")
     parser.take_settings()
-    parser.add_argument("--summary", action="store_true", help="print the verdict counts to standard error at the end")
+    add("--summary", action="store_true", help="print the verdict counts to standard error at the end")
 
 
 def run(args: Namespace) -> None:

@@ -20,11 +20,10 @@ EXAMPLES = """\
 
 
 def arguments(parser: Parser) -> None:
-    parser.add_argument("runs", metavar="RUN", nargs="*", type=typed_path, help="run directory; several are compared")
-    parser.add_argument(
-        "--traces", metavar="FILE", nargs="+", type=typed_path, help="trajectories, also of other programs"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("runs", metavar="RUN", nargs="*", type=typed_path, help="run directory; several are compared")
+    add("--traces", metavar="FILE", nargs="+", type=typed_path, help="trajectories, also of other programs")
+    add(
         "--out",
         type=typed_path,
         metavar="PLACE",

@@ -25,14 +25,10 @@ EXAMPLES = """\
 
 def arguments(parser: Parser) -> None:
     parser.take_model()
-    parser.add_argument("--out", type=typed_path, required=True, metavar="FOLDER", help="data set to write")
-    parser.add_argument("--attempts", metavar="SET", help="labelled attempts to start from, in place of own ones")
-    parser.add_argument(
-        "--branches",
-        type=natural,
-        default=4,
-        help="checks and continuations drawn at a time (default: %(default)s)",
-    )
+    add = parser.add_argument
+    add("--out", type=typed_path, required=True, metavar="FOLDER", help="data set to write")
+    add("--attempts", metavar="SET", help="labelled attempts to start from, in place of own ones")
+    add("--branches", type=natural, default=4, help="checks and continuations drawn at a time (default: %(default)s)")
 
 
 def run(args: Namespace) -> None:
