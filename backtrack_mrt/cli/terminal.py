@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 with suppress(ImportError):  # not everywhere; with it `input` has editing and a history
@@ -37,12 +36,7 @@ A turn that begins with a colon: type two."""
 NEXT = ":new, :undo, :save FILE or :quit"
 
 
-@dataclass(frozen=True, slots=True)
-class ColonCommand:
-    """A line that begins with a colon."""
-
-    name: str
-    argument: str = ""
+Said = str | tuple[str, str]  # a turn; or a line that begins with a colon: a command and its argument
 
 
 class Session:
@@ -107,7 +101,7 @@ class Session:
         how = "Enter for the model's turn, or type it" if self.watch else "an empty line ends it"
         self._hint(f"\n{visible(spec.phase)}: {left}; {how}; :help")
 
-    def _read(self) -> str | ColonCommand:
+    def _read(self) -> Said:
         """A turn or a command. Raises EOFError at the end of the input."""
         lines: list[str] = []
         while True:
@@ -119,13 +113,13 @@ class Session:
                 break
             if not lines and line.startswith(":") and not line.startswith("::"):
                 name, _, argument = line[1:].partition(" ")
-                return ColonCommand(name, argument.strip())
+                return name, argument.strip()
             if line:
                 lines.append("" if line == "\\" else line)
             elif lines:
                 break
             elif self.watch:
-                return ColonCommand("model")
+                return "model", ""
         text = "\n".join(lines)
         return text[1:] if text.startswith("::") else text
 
@@ -137,25 +131,25 @@ class Session:
             raise EOFError
         return line.rstrip("\r\n")
 
-    def _act(self, said: str | ColonCommand) -> bool:
+    def _act(self, said: Said) -> bool:
         """Do what was said. Returns False to leave."""
         match said:
             case str(text):
                 self._type(text)
-            case ColonCommand("model", "" | "all" as how):
+            case ("model", "" | "all" as how):
                 self._sample(to_the_end=how == "all")
-            case ColonCommand("undo", ""):
+            case ("undo", ""):
                 self._say("" if self.game.undo() else "There is nothing to take back.")
                 self._ask()
-            case ColonCommand("tokens", "" | "ids" as how):
+            case ("tokens", "" | "ids" as how):
                 self._say(shown_tokens(self.game.seen_ids, self.chat, bool(how) or self.ids), "cyan")
-            case ColonCommand("trace", ""):
+            case ("trace", ""):
                 self._say(render_trace(self.game.trajectory, self.game.scored.values))
-            case ColonCommand("new", wanted):
+            case ("new", wanted):
                 self._next(wanted)
-            case ColonCommand("save", name) if name:
+            case ("save", name) if name:
                 self._write(Path(os.path.expanduser(name)), [self.game.scored])
-            case ColonCommand("quit", ""):
+            case ("quit", ""):
                 return False
             case _:
                 self._say(HELP)

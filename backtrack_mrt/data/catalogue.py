@@ -18,15 +18,7 @@ from backtrack_mrt.errors import UserError, did_you_mean
 
 _FIRST = re.compile("[/:=]")
 _MATH = "EleutherAI/hendrycks_math"
-_MATH_SUBJECTS = (
-    "algebra",
-    "counting_and_probability",
-    "geometry",
-    "intermediate_algebra",
-    "number_theory",
-    "prealgebra",
-    "precalculus",
-)
+_SUBJECTS = "algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra precalculus"
 
 
 def _train(path: str | list[str], question: str, answer: str | list[str], **more: object) -> SetSection:
@@ -54,8 +46,8 @@ CATALOGUE: dict[str, SetSection] = {
     "metamath": _train("meta-math/MetaMathQA:train", "query", "response"),  # "The answer is: …" at the end
     "gsm8k": _train("openai/gsm8k/main:train", "question", "answer", extract="hashes"),
     "gsm8k-test": _test("openai/gsm8k/main:test", "question", "answer", extract="hashes"),
-    "math": _train([f"{_MATH}/{name}:train" for name in _MATH_SUBJECTS], "problem", "solution", extract="boxed"),
-    "math-test": _test([f"{_MATH}/{name}:test" for name in _MATH_SUBJECTS], "problem", "solution", extract="boxed"),
+    "math": _train([f"{_MATH}/{name}:train" for name in _SUBJECTS.split()], "problem", "solution", extract="boxed"),
+    "math-test": _test([f"{_MATH}/{name}:test" for name in _SUBJECTS.split()], "problem", "solution", extract="boxed"),
     "math500": _test("HuggingFaceH4/MATH-500:test", "problem", "answer"),
     "mawps": _train("MU-NLPC/Calc-mawps:train", "question", "result"),
     "mawps-test": _test("MU-NLPC/Calc-mawps:test", "question", "result", bad_golds="skip"),

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement, permutations
 
-from backtrack_mrt.data.signs import SPLITS
-from backtrack_mrt.data.splits import drawn_split
+from backtrack_mrt.data.signs import SPLITS, drawn_split
 from backtrack_mrt.types import Problem
 
 MAX_NUMBER = 12
@@ -85,7 +84,7 @@ def _problems_of(split: str) -> tuple[tuple[tuple[int, ...], int], ...]:
         (numbers, target)
         for numbers in combinations_with_replacement(range(1, MAX_NUMBER + 1), 3)
         for target in sorted({way.value for way in ways(numbers)} - set(numbers))
-        if drawn_split(f"countdown: {sorted(numbers)}={target}", SPLITS) == split
+        if drawn_split(f"countdown: {sorted(numbers)}={target}") == split
     )
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from glob import glob
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -38,6 +38,11 @@ def stem(spec: str) -> str:
     path = Path(spec)
     bare = path.with_suffix("") if path.suffix.lower() in _PACKED else path
     return bare.stem if bare.suffix.lower() in _READERS else path.name
+
+
+def numbered(rows: Iterable[Any], place: str) -> Iterator[RawRow]:
+    """Rows that have no lines: by their numbers from 0."""
+    return ((f"{place}[{number}]", row) for number, row in enumerate(rows))
 
 
 def local_rows(place: str, field: str, spec: str) -> Iterator[RawRow]:
@@ -120,9 +125,7 @@ def _json_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
     if first.startswith((b"{", b"\xef\xbb\xbf{")) and first.rstrip().endswith(b"}") and rest and _is_json(first):
         yield from _jsonl_rows(io.BytesIO(text), name)
         return
-    rows = _json(text, "the file")
-    for index, row in enumerate(_rows_in(rows)):
-        yield f"{name}[{index}]", row
+    yield from numbered(_rows_in(_json(text, "the file")), name)
 
 
 def _rows_in(read: Any) -> list[Any]:
@@ -160,12 +163,8 @@ def _csv_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
 def _parquet_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
     from pyarrow import parquet  # type: ignore[import-untyped]  # slow to import
 
-    index = 0
     with parquet.ParquetFile(file) as rows:
-        for batch in rows.iter_batches():
-            for row in batch.to_pylist():
-                yield f"{name}[{index}]", row
-                index += 1
+        yield from numbered((row for batch in rows.iter_batches() for row in batch.to_pylist()), name)
 
 
 def _arrow_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
@@ -173,15 +172,13 @@ def _arrow_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
 
     content = file.read()
     rows = ipc.open_file(content) if content.startswith(b"ARROW1") else ipc.open_stream(content)
-    for index, row in enumerate(rows.read_all().to_pylist()):
-        yield f"{name}[{index}]", row
+    yield from numbered(rows.read_all().to_pylist(), name)
 
 
 def _saved_rows(folder: Path) -> Iterator[RawRow]:
     from datasets import load_from_disk  # seconds to import
 
-    for index, row in enumerate(load_from_disk(str(folder))):
-        yield f"{folder}[{index}]", row
+    yield from numbered(load_from_disk(str(folder)), str(folder))
 
 
 _READERS: dict[str, Callable[[BinaryIO, str], Iterator[RawRow]]] = {

@@ -15,8 +15,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backtrack_mrt.data.signs import SPLITS
-from backtrack_mrt.data.splits import drawn_split
+from backtrack_mrt.data.signs import drawn_split
 from backtrack_mrt.types import Problem
 
 _WORDS = (
@@ -63,7 +62,7 @@ class Quiz:
         asked, draws = set[str](), 0
         while len(problems) < n:
             (question, gold), draws = self.draw(rng), draws + 1
-            if drawn_split(question, SPLITS) == split and (question not in asked or draws > _PATIENCE * n):
+            if drawn_split(question) == split and (question not in asked or draws > _PATIENCE * n):
                 asked.add(question)
                 problems.append(Problem(f"{self.name}/{split}/{len(problems)}", question, gold, source=self.name))
         return problems

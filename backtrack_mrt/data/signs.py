@@ -16,6 +16,7 @@ of its target, so no held-out block is a reordering or a mirror image of one the
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
-from backtrack_mrt.data.splits import drawn_split
 from backtrack_mrt.types import Problem
 
 PARTITION = "second"  # name of the draw of the splits: a new name gives held-out blocks that nobody has looked at
@@ -60,6 +60,16 @@ def sign_patterns(size: int) -> list[str]:
     return ["".join(signs) for signs in product("+-", repeat=size)]
 
 
+def drawn_split(problem: str) -> str:
+    """Which split a generated problem belongs to: drawn by its digest, so it is the same everywhere and always."""
+    place = int.from_bytes(hashlib.sha256(problem.encode()).digest()[:8], "big") / 2**64
+    for split, share in SPLITS.items():
+        place -= share
+        if place < 0:
+            return split
+    return split  # what rounding leaves
+
+
 def split_of(numbers: tuple[int, ...], target: int) -> str:
     """Partition of a block; equal for its reorderings and its mirror image (all signs and the target flipped)."""
     return _drawn_split(tuple(sorted(numbers)), abs(target))
@@ -67,7 +77,7 @@ def split_of(numbers: tuple[int, ...], target: int) -> str:
 
 @cache
 def _drawn_split(numbers: tuple[int, ...], target: int) -> str:
-    return drawn_split(f"{PARTITION}: {list(numbers)}={target}", SPLITS)
+    return drawn_split(f"{PARTITION}: {list(numbers)}={target}")
 
 
 @cache

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-from backtrack_mrt.grading.layout import lay_out
 from backtrack_mrt.grading.spellings import TABLE, respell_functions
 
 _ARGUMENT = r"(?:\{\s*([^{}]*?)\s*\}|([0-9A-Za-z]|\\pi(?![A-Za-z])))"
@@ -35,6 +34,17 @@ _REALS = re.compile(
 _INTEGERS = re.compile(r"(?:all|any) integers?|(?:the )?(?:set of )?(?:all )?integers")
 _POSITIVE = re.compile(r"\\mathbb\{R\}(?:\^\{?\+\}?|_\{?(?:\+|>0)\}?)|\\text\{(?:all )?positive real(?:s| numbers)\}")
 
+_ALIGNED = re.compile(
+    r"\\begin\{(aligned|align|alignedat|gathered|gather|split|equation|cases)(\*?)\}(.*)\\end\{\1\2\}", re.DOTALL
+)
+_ARRAY = re.compile(
+    r"[(\[]? ?\\begin\{(?:array\}\{[^{}]*|smallmatrix|[pbB]?matrix)\}(.*)"
+    r"\\end\{(?:array|smallmatrix|[pbB]?matrix)\} ?[)\]]?",
+    re.DOTALL,
+)
+_ROW = re.compile(r"\\\\(?:\[[^\]]*\])?")
+_EQUATION = re.compile(r"[^<>=&]*[^<>=&\s][^<>=&]*=[^<>=]+")
+
 
 def canonical(text: str) -> str:
     """The common spelling of ``text``; linear in its length for the lengths that the guards let through."""
@@ -44,7 +54,7 @@ def canonical(text: str) -> str:
     for pattern, replacement in TABLE:
         text = pattern.sub(replacement, text)
     if "\\begin" in text:
-        text = lay_out(text.strip())
+        text = _laid_out(text.strip())
     text = respell_functions(text)
     if "\\" in text:
         text = _FRACTION.sub(lambda m: rf"\frac{{{m[1] or m[2] or ''}}}{{{m[3] or m[4] or ''}}}", text)
@@ -57,6 +67,30 @@ def canonical(text: str) -> str:
     text = _LOOSE_SPACE.sub("", text).strip()
     text = re.sub(r", *, *", ", ", text)
     return _phrase(_bare(text))
+
+
+def _laid_out(text: str) -> str:
+    """The text of an aligned block as one line, and a matrix in one spelling of its environment."""
+    aligned = _ALIGNED.fullmatch(text)
+    if aligned:
+        whole = _ROW.split(aligned[3])
+        rows = [row.replace("&", "").strip() for row in whole if row.strip(" &")]
+        if aligned[1] == "cases" and not all(_EQUATION.fullmatch(row.strip(" ,;")) for row in whole if row.strip()):
+            return text  # a function by cases is no list of answers
+        return _joined(rows)
+    matrix = _ARRAY.fullmatch(text)
+    if matrix and "\\begin" not in matrix[1]:
+        return rf"\begin{{pmatrix}}{matrix[1].strip()}\end{{pmatrix}}"
+    return text
+
+
+def _joined(rows: list[str]) -> str:
+    """A row that begins with a sign of relation goes on with the one above; other rows are further statements."""
+    line = ""
+    for row in rows:
+        row = row.rstrip(",;")
+        line += row if not line or row.startswith(("=", "<", ">", "\\le", "\\ge")) else f", {row}"
+    return line
 
 
 def _bare(text: str) -> str:

@@ -191,16 +191,9 @@ def _setup(runs: Sequence[Run]) -> list[tuple[list[list[str]], str]]:
             ledger.append([run.path.name, part, *(f"{tokens[k]:,.0f}" for k in ("sampled", "env", "prover", "total"))])
         for part, time in run.summary.get("seconds", {}).items():
             seconds.append([run.path.name, part.replace("_", " "), f"{time:,.1f}"])
-    data = [
-        ["data", "of"],
-        ["training", ", ".join(runs[0].config.data.train)],
-        ["held out", ", ".join(runs[0].config.data.eval)],
-    ]
-    versions = [
-        ["program", "version"],
-        ["Python", platform.python_version()],
-        ["backtrack-mrt", __version__],
-    ]
+    sets = runs[0].config.data
+    data = [["data", "of"], ["training", ", ".join(sets.train)], ["held out", ", ".join(sets.eval)]]
+    versions = [["program", "version"], ["Python", platform.python_version()], ["backtrack-mrt", __version__]]
     versions += [[name, _version(name)] for name in LIBRARIES if _version(name)]
     tables = [
         (ledger, "Token ledger"),

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from backtrack_mrt.config import ModelSection
 from backtrack_mrt.config.files import read_config
+from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.tables import Policy
+from backtrack_mrt.policy.files import find_model, hub_file
 from backtrack_mrt.reports.archive import TraceSource
 from backtrack_mrt.reports.outcomes import summary_of
-from backtrack_mrt.reports.token_text import words_of
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run
 from backtrack_mrt.runs.kinds import holds_run, not_finished
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.runs.trace import visible
 
+TOKENIZER = "tokenizer.json"  # without transformers: a tokenizer's words need no more than its file
 STEP = re.compile(r"step_0*(\d+)")
 
 
@@ -82,3 +85,21 @@ def _files(folder: Path) -> Iterator[Path]:
     """Base, trained, other evaluations, steps."""
     order = {"evaluation_base": 0, "evaluation_trained": 1}
     yield from sorted(folder.glob("*.jsonl"), key=lambda path: (order.get(path.stem, 2), path.stem))
+
+
+def words_of(run: Path, section: ModelSection) -> Callable[[int], str] | None:
+    """The text of a token id, by the tokenizer saved with the run's model or that of the model it began with; None if
+    neither can be had: then ids are shown."""
+    from tokenizers import Tokenizer
+
+    path = run / "model" / TOKENIZER
+    try:
+        if not path.is_file():
+            found = Path(find_model(section))
+            path = found / TOKENIZER if found.is_dir() else hub_file(section, TOKENIZER)
+    except UserError:
+        return None
+    if not path.is_file():
+        return None
+    tokenizer = Tokenizer.from_file(str(path))
+    return lambda token: str(tokenizer.decode([token], skip_special_tokens=False))

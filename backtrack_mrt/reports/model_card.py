@@ -1,4 +1,4 @@
-"""The card of a trained model: README.md beside its weights, in the form of the hub.
+"""The card of a trained model, or of one that was exported: README.md beside its weights, in the form of the hub.
 
 What TRL and peft leave there is a form to fill in; this card says what the run knows. Names and model text stand in
 code, which they can neither end nor mark up.
@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import textwrap
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from backtrack_mrt.data.loading import ProblemSets, is_task
 from backtrack_mrt.data.sources import HUB
 from backtrack_mrt.evaluation.metrics.turns import answers
 from backtrack_mrt.evaluation.tables import RunResult, as_markdown
-from backtrack_mrt.policy.files import EMBEDDED, is_adapter, lineage
+from backtrack_mrt.policy.files import EMBEDDED, find_model, is_adapter, lineage
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import CARD
 from backtrack_mrt.runs.processes import main_only
@@ -57,6 +58,18 @@ folder = "PATH/OF/THIS/FOLDER"
 model = AutoModelForCausalLM.from_pretrained(folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 """
+
+UNKNOWN = f"""\
+# {{name}}
+
+Written by `backtrack-mrt export`. Nothing was said about the model that it was made of.
+
+## Loading
+
+```python
+{WHOLE}```
+"""
+PATH = re.compile(r"(?<![\w/:.~$)\]-])(?:~?/[\w.@+~-]+){2,}/?")  # absolute, of two parts or more; no address
 
 
 @main_only
@@ -109,6 +122,29 @@ def model_card(
             3, f"A held-out problem, one that it solved in more than one answer if there is any:\n\n{_verbatim(trace)}"
         )
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+
+
+def exported_card(sources: Sequence[ModelSection], name: str) -> str:
+    """The card of the exported model `name`. sources: the model, and below an adapter the model that it is merged into,
+    and so on. The card beside the model is kept where there is one."""
+    own = Path(find_model(sources[0])) / CARD
+    text = own.read_text(encoding="utf-8", errors="replace") if own.is_file() else UNKNOWN.format(name=code(name))
+    if not text.startswith("---\n"):
+        text = f"---\nlibrary_name: transformers\n---\n\n{text}"
+    text = text.replace(ADAPTER, WHOLE).replace(STACKED, WHOLE)
+    text = text.replace("\nA LoRA adapter of ", "\nA LoRA adapter, merged into ")
+    card = ModelCard(without_paths(text, [source.name_or_path for source in sources]), ignore_metadata_errors=True)
+    data: Any = card.data
+    data.library_name, data.base_model = "transformers", hub_base(sources[0])
+    data.tags = [tag for tag in data.get("tags") or () if tag != "lora"] or None
+    return str(card)
+
+
+def without_paths(text: str, known: Sequence[str] = ()) -> str:
+    """The text with the last part of every absolute path in it alone; `known` are paths that may look otherwise."""
+    for path in sorted((path for path in known if Path(os.path.expanduser(path)).is_absolute()), key=len, reverse=True):
+        text = text.replace(path, Path(path).name)
+    return PATH.sub(lambda match: Path(match[0]).name, text)
 
 
 def code(text: str) -> str:

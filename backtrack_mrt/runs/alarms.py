@@ -48,13 +48,10 @@ class Alarm:
 
 def undone(rows: Sequence[Row]) -> str | None:
     """Later answers take right ones back."""
-    held_out = _last(rows, "eval/gain", 1)
-    trained = [
-        row["acc@turn_0"] - row["outcome"]
-        for row in rows
-        if row.get("acc@turn_0") is not None and row.get("outcome") is not None
-    ][-WINDOW:]
-    lost = -held_out[0] if held_out else -1.0
+    held_out = _values(rows, "eval/gain")
+    both = [row for row in rows if row.get("acc@turn_0") is not None and row.get("outcome") is not None]
+    trained = [row["acc@turn_0"] - row["outcome"] for row in both[-WINDOW:]]
+    lost = -held_out[-1] if held_out else -1.0
     if len(trained) == WINDOW:
         lost = max(lost, float(np.mean(trained)))
     if lost <= UNDONE:
@@ -90,7 +87,7 @@ def certain(rows: Sequence[Row]) -> str | None:
 def diverged(rows: Sequence[Row]) -> str | None:
     """What could be solved cannot any more: the updates broke the policy. In training by the mean of some steps."""
     for metric, steps, left in (("eval/accuracy", 1, LOST), ("outcome", STEPS, LOST), ("outcome", WINDOW, WANED)):
-        values = _last(rows, metric, len(rows))
+        values = _values(rows, metric)
         means = [float(np.mean(values[end - steps : end])) for end in range(steps, len(values) + 1)]
         if means and max(means) >= LOST and means[-1] <= left * max(means):
             return (
@@ -102,7 +99,7 @@ def diverged(rows: Sequence[Row]) -> str | None:
 
 def silent(rows: Sequence[Row]) -> str | None:
     """Most groups teach nothing."""
-    shares = _last(rows, "groups/without_signal", WINDOW)
+    shares = _values(rows, "groups/without_signal")[-WINDOW:]
     if len(shares) < WINDOW or (share := float(np.mean(shares))) < SILENT:
         return None
     return (
@@ -113,11 +110,11 @@ def silent(rows: Sequence[Row]) -> str | None:
 
 def hopeless(rows: Sequence[Row]) -> str | None:
     """Nothing is right, or everything: there is nothing to learn from outcomes."""
-    outcomes = _last(rows, "outcome", STEPS)
-    if len(outcomes) < STEPS or NOTHING < (mean := float(np.mean(outcomes))) < 1 - NOTHING:
+    outcomes = _values(rows, "outcome")
+    if len(outcomes) < STEPS or NOTHING < (mean := float(np.mean(outcomes[-STEPS:]))) < 1 - NOTHING:
         return None
     if mean <= NOTHING:
-        if max(_last(rows, "outcome", len(rows))) > NOTHING:  # it was not always so: see `diverged`
+        if max(outcomes) > NOTHING:  # it was not always so: see `diverged`
             return None
         return (
             f"hardly any answer is right (mean reward {mean:.3f}): nothing can be learnt. Take easier problems "
@@ -129,7 +126,7 @@ def hopeless(rows: Sequence[Row]) -> str | None:
 
 def breaking(rows: Sequence[Row]) -> str | None:
     """Most trajectories break the protocol."""
-    shares = _last(rows, "stop/violation", STEPS)
+    shares = _values(rows, "stop/violation")[-STEPS:]
     if len(shares) < STEPS or (share := float(np.mean(shares))) < BROKEN:
         return None
     names = {name for row in rows[-STEPS:] for name in row if name.startswith("violation/")}
@@ -217,20 +214,13 @@ def alarms_of(history: Sequence[Row], evaluations: Sequence[Row] = ()) -> list[A
     return [alarm for row in sorted([*history, *held_out], key=lambda row: row["step"]) for alarm in watch.see(row)]
 
 
-def _last(rows: Sequence[Row], metric: str, count: int) -> list[float]:
-    """The last `count` values of a metric; fewer if there are fewer."""
-    found: list[float] = []
-    for row in reversed(rows):
-        if len(found) == count:
-            break
-        if (value := row.get(metric)) is not None:
-            found.append(float(value))
-    return found[::-1]
+def _values(rows: Sequence[Row], metric: str) -> list[float]:
+    return [float(row[metric]) for row in rows if row.get(metric) is not None]
 
 
 def _then_and_now(rows: Sequence[Row], metric: str) -> tuple[float, float]:
     """Means over the first and over the last `WINDOW` values of a metric; NaN with fewer than two windows."""
-    values = [float(row[metric]) for row in rows if row.get(metric) is not None]
+    values = _values(rows, metric)
     if len(values) < 2 * WINDOW:
         return float("nan"), float("nan")
     return float(np.mean(values[:WINDOW])), float(np.mean(values[-WINDOW:]))

@@ -44,24 +44,9 @@ MOST_ROLLOUTS = 200  # files with the rollouts of a step: they stay, spread over
 
 # What a run writes, and `--overwrite` therefore deletes. Anything else in the directory is the user's.
 OWN = (
-    "config.yaml",
-    "plugins",
-    "inputs.json",
-    "metrics.jsonl",
-    "evaluations.jsonl",
-    "trajectories",
-    "checkpoints",
-    "collected",
-    "skipped",
-    "stages",
-    "model",
-    "calibration.json",
-    "alarms.json",
-    "summary.json",
-    "evaluation.json",
-    "report.html",
-    "figures",
-    "tensorboard",
+    *("config.yaml", "plugins", "inputs.json", "metrics.jsonl", "evaluations.jsonl", "trajectories", "checkpoints"),
+    *("collected", "skipped", "stages", "model", "calibration.json", "alarms.json", "summary.json"),
+    *("evaluation.json", "report.html", "figures", "tensorboard"),
 )
 
 

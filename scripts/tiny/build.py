@@ -20,9 +20,9 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -94,7 +94,7 @@ OWN_ERRORS = Stage(
 KEPT_RIGHT = 0.25  # share of the right attempts that are kept: the wrong ones are what there is to learn from
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, found: Pieces, layers: int = 4) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast, found: Pieces, layers: int) -> LlamaForCausalLM:
     """A fresh Llama whose input embedding already says what a piece's number, step or sign pattern is."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -221,16 +221,11 @@ def batches(pools: Iterator[list[Trace]], seed: int) -> Iterator[tuple[torch.Ten
             )
 
 
-def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, stage: Stage, seed: int) -> None:
+def train(stage: Stage, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
     """One pass over `stage.tokens` tokens (padding excluded)."""
     encode = Encoder(tokenizer, stage.weights)
-    own = stage.attempts > 0
-    fit(
-        model,
-        on_own_attempts(stage, encode, seed, model, tokenizer) if own else synthetic(stage, encode, seed),
-        stage,
-        seed,
-    )
+    own = on_own_attempts(stage, encode, seed, model, tokenizer) if stage.attempts else None
+    fit(model, own or synthetic(stage, encode, seed), stage, seed)
 
 
 def fit(model: LlamaForCausalLM, pools: Iterator[list[Trace]], stage: Stage, seed: int) -> None:
@@ -271,25 +266,28 @@ def fit(model: LlamaForCausalLM, pools: Iterator[list[Trace]], stage: Stage, see
             print(f"{done}  {rate:,.0f} tokens/s  {left:.0f} s left", flush=True)
 
 
-def main() -> None:
-    """Parses the flags, trains, saves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=OUT, help="directory to write (default: the one in the package)")
+Learn = Callable[[LlamaForCausalLM, PreTrainedTokenizerFast, int], None]  # a stage, with its seed
+
+
+def build(description: str | None, out: Path, found: Pieces, layers: int, skills: Learn, habits: Learn) -> None:
+    """Parses the flags, trains a model in two stages, saves."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=out, help="directory to write (default: the one in the package)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--skills", type=Path, help="start from this model instead of training the first stage")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    tokenizer = build_tokenizer(pieces())
+    tokenizer = build_tokenizer(found)
     if args.skills:
         model = LlamaForCausalLM.from_pretrained(args.skills, dtype=torch.float32)
     else:
-        model = new_model(tokenizer, pieces())
+        model = new_model(tokenizer, found, layers)
         print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens in the vocabulary")
-        train(model, tokenizer, SKILLS, args.seed)
-    train(model, tokenizer, OWN_ERRORS, args.seed + 1)
+        skills(model, tokenizer, args.seed)
+    habits(model, tokenizer, args.seed + 1)
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
 
 
 if __name__ == "__main__":
-    main()
+    build(__doc__, OUT, pieces(), 4, partial(train, SKILLS), partial(train, OWN_ERRORS))

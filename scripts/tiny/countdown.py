@@ -9,20 +9,18 @@ only. The trainer and the tokenizer's rules are those of SIGNS (`build.py`).
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from build import POOL, Encoder, Stage, Trace, fit, new_model
-from tokenizer import Pieces, build_tokenizer
-from transformers import LlamaForCausalLM
+from build import POOL, Encoder, Stage, Trace, build, fit
+from tokenizer import Pieces, protocol_pieces
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from backtrack_mrt.data.countdown import MAX_VALUE, generate
 from backtrack_mrt.data.demonstrations.countdown import demonstrate_countdown
-from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, INSTRUCTIONS, Demonstrator
+from backtrack_mrt.data.demonstrations.signs import FORCED_ANSWER, Demonstrator
 from backtrack_mrt.envs.backtrack import BacktrackPhase
 
 OUT = Path(__file__).parents[2] / "backtrack_mrt" / "policy" / "tiny_countdown"
@@ -43,12 +41,7 @@ HASTY = 0.5  # share of the attempts of the second stage that are made without a
 
 def pieces() -> Pieces:
     """Every multi-character piece and the number it stands for."""
-    found: Pieces = {text: {} for text in INSTRUCTIONS.values()}
-    found |= {"\nAnswer.": {}, "Answer.": {}, "\n\\boxed{": {}, r"\boxed{": {}, "Miss:": {}, "\nNo error": {}}
-    for step in (1, 2):
-        for text in ("## Step {}:", "\n## Step {}:", "\nError in step {}"):
-            found[text.format(step)] = {"step": step}
-        found[f"Backtrack to step {step - 1}"] = {"step": step - 1}
+    found = protocol_pieces(2)
     for n in range(MAX_VALUE + 1):
         found |= {f" {n}": {"value": n}, f" = {n};": {"value": n}, f"{n}": {"value": n}}
     found |= {f" {miss};": {"value": miss} for miss in range(-MAX_VALUE, MAX_VALUE + 1)}
@@ -64,26 +57,13 @@ def demonstrations(encode: Encoder, seed: int, hasty: float = 0.0) -> Iterator[l
         yield [encode(demonstrate_countdown(problem, rng, hasty)) for problem in problems]
 
 
-def main() -> None:
-    """Parses the flags, trains, saves."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=OUT, help="directory to write (default: the one in the package)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--skills", type=Path, help="start from this model instead of training the first stage")
-    args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    tokenizer = build_tokenizer(pieces())
-    encode = Encoder(tokenizer, SKILLS.weights)
-    if args.skills:
-        model = LlamaForCausalLM.from_pretrained(args.skills, dtype=torch.float32)
-    else:
-        model = new_model(tokenizer, pieces(), LAYERS)
-        print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens in the vocabulary")
-        fit(model, demonstrations(encode, args.seed), SKILLS, args.seed)
-    fit(model, demonstrations(encode, args.seed + 1, HASTY), HASTE, args.seed + 1)
-    model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+def learn_skills(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    fit(model, demonstrations(Encoder(tokenizer, SKILLS.weights), seed), SKILLS, seed)
+
+
+def learn_haste(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+    fit(model, demonstrations(Encoder(tokenizer, SKILLS.weights), seed, HASTY), HASTE, seed)
 
 
 if __name__ == "__main__":
-    main()
+    build(__doc__, OUT, pieces(), LAYERS, learn_skills, learn_haste)

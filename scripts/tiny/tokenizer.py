@@ -33,12 +33,7 @@ def pieces() -> Pieces:
     """Every multi-character piece and what it stands for: `value` (a number), `step` (an index), `signs` (a pattern).
 
     The features only set the model's first embedding, so that it need not learn what 4 and 5 have in common."""
-    found: dict[str, dict[str, float | str]] = {text: {} for text in INSTRUCTIONS.values()}
-    found |= {"\nAnswer.": {}, "Answer.": {}, "\n\\boxed{": {}, r"\boxed{": {}, "Miss:": {}, "\nNo error": {}}
-    for step in range(1, MAX_BLOCKS + 1):
-        for text in ("{})", " {})", "## Step {}:", "\n## Step {}:", "\nError in step {}"):
-            found[text.format(step)] = {"step": step}
-        found[f"Backtrack to step {step - 1}"] = {"step": step - 1}
+    found = protocol_pieces(MAX_BLOCKS, "{})", " {})")
     for n in range(1, MAX_NUMBER + 1):
         found |= {f" {n}": {"value": n}, f" +{n}": {"value": n}, f" -{n}": {"value": -n}}
     found |= {f" = {total};": {"value": total} for total in TOTALS}
@@ -46,6 +41,17 @@ def pieces() -> Pieces:
     for size in BLOCK_SIZES:
         for signs in sign_patterns(size):
             found |= {signs: {"signs": signs}, f",{signs}": {"signs": signs}}
+    return found
+
+
+def protocol_pieces(steps: int, *numbered: str) -> Pieces:
+    """Those of the protocol, for so many steps; `numbered` are further ones with the number of a step."""
+    found: Pieces = {text: {} for text in INSTRUCTIONS.values()}
+    found |= {"\nAnswer.": {}, "Answer.": {}, "\n\\boxed{": {}, r"\boxed{": {}, "Miss:": {}, "\nNo error": {}}
+    for step in range(1, steps + 1):
+        for text in (*numbered, "## Step {}:", "\n## Step {}:", "\nError in step {}"):
+            found[text.format(step)] = {"step": step}
+        found[f"Backtrack to step {step - 1}"] = {"step": step - 1}
     return found
 
 

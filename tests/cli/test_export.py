@@ -18,8 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.policy.models import load_policy
-from backtrack_mrt.reports.exported_card import without_paths
-from backtrack_mrt.reports.model_card import ADAPTER, WHOLE
+from backtrack_mrt.reports.model_card import ADAPTER, WHOLE, without_paths
 
 pytestmark = pytest.mark.usefixtures("no_network")
 IDS = torch.tensor([[5, 6, 7]])

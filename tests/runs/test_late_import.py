@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backtrack_mrt.runs.late_import import LateModule, import_late
+from backtrack_mrt.runs.environment import LateModule, import_late
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def run(args: Namespace) -> None:
     sources = lineage(section)
     _check_out(args.out, args.overwrite, [Path(source.name_or_path) for source in sources])
     from backtrack_mrt.policy.models import load_merged, load_tokenizer
-    from backtrack_mrt.reports.exported_card import exported_card
+    from backtrack_mrt.reports.model_card import exported_card
     from backtrack_mrt.runs.durable import CARD, write_directory
 
     tokenizer, model = load_tokenizer(section), load_merged(section)
