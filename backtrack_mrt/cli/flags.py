@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -148,8 +148,6 @@ def _kind(annotation: Any) -> str:
             kinds.append(f"{{{','.join(map(str, inner))}}}")
         elif get_origin(member) in (list, tuple):
             kinds.append(f"{_kind(inner[0])} [...]")
-        elif get_origin(member) is Annotated:
-            kinds.append(_kind(inner[0]))
         else:
             kinds.append(KINDS.get(member, "TEXT"))
     return "|".join(dict.fromkeys(kinds))

@@ -48,21 +48,19 @@ def overview() -> str:
 
     told = summaries()
     width = max(map(len, told))
-    return "\n".join(
-        [
-            f"usage: {PROGRAM} COMMAND …",
-            "",
-            "Meta Reinforcement fine-Tuning (MRT) for backtracking search.",
-            "",
-            "commands:",
-            *(f"  {name:<{width}}  {summary}" for name, summary in told.items()),
-            "",
-            "options:",
-            f"  {'--help':<{width}}  this list; behind a command, its help",
-            f"  {'--version':<{width}}  the version",
-            "  --print-completion SHELL",
-            f"  {'':<{width}}  completion for a shell: `source <({PROGRAM} --print-completion bash)`",
-            "",
-            f"To begin: {PROGRAM} train --algo mrt-rl",
-        ]
-    )
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in told.items())
+    return f"""\
+usage: {PROGRAM} COMMAND …
+
+Meta Reinforcement fine-Tuning (MRT) for backtracking search.
+
+commands:
+{commands}
+
+options:
+  {"--help":<{width}}  this list; behind a command, its help
+  {"--version":<{width}}  the version
+  --print-completion SHELL
+  {"":<{width}}  completion for a shell: `source <({PROGRAM} --print-completion bash)`
+
+To begin: {PROGRAM} train --algo mrt-rl"""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from backtrack_mrt.config.section import Section
+from backtrack_mrt.config.section import Section, SomeWords
 
 
 class LoraSection(Section):
@@ -14,12 +14,7 @@ class LoraSection(Section):
 
     r: int = Field(16, gt=0, description="rank of the adapters")
     alpha: int = Field(32, gt=0, description="LoRA's scale is alpha / r")
-    targets: list[str] = Field(["all-linear"], min_length=1, description="linear modules that get an adapter")
-
-    @field_validator("targets", mode="before")
-    @classmethod
-    def _one_word(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+    targets: SomeWords = Field(["all-linear"], description="linear modules that get an adapter")
 
 
 class ArchitectureSection(Section):
@@ -69,10 +64,8 @@ class EngineSection(Section):
         True,
         description="on a CPU: decode (hf) and update in compiled code, if there is a C compiler (false: by modules)",
     )
-    server: list[str] | None = Field(
-        None,
-        min_length=1,
-        description="vllm: servers that share the rows, http://host:8000 … (null: in this process)",
+    server: SomeWords | None = Field(
+        None, description="vllm: servers that share the rows, http://host:8000 … (null: in this process)"
     )
     adapters: str | None = Field(
         None, description="vllm server: directory that both machines see (null: the server runs on this machine)"
@@ -89,11 +82,6 @@ class EngineSection(Section):
         None,
         description="vllm in this process: merge the adapter into its weights (null: not into 16 bits, which round it)",
     )
-
-    @field_validator("server", mode="before")
-    @classmethod
-    def _one_server(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
 
 ESTIMATORS = ("likelihood", "monte_carlo", "auto", "greedy", "none")  # those of rollouts/prover.py

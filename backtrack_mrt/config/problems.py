@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from backtrack_mrt.config.section import Section
+from backtrack_mrt.config.section import Section, SomeWords, Words
 
 
 class SetSection(Section):
     """Where the rows of a problem set are and what their columns mean."""
 
-    path: list[str] = Field(min_length=1, description="files or hub names OWNER/NAME[/SUBSET][:SPLIT] with its rows")
-    question: list[str] | None = Field(
-        None, min_length=1, description="columns whose texts make up the question (null: problem, question, …)"
+    path: SomeWords = Field(description="files or hub names OWNER/NAME[/SUBSET][:SPLIT] with its rows")
+    question: SomeWords | None = Field(
+        None, description="columns whose texts make up the question (null: problem, question, …)"
     )
-    answer: list[str] | None = Field(
+    answer: SomeWords | None = Field(
         None,
-        min_length=1,
         description="column with the gold answer, or several with its tests (null: answer, result, … or solution)",
     )
-    choices: list[str] | None = Field(
+    choices: Words | None = Field(
         None,
         description="columns with a multiple choice's options: one with all, or one each (null: choices, …; []: none)",
     )
@@ -33,11 +32,6 @@ class SetSection(Section):
     rel_tol: float | None = Field(None, gt=0, lt=1, description="relative tolerance of numeric answers (null: exact)")
     bad_golds: Literal["refuse", "skip"] | None = Field(None, description="as data.bad_golds (null: that one)")
     test: bool = Field(False, description="a test set: refused in data.train")
-
-    @field_validator("path", "question", "answer", "choices", mode="before")
-    @classmethod
-    def _one(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
 
 
 class DataSection(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from functools import partial
 
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
@@ -47,9 +48,8 @@ def _batch_rules(config: Config) -> Iterator[UserError]:
         fitting = max(n for n in range(1, min(training.micro_batch_size, training.rows) + 1) if training.rows % n == 0)
         batch = f"the batch of {problems} problems × group size {training.group_size} = {training.rows} trajectories"
         remedy = f"Set training.micro_batch_size to {fitting}, or change problems_per_step or group_size."
-        yield UserError(
-            "training.micro_batch_size", training.micro_batch_size, f"{batch} is not divisible by it", remedy
-        )
+        reason = f"{batch} is not divisible by it"
+        yield UserError("training.micro_batch_size", training.micro_batch_size, reason, remedy)
 
 
 def _algorithm_rules(config: Config) -> Iterator[UserError]:
@@ -85,21 +85,14 @@ def _forcing_rules(config: Config) -> Iterator[UserError]:
         yield UserError("evaluation.extra_rounds", rounds, reason, remedy)
 
 
-def _training_set_rules(config: Config) -> Iterator[UserError]:
-    yield from _endless("data.train_size", config.data.train, config.data.train_size)
-
-
-def _held_out_set_rules(config: Config) -> Iterator[UserError]:
-    yield from _endless("data.eval_size", config.data.eval, config.data.eval_size)
-
-
 GENERATED = ("signs/", "countdown/", "choice/", "words/", "programs/")  # sets without an end
 
 
-def _endless(field: str, sets: list[str], drawn: int | None) -> Iterator[UserError]:
+def _size_rules(part: str, config: Config) -> Iterator[UserError]:
+    sets, drawn = getattr(config.data, part), getattr(config.data, f"{part}_size")
     if drawn is None and any(spec.startswith(GENERATED) for spec in sets):
         reason = "generated problems have no end, so their number must be given"
-        yield UserError(field, None, reason, "Set it to a number of problems.")
+        yield UserError(f"data.{part}_size", None, reason, "Set it to a number of problems.")
 
 
 def _engine_rules(config: Config) -> Iterator[UserError]:
@@ -137,9 +130,8 @@ def _prover_rules(config: Config) -> Iterator[UserError]:
         for name in ("temperature", "top_p"):
             if (value := getattr(prover, name)) != 1:
                 reason = f"the {prover.estimator} estimator is about the policy as it is, at 1"
-                yield UserError(
-                    f"prover.{name}", value, reason, "Leave it at 1, or set prover.estimator to monte_carlo."
-                )
+                remedy = "Leave it at 1, or set prover.estimator to monte_carlo."
+                yield UserError(f"prover.{name}", value, reason, remedy)
 
 
 def _adapter_rules(config: Config) -> Iterator[UserError]:
@@ -148,14 +140,9 @@ def _adapter_rules(config: Config) -> Iterator[UserError]:
         yield UserError("model.quantization", config.model.quantization, reason, "Leave out one of the two settings.")
 
 
-RULES = (_held_out_set_rules, _adapter_rules, _engine_rules, _forcing_rules, _prover_rules)
-TRAINING_RULES = (
-    _budget_rules,
-    _batch_rules,
-    _algorithm_rules,
-    _asynchronous_rules,
-    _training_set_rules,
-)  # what concerns training alone
+RULES = (partial(_size_rules, "eval"), _adapter_rules, _engine_rules, _forcing_rules, _prover_rules)
+# What concerns training alone:
+TRAINING_RULES = (_budget_rules, _batch_rules, _algorithm_rules, _asynchronous_rules, partial(_size_rules, "train"))
 
 
 def broken_rules(config: Config, training: bool = True, partial: bool = False) -> list[UserError]:

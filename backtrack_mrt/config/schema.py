@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -126,7 +126,8 @@ class Check:
         hint = f"Did you mean {close[0]!r}? " if close else ""
         owner = self.owners.get(path.partition(".")[0])
         reason = f"{owner} has no such setting" if owner else "unknown key"
-        self.refuse(path, value, reason, f"{hint}Known here: {_leaves(siblings)}.")
+        leaves = ", ".join(sibling.rpartition(".")[2] for sibling in siblings)
+        self.refuse(path, value, reason, f"{hint}Known here: {leaves}.")
         self.wrong |= set(close[:1])  # it is not as it was meant
 
     def _told(self, error: ErrorDetails, model: type[BaseModel], prefix: str) -> None:
@@ -156,8 +157,9 @@ class Check:
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """The types that a field may have, NoneType among them."""
-    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    """The types that a field may have, NoneType among them, without what `Annotated` says of them."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return tuple(get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in kinds)
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
@@ -185,7 +187,3 @@ def _is_number(annotation: Any) -> bool:
     inner = [kind for member in members(annotation) for kind in (member, *get_args(member))]
     kinds = {kind for kind in inner for kind in (kind, *get_args(kind))}
     return bool(kinds & {int, float}) and bool not in kinds
-
-
-def _leaves(paths: list[str]) -> str:
-    return ", ".join(path.rpartition(".")[2] for path in paths)

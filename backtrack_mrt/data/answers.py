@@ -68,7 +68,7 @@ def read_gold(value: Any, extract: Extract, solution: bool = False, grader: Grad
         return "", f"is no text but of the type {type(value).__name__}"
     if value and isinstance(value, list | dict):
         return "", f"is no text but {f'a list of {len(value)}' if isinstance(value, list) else 'an object'}"
-    text = _text(value)
+    text = "" if value is None or isinstance(value, list | dict) else str(value).strip()
     found = _extracted(text, extract, solution)
     if found is not None and extract != "plain" and found != text and isinstance(grader, Math):
         found = _bare(found)
@@ -119,10 +119,6 @@ def _only(value: Any) -> Any:
         except ValueError:
             return value
     return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
-def _text(value: Any) -> str:
-    return str(value).strip() if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool) else ""
 
 
 def _extracted(text: str, extract: Extract, solution: bool) -> str | None:

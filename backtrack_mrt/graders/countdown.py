@@ -23,17 +23,8 @@ from backtrack_mrt.grading.verdict import Verdict
 from backtrack_mrt.types import Problem
 
 _MOST_CHARACTERS = 200
-_SIGNS = {
-    r"\times": "*",
-    r"\cdot": "*",
-    r"\div": "/",
-    "×": "*",
-    "·": "*",
-    "÷": "/",
-    "−": "-",
-    r"\left": "",
-    r"\right": "",
-}
+_SIGNS = {r"\times": "*", r"\cdot": "*", r"\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
+_SIGNS |= {r"\left": "", r"\right": ""}
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 _WRITTEN = re.compile(r"[0-9+\-*/() ]+")
 _NUMERAL = re.compile(r"[0-9]+")

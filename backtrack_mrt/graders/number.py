@@ -33,14 +33,16 @@ class Number(Grader):
         gold, given = problem.answer.strip(), translate(answer.strip())
         if refuse(given, gold) is not None:
             return Verdict.UNPARSABLE
-        wanted, offered = _number(gold), _given(plain(given))
+        wanted, text = _number(gold), plain(given)
+        named = split_label(text)  # x = 9.8
+        offered = parse_quantity(named[1] if named else text)
         if wanted is None or offered is None:
             return Verdict.UNPARSABLE
         share = self.rel_tol if problem.rel_tol is None else problem.rel_tol
         if not wanted.value:
             return Verdict.RIGHT if abs(offered.value) <= self.abs_tol else Verdict.WRONG
         widest = max(Fraction(share), Fraction(self.abs_tol) / abs(wanted.value))
-        judged = compare(plain_gold(gold), plain(given), float(widest) or None)
+        judged = compare(plain_gold(gold), text, float(widest) or None)
         return judged if isinstance(judged, Verdict) else Verdict.UNPARSABLE
 
     def check_gold(self, gold: str) -> str | None:
@@ -48,12 +50,6 @@ class Number(Grader):
 
     def spellings(self, problem: Problem) -> tuple[str, ...]:
         return surface_forms(problem.answer)
-
-
-def _given(text: str) -> Quantity | None:
-    """The number of an answer, with a name before it or without: x = 9.8."""
-    label = split_label(text)
-    return parse_quantity(label[1] if label else text)
 
 
 def _number(gold: str) -> Quantity | None:

@@ -24,7 +24,7 @@ import backtrack_mrt
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.grading.markers import FENCE, Marker
-from backtrack_mrt.grading.pool import Program, Reply, WorkerPool
+from backtrack_mrt.grading.pool import Program, WorkerPool
 from backtrack_mrt.grading.verdict import Verdict
 from backtrack_mrt.sandbox.confinement import unconfinable
 from backtrack_mrt.sandbox.pytest_words import WORDS
@@ -58,7 +58,8 @@ class Python(Grader):
         if len(answer) > _LONGEST:
             return Verdict.UNPARSABLE
         text = answer.encode("utf-8", "replace").decode()
-        return self._paid(self._workers().ask({"answer": text, "tests": problem.answer}))
+        reply = self._workers().ask({"answer": text, "tests": problem.answer})
+        return reply.share if reply.verdict is Verdict.WRONG and self.partial else reply.verdict
 
     def judge_many(self, asked: Sequence[tuple[Problem, str]]) -> list[Verdict | float]:
         with ThreadPoolExecutor(self.workers, thread_name_prefix="python-grader") as threads:
@@ -108,11 +109,6 @@ class Python(Grader):
     def close(self) -> None:
         if self._pool is not None:
             self._pool.close()
-
-    def _paid(self, reply: Reply) -> Verdict | float:
-        if reply.verdict is Verdict.WRONG and self.partial:
-            return reply.share
-        return reply.verdict
 
     def _workers(self) -> WorkerPool:
         if self._pool is None:

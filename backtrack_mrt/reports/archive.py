@@ -137,20 +137,15 @@ def _row(trace: TraceView, source: int, problem: int) -> list[Any]:
     grades = "".join("✓" if turn.right else "✗" for turn in trace.turns if turn.right is not None)
     largest = max(steps, key=abs, default=None)
     trajectory = trace.trajectory
-    return [
-        source,
-        problem,
-        trace.name,
-        trace.kind,
-        trajectory.stop,
-        grades,
+    violation = None if trace.violation is None else visible(trace.violation)
+    numbers = [
         _short(trace.progress),
         _short(largest),
         trajectory.sampled_tokens,
         len(trace.turns),
         _short(trace.regret),
-        None if trace.violation is None else visible(trace.violation),
     ]
+    return [source, problem, trace.name, trace.kind, trajectory.stop, grades, *numbers, violation]
 
 
 def _short(value: float | None) -> float | None:

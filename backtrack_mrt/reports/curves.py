@@ -15,97 +15,75 @@ from backtrack_mrt.runs.finished import Run
 History = Sequence[Mapping[str, Any]]  # rows of metrics.jsonl or evaluations.jsonl
 
 
-@dataclass(frozen=True)
-class TrainingCurve:
-    """What a chart shows. `metric` is a name in metrics.jsonl, or a family of names that ends with a slash or an
-    underscore, which gives a line each; `without` are members of the family that are left out. `counted`: rollouts in
-    which it did not occur do not log it, which is 0."""
+@dataclass
+class Curve:
+    """What a chart shows. `metric` is a name in metrics.jsonl (that of the chart, if none is given), or a family of
+    names that ends with a slash or an underscore, which gives a line each; `without` are members of the family that are
+    left out. `counted`: rollouts in which it did not occur do not log it, which is 0."""
 
     name: str
-    title: str
     caption: str
     y_label: str
-    metric: str
+    metric: str = ""
+    title: str = ""  # where it is not the name
     without: tuple[str, ...] = ()
     counted: bool = False
 
-    @property
-    def family(self) -> bool:
-        return self.metric.endswith(("/", "_"))
+    def __post_init__(self) -> None:
+        self.metric = self.metric or self.name
+        self.title = self.title or self.name.replace("_", " ").capitalize()
 
 
-OUTCOME = TrainingCurve(
-    "outcome", "Reward", "Share of the training rollouts that end with a right answer.", "outcome", "outcome"
-)
+OUTCOME = Curve("outcome", "Share of the training rollouts that end with a right answer.", "outcome", title="Reward")
 UPDATE = (  # what the updates do, and whether there is anything to learn from
-    TrainingCurve("entropy", "Entropy", "Of the sampling distribution, mean over the tokens.", "nats", "entropy"),
-    TrainingCurve("gradient", "Gradient norm", "Of the update, before it is clipped.", "norm", "grad_norm"),
-    TrainingCurve(
+    Curve("entropy", "Of the sampling distribution, mean over the tokens.", "nats"),
+    Curve("gradient", "Of the update, before it is clipped.", "norm", "grad_norm", title="Gradient norm"),
+    Curve(
         "clipped",
-        "Clip share",
         "Share of the tokens whose probability ratio was clipped in the update.",
         "share",
         "clip_ratio/region_mean",
+        title="Clip share",
     ),
-    TrainingCurve("learning_rate", "Learning rate", "Of the update.", "learning rate", "learning_rate"),
-    TrainingCurve(
+    Curve("learning_rate", "Of the update.", "learning rate"),
+    Curve(
         "without_signal",
-        "Groups without signal",
         "Share of the groups in which no turn has a weight: they teach nothing.",
         "share",
         "groups/without_signal",
+        title="Groups without signal",
     ),
 )
 ONE = (  # of one run; a family's lines are told apart by their names
     OUTCOME,
-    TrainingCurve("loss", "Loss", "As the trainer reports it.", "loss", "loss"),
-    TrainingCurve(
-        "progress_by_phase",
-        "Progress by phase",
-        "Mean change of V over the turns of a phase.",
-        "progress",
-        "progress/phase_",
-    ),
-    TrainingCurve(
+    Curve("loss", "As the trainer reports it.", "loss"),
+    Curve("progress_by_phase", "Mean change of V over the turns of a phase.", "progress", "progress/phase_"),
+    Curve(
         "value_by_phase",
-        "Value by phase",
         "Mean V after the turns of a phase: the chance of success if it had to answer.",
         "V",
         "value/phase_",
     ),
-    TrainingCurve(
-        "length", "Length", "Tokens per trajectory.", "tokens", "tokens/", ("step_sampled", "step_env", "step_prover")
+    Curve("length", "Tokens per trajectory.", "tokens", "tokens/", without=("step_sampled", "step_env", "step_prover")),
+    Curve(
+        "violations", "Share of the trajectories that broke the protocol, by rule.", "share", "violation/", counted=True
     ),
-    TrainingCurve(
-        "violations",
-        "Violations",
-        "Share of the trajectories that broke the protocol, by rule.",
-        "share",
-        "violation/",
-        counted=True,
-    ),
-    TrainingCurve("stops", "Why trajectories ended", "Share of the trajectories.", "share", "stop/"),
-    TrainingCurve("verdicts", "Grader verdicts", "On the final answers.", "share", "grader/"),
-    TrainingCurve("time", "Time by part", "Wall time of a step.", "seconds", "time/", ("step",)),
+    Curve("stops", "Share of the trajectories.", "share", "stop/", title="Why trajectories ended"),
+    Curve("verdicts", "On the final answers.", "share", "grader/", title="Grader verdicts"),
+    Curve("time", "Wall time of a step.", "seconds", "time/", title="Time by part", without=("step",)),
     *UPDATE,
-    TrainingCurve(
+    Curve(
         "logprob_gap",
-        "Log-probability gap",
         "Between the engine that samples and the trainer, for the same tokens: 0 if they are the same program.",
         "|difference|",
         "sampling/sampling_logp_difference/",
+        title="Log-probability gap",
     ),
 )
 SEVERAL = (  # of several runs, a line each
     OUTCOME,
-    TrainingCurve("length", "Length", "Sampled tokens per trajectory in training.", "tokens", "tokens/sampled"),
-    TrainingCurve(
-        "loss",
-        "Loss",
-        "As the trainer reports it; losses of different algorithms are different things.",
-        "loss",
-        "loss",
-    ),
+    Curve("length", "Sampled tokens per trajectory in training.", "tokens", "tokens/sampled"),
+    Curve("loss", "As the trainer reports it; losses of different algorithms are different things.", "loss"),
     *UPDATE,
 )
 
@@ -122,10 +100,9 @@ def training_charts(runs: Mapping[str, Run]) -> list[Chart]:
     charts = held_out_charts(runs)
     for curve in SEVERAL if others else ONE:
         if others:
-            by_run = [
-                _line(label, run.history, curve.metric, i, spent(run)) for i, (label, run) in enumerate(runs.items())
-            ]
-            series = [line for lines in by_run for line in lines]
+            series = []
+            for place, (label, run) in enumerate(runs.items()):
+                series += _line(label, run.history, curve.metric, place, spent(run))
         else:
             series = _lines(curve, first.history)
         x_label = "tokens sampled in training" if others else "step"
@@ -155,8 +132,8 @@ def held_out_charts(runs: Mapping[str, Run]) -> list[Chart]:
     return charts
 
 
-def _lines(curve: TrainingCurve, rows: History) -> list[Series]:
-    if not curve.family:
+def _lines(curve: Curve, rows: History) -> list[Series]:
+    if not curve.metric.endswith(("/", "_")):
         return _line(curve.y_label, rows, curve.metric, 0)
     names = dict.fromkeys(name for row in rows for name in row if name.startswith(curve.metric))
     if curve.counted:

@@ -60,13 +60,6 @@ def _before_and_after(run: Run) -> Chart:
         Series.of("first answer", [side.acc_at_turn[0] for side in sides]),
         Series.of("final answer", [side.accuracy for side in sides], colour=1),
     ]
-    return Chart(
-        "before_and_after",
-        "Before and after",
-        "Held-out accuracy of first and of final answers at the trained limit, before and after training.",
-        "",
-        "accuracy",
-        series,
-        ticks=list(SIDES),
-        bounds=(0, 1),
-    )
+    caption = "Held-out accuracy of first and of final answers at the trained limit, before and after training."
+    named = ("before_and_after", "Before and after", caption)
+    return Chart(*named, "", "accuracy", series, ticks=list(SIDES), bounds=(0, 1))

@@ -35,15 +35,8 @@ def _with_nan(data: Any) -> Any:
 
 def outcome_charts(policies: Sequence[Policy]) -> list[Chart]:
     """Those for which there are numbers."""
-    charts = [
-        accuracy(policies),
-        acc_at_turn(policies),
-        changed_answers(policies),
-        value_by_turn(policies),
-        regret(policies),
-        regret(policies, frozen=True),
-        *move_progress(policies),
-    ]
+    charts = [chart(policies) for chart in (accuracy, acc_at_turn, changed_answers, value_by_turn, regret)]
+    charts += [regret(policies, frozen=True), *move_progress(policies)]
     return [chart for chart in charts if any(np.isfinite(series.y).any() for series in chart.series)]
 
 
@@ -62,15 +55,8 @@ def gains(comparison: Comparison) -> Chart:
         Series.of(told, [comparison.estimate(label, gain, ledger) for label in labels], colour=colour)
         for colour, (ledger, told) in enumerate(ledgers.items())
     ]
-    return Chart(
-        "gain",
-        "What was gained",
-        "Held-out accuracy after training − the base's, at the trained limit; with 95 % intervals over seeds.",
-        "",
-        "gain in accuracy",
-        series,
-        ticks=labels,
-    )
+    caption = "Held-out accuracy after training − the base's, at the trained limit; with 95 % intervals over seeds."
+    return Chart("gain", "What was gained", caption, "", "gain in accuracy", series, ticks=labels)
 
 
 def learning(comparison: Comparison) -> list[Chart]:
@@ -80,24 +66,17 @@ def learning(comparison: Comparison) -> list[Chart]:
     end = max(run.sampled_tokens for members in comparison.runs.values() for run in members)
     tokens = np.linspace(0, end, CURVE_POINTS)
     measures = {"accuracy": "accuracy, at the trained limit", "normalised_regret_frozen": "regret, by one prover"}
+    caption = "Held-out problems, evaluated while training; between evaluations a straight line."
     charts = []
     for measure, told in measures.items():
-        lines = [
-            Series.of(
-                label, [over_seeds([after(run, spent, measure) for run in members]) for spent in tokens], tokens, i
-            )
-            for i, (label, members) in enumerate(comparison.runs.items())
-        ]
-        charts.append(
-            Chart(
-                f"learning_{'regret' if 'regret' in measure else measure}",
-                f"How fast they learn: {told.partition(',')[0]}",
-                "Held-out problems, evaluated while training; between evaluations a straight line.",
-                "tokens sampled in training",
-                told,
-                [line for line in lines if np.isfinite(line.y).all()],  # a run without values has no regret
-            )
-        )
+        lines = []
+        for colour, (label, members) in enumerate(comparison.runs.items()):
+            found = [over_seeds([after(run, spent, measure) for run in members]) for spent in tokens]
+            lines.append(Series.of(label, found, tokens, colour))
+        lines = [line for line in lines if np.isfinite(line.y).all()]  # a run without values has no regret
+        kind = told.partition(",")[0]
+        title, x_label = f"How fast they learn: {kind}", "tokens sampled in training"
+        charts.append(Chart(f"learning_{kind}", title, caption, x_label, told, lines))
     return [chart for chart in charts if chart.series]
 
 
@@ -107,77 +86,54 @@ def gradient_signal(comparison: Comparison) -> list[Chart]:
     found = {label: ratios for label, ratios in found.items() if np.isfinite(ratios).all()}
     if not found:
         return []
-    return [
-        Chart(
-            "gradient_signal",
-            "How quiet the gradient is",
-            "Squared length of the mean gradient ÷ its squared noise, over all updates; between parts of a batch.",
-            "",
-            "signal : noise",
-            [Series.of("all updates", [over_seeds(ratios) for ratios in found.values()])],
-            ticks=list(found),
-        )
-    ]
+    caption = "Squared length of the mean gradient ÷ its squared noise, over all updates; between parts of a batch."
+    bars = [Series.of("all updates", [over_seeds(ratios) for ratios in found.values()])]
+    title, y_label = "How quiet the gradient is", "signal : noise"
+    return [Chart("gradient_signal", title, caption, "", y_label, bars, ticks=list(found))]
 
 
 def accuracy(policies: Sequence[Policy]) -> Chart:
-    return Chart(
-        "accuracy",
-        "Accuracy against tokens",
-        "Every trajectory is cut at a budget; its last answer by then counts. Higher, or further left, is better.",
-        "sampled tokens per trajectory",
-        "accuracy",
-        _series(policies, lambda s: s.curve.accuracy, lambda s: [point.mean for point in s.curve.tokens]),
-        bounds=(0, 1),
-    )
+    title, x_label = "Accuracy against tokens", "sampled tokens per trajectory"
+    caption = "Every trajectory is cut at a budget; its last answer by then counts. Higher, or further left, is better."
+    series = _series(policies, lambda s: s.curve.accuracy, lambda s: [point.mean for point in s.curve.tokens])
+    return Chart("accuracy", title, caption, x_label, "accuracy", series, bounds=(0, 1))
 
 
 def regret(policies: Sequence[Policy], frozen: bool = False) -> Chart:
     """By each policy's own values, or by those of the frozen base for all of them."""
     summary = policies[0].summaries[0]
-    by = "By the values of the frozen base, one prover for all. " if frozen else ""
-    return Chart(
-        "regret_frozen" if frozen else "regret",
-        f"Regret against budget{', one prover' if frozen else ''}",
+    name, title, by = "regret", "Regret against budget", ""
+    if frozen:
+        name, title = "regret_frozen", f"{title}, one prover"
+        by = "By the values of the frozen base, one prover for all. "
+    caption = (
         f"{by}The share of a budget's tokens that are spent without being sure of success: the area above V. Lower is "
-        "better. Dashed: beyond the budget of training (dotted line).",
-        "budget, sampled tokens",
-        "normalised regret",
-        _series(
-            policies,
-            lambda s: list((s.regret_frozen if frozen else s.regret).values()),
-            lambda s: [float(budget) for budget in s.regret],
-            solid_to=summary.budget,
-        ),
-        mark=summary.budget,
-        bounds=(0, 1),
+        "better. Dashed: beyond the budget of training (dotted line)."
     )
+    series = _series(
+        policies,
+        lambda s: list((s.regret_frozen if frozen else s.regret).values()),
+        lambda s: [float(budget) for budget in s.regret],
+        solid_to=summary.budget,
+    )
+    labels = ("budget, sampled tokens", "normalised regret")
+    return Chart(name, title, caption, *labels, series, mark=summary.budget, bounds=(0, 1))
 
 
 def acc_at_turn(policies: Sequence[Policy]) -> Chart:
-    return Chart(
-        "acc_at_turn",
-        "Accuracy by answers allowed (Acc@turn)",
-        "How often the answer that stands is right, if the model may give so many. Dotted: as trained.",
-        "answers allowed",
-        "accuracy",
-        _series(policies, lambda s: s.acc_at_turn, lambda s: list(range(1, len(s.acc_at_turn) + 1))),
-        mark=policies[0].answers,
-        bounds=(0, 1),
-    )
+    title, labels = "Accuracy by answers allowed (Acc@turn)", ("answers allowed", "accuracy")
+    caption = "How often the answer that stands is right, if the model may give so many. Dotted: as trained."
+    series = _series(policies, lambda s: s.acc_at_turn, lambda s: list(range(1, len(s.acc_at_turn) + 1)))
+    return Chart("acc_at_turn", title, caption, *labels, series, mark=policies[0].answers, bounds=(0, 1))
 
 
 def value_by_turn(policies: Sequence[Policy]) -> Chart:
-    return Chart(
-        "value_by_turn",
-        "V by turn",
+    caption = (
         "The chance of success if it had to answer after so many turns (0: at once). Where a trajectory has ended, its "
-        "last one counts.",
-        "turns taken",
-        "V",
-        _series(policies, lambda s: s.value_at_turn, lambda s: list(range(len(s.value_at_turn)))),
-        bounds=(0, 1),
+        "last one counts."
     )
+    series = _series(policies, lambda s: s.value_at_turn, lambda s: list(range(len(s.value_at_turn))))
+    return Chart("value_by_turn", "V by turn", caption, "turns taken", "V", series, bounds=(0, 1))
 
 
 def changed_answers(policies: Sequence[Policy]) -> Chart:
@@ -192,35 +148,28 @@ def changed_answers(policies: Sequence[Policy]) -> Chart:
         mean, *limits = sign * np.array([[e.mean, e.low, e.high] for e in estimates]).T
         low, high = np.clip(np.sort(limits, axis=0), -1, 1)  # Student's interval knows no bounds
         series.append(Series(label, np.arange(len(mean), dtype=np.float64), mean, low, high, colour))
-    return Chart(
-        "changed_answers",
-        "What later answers did",
+    title, y_label, ticks = "What later answers did", "share of the trajectories", [policy.label for policy in policies]
+    caption = (
         "Share of the trajectories whose first answer was wrong and whose final one is right (up), and the other way "
-        "round (down).",
-        "",
-        "share of the trajectories",
-        series,
-        ticks=[policy.label for policy in policies],
+        "round (down)."
     )
+    return Chart("changed_answers", title, caption, "", y_label, series, ticks=ticks)
 
 
 def move_progress(policies: Sequence[Policy]) -> list[Chart]:
     """One for each kind of move that the protocol names."""
     edges = np.array(policies[0].summaries[0].progress_edges)
-    middle = (edges[:-1] + edges[1:]) / 2
-    return [
-        Chart(
-            f"progress_{name}",
-            f"Progress: {name.replace('_', ' ')}",
-            "How much a move of this name changed the chance of success, from before its first turn to after its last.",
-            "progress, change of V",
-            "share of the moves",
-            _series(policies, lambda s, name=name: s.moves[name].histogram, lambda s: middle.tolist()),  # type: ignore[misc]
-            symmetric_log=0.01,
-            bounds=(0, 1),
-        )
-        for name in policies[0].summaries[0].moves
-    ]
+    middle = ((edges[:-1] + edges[1:]) / 2).tolist()
+    labels = ("progress, change of V", "share of the moves")
+    caption = (
+        "How much a move of this name changed the chance of success, from before its first turn to after its last."
+    )
+    charts = []
+    for name in policies[0].summaries[0].moves:
+        series = _series(policies, lambda s, name=name: s.moves[name].histogram, lambda s: middle)  # type: ignore[misc]
+        named = (f"progress_{name}", f"Progress: {name.replace('_', ' ')}")
+        charts.append(Chart(*named, caption, *labels, series, symmetric_log=0.01, bounds=(0, 1)))
+    return charts
 
 
 def _series(

@@ -32,7 +32,8 @@ def templates() -> Environment:
 
 def render_page(**content: Any) -> str:
     """The whole page with its style, its script and the policy that allows these two and nothing else."""
-    style, script = (_file(name) for name in ("page.css", "page.js"))
+    here = files("backtrack_mrt.reports").joinpath("page")
+    style, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     policy = {
         "default-src": "'none'",
         "style-src": _digest(style),
@@ -40,20 +41,10 @@ def render_page(**content: Any) -> str:
         "base-uri": "'none'",
         "form-action": "'none'",
     }
+    told = "; ".join(f"{name} {value}" for name, value in policy.items())
     return (
-        templates()
-        .get_template("page.html")
-        .render(
-            style=Markup(style),
-            script=Markup(script),
-            policy="; ".join(f"{name} {value}" for name, value in policy.items()),
-            **content,
-        )
+        templates().get_template("page.html").render(style=Markup(style), script=Markup(script), policy=told, **content)
     )
-
-
-def _file(name: str) -> str:
-    return files("backtrack_mrt.reports").joinpath("page", name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

@@ -6,8 +6,7 @@ Every text in it is a model's or a data set's: it comes in by `said`, which lets
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from html import escape
 from itertools import pairwise
 
@@ -61,11 +60,11 @@ def said(text: str) -> str:
     return escape(visible(text))
 
 
-def signed(value: float | None, digits: int = 2) -> str:
+def signed(value: float | None) -> str:
     """+0.42, −0.42 (a real minus sign), ±0 for what rounds to nothing; – for None."""
     if value is None:
         return "–"
-    text = f"{value:+.{digits}f}"
+    text = f"{value:+.2f}"
     return "±0" if not float(text) else text.replace("-", "−")
 
 
@@ -98,11 +97,13 @@ def _phases(turns: Sequence[TurnView]) -> str:
         groups.setdefault(turn.phase, []).append(turn)
     if len(groups) == len(turns):
         return ""
-    rows = "".join(
-        f'<tr><th scope="row"><bdi>{said(phase)}</bdi></th><td>{_numbers(group)}</td>'
-        f"<td>{sum(turn.tokens for turn in group)}</td><td>{signed(_total_progress(group))}</td></tr>\n"
-        for phase, group in groups.items()
-    )
+    rows = ""
+    for phase, group in groups.items():
+        known = [turn.progress for turn in group if turn.progress is not None]
+        rows += (
+            f'<tr><th scope="row"><bdi>{said(phase)}</bdi></th><td>{_numbers(group)}</td>'
+            f"<td>{sum(turn.tokens for turn in group)}</td><td>{signed(sum(known) if known else None)}</td></tr>\n"
+        )
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("Phase", "Turns", "Tokens", "Progress"))
     return f'<div class="scroll"><table class="phases">\n<tr>{heads}</tr>\n{rows}</table></div>\n'
 
@@ -111,11 +112,6 @@ def _numbers(group: Sequence[TurnView]) -> str:
     """2, 5, 8; of many turns the first ones, and how many there are."""
     shown = ", ".join(str(turn.number) for turn in group[:LISTED])
     return shown if len(group) <= LISTED else f"{shown}, … ({len(group):,})"
-
-
-def _total_progress(group: Sequence[TurnView]) -> float | None:
-    known = [progress for turn in group if (progress := turn.progress) is not None]
-    return sum(known) if known else None
 
 
 def _turn(turn: TurnView, level: int) -> str:
@@ -167,44 +163,20 @@ def _pieces(pieces: Iterable[Piece]) -> Iterator[str]:
             yield f'<span class="step">{_text(piece.text)}</span>' if piece.step else _text(piece.text)
 
 
-@dataclass(frozen=True)
-class ValueCurve:
-    """V over the tokens of a trace, in units of the drawing: (x, y) after 0 … E turns."""
-
-    points: list[tuple[float, float]]
-
-    @cached_property
-    def line(self) -> str:
-        few = self.points[:: 1 + len(self.points) // (2 * MOST_TURNS)]  # nobody sees more
-        return " ".join(f"{x:g},{y:g}" for x, y in few)
-
-    @property
-    def above(self) -> str:
-        """The outline of the regret: the area over the curve."""
-        return f"0,0 {self.line} {WIDTH},0"
-
-
-def curve(trace: TraceView) -> ValueCurve | None:
-    """None without values, or without tokens."""
+def _figure(trace: TraceView) -> str:
+    """V over the tokens, a band per turn below it; the regret is the area above. Nothing without values or tokens."""
     total = trace.trajectory.sampled_tokens
     if not total or trace.values is None:
-        return None
-    return ValueCurve(
-        [
-            (round(WIDTH * x / total, 1), round(HEIGHT * (1 - min(max(y, 0.0), 1.0)), 1))
-            for x, y in zip(trace.spent.tolist(), trace.values, strict=True)
-        ]
-    )
-
-
-def _figure(trace: TraceView) -> str:
-    """The curve, a band per turn below it."""
-    found = curve(trace)
-    if found is None:
         return ""
+    points = [
+        (round(WIDTH * x / total, 1), round(HEIGHT * (1 - min(max(y, 0.0), 1.0)), 1))
+        for x, y in zip(trace.spent.tolist(), trace.values, strict=True)
+    ]
+    few = points[:: 1 + len(points) // (2 * MOST_TURNS)]  # nobody sees more
+    line = " ".join(f"{x:g},{y:g}" for x, y in few)
     regret, before, after = f"{trace.regret:.2f}", trace.turns[0].before, trace.turns[-1].after
     bands, ends = [], []
-    drawn = zip(trace.turns, pairwise(found.points), strict=True) if len(trace.turns) <= MOST_TURNS else ()
+    drawn = zip(trace.turns, pairwise(points), strict=True) if len(trace.turns) <= MOST_TURNS else ()
     for turn, ((start, _), (end, y)) in drawn:
         width = end - start
         bands.append(f'<rect class="band p{turn.strength}" x="{start:g}" y="126" width="{width:g}" height="18"/>\n')
@@ -215,10 +187,11 @@ def _figure(trace: TraceView) -> str:
         ends.append(f'<circle cx="{end:g}" cy="{y:g}" r="4"/>')
     return (
         f'<figure class="value">\n<svg viewBox="-34 -8 690 158" role="img" aria-label="V over the tokens of the trace: '
-        f'from {before:.2f} to {after:.2f}; regret {regret}">\n<polygon class="regret" points="{found.above}"/>\n'
+        f'from {before:.2f} to {after:.2f}; regret {regret}">\n'
+        f'<polygon class="regret" points="0,0 {line} {WIDTH},0"/>\n'
         f'<path class="axis" d="M0 0V120H640M-4 0H0M-4 60H0M-4 120H0"/>\n{TICKS}\n'
-        f'{"".join(bands)}<polyline class="line" points="{found.line}"/>\n'
-        f'{"".join(ends)}<circle cx="0" cy="{found.points[0][1]:g}" r="4"/>\n</svg>\n'
+        f'{"".join(bands)}<polyline class="line" points="{line}"/>\n'
+        f'{"".join(ends)}<circle cx="0" cy="{points[0][1]:g}" r="4"/>\n</svg>\n'
         "<figcaption>V, the chance of success if it had to answer at that point, over its "
-        f"{trace.trajectory.sampled_tokens} sampled tokens. Hatched: regret {regret}.</figcaption>\n</figure>\n\n"
+        f"{total} sampled tokens. Hatched: regret {regret}.</figcaption>\n</figure>\n\n"
     )

@@ -157,17 +157,15 @@ def verdict(trajectory: Trajectory) -> tuple[str, str]:
     if isnan(trajectory.outcome):
         return "ungraded", "Not graded."
     right = trajectory.outcome == 1.0
+    kind, word = ("right", "Right") if right else ("wrong", "Wrong")
     if not grades:
-        return ("right", "Right.") if right else ("wrong", "Wrong.")
-    if len(grades) == 1 and grades[0] == right:
-        return ("right", "Right at the first answer.") if right else ("wrong", "Wrong, and never revised.")
-    if not grades[0]:
-        return (
-            ("fixed", "Corrected itself: the first answer was wrong, the final one is right.")
-            if right
-            else ("wrong", "Wrong from the first answer to the last.")
-        )
-    return ("right", "Right from the first answer to the last.") if right else ("spoiled", "Spoiled a right answer.")
+        return kind, f"{word}."
+    if grades[0] != right:
+        corrected = ("fixed", "Corrected itself: the first answer was wrong, the final one is right.")
+        return corrected if right else ("spoiled", "Spoiled a right answer.")
+    if len(grades) == 1:
+        return kind, "Right at the first answer." if right else "Wrong, and never revised."
+    return kind, f"{word} from the first answer to the last."
 
 
 def pieces_by_turn(turns: Sequence[Turn]) -> list[list[Piece]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def kind_of(path: Path) -> Kind:
         return Kind("a run", (path,), f"{_TRAIN} --resume {shlex.quote(str(path))}")
     if holds_comparison(path):
         return _comparison(path, "a comparison")
-    for above in _above(path):
+    for above in (*path.parents, *path.absolute().parents):
         if holds_run(above):
             whole = kind_of(above)
             what = "a checkpoint" if path.name.startswith("step_") else "a part"
@@ -133,11 +133,6 @@ def _comparison(path: Path, what: str) -> Kind:
 
 def _runs(path: Path) -> tuple[Path, ...]:
     return tuple(sorted(place for place in path.iterdir() if place.is_dir() and holds_run(place)))
-
-
-def _above(path: Path) -> Iterator[Path]:
-    yield from path.parents
-    yield from path.absolute().parents
 
 
 def _told(kind: Kind, wanted: str) -> str:

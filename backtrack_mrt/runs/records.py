@@ -178,14 +178,8 @@ def from_record(record: Mapping[str, Any]) -> Scored:
 
 def problem_of(row: ProblemRow) -> Problem:
     """The problem of a row."""
-    return Problem(
-        str(row["id"]),
-        row["question"],
-        str(row["answer"]),
-        row.get("source") or "",
-        row.get("rel_tol"),
-        bool(row.get("canary")),
-    )
+    source, canary = row.get("source") or "", bool(row.get("canary"))
+    return Problem(str(row["id"]), row["question"], str(row["answer"]), source, row.get("rel_tol"), canary)
 
 
 def _turn_record(turn: Turn) -> dict[str, Any]:
@@ -209,13 +203,9 @@ def _turn(row: _TurnRow) -> Turn:
     if "token_ids" not in row and "tokens" not in row:
         raise ValueError("'tokens' is missing in a turn")
     token_ids = tuple(row["token_ids"]) if "token_ids" in row else _unknown(row["tokens"])
-    logprobs = row.get("logprobs")
+    phase, logprobs, right = row.get("phase") or UNNAMED, row.get("logprobs"), row.get("right")
     return Turn(
-        spec=TurnSpec(
-            row.get("phase") or UNNAMED,
-            row.get("max_new_tokens", len(token_ids)),
-            row.get("fields") or {},
-        ),
+        spec=TurnSpec(phase, row.get("max_new_tokens", len(token_ids)), row.get("fields") or {}),
         text=row.get("text") or "",
         parsed=_parsed(row),
         instruction_ids=tuple(row.get("instruction_ids") or ()),
@@ -225,7 +215,7 @@ def _turn(row: _TurnRow) -> Turn:
             finish=row.get("finish", Finish.STOP),
         ),
         violation=row.get("violation"),
-        reward=row["reward"] if "reward" in row else _share(row.get("right")),
+        reward=row["reward"] if "reward" in row else None if right is None else float(right),
     )
 
 
@@ -239,10 +229,6 @@ def _parsed(row: _TurnRow) -> Parsed | None:
         raise ValueError("'text' is missing in a turn")
     answer = row.get("answer", extract_boxed(row.get("text") or ""))
     return None if row.get("violation") else Parsed(answer=None if answer is None else str(answer))
-
-
-def _share(right: bool | None) -> float | None:
-    return None if right is None else float(right)
 
 
 @lru_cache(maxsize=1024)
