@@ -34,11 +34,7 @@ def run_parser(**settings: Any) -> Parser:
         "continue the run in that directory, with its config (without RUN: the one in --output-dir, with this one)"
     )
     add("--resume", nargs="?", const=True, metavar="RUN", help=resuming)
-    add(
-        "--accept-changes",
-        action="store_true",
-        help="with --resume: go on although the config, data or code changed",
-    )
+    add("--accept-changes", action="store_true", help="with --resume: go on although the config, data or code changed")
     add("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
     planning = "print tokens, parameters, memory, time per step; load no weights (for this machine, or one of:"
     add("--dry-run", nargs="?", const=HERE, metavar="DEVICE", help=f"{planning} {', '.join(DEVICES)})")

@@ -75,8 +75,7 @@ class EngineSection(Section):
         0.4, gt=0, le=1, description="vllm in this process: share of the GPU's memory, its copy of the weights included"
     )
     sleep: bool = Field(
-        False,
-        description="vllm in this process, on a GPU: give back that share during updates (its weights wait)",
+        False, description="vllm in this process, on a GPU: give back that share during updates (its weights wait)"
     )
     merged: bool | None = Field(
         None,

@@ -17,8 +17,7 @@ class SetSection(Section):
         None, description="columns whose texts make up the question (null: problem, question, …)"
     )
     answer: SomeWords | None = Field(
-        None,
-        description="column with the gold answer, or several with its tests (null: answer, result, … or solution)",
+        None, description="column with the gold answer, or several with its tests (null: answer, result, … or solution)"
     )
     choices: Words | None = Field(
         None,

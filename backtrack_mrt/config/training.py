@@ -43,8 +43,7 @@ class TrainingSection(Section):
         3.0, ge=1, description="largest importance weight of a token where the engine's logprobs are not the trainer's"
     )
     asynchronous: bool = Field(
-        False,
-        description="engine.server samples the next batch during the update on this one, by weights one step old",
+        False, description="engine.server samples the next batch during the update on this one, by weights one step old"
     )
     deterministic: bool = Field(
         True, description="on a GPU: sums in a fixed order, so that a run repeats and resumes bit for bit"

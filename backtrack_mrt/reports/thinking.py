@@ -25,10 +25,7 @@ def thinking_table(found: Mapping[str, Thinking], thresholds: Thresholds) -> Row
         ("problems, trajectories", [f"{t.problems}, {t.summary.accuracy.n}" for t in sets]),
         ("accuracy", [str(t.summary.accuracy) for t in sets]),
         ("sampled tokens", [str(t.summary.tokens) for t in sets]),
-        (
-            "normalised regret (budget)",
-            [f"{t.summary.normalised_regret} ({t.summary.budget})" for t in sets],
-        ),
+        ("normalised regret (budget)", [f"{t.summary.normalised_regret} ({t.summary.budget})" for t in sets]),
         ("cumulative regret", [str(t.summary.cumulative_regret) for t in sets]),
         (f"sure at some time ({high})", [str(t.sure) for t in sets]),
         ("overthinking tax: tokens after that", [str(t.overthinking) for t in sets]),
