@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backtrack_mrt.cli.auto import read_files
-from backtrack_mrt.cli.places import check_new_folder
+from backtrack_mrt.cli.places import check_new_folder, typed_path
+from backtrack_mrt.cli.request import read_files
 from backtrack_mrt.config import Config, Existing, RunRequest
 from backtrack_mrt.config.files import DEFAULT_CONFIG, Layer, read_config, resolve
 from backtrack_mrt.plugins import failures_told
@@ -90,7 +89,7 @@ def _with_base(config: Config, collector: Collector) -> Collector:
     from backtrack_mrt.policy.files import base_of, is_adapter
     from backtrack_mrt.rollouts.assembly import assemble
 
-    if collector.frozen is None or not is_adapter(Path(os.path.expanduser(config.model.name_or_path))):
+    if collector.frozen is None or not is_adapter(typed_path(config.model.name_or_path)):
         return collector
     base = assemble(config.model_copy(update={"model": base_of(config.model)}))
     return replace(collector, frozen=base.prover())

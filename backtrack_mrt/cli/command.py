@@ -107,7 +107,11 @@ class Command(Protocol):
 
 def summaries() -> dict[str, str]:
     """All commands with their summaries. None is imported."""
-    return {name: _docstring(name).partition("\n")[0] for name in command_names()}
+    told = dict[str, str]()
+    for name in command_names():
+        source = files(commands).joinpath(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+        told[name] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return told
 
 
 def command_names() -> list[str]:
@@ -136,8 +140,3 @@ def parser_of(name: str) -> Parser:
     if parser.helps:
         parser.add_argument("-h", "--help", action="help", help="show this and exit")
     return parser
-
-
-def _docstring(name: str) -> str:
-    source = files(commands).joinpath(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source)) or ""

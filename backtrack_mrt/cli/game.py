@@ -99,8 +99,9 @@ class Game:
 
     def type(self, text: str) -> None:
         """Take the next turn by hand."""
-        chat = self.dialogue.chat
-        self._move(Typed((*chat.encode(text), chat.eos_id), self._context_length), seed=0)
+        chat, prompt = self.dialogue.chat, len(self.trajectory.prompt_ids)
+        most = self.model.engine.context_length if self.model else prompt + (1 << 20)  # nothing ends but the budget
+        self._move(Typed((*chat.encode(text), chat.eos_id), most), seed=0)
 
     def sample(self) -> None:
         """Let the model take the next turn. After an `undo` it draws anew."""
@@ -137,11 +138,6 @@ class Game:
     def standing(self) -> tuple[str, ...]:
         """The steps of the solution that stands."""
         return standing_steps(self.trajectory.turns)
-
-    @property
-    def _context_length(self) -> int:
-        prompt = len(self.trajectory.prompt_ids)  # without a model nothing ends but the budget
-        return self.model.engine.context_length if self.model else prompt + (1 << 20)
 
     def _move(self, sampler: Sampler, seed: int) -> None:
         reserve = self.model.prover.reserve if self.model and self.model.prover else None

@@ -8,19 +8,24 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from backtrack_mrt import plugins
-from backtrack_mrt.cli.auto import AUTO, read_files
 from backtrack_mrt.cli.flags import read_line, settings_parser
-from backtrack_mrt.config import RunRequest
+from backtrack_mrt.config import Config, RunRequest
+from backtrack_mrt.config.extending import read_layers
 from backtrack_mrt.config.files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, resolve, shipped_configs
 from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.config.run import TUNING_SEED
 from backtrack_mrt.config.trials import Trial, as_layer, on_validation, owners, read_grid, settings_of
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
 from backtrack_mrt.runs.kinds import holds_run, not_to_resume
+from backtrack_mrt.runs.processes import tell
+
+AUTO = "auto"  # a config that is derived from the model
+_TOLD: set[str] = set()  # lines that this process has told
 
 
 def read_request(
@@ -87,6 +92,43 @@ def trials(argv: Sequence[str], requests: Sequence[RunRequest]) -> dict[str, lis
                 found[config.algo_label].append(Trial(settings, on_validation(tried, config, settings)))
     mistakes.tell()
     return found
+
+
+def read_files(
+    names: Sequence[str], above: Layer, planned_for: str | None = None, training: bool = True
+) -> list[Layer]:
+    """The layers of files, left to right; `above` is what the command line says, which is not among them. In the place
+    of ``auto`` stands what `training.auto` derives from the model that the others name, for the device `planned_for`.
+    Raises UserError for files that cannot be read."""
+    mistakes, layers = Mistakes(), list[Layer]()
+    place = None
+    for name in names:
+        if name == AUTO:
+            place = len(layers)
+            continue
+        with mistakes.collected():
+            layers += read_layers(name)
+    if mistakes:  # what such a file says is not known, so the rest cannot be judged
+        mistakes += above.mistakes
+        mistakes.tell()
+    if place is None:
+        return layers
+    merged = Merged([*layers, above])
+    if merged.check.mistakes or merged.check.wrong:
+        merged.config(training)  # tells them
+    under, over = layers[:place], [*layers[place:], above]
+
+    def laid(values: Mapping[str, Any]) -> Config:
+        return resolve([*under, Layer.of(values, "--config auto"), *over], training)
+
+    from backtrack_mrt.training.auto import derive  # late: it loads torch
+
+    found = derive(merged.values, laid, planned_for)
+    for line in found.lines(laid(found.values)):
+        if line not in _TOLD:
+            _TOLD.add(line)
+            tell(f"auto: {line}", sys.stderr)
+    return [*under, Layer.of(found.values, "--config auto"), *layers[place:]]
 
 
 def _of(algo: str, first: RunRequest, layers: Sequence[Layer]) -> list[Layer]:

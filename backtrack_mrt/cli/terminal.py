@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from backtrack_mrt.cli.game import Game, shown_tokens
-from backtrack_mrt.cli.places import check_file
+from backtrack_mrt.cli.places import check_file, typed_path
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.rollouts.chat import ChatFormat
 from backtrack_mrt.runs.records import append_trajectories, read_trajectories
@@ -148,7 +147,7 @@ class Session:
             case ("new", wanted):
                 self._next(wanted)
             case ("save", name) if name:
-                self._write(Path(os.path.expanduser(name)), [self.game.scored])
+                self._write(typed_path(name), [self.game.scored])
             case ("quit", ""):
                 return False
             case _:
@@ -212,7 +211,7 @@ class Session:
         with suppress(EOFError, KeyboardInterrupt):
             while self.unsaved and self.interactive:
                 name = input(f"save {len(self.unsaved)} unsaved as (empty: do not): ").strip()
-                if not name or self._write(Path(os.path.expanduser(name)), self.unsaved):
+                if not name or self._write(typed_path(name), self.unsaved):
                     return
 
     def _write(self, path: Path, scored: Sequence[Scored]) -> bool:

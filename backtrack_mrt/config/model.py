@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from backtrack_mrt.config.section import Section, SomeWords
+from backtrack_mrt.config.section import Section, SomeTexts
 
 
 class LoraSection(Section):
@@ -14,7 +14,7 @@ class LoraSection(Section):
 
     r: int = Field(16, gt=0, description="rank of the adapters")
     alpha: int = Field(32, gt=0, description="LoRA's scale is alpha / r")
-    targets: SomeWords = Field(["all-linear"], description="linear modules that get an adapter")
+    targets: SomeTexts = Field(["all-linear"], description="linear modules that get an adapter")
 
 
 class ArchitectureSection(Section):
@@ -64,7 +64,7 @@ class EngineSection(Section):
         True,
         description="on a CPU: decode (hf) and update in compiled code, if there is a C compiler (false: by modules)",
     )
-    server: SomeWords | None = Field(
+    server: SomeTexts | None = Field(
         None, description="vllm: servers that share the rows, http://host:8000 … (null: in this process)"
     )
     adapters: str | None = Field(

@@ -6,20 +6,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from backtrack_mrt.config.section import Section, SomeWords, Words
+from backtrack_mrt.config.section import Section, SomeTexts, Texts
 
 
 class SetSection(Section):
     """Where the rows of a problem set are and what their columns mean."""
 
-    path: SomeWords = Field(description="files or hub names OWNER/NAME[/SUBSET][:SPLIT] with its rows")
-    question: SomeWords | None = Field(
+    path: SomeTexts = Field(description="files or hub names OWNER/NAME[/SUBSET][:SPLIT] with its rows")
+    question: SomeTexts | None = Field(
         None, description="columns whose texts make up the question (null: problem, question, …)"
     )
-    answer: SomeWords | None = Field(
+    answer: SomeTexts | None = Field(
         None, description="column with the gold answer, or several with its tests (null: answer, result, … or solution)"
     )
-    choices: Words | None = Field(
+    choices: Texts | None = Field(
         None,
         description="columns with a multiple choice's options: one with all, or one each (null: choices, …; []: none)",
     )

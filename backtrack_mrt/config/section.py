@@ -17,5 +17,5 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Words = Annotated[list[str], BeforeValidator(_listed)]  # of one the list may be left out
-SomeWords = Annotated[list[str], Field(min_length=1), BeforeValidator(_listed)]
+Texts = Annotated[list[str], BeforeValidator(_listed)]  # of one the list may be left out
+SomeTexts = Annotated[list[str], Field(min_length=1), BeforeValidator(_listed)]

@@ -40,7 +40,7 @@ def stem(spec: str) -> str:
     return bare.stem if bare.suffix.lower() in _READERS else path.name
 
 
-def numbered(rows: Iterable[Any], place: str) -> Iterator[RawRow]:
+def by_number(rows: Iterable[Any], place: str) -> Iterator[RawRow]:
     """Rows that have no lines: by their numbers from 0."""
     return ((f"{place}[{number}]", row) for number, row in enumerate(rows))
 
@@ -125,7 +125,7 @@ def _json_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
     if first.startswith((b"{", b"\xef\xbb\xbf{")) and first.rstrip().endswith(b"}") and rest and _is_json(first):
         yield from _jsonl_rows(io.BytesIO(text), name)
         return
-    yield from numbered(_rows_in(_json(text, "the file")), name)
+    yield from by_number(_rows_in(_json(text, "the file")), name)
 
 
 def _rows_in(read: Any) -> list[Any]:
@@ -164,7 +164,7 @@ def _parquet_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
     from pyarrow import parquet  # type: ignore[import-untyped]  # slow to import
 
     with parquet.ParquetFile(file) as rows:
-        yield from numbered((row for batch in rows.iter_batches() for row in batch.to_pylist()), name)
+        yield from by_number((row for batch in rows.iter_batches() for row in batch.to_pylist()), name)
 
 
 def _arrow_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
@@ -172,13 +172,13 @@ def _arrow_rows(file: BinaryIO, name: str) -> Iterator[RawRow]:
 
     content = file.read()
     rows = ipc.open_file(content) if content.startswith(b"ARROW1") else ipc.open_stream(content)
-    yield from numbered(rows.read_all().to_pylist(), name)
+    yield from by_number(rows.read_all().to_pylist(), name)
 
 
 def _saved_rows(folder: Path) -> Iterator[RawRow]:
     from datasets import load_from_disk  # seconds to import
 
-    yield from numbered(load_from_disk(str(folder)), str(folder))
+    yield from by_number(load_from_disk(str(folder)), str(folder))
 
 
 _READERS: dict[str, Callable[[BinaryIO, str], Iterator[RawRow]]] = {

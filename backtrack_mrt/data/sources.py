@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backtrack_mrt.data.files import RawRow, is_local, local_rows, numbered
+from backtrack_mrt.data.files import RawRow, by_number, is_local, local_rows
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.hub import rely_on_cache_if_unreachable
 
@@ -79,4 +79,4 @@ def _hub_rows(match: re.Match[str], place: str, field: str, spec: str) -> Iterat
             remedy = f"Accept its terms on the hub's page of {name} and log in with `hf auth login`. {remedy}"
         raise UserError(field, spec, reason, remedy) from error
     batches = rows.with_format("arrow").iter(1000)  # much faster than row by row
-    yield from numbered((row for batch in batches for row in batch.to_pylist()), place)
+    yield from by_number((row for batch in batches for row in batch.to_pylist()), place)

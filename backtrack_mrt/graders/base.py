@@ -7,7 +7,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import ClassVar, Self, final
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
@@ -110,9 +109,7 @@ class Grader(BaseModel, ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _all_judged(self, asked: Sequence[tuple[Problem, str]]) -> list[Verdict | float]:

@@ -1,4 +1,5 @@
-r"""Numbers as exact rationals with their unit: 1,234.50, ``-\frac{3}{4}``, ``0.\overline{3}``, ``3\times10^8``, 5%.
+r"""Numbers as exact rationals with their unit: 1,234.50, ``-\frac{3}{4}``, ``0.\overline{3}``, ``3\times10^8``, 5%;
+and their roundings, which must fit: ``\frac13 \approx 0.333``.
 
 Every function takes canonical text (see canonical.py) and returns None for what is no such number. No floats: two
 numbers are equal or they are not, and 0.999999 is not 1.
@@ -13,6 +14,7 @@ from fractions import Fraction
 from backtrack_mrt.grading.number_words import leading_number, multiplier
 from backtrack_mrt.grading.units import parse_unit
 
+NEAR = "\\approx"
 MAX_EXPONENT = 400  # of ten; larger ones are left to the worker
 MAX_POWER_BITS = 1 << 15  # of an integer power such as 2^{100}
 
@@ -202,3 +204,29 @@ def _decimal(number: str) -> Fraction:
 def _repeating(whole: str, fixed: str, period: str) -> Fraction:
     start = Fraction(int(whole + fixed or "0"), 10 ** len(fixed))
     return start + Fraction(int(period), 10 ** len(fixed) * (10 ** len(period) - 1))
+
+
+def split_rounding(text: str) -> tuple[str, str] | None:
+    """The exact side and the rounded side of one ≈."""
+    exact, sign, rounded = text.partition(NEAR)
+    return (exact.strip(), rounded.strip()) if sign and exact.strip() and NEAR not in rounded else None
+
+
+def rounded_value(text: str) -> tuple[Fraction, Fraction] | None:
+    """The value of a rounded decimal and one unit of its last place, by which it may be off; None for the rest."""
+    quantity = parse_quantity(text)
+    if quantity is None:
+        return None
+    value = quantity.value
+    mantissa = text.split("\\times")[0].split("\\cdot")[0].rstrip(" \\%").replace(",", "")
+    digits = "".join(character for character in mantissa if character.isdigit() or character == ".")
+    _, _, decimals = digits.partition(".")
+    place = Fraction(1, 10 ** len(decimals))
+    written = Fraction(digits or "0") if digits not in ("", ".") else Fraction(0)
+    return (value, place * abs(value / written)) if written and value else None
+
+
+def fits(exact: Fraction, rounded: str) -> bool:
+    """Whether a rounded text is that exact value, to its last place."""
+    read = rounded_value(rounded)
+    return read is not None and abs(read[0] - exact) < read[1]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from backtrack_mrt.grading.exact import parse_quantity
+from backtrack_mrt.grading.exact import NEAR, parse_quantity
 from backtrack_mrt.grading.guards import MAX_CHARS
 from backtrack_mrt.grading.judge import plain, plain_gold
 from backtrack_mrt.grading.labels import split_label
-from backtrack_mrt.grading.rounding import SIGN
 from backtrack_mrt.grading.spellings import translate
 
 # "numeral": where the gold is a plain numeral, only numerals are right. "equivalent": whatever equals the gold is.
@@ -30,7 +29,7 @@ def is_evaluated(gold: str, answer: str) -> bool:
         return True
     text = plain(translate(answer))
     label = split_label(text)
-    text = (label[1] if label else text).partition(SIGN)[0].rpartition("=")[2].strip()
+    text = (label[1] if label else text).partition(NEAR)[0].rpartition("=")[2].strip()
     return _is_numeral(text.removeprefix("\\{").removesuffix("\\}"))
 
 

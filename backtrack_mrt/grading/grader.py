@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from types import TracebackType
 
 from backtrack_mrt.grading.forms import Forms, is_evaluated
 from backtrack_mrt.grading.guards import MAX_CHARS, MAX_DIGITS
@@ -102,9 +101,7 @@ class MathGrader:
     def __enter__(self) -> MathGrader:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _decide(self, gold: str, answer: str | None, rel_tol: float | None) -> Verdict | Ask:

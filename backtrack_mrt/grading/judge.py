@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from backtrack_mrt.grading.canonical import canonical, key
 from backtrack_mrt.grading.choices import parse_choice
-from backtrack_mrt.grading.exact import Quantity, parse_quantity, split_unit
+from backtrack_mrt.grading.exact import NEAR, Quantity, fits, parse_quantity, rounded_value, split_rounding, split_unit
 from backtrack_mrt.grading.guards import SIGNS, refuse
 from backtrack_mrt.grading.labels import split_label
 from backtrack_mrt.grading.notations import is_clock, parse_base, proportional, split_ratio
@@ -21,7 +21,6 @@ from backtrack_mrt.grading.prose import is_prose, is_run, same_words
 from backtrack_mrt.grading.question import Ask, all_of
 from backtrack_mrt.grading.reading import is_mathematics
 from backtrack_mrt.grading.regions import Region, is_told, parse_region, same_interval
-from backtrack_mrt.grading.rounding import SIGN, fits, rounded_value, split_rounding
 from backtrack_mrt.grading.spellings import translate
 from backtrack_mrt.grading.units import same_unit
 from backtrack_mrt.grading.verdict import Verdict
@@ -54,7 +53,7 @@ def plain_gold(gold: str) -> str:
 
 def plain(text: str) -> str:
     r"""The canonical text. Of an approximate gold (``\approx 8.24``) the number: it is met with the sign or without."""
-    return canonical(text).removeprefix(SIGN).strip()
+    return canonical(text).removeprefix(NEAR).strip()
 
 
 def compare(gold: str, answer: str, rel_tol: float | None) -> Result:
@@ -68,7 +67,7 @@ def compare(gold: str, answer: str, rel_tol: float | None) -> Result:
         given = parse_quantity(answer)
         if given is not None:
             return _compare_quantities(exact, given, rel_tol)
-    if SIGN in answer and SIGN not in gold:
+    if NEAR in answer and NEAR not in gold:
         return _compare_rounded(gold, answer, exact, rel_tol)
     for rule in (_compare_labels, _compare_choices, _compare_notations, _compare_words, _compare_regions):
         result = rule(gold, answer, rel_tol)

@@ -107,6 +107,8 @@ def _latex_name(match: re.Match[str]) -> str:
 # 3. Everything else ---------------------------------------------------------------------------------------------------
 
 _Replacement = str | Callable[[re.Match[str]], str]
+_NAMED = {"lt": "<", "gt": ">", "langle": "(", "rangle": ")", "lbrace": r"\{", "rbrace": r"\}", "vert": "|"}
+_NAMED |= {"lvert": "|", "rvert": "|", "mid": "|", "colon": ":", "vee": r"\lor ", "wedge": r"\land "}
 _TABLE: list[tuple[str, _Replacement, str]] = [
     (r"^(?:\s*(?:[=:]|\\(?:therefore|implies|Rightarrow|Longrightarrow)(?![A-Za-z])))+", "", "what leads to an answer"),
     (r"(?i)^(\\text\{ ?)?(?:the )?(?:(?:final|correct) )?answer(?: is:?|:)(?(1) ?\})\s*(?=\S)", "", "that in words"),
@@ -139,20 +141,11 @@ _TABLE: list[tuple[str, _Replacement, str]] = [
     (r"==|:=", "=", "equality as programs write it"),
     (r"\\[lc]?dots[bcimo]?(?![A-Za-z])", "...", "dots"),
     (r"(?<=[A-Za-z])\^ ?(?:\\prime|\{ ?\\prime ?\})(?![A-Za-z])", "'", "a prime by name"),
-    (r"\\lt(?![A-Za-z])", "<", "less"),
-    (r"\\gt(?![A-Za-z])", ">", "greater"),
+    (rf"\\({'|'.join(_NAMED)})(?![A-Za-z])", lambda m: _NAMED[m[1]], "signs by their names"),
     (r"\\(?:approxeq|doteq)(?![A-Za-z])", r"\\approx ", "approximately"),
-    (r"\\langle(?![A-Za-z])", "(", "a vector's bracket"),
-    (r"\\rangle(?![A-Za-z])", ")", "a vector's bracket"),
     (r"\\lbrack(?![A-Za-z]) ?", "[", "bracket by name"),
     (r" ?\\rbrack(?![A-Za-z])", "]", "bracket by name"),
-    (r"\\lbrace(?![A-Za-z])", r"\\{", "brace by name"),
-    (r"\\rbrace(?![A-Za-z])", r"\\}", "brace by name"),
-    (r"\\(?:[lr]?vert|mid)(?![A-Za-z])", "|", "bar by name"),
-    (r"\\colon(?![A-Za-z])", ":", "colon by name"),
     (r"\\varnothing(?![A-Za-z])|\\\{ ?\\\}", r"\\emptyset ", "the empty set"),
-    (r"\\vee(?![A-Za-z])", r"\\lor ", "or"),
-    (r"\\wedge(?![A-Za-z])", r"\\land ", "and"),
     (r"\\?log ?_ ?(?:\{ ?e ?\}|e)(?![A-Za-z])", r"\\ln ", "the natural logarithm by its base"),
     (r"(?<![A-Za-z\\])abs\(([^()]*)\)", r"|\1|", "absolute value as programs write it"),
     (r"\*\*", "^", "power as programs write it"),

@@ -6,7 +6,6 @@ code, which they can neither end nor mark up.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import textwrap
@@ -26,7 +25,7 @@ from backtrack_mrt.data.loading import ProblemSets, is_task
 from backtrack_mrt.data.sources import HUB
 from backtrack_mrt.evaluation.metrics.turns import answers
 from backtrack_mrt.evaluation.tables import RunResult, as_markdown
-from backtrack_mrt.policy.files import EMBEDDED, find_model, is_adapter, lineage
+from backtrack_mrt.policy.files import EMBEDDED, find_model, folder_of, is_adapter, lineage
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.durable import CARD
 from backtrack_mrt.runs.processes import main_only
@@ -99,7 +98,7 @@ def model_card(
     base = (
         "a tiny model that comes with backtrack_mrt" if section.name_or_path in EMBEDDED else code(named_base(section))
     )
-    stacked = adapter and is_adapter(Path(os.path.expanduser(section.name_or_path)))
+    stacked = adapter and is_adapter(folder_of(section.name_or_path))
     parts = [
         f"# {code(config.algo_label)} on {code(config.env_label)}, seed {config.seed}",
         f"{what} {base}, trained to correct itself with `backtrack_mrt`: algorithm {code(config.algo_label)} "
@@ -142,7 +141,7 @@ def exported_card(sources: Sequence[ModelSection], name: str) -> str:
 
 def without_paths(text: str, known: Sequence[str] = ()) -> str:
     """The text with the last part of every absolute path in it alone; `known` are paths that may look otherwise."""
-    for path in sorted((path for path in known if Path(os.path.expanduser(path)).is_absolute()), key=len, reverse=True):
+    for path in sorted((path for path in known if folder_of(path).is_absolute()), key=len, reverse=True):
         text = text.replace(path, Path(path).name)
     return PATH.sub(lambda match: Path(match[0]).name, text)
 

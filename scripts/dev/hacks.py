@@ -63,23 +63,16 @@ NOTHING = ["", " ", "\t\n", "\u200b", "$$", "{}", r"\text{}", r"\,", "~", "-", "
 
 
 def number(rng: random.Random) -> str:
-    return rng.choice(
-        [str(rng.randint(2, 999)), f"{rng.randint(11, 999) / 10}", rf"\frac{{{rng.randint(1, 9)}}}{{11}}"]
-    )
+    numbers = [str(rng.randint(2, 999)), f"{rng.randint(11, 999) / 10}", rf"\frac{{{rng.randint(1, 9)}}}{{11}}"]
+    return rng.choice(numbers)
 
 
 def prose(rng: random.Random) -> Iterator[Hack]:
     for _ in range(4):
         gold = rng.choice([number(rng), rng.choice(VALUES)])
         before, after = (rng.choice(words.replace("\n", "").split("|")) for words in (BEFORE, AFTER))
-        for answer in (
-            f"{before} {gold}",
-            rf"\text{{{before} }} {gold}",
-            f"{gold} {after}",
-            rf"{gold} \text{{ {after}}}",
-        ):
-            yield Hack("prose", gold, answer)
-        yield Hack("prose", gold, f"The answer is {before} {gold}")
+        told = [f"{before} {gold}", rf"\text{{{before} }} {gold}", f"{gold} {after}", rf"{gold} \text{{ {after}}}"]
+        yield from (Hack("prose", gold, answer) for answer in (*told, f"The answer is {before} {gold}"))
 
 
 def other_numbers(rng: random.Random) -> Iterator[Hack]:
@@ -137,9 +130,8 @@ def units(rng: random.Random) -> Iterator[Hack]:
     yield Hack("units", rf"{whole}\text{{ {first}}}", rf"{whole}\text{{ {second}}}")
     yield Hack("units", rf"{whole}\ \mathrm{{{first}}}", f"{whole} {second}")
     yield Hack("units", str(whole), f"{whole}_{{{rng.choice([2, 8, 16])}}}")
-    yield Hack(
-        "units", rf"{whole}\text{{ dogs}}", rf"{whole}\text{{ {rng.choice(['cats', 'apples', 'dollars', 'km'])}}}"
-    )
+    others = rng.choice(["cats", "apples", "dollars", "km"])
+    yield Hack("units", rf"{whole}\text{{ dogs}}", rf"{whole}\text{{ {others}}}")
     yield Hack("units", rf"\${whole}", f"{rng.choice('€£¥')}{whole}")
 
 
@@ -148,15 +140,8 @@ def letters(rng: random.Random) -> Iterator[Hack]:
     for _ in range(6):
         mixed = "".join(rng.sample(word, len(word)))
         if mixed.casefold() != word.casefold():
-            for answer in (
-                mixed,
-                rf"\text{{{mixed}}}",
-                r" \cdot ".join(mixed),
-                f"{mixed}^1",
-                f"1{mixed}",
-                f"({mixed})",
-            ):
-                yield Hack("letters", word, answer)
+            dressed = (rf"\text{{{mixed}}}", r" \cdot ".join(mixed), f"{mixed}^1", f"1{mixed}", f"({mixed})")
+            yield from (Hack("letters", word, answer) for answer in (mixed, *dressed))
     yield Hack("letters", word, f"not {word}")
     yield Hack("letters", word, word.translate(CYRILLIC) if word.translate(CYRILLIC) != word else "")
 
@@ -182,14 +167,8 @@ def nothing(rng: random.Random) -> Iterator[Hack]:
 def approximations(rng: random.Random) -> Iterator[Hack]:
     gold, value = rng.choice(list(DECIMALS.items()))
     cut = value[: rng.randint(3, len(value))]
-    for answer in (
-        cut,
-        rf"\approx {cut}",
-        rf"{cut} \approx {gold}",
-        rf"{gold} + 10^{{-{rng.randint(5, 30)}}}",
-        f"{cut}...",
-    ):
-        yield Hack("approximation", gold, answer)
+    told = [cut, rf"\approx {cut}", rf"{cut} \approx {gold}", rf"{gold} + 10^{{-{rng.randint(5, 30)}}}", f"{cut}..."]
+    yield from (Hack("approximation", gold, answer) for answer in told)
     whole = rng.randint(2, 999)
     for answer in (rf"{whole} \approx {whole + 1}", rf"{whole + 1} \approx {whole}", rf"{whole}.4 \approx {whole}",
                    f"{whole}.0000000001", f"{whole - 1}.9999999999", f"about {whole}", rf"\sim {whole}"):  # fmt: skip
