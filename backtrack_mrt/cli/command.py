@@ -58,13 +58,8 @@ class Parser(argparse.ArgumentParser):
 
     def take_model(self) -> None:
         """Take RUN or MODEL, and settings: see `backtrack_mrt.cli.run_or_model`."""
-        self.add_argument(
-            "what",
-            nargs="?",
-            type=typed_path,
-            metavar="RUN|MODEL",
-            help="a run, with its config and trained model; or a model: a directory, a hub name, tiny",
-        )
+        what = "a run, with its config and trained model; or a model: a directory, a hub name, tiny"
+        self.add_argument("what", nargs="?", type=typed_path, metavar="RUN|MODEL", help=what)
         self.take_settings()
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:

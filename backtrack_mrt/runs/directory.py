@@ -37,7 +37,7 @@ from backtrack_mrt.runs.jsonl import json_text, plain_json
 from backtrack_mrt.runs.kinds import holds_comparison, not_to_resume
 from backtrack_mrt.runs.lock import LOCK, locked
 from backtrack_mrt.runs.processes import is_main, main_only, tell
-from backtrack_mrt.runs.records import read_trajectories, write_trajectories
+from backtrack_mrt.runs.records import write_trajectories
 from backtrack_mrt.types import Scored
 
 MOST_ROLLOUTS = 200  # files with the rollouts of a step: they stay, spread over the run
@@ -180,17 +180,13 @@ class RunDir:
     @main_only
     def save_trajectories(self, step: int, scored: Sequence[Scored]) -> None:
         """Write the rollouts of a step. When there are more than `MOST_ROLLOUTS` files, every second one goes."""
-        write_trajectories(self._step_path(step), scored)
+        write_trajectories(self.trajectories / f"step_{step:06d}.jsonl", scored)
         for follower in self.followers:
             follower.traces(step, scored)
         kept = sorted(self.trajectories.glob("step_*.jsonl"))
         if len(kept) > MOST_ROLLOUTS:
             for path in kept[1:-1:2]:
                 path.unlink()
-
-    def load_trajectories(self, step: int) -> list[Scored]:
-        """The rollouts of a step."""
-        return read_trajectories(self._step_path(step))
 
     @main_only
     def save(self, name: str, content: Mapping[str, Any]) -> None:
@@ -216,9 +212,6 @@ class RunDir:
                     path.unlink()
         for path in self.trajectories.glob("evaluation_trained*"):
             path.unlink()
-
-    def _step_path(self, step: int) -> Path:
-        return self.trajectories / f"step_{step:06d}.jsonl"
 
     def _is_run(self) -> bool:
         try:

@@ -8,30 +8,24 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from contextlib import contextmanager
+from typing import Any
 
 WORDS = ("raises", "approx", "mark", "param", "fail")
 
 
-class _Raises:
+@contextmanager
+def _raising(kind: Any, match: str | None) -> Iterator[types.SimpleNamespace]:
     """A block that must raise; then `value` is what it raised."""
-
-    def __init__(self, kind: type[BaseException] | tuple[type[BaseException], ...], match: str | None = None) -> None:
-        self.kind, self.match = kind, match
-        self.value: BaseException | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if error is None:
-            raise AssertionError(f"did not raise {self.kind}")
-        self.value = error
-        if not isinstance(error, self.kind):
-            return False
-        if self.match is not None and re.search(self.match, str(error)) is None:
-            raise AssertionError(f"{error} does not match {self.match}")
-        return True
+    raised = types.SimpleNamespace(value=None)
+    try:
+        yield raised
+    except kind as error:
+        raised.value = error
+        if match is not None and re.search(match, str(error)) is None:
+            raise AssertionError(f"{error} does not match {match}") from error
+        return
+    raise AssertionError(f"did not raise {kind}")
 
 
 class _Approx:
@@ -83,12 +77,13 @@ class _Mark:
         return mark
 
 
-def _raises(kind: Any, *call: Any, match: str | None = None, **named: Any) -> _Raises:
-    block = _Raises(kind, match)
-    if call:
-        with block:
-            call[0](*call[1:], **named)
-    return block
+def _raises(kind: Any, *call: Any, match: str | None = None, **named: Any) -> Any:
+    block = _raising(kind, match)
+    if not call:
+        return block
+    with block as raised:
+        call[0](*call[1:], **named)
+    return raised
 
 
 def _param(*values: Any, **_: Any) -> Any:

@@ -113,19 +113,19 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=600, help="inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: 0)")
     args = parser.parse_args()
-    ended, wrong = Counter[tuple[str, str]](), 0
+    ended = Counter[tuple[str, str]]()
     with tempfile.TemporaryDirectory() as folder:
         for case, place in cases(args.n, args.seed, Path(folder)):
             found = outcome(case, place)
             if found not in ("refused", "taken", "failed"):
-                wrong += 1
                 print(f"WRONG: {case.kind}: {case.told}: {found}", flush=True)
                 found = "wrong"
             ended[case.kind, found] += 1
     for kind in sorted({kind for kind, _ in ended}):
         counts = [f"{count} {how}" for (of, how), count in sorted(ended.items()) if of == kind]
         print(f"{kind}: {', '.join(counts)}")
-    print(f"{sum(ended.values())} inputs, {wrong} wrong")
+    wrong = sum(count for (_, how), count in ended.items() if how == "wrong")
+    print(f"{ended.total()} inputs, {wrong} wrong")
     return bool(wrong)
 
 

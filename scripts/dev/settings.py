@@ -150,17 +150,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     parser.add_argument("--only", nargs="+", default=[], choices=VALUES, metavar="SETTING", help="of the list")
     args = parser.parse_args()
-    ended, wrong = Counter[str](), 0
+    ended = Counter[str]()
     for flags in alone(args.only) if args.alone else together(args.n, args.seed, args.only):
         with tempfile.TemporaryDirectory() as folder:
             found = outcome(flags, Path(folder))
         if found not in ("ended", "refused"):
-            wrong += 1
             print(f"WRONG: {' '.join(flags)}: {found}", flush=True)
             found = "wrong"
         ended[found] += 1
     print(", ".join(f"{count} {how}" for how, count in sorted(ended.items())))
-    return bool(wrong)
+    return bool(ended["wrong"])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.short_runs import read_step
 
 from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.config import Config, EngineSection, TrainingSection
@@ -73,7 +74,7 @@ def test_a_run_directory_from_start_to_end(config):
     first = {"step": 1, "reward": 0.5, "loss": None, "grad_norm": None, "tokens": 7, "v": 0.25}
     assert run.metrics() == [first, {"step": 2, "reward": 1}]
     run.save_trajectories(1, [scored_trajectory()])
-    assert same(run.load_trajectories(1)[0], scored_trajectory())
+    assert same(read_step(run, 1)[0], scored_trajectory())
     run.save(
         "summary.json",
         {"regret": math.nan, "interval": (0.1, np.float64(0.2)), "tokens": TokenLedger(1, 2, 3).as_json()},

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.records import read_trajectories
+from backtrack_mrt.types import Scored
 
 SHORT = [
     *("--training.steps", "4", "--training.problems_per_step", "4", "--training.group_size", "4"),
@@ -46,3 +48,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     ours, theirs = weights(one), weights(other)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def read_step(run: RunDir, step: int) -> list[Scored]:
+    """The rollouts of a step."""
+    return read_trajectories(run.trajectories / f"step_{step:06d}.jsonl")

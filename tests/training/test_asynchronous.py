@@ -16,7 +16,7 @@ import pytest
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from support.fake_vllm_server import FakeServer
-from support.short_runs import assert_same_run, request
+from support.short_runs import assert_same_run, read_step, request
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import ModelSection, RunRequest
@@ -87,7 +87,7 @@ def test_a_batch_is_drawn_and_valued_by_the_policy_of_one_update_before(tmp_path
         problems = [problem for problem in firsts for _ in range(training.group_size)]
         seeds = trajectory_seeds(0, update, len(problems))
         drawn = parts.training_collector().collect(problems, seeds, training.temperature).scored
-        for ours, theirs in zip(drawn, RunDir(tmp_path).load_trajectories(update), strict=True):
+        for ours, theirs in zip(drawn, read_step(RunDir(tmp_path), update), strict=True):
             assert ours.trajectory.token_ids == theirs.trajectory.token_ids
             assert ours.values == pytest.approx(theirs.values, abs=1e-4)
 

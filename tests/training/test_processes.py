@@ -18,6 +18,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from support.fake_vllm_server import FakeServer
+from support.short_runs import read_step
 
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import RunError, UserError
@@ -250,7 +251,7 @@ def test_two_processes_train_like_one(
         assert any(row.abs().max() > 0.1 for row in alone)
         for row, same in zip(alone, shared, strict=True):
             torch.testing.assert_close(row, same, rtol=1e-3, atol=1e-4)
-        for ours, theirs in zip(one.load_trajectories(step), two.load_trajectories(step), strict=True):
+        for ours, theirs in zip(*(read_step(run, step) for run in (one, two)), strict=True):
             assert ours.trajectory.token_ids == theirs.trajectory.token_ids
             assert ours.progress == pytest.approx(theirs.progress, abs=1e-4)
     rows: list[Any] = [one.metrics(), two.metrics()]

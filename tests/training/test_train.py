@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.pictures import pictures
-from support.short_runs import request
+from support.short_runs import read_step, request
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config, ProverSection
@@ -50,7 +50,7 @@ def test_a_run_leaves_everything(tmp_path: Path, algo: str) -> None:
     assert all(row["time/update"] > 0 and row["time/rollout"] > 0 for row in metrics)
     assert "Corrected itself" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "figures" / "acc_at_turn.png").stat().st_size > 10_000
-    rollouts = RunDir(tmp_path).load_trajectories(2)
+    rollouts = read_step(RunDir(tmp_path), 2)
     assert all(s.weights is not None and len(s.weights) == len(s.trajectory.turns) for s in rollouts)
     assert (tmp_path / "model" / "adapter_model.safetensors").exists()
     assert {path.name for path in tmp_path.iterdir()} <= {*OWN, LOCK}  # so --overwrite leaves nothing of it
@@ -179,7 +179,7 @@ def test_the_budget_curriculum_grows_to_the_whole_budget(tmp_path: Path) -> None
     train(request(tmp_path, "--training.first_budget", "0.25", "--training.saved_rollouts", "16"))
     longest = []
     for step in (1, 2, 3, 4):
-        scored = RunDir(tmp_path).load_trajectories(step)
+        scored = read_step(RunDir(tmp_path), step)
         longest.append(max(s.trajectory.sampled_tokens for s in scored))
         assert longest[-1] <= 64 + (step - 1) * 48
     assert longest[-1] > 64
@@ -189,7 +189,7 @@ def test_the_budget_grows_in_stages_each_with_its_policy(tmp_path: Path) -> None
     run = RunDir(tmp_path)
     flags = ("--training.budget_stages", "0.25", "1", "--training.saved_rollouts", "16")
     train(request(tmp_path, *flags, "--training.keep_checkpoints", "9"))
-    longest = [max(s.trajectory.sampled_tokens for s in run.load_trajectories(step)) for step in (1, 2, 3, 4)]
+    longest = [max(s.trajectory.sampled_tokens for s in read_step(run, step)) for step in (1, 2, 3, 4)]
     assert max(longest[:2]) <= 64 < max(longest[2:])
     assert [path.name for path in sorted((tmp_path / "stages").iterdir())] == ["64"]
     kept = [path.name for path in sorted(run.checkpoints.iterdir())]

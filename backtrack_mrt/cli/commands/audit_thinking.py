@@ -35,13 +35,8 @@ def arguments(parser: Parser) -> None:
     add("--high", type=_share, default=0.9, help="V from which on it is sure (default: %(default)s)")
     add("--rising", type=_share, default=0.05, help="progress of a last turn that is a rise (default: %(default)s)")
     add("--votes", type=int, metavar="P", help="force P answers after each turn, and vote (default: 8 with a model)")
-    add(
-        "--out",
-        type=typed_path,
-        default=Path("thinking"),
-        metavar="FOLDER",
-        help="report and numbers (default: %(default)s)",
-    )
+    written = "report and numbers (default: %(default)s)"
+    add("--out", type=typed_path, default=Path("thinking"), metavar="FOLDER", help=written)
     parser.take_settings()
 
 

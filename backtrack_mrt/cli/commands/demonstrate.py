@@ -29,13 +29,8 @@ EXAMPLES = """\
 def arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("solved", nargs="+", metavar="SOLVED", help=".jsonl, .json, .csv, .parquet files or hub sets")
-    add(
-        "--held-out",
-        nargs="+",
-        default=[],
-        metavar="SET",
-        help="problems to evaluate on: none like them is demonstrated",
-    )
+    held_out = "problems to evaluate on: none like them is demonstrated"
+    add("--held-out", nargs="+", default=[], metavar="SET", help=held_out)
     add("--out", type=typed_path, required=True, metavar="FILE", help="JSONL file to write")
     add("--n", type=natural, default=256, help="demonstrations, one per problem (default: %(default)s)")
     add("--max-steps", type=natural, default=4, help="most steps of a solution (default: %(default)s)")

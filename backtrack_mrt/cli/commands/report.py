@@ -23,12 +23,8 @@ def arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("runs", metavar="RUN", nargs="*", type=typed_path, help="run directory; several are compared")
     add("--traces", metavar="FILE", nargs="+", type=typed_path, help="trajectories, also of other programs")
-    add(
-        "--out",
-        type=typed_path,
-        metavar="PLACE",
-        help="directory of a comparison (default: comparison), or the viewer's file (traces.html)",
-    )
+    place = "directory of a comparison (default: comparison), or the viewer's file (traces.html)"
+    add("--out", type=typed_path, metavar="PLACE", help=place)
 
 
 def run(args: Namespace) -> None:
