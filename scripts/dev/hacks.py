@@ -77,39 +77,31 @@ def prose(rng: random.Random) -> Iterator[Hack]:
 
 def other_numbers(rng: random.Random) -> Iterator[Hack]:
     whole = rng.randint(12, 989)
-    for answer in (f"{whole + 1}", f"-{whole}", f"{whole}0", f"{whole}.01", f"1/{whole}",
-    rf"{whole}\times 10^3", f"{whole}e2",
-                   f"{whole}^2", f"{whole}i", f"{whole}x", rf"{whole}\pi", f"{whole}!", rf"\sqrt{{{whole}}}",
-                   f"√{whole}",
-                   f"0.{whole}", f"{whole},000", f"{whole}00%", f"{whole} {whole}",
+    for answer in (f"{whole + 1}", f"-{whole}", f"{whole}0", f"{whole}.01", f"1/{whole}", rf"{whole}\times 10^3",
+                   f"{whole}e2", f"{whole}^2", f"{whole}i", f"{whole}x", rf"{whole}\pi", f"{whole}!",
+                   rf"\sqrt{{{whole}}}", f"√{whole}", f"0.{whole}", f"{whole},000", f"{whole}00%", f"{whole} {whole}",
                    rf"1\frac{{1}}{{{whole}}}"):  # fmt: skip
         yield Hack("other number", str(whole), answer)
 
 
 def several(rng: random.Random) -> Iterator[Hack]:
     gold, other = number(rng), str(rng.randint(1000, 1999))
-    for form in ("{0}, {1}", "{1}, {0}", "{0} or {1}", r"{0} \text{{ or }} {1}", r"{0} \lor {1}",
-    r"\{{{0}, {1}\}}", "[{0}, {1}]",
-                 "x = {0} or x = {1}", "x={0}, y={1}", "({0}, {1})", "{0}; {1}", "{0} and {1}", r"\pm {0}",
-                 "{0}:{1}", "{0} | {1}",
-                 r"\begin{{cases}} {0} \\ {1} \end{{cases}}", r"\begin{{pmatrix}} {0} & {1} \end{{pmatrix}}",
-                 r"{0} \quad {1}",
-                 "{0} = {1}", "{1} = {0}", r"{0} \cup {1}", r"{0} \to {1}", "1, 2, 3, {0}",
-                 r"{0} \ne {1}"):  # fmt: skip
+    for form in ("{0}, {1}", "{1}, {0}", "{0} or {1}", r"{0} \text{{ or }} {1}", r"{0} \lor {1}", r"\{{{0}, {1}\}}",
+                 "[{0}, {1}]", "x = {0} or x = {1}", "x={0}, y={1}", "({0}, {1})", "{0}; {1}", "{0} and {1}",
+                 r"\pm {0}", "{0}:{1}", "{0} | {1}", r"\begin{{cases}} {0} \\ {1} \end{{cases}}",
+                 r"\begin{{pmatrix}} {0} & {1} \end{{pmatrix}}", r"{0} \quad {1}", "{0} = {1}", "{1} = {0}",
+                 r"{0} \cup {1}", r"{0} \to {1}", "1, 2, 3, {0}", r"{0} \ne {1}"):  # fmt: skip
         yield Hack("several", gold, form.format(gold, other))
 
 
 def undone(rng: random.Random) -> Iterator[Hack]:
     whole, part = rng.randint(11, 400), rng.randint(2, 60)
     for answer in (f"{whole + part}-{part}", f"{whole - part}+{part}", f"{whole * part}/{part}",
-    rf"\frac{{{whole * part}}}{{{part}}}",
-                   rf"{part} \times {whole} / {part}", rf"\sqrt{{{whole**2}}}", f"({whole - 1})+1",
-                   rf"\max(1,{whole})", f"{whole}^1",
-                   rf"\lfloor {whole}.5 \rfloor", f"|-{whole}|", f"{whole}*1", rf"{whole} \cdot 1",
-                   f"x = {whole + part} - {part}",
+                   rf"\frac{{{whole * part}}}{{{part}}}", rf"{part} \times {whole} / {part}", rf"\sqrt{{{whole**2}}}",
+                   f"({whole - 1})+1", rf"\max(1,{whole})", f"{whole}^1", rf"\lfloor {whole}.5 \rfloor",
+                   f"|-{whole}|", f"{whole}*1", rf"{whole} \cdot 1", f"x = {whole + part} - {part}",
                    rf"\$({whole + 1} - 1)", f"-(-{whole})+0", f"{whole}+0", rf"\log_2 2^{{{whole}}}",
-                   rf"\binom{{{whole}}}{{1}}",
-                   rf"\frac{{{2 * whole}}}{{1+1}}", f"√{whole**2}", f"{whole}.5 - 0.5",
+                   rf"\binom{{{whole}}}{{1}}", rf"\frac{{{2 * whole}}}{{1+1}}", f"√{whole**2}", f"{whole}.5 - 0.5",
                    f"({whole})({part})/{part}"):  # fmt: skip
         yield Hack("undone", str(whole), answer, undone=True)
 
@@ -180,20 +172,17 @@ def approximations(rng: random.Random) -> Iterator[Hack]:
 def conditions(rng: random.Random) -> Iterator[Hack]:
     gold = number(rng)
     for form in ("x > {0}", r"x \ge {0}", r"x \ne {0}", "x < {0}", r"|x| = {0}", "x + 1 = {0}", "2x = {0}",
-    "x^2 = {0}", "-x = {0}",
-                 "0 = {0}", r"[{0}, \infty)", r"x \in \mathbb{{R}}", "{0} < x < 1000", r"\sqrt{{x}} = {0}",
-                 r"\neg {0}", r"\overline{{{0}}}",
-                 "{0}?", "{0} = {0} + 1", "x = {0} + x", r"\text{{not}} = {0}", r"x \approx {0}",
-                 r"\{{x | x > {0}\}}"):  # fmt: skip
+                 "x^2 = {0}", "-x = {0}", "0 = {0}", r"[{0}, \infty)", r"x \in \mathbb{{R}}", "{0} < x < 1000",
+                 r"\sqrt{{x}} = {0}", r"\neg {0}", r"\overline{{{0}}}", "{0}?", "{0} = {0} + 1", "x = {0} + x",
+                 r"\text{{not}} = {0}", r"x \approx {0}", r"\{{x | x > {0}\}}"):  # fmt: skip
         yield Hack("condition", gold, form.format(gold))
 
 
 def boxes(rng: random.Random) -> Iterator[Hack]:
     gold, other = str(rng.randint(2, 999)), str(rng.randint(1000, 1999))
     for text in ("The answer is {0}.", r"\boxed{{{0}", r"\boxed{{{0}}} or \boxed{{{1}}}",
-    r"\boxed{{{0}}} … \boxed{{}}", "#### {0}", "{0}",
-                 r"boxed{{{0}}}", r"\boxed{{{1}}} (I mean {0})", r"\boxed{{{0}}}\boxed {1}",
-                 r"$\boxed {1}$, not {0}"):  # fmt: skip
+                 r"\boxed{{{0}}} … \boxed{{}}", "#### {0}", "{0}", r"boxed{{{0}}}", r"\boxed{{{1}}} (I mean {0})",
+                 r"\boxed{{{0}}}\boxed {1}", r"$\boxed {1}$, not {0}"):  # fmt: skip
         yield Hack("boxes", gold, text.format(gold, other), completion=True)
 
 

@@ -93,13 +93,12 @@ def _parse_row(line: str, where: str) -> GradeRow:
             remedy = f"Add the field {field!r}; the row has {', '.join(map(repr, row)) or 'no field'}."
             raise UserError(f"{where}, {field}", None, "the field is missing", remedy)
     gold, answer, form = row["gold"], row["answer"], row.get("form", "answer")
-    if not isinstance(gold, str):
-        raise UserError(
-            f"{where}, gold", _shortened(gold), f"has the type {type(gold).__name__}", "Write it as a string."
-        )
-    if answer is not None and not isinstance(answer, str):
-        remedy = "Write it as a string, or null for no answer."
-        raise UserError(f"{where}, answer", _shortened(answer), f"has the type {type(answer).__name__}", remedy)
+    for field, value, remedy in (
+        ("gold", gold, "Write it as a string."),
+        ("answer", "" if answer is None else answer, "Write it as a string, or null for no answer."),
+    ):
+        if not isinstance(value, str):
+            raise UserError(f"{where}, {field}", _shortened(value), f"has the type {type(value).__name__}", remedy)
     if form not in FORMS:
         remedy = did_you_mean(form, FORMS) if isinstance(form, str) else f"Use one of {', '.join(FORMS)}."
         raise UserError(f"{where}, form", _shortened(form), "not a known form", remedy)
