@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.policy.engine import Sampler
@@ -165,25 +166,15 @@ def shown_tokens(ids: TokenIds, chat: ChatFormat, numbered: bool = False) -> str
     """Token ids as text: special tokens stand in ⟦⟧, so that a text that only looks like one can be told apart.
     numbered: every token by itself, behind its id. Nothing in it can steer a terminal."""
     special = set(chat.tokenizer.all_special_ids)
-    pieces: list[str] = []
-    plain: list[int] = []
 
-    def flush() -> None:
-        if plain:
-            pieces.append(_decoded(plain, chat))
-            plain.clear()
+    def shown(token: int) -> str:
+        piece = _decoded([token], chat)
+        return f"⟦{piece}⟧" if token in special else repr(piece)
 
-    for token in ids:
-        if numbered:
-            piece = _decoded([token], chat)
-            pieces.append(f"{token} {f'⟦{piece}⟧' if token in special else repr(piece)}\n")
-        elif token in special:
-            flush()
-            pieces.append(f"⟦{_decoded([token], chat)}⟧")
-        else:
-            plain.append(token)
-    flush()
-    return "".join(pieces).rstrip("\n") if numbered else "".join(pieces)
+    if numbered:
+        return "\n".join(f"{token} {shown(token)}" for token in ids)
+    runs = groupby(ids, special.__contains__)
+    return "".join("".join(map(shown, run)) if of_special else _decoded([*run], chat) for of_special, run in runs)
 
 
 def _decoded(ids: Sequence[int], chat: ChatFormat) -> str:

@@ -16,9 +16,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement, permutations
+from typing import NamedTuple
 
 from backtrack_mrt.data.signs import SPLITS, drawn_split
 from backtrack_mrt.types import Problem
@@ -28,31 +28,13 @@ MAX_VALUE = 99  # of everything that is made on the way
 _QUESTION = re.compile(r"(\d+) (\d+) (\d+) = (\d+);")
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Two operations: `left` and `right` make `made`, `before` and `after` (one of them is `made`) make `value`."""
+class Way(NamedTuple):
+    """Two operations on three numbers, the second on what the first has made: as the two steps of a solution and as an
+    answer."""
 
-    left: int
-    first: str
-    right: int
-    made: int
-    before: int
-    second: str
-    after: int
+    steps: tuple[str, str]
+    expression: str
     value: int
-    made_first: bool  # whether `made` stands before the second operation
-
-    @property
-    def expression(self) -> str:
-        """As an answer."""
-        inner = f"({self.left}{self.first}{self.right})"
-        return f"{inner}{self.second}{self.after}" if self.made_first else f"{self.before}{self.second}{inner}"
-
-    @property
-    def steps(self) -> tuple[str, str]:
-        """As the two steps of a solution."""
-        one = f"{self.left} {self.first} {self.right} = {self.made};"
-        return one, f"{self.before} {self.second} {self.after} = {self.value};"
 
 
 def _results(left: int, right: int) -> Iterator[tuple[str, int]]:
@@ -67,11 +49,13 @@ def ways(numbers: tuple[int, ...]) -> tuple[Way, ...]:
     found = {}
     for left, right, rest in permutations(numbers):
         for first, made in _results(left, right):
+            inner = f"({left}{first}{right})"
             for before, after, made_first in ((made, rest, True), (rest, made, False)):
                 for second, value in _results(before, after):
                     if 0 < made <= MAX_VALUE and 0 < value <= MAX_VALUE:
-                        way = Way(left, first, right, made, before, second, after, value, made_first)
-                        found[way.steps] = way
+                        steps = (f"{left} {first} {right} = {made};", f"{before} {second} {after} = {value};")
+                        written = f"{inner}{second}{after}" if made_first else f"{before}{second}{inner}"
+                        found[steps] = Way(steps, written, value)
     return tuple(found.values())
 
 

@@ -65,17 +65,12 @@ def _section(what: Path, dtype: str | None) -> ModelSection:
     run = run_of(what)
     if run is None:
         check_model(what)
-        section = ModelSection(name_or_path=str(what))
-        find_model(section)
-        said: dict[str, Any] = shape(section)
-        found = said.get("dtype", said.get("torch_dtype"))
-    elif (run / "model").is_dir():
-        section = ModelSection(name_or_path=str(run / "model"))
-        said = read_layer(str(run / "config.yaml")).values.get("model") or {}
-        find_model(section)
-        found = said.get("dtype")
-    else:
+    elif not (run / "model").is_dir():
         raise not_trained("RUN", run)
+    section = ModelSection(name_or_path=str(run / "model" if run else what))
+    find_model(section)
+    said: dict[str, Any] = (read_layer(str(run / "config.yaml")).values.get("model") or {}) if run else shape(section)
+    found = said.get("dtype", said.get("torch_dtype"))
     return section.model_copy(update={"dtype": dtype or (found if found in DTYPES else DTYPES[0])})
 
 
