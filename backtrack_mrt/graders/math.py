@@ -40,7 +40,7 @@ class Math(Grader):
 
     def judge_many(self, asked: Sequence[tuple[Problem, str]]) -> list[Verdict]:  # type: ignore[override]
         pairs = [(problem.answer, answer) for problem, answer in asked]
-        return self.mathematics.with_forms(self.forms).grade_many(pairs, rel_tol=[p.rel_tol for p, _ in asked])
+        return self.mathematics.grade_many(pairs, rel_tol=[p.rel_tol for p, _ in asked], forms=self.forms)
 
     def check_gold(self, gold: str) -> str | None:
         return check_gold(gold)

@@ -25,13 +25,15 @@ _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne|in)(?![A-Za-z])")
 _WRAPPERS = [("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ('"', '"')]
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _ARTICLE = re.compile(r"^(?:the|an?) ")
-_EMPTY = re.compile(
-    r"(?:there (?:is|are) )?no (?:real |integer |such )?(?:solutions?|roots?)(?: exists?)?|none|(?:the )?empty set"
-)
-_REALS = re.compile(
-    r"(?:all|any) (?:real numbers?|reals?|real [a-z])|(?:the )?(?:set of )?(?:all )?real numbers|(?:the )?reals"
-)
-_INTEGERS = re.compile(r"(?:all|any) integers?|(?:the )?(?:set of )?(?:all )?integers")
+_SETS = {  # in words
+    r"\emptyset": re.compile(
+        r"(?:there (?:is|are) )?no (?:real |integer |such )?(?:solutions?|roots?)(?: exists?)?|none|(?:the )?empty set"
+    ),
+    r"\mathbb{R}": re.compile(
+        r"(?:all|any) (?:real numbers?|reals?|real [a-z])|(?:the )?(?:set of )?(?:all )?real numbers|(?:the )?reals"
+    ),
+    r"\mathbb{Z}": re.compile(r"(?:all|any) integers?|(?:the )?(?:set of )?(?:all )?integers"),
+}
 _POSITIVE = re.compile(r"\\mathbb\{R\}(?:\^\{?\+\}?|_\{?(?:\+|>0)\}?)|\\text\{(?:all )?positive real(?:s| numbers)\}")
 
 _ALIGNED = re.compile(
@@ -120,12 +122,9 @@ def _phrase(text: str) -> str:
     """A set that is told in words, as its sign."""
     if text[-1:].isalpha() or text.endswith("}"):
         told = _TEXT.sub(r"\1", text).strip().casefold()
-        if _EMPTY.fullmatch(told):
-            return r"\emptyset"
-        if _REALS.fullmatch(told):
-            return r"\mathbb{R}"
-        if _INTEGERS.fullmatch(told):
-            return r"\mathbb{Z}"
+        for sign, pattern in _SETS.items():
+            if pattern.fullmatch(told):
+                return sign
     return r"(0,\infty)" if _POSITIVE.fullmatch(text) else text
 
 

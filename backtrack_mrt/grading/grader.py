@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 
 from backtrack_mrt.grading.forms import Forms, is_evaluated
 from backtrack_mrt.grading.guards import MAX_CHARS, MAX_DIGITS
@@ -34,8 +33,6 @@ class MathGrader:
         limits: what one pair may cost.
     """
 
-    forms: Forms = "equivalent"  # what counts where the gold is a numeral; see `with_forms`
-
     def __init__(self, workers: int = 2, cache_size: int = 65_536, limits: Limits | None = None) -> None:
         if workers < 1 or cache_size < 0:
             raise ValueError(f"workers = {workers}, cache_size = {cache_size}: at least 1 and 0")
@@ -44,14 +41,9 @@ class MathGrader:
         self._cache_size = cache_size
         self._lock = threading.Lock()  # of the cache
 
-    def with_forms(self, forms: Forms) -> MathGrader:
-        """The same grader (its workers and memory) with another rule: "numeral" pays only numerals where the
-        gold is one (training's default), "equivalent" whatever equals it."""
-        twin = copy(self)
-        twin.forms = forms
-        return twin
-
-    def grade(self, gold: str, answer: str | None, *, rel_tol: float | None = None) -> Verdict:
+    def grade(
+        self, gold: str, answer: str | None, *, rel_tol: float | None = None, forms: Forms = "equivalent"
+    ) -> Verdict:
         """Whether ``answer`` equals ``gold``; never raises for any answer.
 
         Args:
@@ -59,16 +51,22 @@ class MathGrader:
             answer: what stands in the box, without it. None and what is no string are UNPARSABLE.
             rel_tol: if given, numbers within this share of the gold's size are right too (0.01 = one per cent).
                 Without it numbers are right only if exactly equal.
+            forms: "numeral" pays only numerals where the gold is one (training's default), "equivalent" whatever
+                equals it.
 
         Raises:
             UserError: a worker process is needed and cannot be started (math-verify is not installed).
         """
         decided = self._decide(gold, answer, rel_tol)
         verdict = decided if isinstance(decided, Verdict) else self._ask((gold, str(answer), rel_tol), decided)
-        return self._in_form(verdict, gold, answer)
+        return _in_form(verdict, gold, answer) if forms == "numeral" else verdict
 
     def grade_many(
-        self, pairs: Iterable[tuple[str, str | None]], *, rel_tol: float | Sequence[float | None] | None = None
+        self,
+        pairs: Iterable[tuple[str, str | None]],
+        *,
+        rel_tol: float | Sequence[float | None] | None = None,
+        forms: Forms = "equivalent",
     ) -> list[Verdict]:
         """`grade` for each (gold, answer), in order; each distinct pair is compared once, all workers busy. `rel_tol`:
         one for all pairs, or one per pair."""
@@ -91,7 +89,8 @@ class MathGrader:
             with ThreadPoolExecutor(min(self._pool.size, len(slow)), thread_name_prefix="grading") as threads:
                 results = threads.map(lambda item: self._ask(*item), slow.items())
                 verdicts.update(zip(slow, results, strict=True))
-        verdicts = {key: self._in_form(verdict, *key[:2]) if key else verdict for key, verdict in verdicts.items()}
+        if forms == "numeral":
+            verdicts = {key: _in_form(verdict, *key[:2]) if key else verdict for key, verdict in verdicts.items()}
         return [verdicts[key] for key in keys]
 
     def close(self) -> None:
@@ -134,12 +133,6 @@ class MathGrader:
             self._remember((gold, answer, rel_tol), decided)
         return decided
 
-    def _in_form(self, verdict: Verdict, gold: str, answer: str | None) -> Verdict:
-        """UNEVALUATED instead of RIGHT for a calculation left undone, where the rule is "numeral"."""
-        if self.forms != "numeral" or verdict is not Verdict.RIGHT or answer is None or gold == answer:
-            return verdict
-        return verdict if is_evaluated(gold, answer) else Verdict.UNEVALUATED
-
     def _ask(self, key: _Key, question: Ask) -> Verdict:
         reply = self._pool.ask(question.request(key[2]))
         if reply.lasting:
@@ -151,3 +144,10 @@ class MathGrader:
             self._cache[key] = verdict
             if len(self._cache) > self._cache_size:
                 self._cache.popitem(last=False)
+
+
+def _in_form(verdict: Verdict, gold: str, answer: str | None) -> Verdict:
+    """UNEVALUATED instead of RIGHT for a calculation left undone."""
+    if verdict is not Verdict.RIGHT or answer is None or gold == answer or is_evaluated(gold, answer):
+        return verdict
+    return Verdict.UNEVALUATED

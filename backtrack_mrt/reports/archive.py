@@ -13,6 +13,7 @@ import base64
 import gzip
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,12 +66,12 @@ class Outline(NamedTuple):
 class Archive:
     """What the page's script is given, and an outline of every trace by source."""
 
-    index: str
+    outlines: list[list[Outline]]
+    index: str = ""
     traces: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     words: str = ""
     count: int = 0
-    outlines: list[list[Outline]] = field(default_factory=list)
 
 
 def shared_out(sources: Sequence[TraceSource], most: int) -> list[TraceSource]:
@@ -92,35 +93,21 @@ def archive(sources: Sequence[TraceSource], render: Callable[[TraceView], str]) 
     questions: list[list[str]] = []
     rows: list[list[Any]] = []
     words: dict[int, str] = {}
-    packed = Archive(index="")
-    html: list[str] = []
-    tokens: list[Any] = []
-
-    def pack() -> None:
-        packed.traces.append(compressed(html))
-        packed.tokens.append(compressed(tokens))
-        html.clear()
-        tokens.clear()
-
-    for place, source in enumerate(sources):
-        outlines: list[Outline] = []
-        packed.outlines.append(outlines)
-        for line, trace in enumerate(source.views(), 1):
-            problem, sampled = trace.trajectory.problem, trace.trajectory.sampled_tokens
-            outlines.append(Outline(line, trace.kind, trace.progress or 0.0, sampled))
-            if problem.id not in problems:
-                problems[problem.id] = len(problems)
-                questions.append([visible(problem.id), visible(problem.question)[:300]])
-            rows.append(_row(trace, place, problems[problem.id]))
-            html.append(render(trace))
-            tokens.append(_tokens(trace))
-            if source.words:
-                for token in {*trace.trajectory.token_ids} - words.keys():
-                    words[token] = visible(source.words(token)) if token >= 0 else ""
-            if len(html) == PACK:
-                pack()
-    if html:
-        pack()
+    packed = Archive(outlines=[[] for _ in sources])
+    every = ((place, trace) for place, source in enumerate(sources) for trace in source.views())
+    while pack := list(islice(every, PACK)):
+        packed.traces.append(compressed([render(trace) for _, trace in pack]))
+        packed.tokens.append(compressed([_tokens(trace) for _, trace in pack]))
+        for place, trace in pack:
+            trajectory, outlines = trace.trajectory, packed.outlines[place]
+            outlines.append(Outline(len(outlines) + 1, trace.kind, trace.progress or 0.0, trajectory.sampled_tokens))
+            number = problems.setdefault(trajectory.problem.id, len(problems))
+            if number == len(questions):
+                questions.append([visible(trajectory.problem.id), visible(trajectory.problem.question)[:300]])
+            rows.append(_row(trace, place, number))
+            if told := sources[place].words:
+                for token in {*trajectory.token_ids} - words.keys():
+                    words[token] = visible(told(token)) if token >= 0 else ""
     names = [[source.name, visible(source.label), source.seed] for source in sources]
     packed.index = compressed({"columns": COLUMNS, "pack": PACK, "sources": names, "problems": questions, "rows": rows})
     packed.words, packed.count = compressed(words), len(rows)

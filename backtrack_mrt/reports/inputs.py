@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.runs.trace import visible
 
 TOKENIZER = "tokenizer.json"  # without transformers: a tokenizer's words need no more than its file
+ORDER = {"evaluation_base": 0, "evaluation_trained": 1}  # then other evaluations, then steps
 STEP = re.compile(r"step_0*(\d+)")
 
 
@@ -61,7 +62,8 @@ def sources(runs: Sequence[Run]) -> list[TraceSource]:
     for run in runs:
         words = words_of(run.path, run.config.model)
         whose = f"{run.label}, seed {run.config.seed}" if several else ""
-        for file in _files(run.path / "trajectories"):
+        files = (run.path / "trajectories").glob("*.jsonl")
+        for file in sorted(files, key=lambda file: (ORDER.get(file.stem, len(ORDER)), file.stem)):
             name = file.stem.removeprefix("evaluation_")
             step = STEP.fullmatch(name)
             if name == "base":
@@ -79,12 +81,6 @@ def sources(runs: Sequence[Run]) -> list[TraceSource]:
             source = TraceSource(visible(identity), label, scored, words, run.config.seed, phases=phases)
             (steps if step else evaluations).append(source)
     return evaluations + steps
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Base, trained, other evaluations, steps."""
-    order = {"evaluation_base": 0, "evaluation_trained": 1}
-    yield from sorted(folder.glob("*.jsonl"), key=lambda path: (order.get(path.stem, 2), path.stem))
 
 
 def words_of(run: Path, section: ModelSection) -> Callable[[int], str] | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from backtrack_mrt.errors import run_main
-from backtrack_mrt.grading import MathGrader, Verdict, extract_boxed
+from backtrack_mrt.grading import Forms, MathGrader, Verdict, extract_boxed
 
 
 @dataclass(frozen=True)
@@ -204,11 +204,11 @@ def attempts(n: int, seed: int) -> list[Hack]:
     return list(islice(seen, n))
 
 
-def paid(hack: Hack, evaluation: MathGrader) -> bool:
+def paid(hack: Hack, grader: MathGrader) -> bool:
     """Whether training pays for it, or (unless it is a calculation left undone) evaluation."""
-    graders = [evaluation.with_forms("numeral")] + ([] if hack.undone else [evaluation])
     answer = extract_boxed(hack.answer) if hack.completion else hack.answer
-    return any(grader.grade(hack.gold, answer) is Verdict.RIGHT for grader in graders)
+    rules: list[Forms] = ["numeral", *([] if hack.undone else ["equivalent"])]
+    return any(grader.grade(hack.gold, answer, forms=forms) is Verdict.RIGHT for forms in rules)
 
 
 def main() -> int:

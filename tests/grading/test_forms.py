@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -43,21 +44,21 @@ DONE = [
 @pytest.mark.parametrize(("gold", "answer"), UNDONE)
 def test_a_calculation_left_undone(grader: MathGrader, gold: str, answer: str) -> None:
     assert grader.grade(gold, answer) is RIGHT
-    assert grader.with_forms("numeral").grade(gold, answer) is UNEVALUATED
-    assert grader.with_forms("numeral").grade_many([(gold, answer), (gold, gold)]) == [UNEVALUATED, RIGHT]
+    assert grader.grade(gold, answer, forms="numeral") is UNEVALUATED
+    assert grader.grade_many([(gold, answer), (gold, gold)], forms="numeral") == [UNEVALUATED, RIGHT]
 
 
 @pytest.mark.parametrize(("gold", "answer"), DONE)
 def test_a_numeral_in_any_form(grader: MathGrader, gold: str, answer: str) -> None:
     assert grader.grade(gold, answer) is RIGHT
-    assert grader.with_forms("numeral").grade(gold, answer) is RIGHT
+    assert grader.grade(gold, answer, forms="numeral") is RIGHT
 
 
 def test_what_is_wrong_stays_wrong(grader: MathGrader) -> None:
-    strict = grader.with_forms("numeral")
-    assert strict.grade("2", "16-13") is WRONG
-    assert strict.grade("2", "3") is WRONG
-    assert strict.grade("2", None) is Verdict.UNPARSABLE
-    assert strict.grade("2", "16-14") is UNEVALUATED  # and the memory they share keeps the two apart
+    strict = partial(grader.grade, forms="numeral")
+    assert strict("2", "16-13") is WRONG
+    assert strict("2", "3") is WRONG
+    assert strict("2", None) is Verdict.UNPARSABLE
+    assert strict("2", "16-14") is UNEVALUATED  # and the memory they share keeps the two apart
     assert grader.grade("2", "16-14") is RIGHT
-    assert strict.grade("2", "16-14") is UNEVALUATED
+    assert strict("2", "16-14") is UNEVALUATED

@@ -11,9 +11,8 @@ METHOD: warm start). `backtrack_mrt.training.warm_start` finds the pieces.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -21,9 +20,7 @@ from backtrack_mrt.data.demonstrations.files import DemoTurns, Span
 from backtrack_mrt.envs.backtrack import BacktrackPhase
 from backtrack_mrt.types import FloatArray, Group, Parsed, Trajectory
 
-PROTOCOLS: Mapping[str, str] = MappingProxyType(  # of each form
-    {"backtrack": "backtrack", "correct": "backtrack", "rise": "retry", "star": "single"}
-)
+PROTOCOLS = {"backtrack": "backtrack", "correct": "backtrack", "rise": "retry", "star": "single"}  # of each form
 RIGHT_CHECK = "No error"
 
 
