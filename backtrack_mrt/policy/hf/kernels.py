@@ -115,19 +115,22 @@ def library() -> CDLL | None:
 @contextmanager
 def in_free_cores(code: CDLL | None) -> Iterator[None]:
     """Within the block torch and the functions of `code` have no more threads than there are free cores, counted anew
-    where a block within it begins. By any number of them the functions compute the same, bit for bit. Of torch's,
-    products, copies and whatever goes row by row do; sums over all of a large tensor do not. Without `code`, of whose
-    models that is known, all stays as it is."""
+    where a block within it begins; for a model without compiled code all stays as it is.
+
+    By any number of threads the functions compute the same, bit for bit. So do torch's products, copies and whatever
+    goes row by row; sums over all of a large tensor do not, and belong outside."""
+    if code is None:
+        yield
+        return
     outer = _all_threads.get()
-    all_threads = outer or (code.set_threads(0) if code else 0)
+    all_threads = outer or code.set_threads(0)
     token = _all_threads.set(all_threads)
-    if code:
-        code.set_threads(min(cores().free, all_threads))
+    code.set_threads(min(cores().free, all_threads))
     try:
         yield
     finally:
         _all_threads.reset(token)
-        if code and not outer:
+        if not outer:
             code.set_threads(all_threads)
 
 
