@@ -23,7 +23,7 @@ from transformers import AttentionInterface
 from backtrack_mrt.policy.hf.arithmetic import any_length, attending, evaluating
 from backtrack_mrt.policy.hf.packed_forward import Branches
 from backtrack_mrt.policy.hf.runner import unusual_attention
-from backtrack_mrt.policy.hf.trial import ordinary_tokens
+from backtrack_mrt.policy.hf.trial import ordinary_tokens, too_far
 from backtrack_mrt.training.row_places import GroupedRows, PackedRow, grouped
 
 ATTENTION = "backtrack_mrt_shared_prompts"  # the name under which transformers knows `attend`
@@ -126,17 +126,15 @@ def packable(model: Any) -> bool:
         return False
     if getattr(config, "output_router_logits", False) or not hasattr(config, "num_key_value_heads"):
         return False
-    like = model.get_input_embeddings().weight
     row = ordinary_tokens(model, 8)
     try:
         with torch.no_grad(), evaluating(model), packed_attention(config):
             packed = pack([row[:5]], [row[5:]], model)
-            found = model(**packed.inputs(), use_cache=False).logits[0, packed.scored[0]]
-        with torch.no_grad(), evaluating(model):
-            plain = model(input_ids=torch.tensor([row], device=like.device), use_cache=False).logits[0, 4:-1]
+            logits = model(**packed.inputs(), use_cache=False).logits[0, packed.scored[0]]
+        scores = logits.float().log_softmax(-1)[range(3), row[5:]]
+        return too_far(model, row, scores.double().cpu().numpy()) is None
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, IndexError):
         return False
-    return bool(torch.allclose(found.float(), plain.float(), atol=0.1 if like.dtype == torch.bfloat16 else 1e-3))
 
 
 def packed_rows(

@@ -9,9 +9,10 @@ from support.architectures import CACHED, PLAIN, REFUSED, SHAPE, random_model
 from transformers import Phi3Config
 
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.hf.arithmetic import step_at
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.hf.plain_engine import PlainEngine
-from backtrack_mrt.policy.hf.trial import serving_engine
+from backtrack_mrt.policy.hf.trial import ordinary_tokens, serving_engine, too_far
 from backtrack_mrt.types import Request, Sampling
 
 
@@ -71,3 +72,19 @@ def test_long_rope_is_used_up_to_where_its_angles_change() -> None:
         assert engine.context_length == 64
         with pytest.raises(ValueError, match="exceed the context of 64"):
             engine.score([(1,) * 60], [(2,) * 5])
+
+
+def test_large_logits_of_a_short_type_are_rounded_more_and_served_all_the_same() -> None:
+    """A trained model's reach 30, where two right ways of computing differ by tenths of a nat in bfloat16."""
+    model = random_model(CACHED["experts"]).bfloat16()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(32)
+    assert serving_engine(model, "mine", compiled=False) is not PlainEngine
+    ids = ordinary_tokens(model, 8)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
+    scores = logits.float().log_softmax(-1)[range(7), ids[1:]].double().numpy()
+    step = step_at(logits)
+    assert step > 0.2
+    assert too_far(model, ids, scores + step) is None
+    assert too_far(model, ids, scores - 20 * step) == f"log-probabilities are off by {20 * step:.2g}"

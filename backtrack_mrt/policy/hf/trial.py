@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,13 +13,14 @@ from torch import nn
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.files import FIELD, first_line
-from backtrack_mrt.policy.hf.arithmetic import evaluating
+from backtrack_mrt.policy.hf.arithmetic import evaluating, step_at
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.hf.plain_engine import PlainEngine
 from backtrack_mrt.runs.processes import tell
 from backtrack_mrt.types import FloatArray, Request, Sampling
 
 _TOKENS = 12
+_ROUNDINGS = 3  # steps between neighbouring logits that right log-probabilities are off by, at most
 Maker = Callable[..., HFEngine | PlainEngine]  # a model, and named what `HFEngine` is told
 
 
@@ -50,20 +51,27 @@ def _objection(kind: Maker, model: nn.Module) -> str | None:
         found = [(ids, engine.score([ids[:cut]], [ids[cut:]])[0]) for cut in (3, 6)]  # the second branches off a row
         engine.close()
         found.append(((*ids[:4], *drawn.token_ids), np.array(drawn.logprobs)))
-        gaps = [_gap(scores, plain_scores(model, row)[-len(scores) :]) for row, scores in found]
+        return next((objection for row, scores in found if (objection := too_far(model, row, scores))), None)
     except torch.OutOfMemoryError:
         raise
     except UserError as error:
         return error.reason
     except Exception as error:  # each architecture fails in its own way
         return f"{type(error).__name__}: {first_line(error)}"
-    return too_far(model, max(gaps))
 
 
-def too_far(model: Any, gap: float) -> str | None:
-    """What to say of log-probabilities that are off by so much; None if only rounding is behind it."""
+def too_far(model: Any, ids: Sequence[int], scores: FloatArray) -> str | None:
+    """What to say of the log-probabilities of the last ones of `ids`, beside those of an ordinary forward pass; None if
+    only rounding is behind the difference."""
+    tokens = torch.tensor([ids], device=next(model.parameters()).device)
+    with torch.inference_mode(), evaluating(model):
+        logits = model(input_ids=tokens, use_cache=False).logits[0, -len(scores) - 1 : -1]
+    plain = logits.float().log_softmax(-1).gather(-1, tokens[0, -len(scores) :, None])[:, 0].double().cpu().numpy()
+    # By tenths where a log-probability is beyond 10: large numbers are rounded more.
+    gap = float((np.abs(scores - plain) / np.maximum(1, np.abs(plain) / 10)).max())
     exact = model.get_input_embeddings().weight.dtype == torch.float32
-    tolerance = 1e-3 if exact and not hasattr(model.config, "quantization_config") else 0.2
+    least = 1e-3 if exact and not hasattr(model.config, "quantization_config") else 0.2
+    tolerance = max(least, _ROUNDINGS * step_at(logits))
     return None if gap <= tolerance else f"log-probabilities are off by {gap:.2g}"  # also if it is NaN
 
 
@@ -74,17 +82,3 @@ def ordinary_tokens(model: Any, count: int) -> tuple[int, ...]:
     lengths = torch.linalg.vector_norm(model.get_input_embeddings().weight.detach(), dim=1, dtype=torch.float32)
     trained = lengths.argsort()[len(lengths) // 2 :].tolist()
     return tuple(trained[k * len(trained) // count] for k in range(count))
-
-
-def _gap(scores: FloatArray, plain: FloatArray) -> float:
-    """The largest difference, by tenths where a log-probability is beyond 10: large numbers are rounded more."""
-    return float((np.abs(scores - plain) / np.maximum(1, np.abs(plain) / 10)).max())
-
-
-def plain_scores(model: nn.Module, ids: tuple[int, ...]) -> FloatArray:
-    """Log-probabilities of the ids after the first, by one ordinary forward pass."""
-    tokens = torch.tensor([ids], device=next(model.parameters()).device)
-    with torch.inference_mode(), evaluating(model):
-        logits = model(input_ids=tokens, use_cache=False).logits[0, :-1].float()
-    scores: FloatArray = logits.log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0].double().cpu().numpy()
-    return scores

@@ -15,6 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.hf.arithmetic import step_at
 from backtrack_mrt.policy.hf.lora import AdapterFolder
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine, forced, sampled
 from backtrack_mrt.policy.vllm.servers import FIELD, SAME, START, Server, Servers
@@ -114,11 +115,11 @@ class ServerEngine(JobEngine):
 
     def _gaps(self, prompt: TokenIds, drawn: Drawn, temperature: float) -> tuple[Tensor, float]:
         """Distance (T,) of the server's logprobs to those of the base that is here, and the step between neighbouring
-        numbers of the model's type at the size of the largest logit: .13 for logits of 16 in bfloat16."""
+        logits."""
         model = self._model
         ids = torch.tensor([prompt + drawn.token_ids], device=model.device)
         with torch.no_grad(), model.disable_adapter():
-            logits = model(ids).logits[0, len(prompt) - 1 : -1].float() / temperature
-        ours = logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0].cpu()
-        step = torch.finfo(model.dtype).eps * float(logits.abs().max())
-        return (ours - torch.tensor(drawn.logprobs)).abs(), step
+            logits = model(ids).logits[0, len(prompt) - 1 : -1]
+        logprobs = (logits.float() / temperature).log_softmax(-1)
+        ours = logprobs.gather(1, ids[0, len(prompt) :, None])[:, 0].cpu()
+        return (ours - torch.tensor(drawn.logprobs)).abs(), step_at(logits) / temperature
