@@ -10,7 +10,7 @@ checkpoints and multi-process set-up are TRL's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,28 +22,25 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics, without_signal
-from backtrack_mrt.policy.hf.kernels import in_free_cores
 from backtrack_mrt.policy.models import frozen_copy
 from backtrack_mrt.rollouts.collector import Collected, Collector, groups_of
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.runs.checkpoints import Checkpoint
-from backtrack_mrt.runs.processes import gathered, sharding
+from backtrack_mrt.runs.processes import gathered
 from backtrack_mrt.training.ahead import RolloutsAhead, StepRollouts
 from backtrack_mrt.training.answers import Answer, answer_maker, branched, last_hidden_states, total_value
 from backtrack_mrt.training.budgets import KINDS, StageEnds, StopAtBudget, counted_tokens, rate_at, used_up
-from backtrack_mrt.training.compiled_layers import compile_layers
 from backtrack_mrt.training.critic import Critic, explained_variance
-from backtrack_mrt.training.fused_lora import fuse_adapters
 from backtrack_mrt.training.grpo_settings import grpo_config, grpo_repeats, outcome_reward, prepare_trl, trl_rows
 from backtrack_mrt.training.micro_batches import by_length, by_prompt, regrouped
 from backtrack_mrt.training.mismatch import Mismatch
-from backtrack_mrt.training.packing import aligned_rows, packable, packed_attention, packed_rows
-from backtrack_mrt.training.safety import SafeTrainer
+from backtrack_mrt.training.packed_trainer import PackedTrainer
+from backtrack_mrt.training.packing import aligned_rows, packed_rows
 from backtrack_mrt.training.trainer_setup import Setup
 from backtrack_mrt.types import Problem, Scored, TokenLedger
 
 
-class PolicyTrainer(SafeTrainer, GRPOTrainer):
+class PolicyTrainer(PackedTrainer, GRPOTrainer):
     """GRPO with one weight per turn.
 
     problems: what to train on, in the order of training; problem k of update u is row u·problems_per_step + k.
@@ -76,16 +73,10 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             reward_funcs=outcome_reward,
             rollout_func=self._rollout,
         )
-        self._packs = packable(setup.model)
         if config.training.kl:  # told now: TRL would load a second model, or an adapter that is saved with ours
             self.beta = config.training.kl
             self.ref_model = frozen_copy(setup.model) if config.model.full_finetuning else None
-        if sharding() != "ZeRO-3":  # which brings a weight together for its own module only
-            fuse_adapters(setup.model)
-        compiles = sharding() is None and self._packs and config.engine.compiled
-        self._compiled = compile_layers(setup.model) if compiles else None
-        self._backward = ExitStack()  # around what follows a loss
-        self._forces = answer_maker(setup, collector, self._packs) if config.answer_weight else None
+        self._forces = answer_maker(setup, collector, self.packs) if config.answer_weight else None
         self._answers: list[list[Answer]] = []  # that are trained along, of each row of this process
         self._branching: list[list[Answer]] = []  # of the rows of the micro-batch under way; none outside of the loss
         self._answered = torch.zeros(())  # Σ weight·V of these
@@ -109,7 +100,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             self.train_dataset = prompts.select(range(checkpoint.step * self._prompts_per_update))
             # It was killed between its last update and its end.
             self.args.max_steps = checkpoint.step * self.num_iterations
-        with closing(self._ahead), packed_attention(self.setup.model.config) if self._packs else nullcontext():
+        with closing(self._ahead):
             super().fit(checkpoint)
 
     def recorded(self, step: int) -> Mapping[str, Any]:
@@ -171,16 +162,11 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is not self._regrouped:  # fresh rollouts
             self._regrouped = self._buffered_inputs = regrouped(
-                self._buffered_inputs, self.args.gradient_accumulation_steps, by_prompt if self._packs else by_length
+                self._buffered_inputs, self.args.gradient_accumulation_steps, by_prompt if self.packs else by_length
             )
             inputs = self._buffered_inputs[self._step % len(self._buffered_inputs)]
         self.note(inputs)
         return inputs
-
-    def training_step(self, *args: Any, **settings: Any) -> Any:
-        """TRL's: a micro-batch, and the rollouts before the first one."""
-        with self._backward:
-            return super().training_step(*args, **settings)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **settings: Any) -> Any:
         """TRL's, less the values of the answers that are trained along. Where the engine is not exact, the weights are
@@ -190,7 +176,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
             self._branching = [self._answers[row] for row in inputs["row"].tolist()]
         loss = super().compute_loss(model, inputs, *args, **settings)
         self._branching = []
-        self._backward.enter_context(in_free_cores(self._compiled))
+        self.goes_back_in_free_cores()
         return loss if self._forces is None else loss - self._answered
 
     def _get_per_token_logps_and_entropies(
@@ -212,7 +198,7 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
         for ids, mask in zip(*parts, strict=True):
             lengths = [(int(row[:-logits_to_keep].sum()), int(row[-logits_to_keep:].sum())) for row in mask]
             answered = [branched(*row, answers) for row, answers in zip(lengths, self._branching, strict=False)]
-            if self._packs:
+            if self.packs:
                 leaving = [row.branches for row in answered]
                 packed = packed_rows(ids, mask, logits_to_keep, self.setup.model, leaving)
                 inputs, targets, scored = packed.inputs(), packed.targets[None], packed.scored
@@ -220,13 +206,13 @@ class PolicyTrainer(SafeTrainer, GRPOTrainer):
                 rows = aligned_rows(ids, mask, logits_to_keep)
                 inputs, targets, scored = rows.inputs(), rows.targets, rows.scored
             states = last_hidden_states(self.setup.model)
-            with in_free_cores(self._compiled), self.accelerator.autocast(), states as hidden:
+            with self.in_free_cores(), self.accelerator.autocast(), states as hidden:
                 found = model(**inputs, **routed, shift_labels=targets, fused_lm_head=True)
             if answered:
                 head = self.setup.model.get_output_embeddings()
                 self._answered = total_value(hidden[0][0], head, answered, packed.branched)
             for kept, values in ((logprobs, found.log_probs), (entropies, found.entropy)):
-                kept.append(values[0][scored] if self._packs else values.gather(1, scored))
+                kept.append(values[0][scored] if self.packs else values.gather(1, scored))
             losses.append(found.aux_loss)
         logprobs_BT = torch.cat(logprobs)
         if self._correcting is not None:

@@ -16,8 +16,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 from backtrack_mrt.config import Config
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.directory import RunDir
-from backtrack_mrt.training.packing import IGNORED
-from backtrack_mrt.training.safety import SafeTrainer
+from backtrack_mrt.training.packed_trainer import PackedTrainer
+from backtrack_mrt.training.packing import IGNORED, packed_rows
 from backtrack_mrt.training.trainer_setup import Setup, shared_settings
 from backtrack_mrt.types import Scored
 
@@ -79,7 +79,7 @@ def filled(rows: Sequence[Example], size: int) -> list[Example]:
     return [*rows, *[filler] * (-len(rows) % size)]
 
 
-class CrossEntropyTrainer(SafeTrainer, SFTTrainer):
+class CrossEntropyTrainer(PackedTrainer, SFTTrainer):
     """Weighted cross-entropy: Σ_t w_t · −log π(token_t) over the number of tokens with weight.
 
     epochs: passes over the rows; None trains for the config's steps. title, first_step, record: see `SafeTrainer`.
@@ -117,13 +117,19 @@ class CrossEntropyTrainer(SafeTrainer, SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         self.note(inputs)
-        ids, weights = inputs["input_ids"], inputs["weights"]
-        targets, weights = ids[:, 1:], weights[:, 1:]
-        kept = (weights > 0).any(0).nonzero().flatten()  # the vocabulary is wide: no logits where no row has a loss
-        outputs = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False, logits_to_keep=kept)
-        targets, weights = targets[:, kept], weights[:, kept]
-        learnt = weights > 0
-        losses = torch.nn.functional.cross_entropy(outputs.logits[learnt].float(), targets[learnt], reduction="none")
+        ids, mask, weights = inputs["input_ids"], inputs["attention_mask"], inputs["weights"][:, 1:]
+        targets, learnt = ids[:, 1:], weights > 0  # the vocabulary is wide: no logits where there is no loss
+        with self.in_free_cores():
+            if self.packs:
+                packed = packed_rows(ids, mask, targets.size(1), self.setup.model)
+                outputs = model(**packed.inputs(), use_cache=False, logits_to_keep=packed.scored[learnt])
+                logits = outputs.logits[0]
+            else:
+                kept = learnt.any(0).nonzero().flatten()
+                outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept)
+                logits = outputs.logits[learnt[:, kept]]
+        self.goes_back_in_free_cores()
+        losses = torch.nn.functional.cross_entropy(logits.float(), targets[learnt], reduction="none")
         count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
         loss = (losses * weights[learnt]).sum() / count
         if num_items_in_batch is not None:  # the tokens of all processes, over which the gradients are averaged

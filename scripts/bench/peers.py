@@ -5,7 +5,7 @@
     python scripts/bench/peers.py --parts grading --data ../shared/data/math500.jsonl
 
     rollout   greedy turns of equal length over histories that grow, the very same tokens for all
-    update    one step of GRPO on the rows of one rollout of the config, in micro-batches of 64 and of 16
+    update    one step of GRPO on the rows of one rollout of the config, in micro-batches of --micro rows
     grading   integers right and wrong; the golds of --data against themselves and against the next problem's
 
 Processor seconds of this process and its workers, the sides in turn; a side that is not installed is left out, and said
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--rounds", type=int, default=5, help="how often each side is timed")
     parser.add_argument("--rows", type=int, default=64, help="trajectories of the rollout")
+    parser.add_argument("--micro", type=int, nargs="+", default=[16, 64], help="rows of the update's micro-batches")
     parser.add_argument("--data", type=Path, help="problem set whose golds are graded, JSONL with `answer`")
     options, settings = parser.parse_known_args()
     config = read_request(settings).config
@@ -54,7 +55,7 @@ def main() -> None:
     if "rollout" in options.parts:
         table("rollout", Times.of_ways(rollouts(options, config), options.rounds))
     if "update" in options.parts:
-        updates(config, options.rounds)
+        updates(config, options.rounds, options.micro)
     if "grading" in options.parts:
         integers = [(str(k), answer) for k in range(2000) for answer in (str(k), f"{k + 1:,}")]
         table("grading 4,000 integers", Times.of_ways(graders(integers), options.rounds))
@@ -113,7 +114,7 @@ def roll_continuous(model: Any, work: Rollouts) -> list[TokenIds]:
     return work.played(complete)
 
 
-def updates(config: Config, rounds: int) -> None:
+def updates(config: Config, rounds: int, sizes: Sequence[int]) -> None:
     """Time of the step that TRL and we log, without the rollout, which is replayed."""
     from trl.trainer import utils as trl_utils
 
@@ -159,7 +160,7 @@ def updates(config: Config, rounds: int) -> None:
         times = Times()
         for number in range(rounds + 1):
             for side in (ours, stock):
-                for micro in (16, 64):
+                for micro in sizes:
                     seconds = side(micro)
                     if number:  # the first round warms up
                         name = f"{'ours' if side is ours else 'stock TRL'}, micro-batches of {micro}"

@@ -31,8 +31,8 @@ def updated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, elsewhere: bool,
     trainer = PolicyTrainer(
         setup, problems=collector.problems, algorithm=algorithm, collector=cast(Collector, collector)
     )
-    assert trainer._packs
-    trainer._packs, trainer.current_gradient_accumulation_steps = packs, 1  # set by `train`
+    assert trainer.packs
+    trainer.packs, trainer.current_gradient_accumulation_steps = packs, 1  # set by `train`
     rows = next(iter(trainer.get_train_dataloader()))
     with monkeypatch.context() as patched, simulated_device(monkeypatch) if elsewhere else nullcontext():
         if elsewhere:

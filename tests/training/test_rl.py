@@ -170,9 +170,10 @@ def test_truncated_importance(data: st.DataObject, cap: float) -> None:
         assert float(weights[i, j]) == pytest.approx(min(expected, cap), rel=1e-4)
 
 
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("micro_batch", ["8", "2"])
-def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str) -> None:
-    """Σ w·−log π over the number of tokens with weight, however the rows are split."""
+def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str, packs: bool) -> None:
+    """Σ w·−log π over the number of tokens with weight, however the rows are split, packed or padded."""
     collector = FixedCollector()
     trajectories = [s.trajectory for rows in collector.scored.values() for s in rows]
     rng = np.random.default_rng(1)
@@ -180,6 +181,8 @@ def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str) -> None:
     rows = [weighted_row(Scored(t, weights=w)) for t, w in zip(trajectories, turn_weights, strict=True)]
     flags = ("--algo", "star", "--training.problems_per_step", "8", "--training.micro_batch_size", micro_batch)
     trainer = CrossEntropyTrainer(make_setup(tmp_path, *flags), rows=rows, epochs=1)
+    assert trainer.packs
+    trainer.packs = packs
     keep = KeepGradient()
     trainer.add_callback(keep)
     trainer.fit()
