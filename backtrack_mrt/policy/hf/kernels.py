@@ -203,7 +203,7 @@ def _keep(built: Path, place: Path) -> None:
 def _machine() -> bytes:
     """What the compiler makes native code for: a home directory may be seen by machines of several kinds."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     kind = sorted({line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))})

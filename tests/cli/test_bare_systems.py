@@ -1,0 +1,65 @@
+"""How `backtrack-mrt` starts and ends where something is missing that terminals have."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backtrack_mrt.errors import run_main
+
+PROGRAM = f"'{sys.executable}' -m backtrack_mrt"
+
+
+def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("--version >&-", 0, ""),
+        ("nope >&-", 2, "error: COMMAND = 'nope'"),
+        ("nope 2>&-", 2, ""),
+        ("grade - <&- >&- 2>&-", 0, ""),
+        ("play --no-model <&-", 0, ""),
+    ],
+)
+def test_closed_streams(line: str, code: int, told: str, tmp_path: Path) -> None:
+    """As cron and daemons start programs."""
+    ended = shell(f"{PROGRAM} {line}", tmp_path)
+    assert ended.returncode == code
+    assert ended.stderr[: len(told) or None].startswith(told)
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "grade"])
+def test_without_docstrings_the_help_says_what_the_command_is(command: str, tmp_path: Path) -> None:
+    plain, optimised = (shell(f"{before}{PROGRAM} {command} --help", tmp_path) for before in ("", "PYTHONOPTIMIZE=2 "))
+    assert (optimised.returncode, optimised.stderr) == (0, "")
+    assert optimised.stdout.partition("options:")[0] == plain.stdout.partition("options:")[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (TimeoutError("the hub\ndoes not answer"), "error: TimeoutError: the hub does not answer\n"),
+        (OSError(11, "Resource temporarily unavailable"), "temporarily unavailable\n"),  # no more processes
+        (FileNotFoundError(2, "No usable temporary directory found"), "No usable temporary directory found\n"),
+    ],
+)
+def test_what_the_system_refuses_is_told(error: OSError, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where no file is concerned."""
+
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_main(main)
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.endswith(told)
+    assert said.count("\n") == 1
