@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from backtrack_mrt import __version__
 from backtrack_mrt.config.yaml_text import as_yaml
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import RunError, UserError, in_words
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.evaluate import read_graded
 from backtrack_mrt.evaluation.tables import outcome_table, phase_table
@@ -63,7 +63,7 @@ def rebuild(path: Path, figures: bool = False) -> None:
     try:
         report_run(path, figures)
     except Exception as error:
-        told = str(error) if isinstance(error, UserError) else repr(error)
+        told = str(error) if isinstance(error, (UserError, RunError)) else in_words(error)
         print(f"no report: {told.rstrip('.')}; `backtrack-mrt report {path}` tries again", file=sys.stderr)
 
 
