@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import command
 
 from backtrack_mrt.errors import run_main
 
@@ -35,11 +36,19 @@ def test_closed_streams(line: str, code: int, told: str, tmp_path: Path) -> None
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "grade"])
-def test_without_docstrings_the_help_says_what_the_command_is(command: str, tmp_path: Path) -> None:
-    plain, optimised = (shell(f"{before}{PROGRAM} {command} --help", tmp_path) for before in ("", "PYTHONOPTIMIZE=2 "))
+@pytest.mark.parametrize("name", ["train", "grade"])
+def test_without_docstrings_the_help_says_what_the_command_is(name: str, tmp_path: Path) -> None:
+    plain, optimised = (shell(f"{before}{PROGRAM} {name} --help", tmp_path) for before in ("", "PYTHONOPTIMIZE=2 "))
     assert (optimised.returncode, optimised.stderr) == (0, "")
     assert optimised.stdout.partition("options:")[0] == plain.stdout.partition("options:")[0]
+
+
+def test_windows_is_told_of_wsl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "backtrack_mrt.cli.commands.check_env", None)  # what it needs is not there
+    told = command("check-env", "backtrack")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "Use the Windows Subsystem for Linux (WSL)." in told.stderr
 
 
 @pytest.mark.parametrize(
