@@ -21,7 +21,6 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from backtrack_mrt.errors import short
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.cores import cores
 
@@ -158,10 +157,9 @@ def _said(error: Exception) -> str:
     if isinstance(error, subprocess.TimeoutExpired):
         return f"it takes more than {_PATIENCE} seconds"
     if not isinstance(error, subprocess.CalledProcessError):
-        return short(error)
-    lines = error.stderr.decode(errors="replace").splitlines()
-    told = [line for line in lines if "error" in line] or lines or [f"exit code {error.returncode}"]
-    return short(told[0])
+        return str(error)
+    lines: list[str] = error.stderr.decode(errors="replace").splitlines()
+    return ([line for line in lines if "error" in line] or lines or [f"exit code {error.returncode}"])[0][:200]
 
 
 def _compiled(command: list[str]) -> CDLL:
