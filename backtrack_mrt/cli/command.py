@@ -93,6 +93,7 @@ def natural(text: str) -> int:
 class Command(Protocol):
     """A module of `cli/commands/`."""
 
+    __doc__: str
     EXAMPLES: str
 
     arguments: Callable[[Parser], None]
@@ -101,13 +102,11 @@ class Command(Protocol):
 
 def summaries() -> dict[str, str]:
     """All commands with their summaries. None is imported."""
-    return {name: described(name).partition("\n")[0] for name in command_names()}
-
-
-def described(name: str) -> str:
-    """The docstring of a command's module, read in its file: with PYTHONOPTIMIZE=2 the module has none."""
-    source = files(commands).joinpath(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source)) or ""
+    told = dict[str, str]()
+    for name in command_names():
+        source = files(commands).joinpath(f"{name.replace('-', '_')}.py").read_text(encoding="utf-8")
+        told[name] = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    return told
 
 
 def command_names() -> list[str]:
@@ -126,7 +125,7 @@ def parser_of(name: str) -> Parser:
     command = find(name)
     parser = Parser(
         prog=f"{PROGRAM} {name}",
-        description=described(name),
+        description=command.__doc__.strip(),
         epilog=f"examples:\n{command.EXAMPLES.rstrip()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

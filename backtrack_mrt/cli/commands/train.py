@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from backtrack_mrt.cli.command import PROGRAM, Parser, described
+from backtrack_mrt.cli.command import PROGRAM, Parser
 from backtrack_mrt.cli.request import comparison_requests, read_request, trials
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.errors import Interrupted, RunError, UserError
@@ -37,8 +37,8 @@ def arguments(parser: Parser) -> None:
 
 
 def run(args: Namespace) -> None:
-    told = f"{described('train')}\n\nexamples:\n{EXAMPLES}"
-    request = read_request(args.settings, description=told, prog="backtrack-mrt train")
+    described = f"{__doc__}\nexamples:\n{EXAMPLES}"
+    request = read_request(args.settings, description=described, prog="backtrack-mrt train")
     if request.dry_run:
         _plan(request, args.settings)
     elif request.compare or request.seeds or request.tune:
