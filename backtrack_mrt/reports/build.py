@@ -39,9 +39,9 @@ NOTABLE = 3  # best and worst traces that are shown without scripts
 LIBRARIES = ("torch", "transformers", "trl", "peft", "vllm", "numpy")
 
 
-def report_run(path: Path, figures: bool = True) -> Path:
-    """Write RUN/report.html and RUN/figures of a run, finished or not. figures: False leaves out the files for papers.
-    Raises UserError if there is none."""
+def report_run(path: Path, figures: bool = True, folder: Path | None = None) -> Path:
+    """Write report.html and figures of a run, finished or not, into its directory or into `folder`. figures: False
+    leaves out the files for papers. Raises UserError if there is none."""
     run = any_run(path)
     label = run.config.algo_label
     title = f"{label} on {', '.join(run.config.data.eval)}"
@@ -53,8 +53,8 @@ def report_run(path: Path, figures: bool = True) -> Path:
     if "trained" in run.summary:
         content |= headline(run, found)
     if figures:
-        _save_figures(path, content)
-    return _write(path, title, lines, content, found, [run])
+        _save_figures(folder or path, content)
+    return _write(folder or path, title, lines, content, found, [run])
 
 
 @main_only
