@@ -101,7 +101,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a program's ``main`` and exit with its code. A `UserError` is one line on stderr for each mistake
-    and exit code 2, a `RunError` or a file that the system refuses one line and exit code 1 (2 for a name too long)."""
+    and exit code 2, a `RunError` or what the system refuses one line and exit code 1 (2 for a name too long)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started the program, such as cron
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without Unicode shows question marks
             stream.reconfigure(errors="replace")
@@ -129,11 +132,13 @@ def _exit_code(main: Callable[[], int | None]) -> int | str | None:
             print(f"error: {told}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
     except OSError as error:
-        if error.errno in NO_SPACE and error.filename is None:
-            print(f"error: what is written has no room: {error.strerror}. Free some space.", file=sys.stderr)
-            return 1
-        if error.filename is None or isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError):
             raise
+        if error.filename is None:
+            full = error.errno in NO_SPACE
+            reason = f"what is written has no room: {error.strerror}. Free some space." if full else in_words(error)
+            print(f"error: {reason}", file=sys.stderr)
+            return 1
         name = str(error.filename)
         shown = name if len(name) <= LONGEST_VALUE else f"{name[:LONGEST_VALUE]}…"
         print(f"error: {shown} cannot be used: {error.strerror}.", file=sys.stderr)

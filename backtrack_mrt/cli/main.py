@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from backtrack_mrt import __version__
-from backtrack_mrt.errors import run_main
+from backtrack_mrt.errors import UserError, run_main
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
 
         print(script(rest[0] if rest else ""))
         return None
+    if sys.platform == "win32":
+        remedy = "Use the Windows Subsystem for Linux (WSL)."
+        raise UserError("system", "Windows", "it has neither the locks nor the processes that runs need", remedy)
     command = find(name)
     with failures_told():
         return command.run(parser_of(name).parse(rest))

@@ -49,6 +49,9 @@ class Grader(BaseModel, ABC):
         """Why a gold cannot be used ("is empty"), None if it can; asked when problems are read."""
         return None if gold.strip() else "is empty"
 
+    def check_system(self) -> None:
+        """Raises UserError where it cannot grade on this system; asked before a model is loaded."""
+
     def spellings(self, problem: Problem) -> tuple[str, ...]:
         """How right answers are likely to be written, the usual way first; every one must be right. The likelihood of
         an answer sums over them. Only for graders that are `listed`."""
@@ -64,7 +67,8 @@ class Grader(BaseModel, ABC):
 
     @final
     def opened(self) -> Self:
-        """The same settings, with counts and processes of its own."""
+        """The same settings, with counts and processes of its own. Raises UserError where it cannot grade here."""
+        self.check_system()
         return type(self).model_validate(self.model_dump())
 
     def evaluating(self) -> Grader:

@@ -54,6 +54,10 @@ class Python(Grader):
     modules: list[str] = Field([], description="installed modules that answers may import, e.g. numpy")
     _pool: WorkerPool | None = PrivateAttr(None)
 
+    def check_system(self) -> None:
+        if reason := unconfinable():
+            raise UserError("grader", "python", reason, "Grade there, or use another grader.")
+
     def judge(self, problem: Problem, answer: str) -> Verdict | float:
         if len(answer) > _LONGEST:
             return Verdict.UNPARSABLE
@@ -112,8 +116,7 @@ class Python(Grader):
 
     def _workers(self) -> WorkerPool:
         if self._pool is None:
-            if reason := unconfinable():
-                raise UserError("grader", "python", reason, "Grade there, or use another grader.")
+            self.check_system()
             root = str(Path(backtrack_mrt.__file__).parent.parent)
             command = [sys.executable, "-I", "-c", _START.format(root), "--cpu-s", str(self.cpu_s)]
             command += ["--wall-s", str(self.wall_s), "--memory-mb", str(self.memory_mb), "--modules", *self.modules]

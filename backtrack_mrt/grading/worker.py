@@ -7,7 +7,7 @@ one is a fork away (milliseconds, against the third of a second of an import). L
 - CPU seconds: an interval timer whose signal is left at its default action, so the kernel ends the child even inside
   a big-number power, which no Python handler and no exception can interrupt;
 - wall seconds: the guard kills the child;
-- address space: RLIMIT_AS, a MemoryError inside the child.
+- address space: RLIMIT_AS, a MemoryError inside the child; macOS has no such limit.
 
 One JSON line in, one out: {"pairs": [[gold, answer], …]} or {"match": [golds, answers]}, with "rel_tol" or null,
 answered by {"verdict": …, "why": …}. At the end of the input, also in the middle of a request, both processes end:
@@ -31,6 +31,7 @@ from typing import Any
 
 _MEBIBYTE = 1 << 20
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_DIED = "the grading process died twice"
 
 
 def main() -> None:
@@ -54,8 +55,12 @@ def main() -> None:
         return
     gc.collect()
     gc.freeze()  # the children share these pages
+    guard = _Guard(limits, symbolic)
+    if reason := guard.trial():
+        _write(replies, {"failed": reason})
+        return
     _write(replies, {"ready": os.getpid()})
-    _Guard(limits, symbolic).serve(replies)
+    guard.serve(replies)
 
 
 class _Guard:
@@ -65,6 +70,15 @@ class _Guard:
         self.limits, self.symbolic = limits, symbolic
         self.child = self.served = 0
         self.to_child = self.from_child = -1
+
+    def trial(self) -> str | None:
+        """Why no child can grade on this system, None if one has. (That it may run over its limits is no reason.)"""
+        try:
+            why = self.answer(b'{"pairs": [["1", "1"]], "rel_tol": null}\n')["why"]
+        except OSError as error:
+            return f"no process can be forked: {error}"
+        self.served = 0
+        return _DIED if why == _DIED else None
 
     def serve(self, replies: int) -> None:
         pending = b""
@@ -88,7 +102,7 @@ class _Guard:
             reply = self.ask(request)
             if reply is not None:
                 return reply
-        return {"verdict": "timeout", "why": "the grading process died twice"}
+        return {"verdict": "timeout", "why": _DIED}
 
     def ask(self, request: bytes) -> dict[str, str] | None:
         """One request to the child; None if it died of something else than its limits."""
@@ -147,7 +161,8 @@ def _run_child(symbolic: Any, limits: argparse.Namespace, requests: int, replies
     with contextlib.suppress(AttributeError, OSError):  # Linux only
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     space = limits.memory_mb * _MEBIBYTE
-    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    with contextlib.suppress(ValueError):  # macOS knows no such limit; some systems have set a lower one
+        resource.setrlimit(resource.RLIMIT_AS, (space, space))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     code = 0

@@ -17,7 +17,10 @@ TINY = "tiny"
 EMBEDDED = {TINY: "tiny", "tiny-countdown": "tiny_countdown"}  # models that come with the package: their folders here
 _BUILT_BY = {TINY: "scripts/tiny/build.py", "tiny-countdown": "scripts/tiny/countdown.py"}
 FIELD = "model.name_or_path"
-_FETCH = "python scripts/fetch_smollm2.py"
+_FETCH = (
+    "Fetch it, in a checkout with `python scripts/fetch_smollm2.py`, elsewhere with `hf download "
+    "HuggingFaceTB/SmolLM2-135M-Instruct --local-dir models/smollm2-135m-instruct`, or give a directory that holds it."
+)
 
 
 def find_model(section: ModelSection) -> str:
@@ -115,7 +118,7 @@ def hub_file(section: ModelSection, file: str) -> Path:
 def refusal(section: ModelSection, reason: str) -> UserError:
     name = section.name_or_path
     if "smollm2-135m" in name.lower():
-        return UserError(FIELD, name, reason, f"Fetch it with `{_FETCH}`, or give a directory that holds the model.")
+        return UserError(FIELD, name, reason, _FETCH)
     if folder_of(name).is_dir():
         return UserError(FIELD, name, reason, "Put its files back, or give another directory, 'tiny' or OWNER/NAME.")
     fetch = f"fetch it where there is a network (`hf download {name} --local-dir DIR`)"

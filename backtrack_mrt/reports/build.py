@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from backtrack_mrt import __version__
 from backtrack_mrt.config.yaml_text import as_yaml
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import RunError, UserError, in_words
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.evaluate import read_graded
 from backtrack_mrt.evaluation.tables import outcome_table, phase_table
@@ -39,9 +39,9 @@ NOTABLE = 3  # best and worst traces that are shown without scripts
 LIBRARIES = ("torch", "transformers", "trl", "peft", "vllm", "numpy")
 
 
-def report_run(path: Path, figures: bool = True) -> Path:
-    """Write RUN/report.html and RUN/figures of a run, finished or not. figures: False leaves out the files for papers.
-    Raises UserError if there is none."""
+def report_run(path: Path, figures: bool = True, folder: Path | None = None) -> Path:
+    """Write report.html and figures of a run, finished or not, into its directory or into `folder`. figures: False
+    leaves out the files for papers. Raises UserError if there is none."""
     run = any_run(path)
     label = run.config.algo_label
     title = f"{label} on {', '.join(run.config.data.eval)}"
@@ -53,8 +53,8 @@ def report_run(path: Path, figures: bool = True) -> Path:
     if "trained" in run.summary:
         content |= headline(run, found)
     if figures:
-        _save_figures(path, content)
-    return _write(path, title, lines, content, found, [run])
+        _save_figures(folder or path, content)
+    return _write(folder or path, title, lines, content, found, [run])
 
 
 @main_only
@@ -63,7 +63,7 @@ def rebuild(path: Path, figures: bool = False) -> None:
     try:
         report_run(path, figures)
     except Exception as error:
-        told = str(error) if isinstance(error, UserError) else repr(error)
+        told = str(error) if isinstance(error, (UserError, RunError)) else in_words(error)
         print(f"no report: {told.rstrip('.')}; `backtrack-mrt report {path}` tries again", file=sys.stderr)
 
 

@@ -164,8 +164,8 @@ class Assembly:
 
 def assemble(config: Config, *, training: bool = False) -> Assembly:
     """Load and connect everything; for `training` the prompts must also have what the algorithm needs. Raises UserError
-    for that, for a missing model, or one whose chat template cannot be used."""
-    prompts = prompts_of(config)
+    for that, for a missing model, or one whose chat template cannot be used, and for a grader that cannot work here."""
+    prompts, grader = prompts_of(config), config.grading.opened()
     if config.prover.estimator not in ESTIMATORS:
         estimator_of(config.prover)  # a mistake in it must not wait for the model
     _check_prompts(config, prompts, training)
@@ -180,12 +180,13 @@ def assemble(config: Config, *, training: bool = False) -> Assembly:
     engine = _engine(config, model, servers, whole)
     if whole is not None:
         engine.before_sync = whole.refresh
-    return Assembly(config, model, tokenizer, dialogue, engine, config.grading.opened(), whole)
+    return Assembly(config, model, tokenizer, dialogue, engine, grader, whole)
 
 
 def assemble_served(config: Config, url: str) -> Assembly:
     """The parts around the model that is served at `url`; `config.model` says whose tokenizer it has. Raises UserError
     for a server that cannot be asked, and for one without logprobs where the meta-prover needs them."""
+    grader = config.grading.opened()
     tokenizer = load_tokenizer(config.model)
     dialogue = dialogue_with(tokenizer, prompts_of(config), config.model.thinking)
     with closing(client(url, "--server")) as asked:
@@ -197,7 +198,7 @@ def assemble_served(config: Config, url: str) -> Assembly:
         max_rows=min(config.engine.max_rows, 64),
         scoring=config.prover.estimator in ("likelihood", "auto") and config.grading.listed,
     )
-    return Assembly(config, None, tokenizer, dialogue, engine, config.grading.opened())
+    return Assembly(config, None, tokenizer, dialogue, engine, grader)
 
 
 def served_name(url: str, field: str) -> str:

@@ -37,9 +37,12 @@ class Cores:
 def others_seconds() -> float:
     """Processor seconds of all others since the machine was started. 0 where the system does not tell, and where the
     user has chosen the number of threads: then all cores are free."""
-    if "OMP_NUM_THREADS" in os.environ or not _STAT.exists():
+    if "OMP_NUM_THREADS" in os.environ:
         return 0.0
-    ticks = [int(count) for count in _STAT.read_text().partition("\n")[0].split()[1:9]]
+    try:
+        ticks = [int(count) for count in _STAT.read_text(encoding="ascii").partition("\n")[0].split()[1:9]]
+    except OSError:  # not Linux, or hidden
+        return 0.0
     busy = sum(count for column, count in enumerate(ticks) if column not in _IDLE)
     return busy / os.sysconf("SC_CLK_TCK") - time.process_time()
 

@@ -6,6 +6,7 @@ every file, so that damage is found before anything is loaded.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -108,10 +109,14 @@ def _sha256(path: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Force a file, or the names in a directory, to the disk."""
+    """Force a file, or the names in a directory, to the disk. (Some file systems, such as Windows shares, take that of
+    files alone.)"""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

@@ -19,6 +19,9 @@ from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
 
+from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs.hub import hub_address
+
 _TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")  # any of them speaks for the user
 # Threads of OpenMP wait for each other many thousand times a second, by default in a busy loop of some milliseconds.
 # Beside other programs the one that is waited for has no core then, and a step of seconds does not end in minutes.
@@ -37,7 +40,12 @@ _TRL_ON_VLLM = "TRL currently supports vLLM versions"  # for its own use of vLLM
 def prepare() -> None:
     """Switch off the reports of use that libraries send and two warnings that are about nothing here, have waiting
     threads sleep soon and a GPU's products repeat, make the libraries' imports cheaper. Does nothing the second
-    time."""
+    time. Raises UserError for a setting with which the libraries cannot be imported."""
+    hub_address()
+    if sys.flags.optimize > 1:
+        raise UserError(
+            "PYTHONOPTIMIZE", 2, "transformers cannot be imported without docstrings", "Set it to 1 at most."
+        )
     if not any(name in os.environ for name in _TELEMETRY):
         os.environ[_TELEMETRY[0]] = "1"
         if constants := sys.modules.get("huggingface_hub.constants"):

@@ -8,6 +8,8 @@ import sys
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+from backtrack_mrt.errors import UserError
+
 
 @lru_cache
 def rely_on_cache_if_unreachable(seconds: float = 3.0) -> None:
@@ -15,10 +17,22 @@ def rely_on_cache_if_unreachable(seconds: float = 3.0) -> None:
     once. To be called before they are used; does nothing behind a proxy, where reaching the hub is the proxy's part."""
     if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
         return
-    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
-        socket.create_connection((address.hostname or "", address.port or 443), seconds).close()
+        socket.create_connection(hub_address(), seconds).close()
     except OSError:
         os.environ["HF_HUB_OFFLINE"] = "1"
         if constants := sys.modules.get("huggingface_hub.constants"):
             constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+
+
+def hub_address() -> tuple[str, int]:
+    """Host and port of the hub. Raises UserError where HF_ENDPOINT is no address: its clients cannot even be imported
+    then."""
+    said = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        address = urlsplit(said)
+        return address.hostname or "", address.port or 443
+    except ValueError as error:
+        raise UserError(
+            "HF_ENDPOINT", said, f"no address: {error}", "Write it like https://host, or unset it."
+        ) from None

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from backtrack_mrt.errors import Interrupted
@@ -57,5 +57,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _asked:
         os._exit(code)
     _asked.append(code)
-    if processes.is_main():
+    if not processes.is_main():
+        return
+    with suppress(OSError, ValueError, AttributeError):  # notebooks and daemons have no such file
         os.write(sys.stderr.fileno(), b"\nstopping at the next safe point; a second signal stops at once\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
 import torch
@@ -11,10 +12,15 @@ from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import processes
 
+_MEETING = ("MASTER_ADDR", "MASTER_PORT")
+_PRECISION = "ACCELERATE_MIXED_PRECISION"
+
 
 def check_launch(config: Config) -> None:
-    """Raises UserError for a run that the launcher's processes cannot do together."""
+    """Raises UserError for a run that the launcher's processes cannot do together, or would do otherwise than the
+    config says."""
     several, sharding = processes.count(), processes.sharding()
+    _check_environment(config, several)
     if sharding == "ZeRO-3" and find_spec("deepspeed") is None:
         reason = "the launcher cuts the model up with DeepSpeed, which is not installed"
         remedy = "pip install 'backtrack-mrt[deepspeed]', or launch with configs/accelerate/fsdp.yaml."
@@ -27,6 +33,19 @@ def check_launch(config: Config) -> None:
     _check_engine(config, several, sharding)
     _check_algorithm(config, several)
     _check_rows(config, several)
+
+
+def _check_environment(config: Config, several: int) -> None:
+    """Libraries look for other processes wherever there is a LOCAL_RANK, and compute in what the launcher says."""
+    name = "WORLD_SIZE" if several > 1 else "LOCAL_RANK"
+    missing = [each for each in _MEETING if each not in os.environ]
+    if missing and os.environ.get(name, "-1") != "-1":
+        reason = f"a launcher's, which sets {' and '.join(missing)} too"
+        raise UserError(name, os.environ[name], reason, "Start with `accelerate launch` or torchrun, or unset it.")
+    said, dtype = os.environ.get(_PRECISION, "no"), config.model.dtype
+    if said not in ("no", "bf16" if dtype == "bfloat16" else "no"):
+        reason = f"the updates would compute in it, and model.dtype is {dtype}"
+        raise UserError(_PRECISION, said, reason, "Launch with mixed_precision: no, and set model.dtype.")
 
 
 def _check_engine(config: Config, several: int, sharding: str | None) -> None:

@@ -10,7 +10,6 @@ the products there are kernels and Python: `Overhead`.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.runs.memory import allowed_memory
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,12 @@ def device(name: str) -> Device:
 
 
 def this_device() -> Device:
-    """This machine's GPU, or its CPU with all of its memory; speeds are not measured."""
+    """This machine's GPU, or its CPU with all the memory that this process may have; speeds are not measured."""
     import torch
 
     if torch.cuda.is_available():
         return Device(torch.cuda.get_device_name(), 0, 0, 0, torch.cuda.get_device_properties(0).total_memory)
-    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    return Device(CPU, 0, 0, 0, pages * os.sysconf("SC_PAGE_SIZE") if pages else 0, cpu=True)
+    return Device(CPU, 0, 0, 0, allowed_memory(), cpu=True)
 
 
 def _measured_cpu(size: int = 512, seconds: float = 0.3) -> Device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.command_line import command
 from backtrack_mrt.config import LoraSection, ModelSection
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.policy.models import load_policy
-from backtrack_mrt.runs import processes
+from backtrack_mrt.runs import environment, processes
 
 LONG = "x" * 300
 
@@ -44,6 +45,13 @@ def test_a_launchers_number_is_a_number(monkeypatch: pytest.MonkeyPatch, name: s
     monkeypatch.setenv(name, said)
     with pytest.raises(UserError, match=f"{name} = {said!r}: not a whole number"):
         processes.count(), processes.rank()
+
+
+@pytest.mark.parametrize("said", ["http://[bad", "http://hub:99999", "http://hub:port"])
+def test_an_address_of_the_hub_is_an_address(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", said)
+    with pytest.raises(UserError, match=f"HF_ENDPOINT = {re.escape(repr(said))}: no address"):
+        environment.prepare()
 
 
 @pytest.mark.parametrize(

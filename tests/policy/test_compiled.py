@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from ctypes import CDLL
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,29 +150,91 @@ def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     kernels.library.cache_clear()
 
 
-@pytest.mark.parametrize("compiler", ["/nowhere/cc", "false"])
-def test_without_a_compiler_the_modules_answer_and_one_line_says_so(
-    anew: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiler: str
+@pytest.mark.parametrize(("compiler", "why"), [("/nowhere/cc", "No such file"), ("false", "exit"), ("cc '", "quot")])
+def test_without_a_compiler_the_modules_answer_and_one_line_says_why(
+    anew: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiler: str, why: str
 ) -> None:
     monkeypatch.setenv("CC", compiler)
     model = model_of(LLAMA)
     done = played(HFEngine(model, max_rows=4))
     assert HFEngine(model, max_rows=4)._policy.compiled is None
-    assert capsys.readouterr().err.count("\n") == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert why in told
     monkeypatch.undo()  # here is a compiler, and what it has compiled already
     kernels.library.cache_clear()
     assert [ids for ids, _ in played(HFEngine(model, max_rows=4))] == [ids for ids, _ in done]
 
 
+def compiler(folder: Path, does: str) -> str:
+    """A program that does that."""
+    file = folder / "compiler"
+    file.write_text(f"#!/bin/sh\n{does}\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+def test_the_compiler_s_own_words(
+    anew: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    does = "echo working >&2; echo \"clang: error: unsupported option '-fopenmp'\" >&2; exit 1"
+    monkeypatch.setenv("CC", compiler(tmp_path, does))
+    assert kernels.library() is None
+    assert "(clang: error: unsupported option '-fopenmp'): steps take" in capsys.readouterr().err
+
+
+def test_one_that_does_not_end_is_asked_once(
+    anew: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", compiler(tmp_path, f"echo >> {tmp_path}/asked; exec sleep 60"))
+    monkeypatch.setattr(kernels, "_PATIENCE", 0.3)
+    assert kernels.library() is None
+    assert "(it takes more than 0.3 seconds)" in capsys.readouterr().err
+    assert (tmp_path / "asked").read_text() == "\n"
+
+
 def test_compiled_once_and_kept(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.library() is not None
     (kept,) = (anew / "backtrack-mrt").iterdir()
-    kept.write_bytes(b"damaged")
+    monkeypatch.setattr(kernels, "_build", lambda *_: pytest.fail("compiled again"))
     kernels.library.cache_clear()
     assert kernels.library() is not None
-    assert kept.stat().st_size > 1000
+    assert list((anew / "backtrack-mrt").iterdir()) == [kept]
+
+
+def test_half_of_a_kept_file_is_not_loaded(anew: Path) -> None:
+    """The system kills a process that runs code behind a file's end."""
+    assert kernels.library() is not None
+    (kept,) = (anew / "backtrack-mrt").iterdir()
+    whole = kept.read_bytes()
+    kept.unlink()  # in this process it stays loaded
+    kept.write_bytes(whole[: len(whole) // 2])
+    kernels.library.cache_clear()
+    assert kernels.library() is not None
+    assert kept.read_bytes() == whole
 
 
 def test_a_cache_that_cannot_be_written(anew: Path) -> None:
     anew.write_text("a file where the folder should be")
+    assert kernels.library() is not None
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    kernels.library.cache_clear()
+    assert kernels.library() is not None
+    kernels.library.cache_clear()
+
+
+def test_where_nothing_runs_in_tmp(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(file: str) -> CDLL:
+        if Path(file).is_relative_to(anew):
+            return CDLL(file)
+        raise OSError("failed to map segment from shared object")
+
+    monkeypatch.setattr(kernels, "CDLL", load)
     assert kernels.library() is not None

@@ -101,7 +101,9 @@ def test_models_that_cannot_be_had(tmp_path, monkeypatch):
     assert "no such directory" in refused("file")
     assert "holds no config.json" in refused("empty")
     assert "hf download" not in refused("empty")  # it is no name of the hub
-    assert "scripts/fetch_smollm2.py" in refused("models/smollm2-135m-instruct")
+    fetch = refused("models/smollm2-135m-instruct")
+    assert "scripts/fetch_smollm2.py" in fetch
+    assert "hf download HuggingFaceTB/SmolLM2-135M-Instruct" in fetch  # a wheel brings no scripts
     offline = refused("meta-llama/Llama-3.1-8B-Instruct")
     assert "cannot be had from the hub" in offline
     assert "hf download meta-llama/Llama-3.1-8B-Instruct" in offline

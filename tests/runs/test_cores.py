@@ -34,6 +34,9 @@ def test_others_are_all_but_this_process(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(cores, "_STAT", tmp_path / "stat")
     assert others_seconds() == 0.0  # the system does not tell
+    (tmp_path / "stat").mkdir()
+    assert others_seconds() == 0.0  # it does not let us read
+    (tmp_path / "stat").rmdir()
     (tmp_path / "stat").write_text(STAT)
     monkeypatch.setattr(cores.os, "sysconf", lambda name: {"SC_CLK_TCK": 100}[name])
     monkeypatch.setattr(cores.time, "process_time", lambda: 3.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +41,21 @@ def test_a_second_run_is_refused_before_anything_loads(tmp_path: Path, owner: su
     owner.wait()
     with locked(tmp_path / "run"):  # the dead owner's lock is free
         assert str(owner.pid) not in (tmp_path / "run" / LOCK).read_text()
+
+
+def test_a_file_system_without_locks_is_told_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with locked(tmp_path / "run"):
+        assert str(os.getpid()) in (tmp_path / "run" / LOCK).read_text()
+    told = capsys.readouterr().err
+    assert (
+        told == f"{tmp_path / 'run'} cannot be locked (No locks available): see to it that no other run works in it\n"
+    )
 
 
 def test_a_refused_run_leaves_no_directory(tmp_path: Path) -> None:

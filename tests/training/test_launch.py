@@ -54,6 +54,12 @@ def parsed(command: str) -> Namespace:
     return _validate_launch_command(args)[0]
 
 
+def several(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many processes, as launchers tell it."""
+    for name, value in {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch):
     """Sets what a launcher tells its processes, on a machine with GPUs and DeepSpeed; gives the flags of `train`."""
@@ -67,7 +73,7 @@ def launched(monkeypatch: pytest.MonkeyPatch):
         for name in told:
             if name.startswith(("ACCELERATE_", "FSDP_")):
                 monkeypatch.setenv(name, told[name])
-        monkeypatch.setenv("WORLD_SIZE", str(args.num_processes))
+        several(args.num_processes, monkeypatch)
         assert (args.training_script, args.training_script_args[0]) == ("backtrack_mrt", "train")
         return list(args.training_script_args[1:])
 
@@ -143,13 +149,13 @@ def test_zero3_without_deepspeed_is_one_line(launched, monkeypatch):
     ],
 )
 def test_rows_that_do_not_come_out_even_are_refused(flags, match, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    several(2, monkeypatch)
     with pytest.raises(UserError, match=match):
         check_launch(read_request(flags).config)
 
 
 def test_answers_that_are_trained_along_need_a_whole_output_layer(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    several(2, monkeypatch)
     config = read_request(["--algorithm.answer_weight", "1"]).config
     check_launch(config)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
@@ -158,9 +164,34 @@ def test_answers_that_are_trained_along_need_a_whole_output_layer(monkeypatch):
 
 
 def test_packed_weights_are_not_cut_up(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    several(2, monkeypatch)
     config = read_request(["--model.quantization", "nf4"]).config
     check_launch(config)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match=r"model\.quantization.*ddp\.yaml"):
         check_launch(config)
+
+
+@pytest.mark.parametrize(
+    ("told", "match"),
+    [
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "1"}, r"WORLD_SIZE = '2': .* sets MASTER_ADDR too\. Start"),
+        ({"LOCAL_RANK": "0"}, "LOCAL_RANK = '0': .* sets MASTER_ADDR and MASTER_PORT too"),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "'bf16': the updates would compute in it, and model.dtype is float32"),
+        ({"ACCELERATE_MIXED_PRECISION": "nonsense"}, "'nonsense': the updates would compute in it"),
+    ],
+)
+def test_half_a_launcher_and_another_precision_are_refused(told, match, monkeypatch):
+    config = read_request([]).config
+    check_launch(config)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=match):
+        check_launch(config)
+
+
+def test_the_precision_of_the_config_is_no_other(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    check_launch(read_request(["--model.dtype", "bfloat16"]).config)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    check_launch(read_request([]).config)

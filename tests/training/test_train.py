@@ -220,7 +220,8 @@ def test_protocol_at() -> None:
 
 
 def test_rows_that_the_processes_cannot_share_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    for name, value in {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="16 rows per update cannot be shared evenly by 3 processes"):
         train(request(tmp_path / "run"))
 

@@ -23,7 +23,9 @@ def arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("runs", metavar="RUN", nargs="*", type=typed_path, help="run directory; several are compared")
     add("--traces", metavar="FILE", nargs="+", type=typed_path, help="trajectories, also of other programs")
-    place = "directory of a comparison (default: comparison), or the viewer's file (traces.html)"
+    place = (
+        "directory of a run's report (default: the run's) or a comparison (comparison), the viewer's file (traces.html)"
+    )
     add("--out", type=typed_path, metavar="PLACE", help=place)
 
 
@@ -39,12 +41,21 @@ def run(args: Namespace) -> None:
         check_file("--out", page)
         written = report_traces(args.traces, page)
     elif len(args.runs) == 1:
-        written = report_run(args.runs[0])
+        (run,) = args.runs
+        folder = run if args.out in (None, run) else _made(args.out)
+        if run.is_dir():
+            check_folder("--out", folder)
+        written = report_run(run, folder=folder)
     else:
-        folder = args.out or Path("comparison")
-        check_folder("--out", folder)
-        if holds_run(folder):
-            raise not_to_write_into("--out", folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _made(args.out or Path("comparison"))
         written = report_comparison(Comparison([read_run(path) for path in args.runs]), folder)
     print(f"report: {written}")
+
+
+def _made(folder: Path) -> Path:
+    """A directory for reports, which is no run's."""
+    check_folder("--out", folder)
+    if holds_run(folder):
+        raise not_to_write_into("--out", folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -101,14 +101,19 @@ class Kept(Structure):
 def library() -> CDLL | None:
     """The compiled functions; None, and one line on stderr, where they cannot be had."""
     there = (name for name in _COMPILERS if shutil.which(name))
-    compiler = shlex.split(os.environ.get("CC", "")) or [next(there, _COMPILERS[0])]
+    said = ""
     for flags in ((*_FLAGS, _NATIVE), _FLAGS):
         try:
+            compiler = shlex.split(os.environ.get("CC", "")) or [next(there, _COMPILERS[0])]
             found = _compiled([*compiler, *flags])
-        except (OSError, subprocess.SubprocessError):
-            continue
-        return _declared(found)
-    processes.tell("no C compiler that works here: steps take more than twice as long ($CC names one)", file=sys.stderr)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            said = _said(error)
+            if isinstance(error, subprocess.TimeoutExpired):
+                break
+        else:
+            return _declared(found)
+    told = f"no C compiler that works here ({said}): steps take more than twice as long ($CC names one)"
+    processes.tell(told, file=sys.stderr)
     return None
 
 
@@ -147,29 +152,56 @@ def _declared(code: CDLL) -> CDLL:
     return code
 
 
+def _said(error: Exception) -> str:
+    """What went wrong, in a few words: the compiler's own where it has said something."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"it takes more than {_PATIENCE} seconds"
+    if not isinstance(error, subprocess.CalledProcessError):
+        return str(error)
+    lines: list[str] = error.stderr.decode(errors="replace").splitlines()
+    return ([line for line in lines if "error" in line] or lines or [f"exit code {error.returncode}"])[0][:200]
+
+
 def _compiled(command: list[str]) -> CDLL:
     """The functions as this command compiles them: from the user's cache, or anew where it has no room for files.
     Raises OSError and subprocess.SubprocessError."""
     sources = {file.name: file.read_bytes() for file in files(__package__).joinpath("c").iterdir() if file.is_file()}
     key = hashlib.sha256(repr([sorted(sources.items()), command]).encode() + _machine()).hexdigest()[:16]
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "backtrack-mrt" / f"kernels-{key}.so"
     with suppress(OSError):
-        return CDLL(str(path))
+        for kept in _cache().glob(f"kernels-{key}-*.so"):
+            if kept == _kept(key, kept):
+                return CDLL(str(kept))
     with tempfile.TemporaryDirectory() as scratch:
         built = _build(sources, command, Path(scratch))
-        found = CDLL(str(built))  # what cannot be loaded is not kept
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            whole = path.with_suffix(f".{os.getpid()}")  # another process may do the same
-            shutil.copyfile(built, whole)
-            whole.replace(path)
-    return found
+            _keep(built, kept := _kept(key, built))
+            return CDLL(str(kept))  # from there, since some systems run nothing that lies in /tmp
+        return CDLL(str(built))
+
+
+def _cache() -> Path:
+    """Where compiled files are kept. Raises OSError for a user without a home, as containers have them."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "backtrack-mrt"
+    except RuntimeError as error:
+        raise FileNotFoundError(str(error)) from error
+
+
+def _kept(key: str, file: Path) -> Path:
+    """Where this file is kept. Its name tells its content: half a file, as a crash leaves it, kills who loads it."""
+    return _cache() / f"kernels-{key}-{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _keep(built: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as beside:  # another process may do the same
+        shutil.copyfile(built, Path(beside) / place.name).replace(place)
 
 
 def _machine() -> bytes:
     """What the compiler makes native code for: a home directory may be seen by machines of several kinds."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     kind = sorted({line for line in lines if line.startswith(("flags", "Features", "model name", "CPU part"))})
@@ -189,4 +221,4 @@ def _build(sources: Mapping[str, bytes], command: Sequence[str], folder: Path) -
 
 
 def _run(command: Sequence[str | Path]) -> None:
-    subprocess.run([*map(str, command)], check=True, capture_output=True, timeout=_PATIENCE)
+    subprocess.run([*map(str, command)], check=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE)
