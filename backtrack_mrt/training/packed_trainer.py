@@ -46,6 +46,6 @@ class PackedTrainer(SafeTrainer):
         """Around forward passes."""
         return in_free_cores(self._compiled)
 
-    def goes_back_in_free_cores(self) -> None:
+    def backward_in_free_cores(self) -> None:
         """To be called where the loss of a micro-batch is computed: what follows is its way back."""
         self._backward.enter_context(self.in_free_cores())

@@ -176,7 +176,7 @@ class PolicyTrainer(PackedTrainer, GRPOTrainer):
             self._branching = [self._answers[row] for row in inputs["row"].tolist()]
         loss = super().compute_loss(model, inputs, *args, **settings)
         self._branching = []
-        self.goes_back_in_free_cores()
+        self.backward_in_free_cores()
         return loss if self._forces is None else loss - self._answered
 
     def _get_per_token_logps_and_entropies(

@@ -128,7 +128,7 @@ class CrossEntropyTrainer(PackedTrainer, SFTTrainer):
                 kept = learnt.any(0).nonzero().flatten()
                 outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept)
                 logits = outputs.logits[learnt[:, kept]]
-        self.goes_back_in_free_cores()
+        self.backward_in_free_cores()
         losses = torch.nn.functional.cross_entropy(logits.float(), targets[learnt], reduction="none")
         count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
         loss = (losses * weights[learnt]).sum() / count
