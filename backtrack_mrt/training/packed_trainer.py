@@ -15,7 +15,7 @@ from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.processes import sharding
 from backtrack_mrt.training.compiled_layers import compile_layers
 from backtrack_mrt.training.fused_lora import fuse_adapters
-from backtrack_mrt.training.packing import packable, packed_attention
+from backtrack_mrt.training.packing import packed_attention
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.trainer_setup import Setup
 
@@ -25,7 +25,7 @@ class PackedTrainer(SafeTrainer):
 
     def __init__(self, setup: Setup, **settings: Any) -> None:
         super().__init__(setup, **settings)
-        self.packs = packable(setup.model)
+        self.packs = setup.packs
         if sharding() != "ZeRO-3":  # which brings a weight together for its own module only
             fuse_adapters(setup.model)
         compiles = sharding() is None and self.packs and setup.config.engine.compiled

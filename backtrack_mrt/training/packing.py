@@ -215,8 +215,8 @@ def pack(
         targets += [IGNORED] * len(leaving.tokens)
         shared = range(starts[trunk], starts[trunk] + len(trunk)) if trunk else range(0)
         spans.append(PackedRow(range(first, len(ids)), shared, leaving))
-    config, like = model.config, model.get_input_embeddings().weight
-    device = like.device
+    config, weight = model.config, model.get_input_embeddings().weight
+    device = weight.device
     return Packed(
         ids=torch.tensor(ids, device=device),
         positions=torch.tensor(positions, device=device),
@@ -224,7 +224,7 @@ def pack(
         prompts=tuple(spans[: len(trunks)]),
         rows=tuple(spans[len(trunks) :]),
         groups=config.num_attention_heads // config.num_key_value_heads,
-        like=like,
+        like=torch.empty(0, dtype=weight.dtype, device=device),  # FSDP follows weights that a layer is given
         scored=scored.to(device),
         branched=tuple(branched),
     )

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.checkpoints import Checkpoint, Checkpoints
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.progress import Update
+from backtrack_mrt.training.packing import packable
 
 BetweenSteps = Callable[[int], float]  # updates done → seconds spent
 
@@ -32,6 +34,11 @@ class Setup:
     run: RunDir
     between_steps: BetweenSteps = lambda step: 0.0
     save_policy: Callable[[Path], None] = lambda folder: None
+
+    @cached_property
+    def packs(self) -> bool:
+        """Whether the model takes packed rows. To be asked first before its weights are shared out."""
+        return packable(self.model)
 
     @property
     def checkpoints(self) -> Checkpoints:
