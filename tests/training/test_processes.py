@@ -153,6 +153,7 @@ PREFIX = ("--algo", "mrt-rl", "--algorithm.credit", "prefix", "--algorithm.answe
 PREFIX += ("--evaluation.forced_answers", "2")
 VOTED = ("--algo", "mrt-rl", "--algorithm.answer_weight", "0", "--evaluation.forced_answers", "2")
 AHEAD = (*VOTED, "--training.asynchronous")
+WHOLE = (*VOTED, "--model.full_finetuning", "true")
 
 
 def run(folder: Path, *launcher: str, flags: Sequence[str] = VOTED) -> RunDir:
@@ -226,6 +227,7 @@ def test_two_processes_fit_like_one(name: str, flags: list[str], tmp_path: Path)
     [
         ("ddp", VOTED, False),
         ("fsdp", VOTED, False),
+        ("fsdp", WHOLE, False),
         ("ddp", PREFIX, False),
         ("ddp", VOTED, True),
         ("fsdp", VOTED, True),
@@ -262,7 +264,8 @@ def test_two_processes_train_like_one(
         for name in names:  # V_0 of a group across two processes is asked for twice
             tolerance = 0.05 if name == "tokens/step_prover" else 1e-3
             assert theirs[name] == pytest.approx(ours[name], rel=tolerance, abs=1e-4), name
-    assert_same_adapter(one, two, most=0.2 if flags is AHEAD else 0.05)  # importance weights are rounded, too
+    if flags is not WHOLE:
+        assert_same_adapter(one, two, most=0.2 if flags is AHEAD else 0.05)  # importance weights are rounded, too
     ours, theirs = (json.loads(r.summary_path.read_text()) for r in (one, two))
     assert ours["tokens"]["training"]["sampled"] == theirs["tokens"]["training"]["sampled"]
     assert ours["tokens"]["evaluation"] == theirs["tokens"]["evaluation"]
