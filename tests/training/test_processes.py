@@ -153,7 +153,7 @@ PREFIX = ("--algo", "mrt-rl", "--algorithm.credit", "prefix", "--algorithm.answe
 PREFIX += ("--evaluation.forced_answers", "2")
 VOTED = ("--algo", "mrt-rl", "--algorithm.answer_weight", "0", "--evaluation.forced_answers", "2")
 AHEAD = (*VOTED, "--training.asynchronous")
-WHOLE = (*VOTED, "--model.full_finetuning", "true")
+WHOLE = (*VOTED, "--model.full_finetuning", "true", "--training.learning_rate", "1e-5")
 
 
 def run(folder: Path, *launcher: str, flags: Sequence[str] = VOTED) -> RunDir:
