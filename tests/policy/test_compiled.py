@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from ctypes import CDLL
 from functools import partial
@@ -181,6 +182,23 @@ def test_the_compiler_s_own_words(
     monkeypatch.setenv("CC", compiler(tmp_path, does))
     assert kernels.library() is None
     assert "(clang: error: unsupported option '-fopenmp'): steps take" in capsys.readouterr().err
+
+
+def test_the_first_compiler_that_is_there_is_asked_with_and_without_native_code(
+    anew: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[list[str]]()
+
+    def compiled(command: list[str]) -> CDLL:
+        asked.append(command)
+        raise OSError("no")
+
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(kernels, "_compiled", compiled)
+    assert kernels.library() is None
+    native, plain = asked
+    assert native == [*plain, "-march=native"]
 
 
 def test_one_that_does_not_end_is_asked_once(

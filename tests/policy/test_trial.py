@@ -84,7 +84,7 @@ def test_large_logits_of_a_short_type_are_rounded_more_and_served_all_the_same()
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, :-1]
     scores = logits.float().log_softmax(-1)[range(7), ids[1:]].double().numpy()
-    step = step_at(logits)
+    step = step_at(logits.float(), model.dtype)
     assert step > 0.2
     assert too_far(model, ids, scores + step) is None
     assert too_far(model, ids, scores - 20 * step) == f"log-probabilities are off by {20 * step:.2g}"

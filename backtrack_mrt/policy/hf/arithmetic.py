@@ -50,10 +50,10 @@ def attending(config: Any, implementation: str) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def step_at(logits: Tensor) -> float:
-    """The step between neighbouring numbers of the logits' type at the size of the largest: .13 for 16 in bfloat16. By
-    as much kernels differ that are both right."""
-    return torch.finfo(logits.dtype).eps * float(logits.abs().max())
+def step_at(logits: Tensor, dtype: torch.dtype) -> float:
+    """The step between neighbouring numbers of a model's type at the size of the largest of its logits: .13 for 16 in
+    bfloat16, whatever type they were turned into. By as much kernels differ that are both right."""
+    return torch.finfo(dtype).eps * float(logits.abs().max())
 
 
 def is_exact(model: Any) -> bool:

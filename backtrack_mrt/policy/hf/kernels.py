@@ -100,11 +100,11 @@ class Kept(Structure):
 @cache
 def library() -> CDLL | None:
     """The compiled functions; None, and one line on stderr, where they cannot be had."""
-    there = (name for name in _COMPILERS if shutil.which(name))
+    there = next((name for name in _COMPILERS if shutil.which(name)), _COMPILERS[0])
     said = ""
     for flags in ((*_FLAGS, _NATIVE), _FLAGS):
         try:
-            compiler = shlex.split(os.environ.get("CC", "")) or [next(there, _COMPILERS[0])]
+            compiler = shlex.split(os.environ.get("CC", "")) or [there]
             found = _compiled([*compiler, *flags])
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             said = _said(error)

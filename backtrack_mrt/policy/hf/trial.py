@@ -69,9 +69,9 @@ def too_far(model: Any, ids: Sequence[int], scores: FloatArray) -> str | None:
     plain = logits.float().log_softmax(-1).gather(-1, tokens[0, -len(scores) :, None])[:, 0].double().cpu().numpy()
     # By tenths where a log-probability is beyond 10: large numbers are rounded more.
     gap = float((np.abs(scores - plain) / np.maximum(1, np.abs(plain) / 10)).max())
-    exact = model.get_input_embeddings().weight.dtype == torch.float32
-    least = 1e-3 if exact and not hasattr(model.config, "quantization_config") else 0.2
-    tolerance = max(least, _ROUNDINGS * step_at(logits))
+    dtype = model.get_input_embeddings().weight.dtype
+    least = 1e-3 if dtype == torch.float32 and not hasattr(model.config, "quantization_config") else 0.2
+    tolerance = max(least, _ROUNDINGS * step_at(logits, dtype))
     return None if gap <= tolerance else f"log-probabilities are off by {gap:.2g}"  # also if it is NaN
 
 

@@ -122,4 +122,4 @@ class ServerEngine(JobEngine):
             logits = model(ids).logits[0, len(prompt) - 1 : -1]
         logprobs = (logits.float() / temperature).log_softmax(-1)
         ours = logprobs.gather(1, ids[0, len(prompt) :, None])[:, 0].cpu()
-        return (ours - torch.tensor(drawn.logprobs)).abs(), step_at(logits) / temperature
+        return (ours - torch.tensor(drawn.logprobs)).abs(), step_at(logits, model.dtype) / temperature
