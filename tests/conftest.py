@@ -10,6 +10,7 @@ import os
 if os.environ.get("BACKTRACK_MRT_TEST_DEVICE") != "cuda":  # many tests compare with numbers worked out on the CPU
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from backtrack_mrt.runs import environment
 from backtrack_mrt.types import Problem
 
 environment.prepare()  # as a program that starts
+# What a script starts in the background ignores Ctrl-C, and so would the programs that tests send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["support.engine_subjects", "support.pictures"]
 
 settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True)
