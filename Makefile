@@ -23,8 +23,8 @@ test: $(INSTALLED)  ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not smollm2 and not vllm and not browser"
 
 test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties, two processes, 4 bits, the real SmolLM2
-	@echo "installing bitsandbytes and atheris, if they are not there; a minute, once"
-	$(INSTALL) -e '.[qlora]'
+	@echo "installing bitsandbytes, DeepSpeed and atheris, if they are not there; a minute, once"
+	$(INSTALL) -e '.[qlora,deepspeed]'
 	-$(INSTALL) --only-binary=atheris -e '.[fuzz]'
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "(slow or smollm2) and not vllm and not browser"
 

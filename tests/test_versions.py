@@ -27,7 +27,7 @@ TESTED = {
     for line in (ROOT / ".ci" / "constraints.txt").read_text().splitlines()
     if (pin := Requirement(line.partition("#")[0]) if line.partition("#")[0].strip() else None)
 }
-UNTESTED = {"deepspeed", "wandb", "trackio", "setuptools", "verifiers", "openenv"}  # not in that set
+UNTESTED = {"wandb", "trackio", "setuptools", "verifiers", "openenv"}  # not in that set
 NAMES = {"PyTorch": "torch"}
 
 

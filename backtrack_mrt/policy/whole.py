@@ -18,7 +18,7 @@ from torch import Tensor, nn
 @torch.no_grad()
 def trained_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The parameters that training changes, each whole, valid until the next one is asked for."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in _named(model):
         if parameter.requires_grad:
             piece: Any = parameter
             if hasattr(piece, "full_tensor"):  # FSDP 2: a DTensor
@@ -33,7 +33,7 @@ def trained_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 @torch.no_grad()
 def set_weights(model: nn.Module, whole: Mapping[str, Tensor]) -> None:
     """Give the parameters that `whole` names these values."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in _named(model):
         if name in whole:
             piece: Any = parameter
             if hasattr(piece, "full_tensor"):
@@ -45,6 +45,19 @@ def set_weights(model: nn.Module, whole: Mapping[str, Tensor]) -> None:
                     piece.data.copy_(whole[name])
             else:
                 piece.copy_(whole[name])
+
+
+def own_piece(parameter: Any) -> Tensor:
+    """What of a weight lies in this process."""
+    if hasattr(parameter, "to_local"):
+        return parameter.to_local()  # type: ignore[no-any-return]
+    return parameter.ds_tensor if hasattr(parameter, "ds_id") else parameter  # type: ignore[no-any-return]
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters under the names that they had before layers were wrapped to be computed again on the way back."""
+    for name, parameter in model.named_parameters():
+        yield name.replace("_checkpoint_wrapped_module.", ""), parameter
 
 
 def _gathered(parameter: Any, **settings: Any) -> AbstractContextManager[None]:

@@ -7,11 +7,13 @@ environment; they talk by NCCL on GPUs and by gloo on CPUs.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
 
 from backtrack_mrt.errors import RunError, UserError
@@ -68,8 +70,19 @@ def sharding() -> str | None:
     """How the launcher has the model cut up over the processes; None where each has all of it."""
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         return "FSDP"
-    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    return "ZeRO-3" if deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else None
+    return "ZeRO-3" if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and _zero_stage() == 3 else None
+
+
+def _zero_stage() -> int:
+    """How much DeepSpeed cuts up, by accelerate's settings or a file of DeepSpeed's own. Raises UserError."""
+    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    if file == "none":
+        return _number("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2)
+    try:
+        return int(json.loads(Path(file).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        reason = f"not a file with DeepSpeed's settings ({error})"
+        raise UserError("deepspeed_config_file", file, reason, "Name one, or leave it out.") from None
 
 
 def share(length: int, size: int = 1) -> slice:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import PrinterCallback, Trainer, TrainerState
 
 from backtrack_mrt.errors import Collapsed, Interrupted
-from backtrack_mrt.policy.whole import name_cut_layers
+from backtrack_mrt.policy.whole import name_cut_layers, own_piece
 from backtrack_mrt.runs import interrupts, processes
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
@@ -186,12 +186,11 @@ class SafeTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """The trainer's checkpoint, whole or not at all. Every process adds the state of its random numbers."""
         step, trained = self.steps_done, [p for p in self.model.parameters() if p.requires_grad]
-        pieces = [p.to_local() if hasattr(p, "to_local") else p for p in trained]  # what FSDP left here
-        finite = all(bool(piece.isfinite().all()) for piece in pieces)
+        finite = all(bool(own_piece(p).isfinite().all()) for p in trained)
         if not all(processes.gathered([finite])):
             raise Collapsed(f"the weights after step {step} are not finite", "Lower training.learning_rate.")
         if not self.setup.checkpoints.saved(step):
-            needed = _BYTES_PER_PARAMETER * sum(p.numel() for p in trained)
+            needed = _BYTES_PER_PARAMETER * sum(getattr(p, "ds_numel", p.numel()) for p in trained)
             self.setup.checkpoints.save(step, self._write_checkpoint, self.recorded(self.step), needed)
 
     def _write_checkpoint(self, folder: Path) -> None:
@@ -221,7 +220,7 @@ class SafeTrainer(Trainer):
 def _gradient_noise(setup: Setup) -> GradientNoise | None:
     """None where the parts of a gradient are not to be had: several processes sum theirs at the end of an update, and a
     second copy of the gradients of a whole model is too large."""
-    if processes.count() > 1 or setup.config.model.full_finetuning:
+    if processes.count() > 1 or processes.sharding() or setup.config.model.full_finetuning:
         return None
     training, rl = setup.config.training, setup.config.algorithm.loss == "rl"
     together = parts_together(training.group_size, training.micro_batch_size) if rl else 1
