@@ -121,6 +121,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
+@pytest.fixture
+def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without their report, which takes longer than a short training."""
+    for module in ("train", "held_out"):
+        monkeypatch.setattr(f"backtrack_mrt.training.{module}.rebuild", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama with a byte-level tokenizer, as a directory."""

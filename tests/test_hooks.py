@@ -115,6 +115,8 @@ UNHEARD = """
 from dataclasses import dataclass
 from backtrack_mrt.algos.collecting import Collection
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 @dataclass(frozen=True)
 class Unheard(Collection):
     def collect(self, problems): return []

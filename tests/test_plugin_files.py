@@ -23,6 +23,8 @@ from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import read_run
 from backtrack_mrt.training.train import train
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 PACKAGE = Path(str(files("backtrack_mrt")))
 ENVS, PROMPTS = (Path(str(files(f"backtrack_mrt.{name}"))) for name in ("envs", "prompts"))
 

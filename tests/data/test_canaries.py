@@ -33,6 +33,8 @@ from backtrack_mrt.types import (
     TurnSpec,
 )
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 CANARY = Problem("c", "What is 1 + 1?", "3", canary=True)
 
 

@@ -23,6 +23,8 @@ from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import Problem, TokenLedger
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 PROBLEMS = ProblemSets([Problem("a", "q", "1")] * 40, [Problem("b", "r", "2")] * 8, [])
 
 

@@ -16,6 +16,8 @@ from backtrack_mrt.runs import durable
 from backtrack_mrt.runs.checkpoints import Checkpoints
 from backtrack_mrt.training.train import train
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 FILES = {"adapter_model.safetensors": b"weights", "optimizer.pt": b"moments", "rng_state.pth": b"random"}
 
 

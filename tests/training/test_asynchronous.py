@@ -35,6 +35,8 @@ from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import TokenLedger
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 SMALL = (
     *("--training.steps", "3", "--training.problems_per_step", "2", "--training.group_size", "2"),
     *("--training.micro_batch_size", "2", "--protocol.max_revisions", "2"),
@@ -52,12 +54,6 @@ GAE = ("--algorithm.credit", "gae", "--evaluation.every", "2")
 def server() -> Iterator[FakeServer]:
     with FakeServer(load_merged(ModelSection()).eval()).running() as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def _no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("train", "held_out"):  # they would take most of the time
-        monkeypatch.setattr(f"backtrack_mrt.training.{module}.rebuild", lambda *_, **__: None)
 
 
 def ahead(folder: Path, server: FakeServer, *flags: str) -> RunRequest:

@@ -16,6 +16,8 @@ import backtrack_mrt as bt
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.training import environments
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 ROWS = Dataset.from_list([{"prompt": [{"role": "user", "content": "Cross the lake."}], "answer": "15"}])
 HERE = r"See .*test_environments.py, line \d+\.$"
 

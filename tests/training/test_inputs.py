@@ -29,6 +29,8 @@ class Mine(Retry):
 """
 GRADER = """
 import backtrack_mrt as bt
+
+pytestmark = pytest.mark.usefixtures("no_reports")
 class Paying(bt.Grader):
     def judge(self, problem, answer):
         return answer == problem.answer

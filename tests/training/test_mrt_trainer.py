@@ -20,6 +20,8 @@ from backtrack_mrt.algos.mrt_rl import MrtRl
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Group, Problem, Scored, Trajectory
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 QUESTION = [{"role": "user", "content": "Cross the lake."}]
 ROWS = Dataset.from_list([{"prompt": QUESTION, "answer": "15"}])
 OUTCOMES = (1.0, 1.0, 0.0, 0.0)

@@ -20,6 +20,8 @@ from backtrack_mrt.training.held_out import HeldOut
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.train import train
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 # Passes over 10 problems, 4 per step, end within the third step, with the fifth, within the eighth, …
 TWELVE = (
     *("--training.steps", "12", "--training.save_every", "1", "--training.keep_checkpoints", "99"),
@@ -38,11 +40,7 @@ TWELVE = (
         ("star", ("--training.steps", "3", "--algorithm.iterations", "2", "--training.epochs", "2")),
     ],
 )
-def test_resume_after_every_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algo: str, flags: tuple[str, ...]
-) -> None:
-    for module in ("train", "held_out"):  # reports would take most of the time
-        monkeypatch.setattr(f"backtrack_mrt.training.{module}.rebuild", lambda *_, **__: None)
+def test_resume_after_every_step(tmp_path: Path, algo: str, flags: tuple[str, ...]) -> None:
     train(request(tmp_path / "whole", *TWELVE, *flags, algo=algo))
     saved = sorted((tmp_path / "whole" / "checkpoints").iterdir())
     assert len(saved) >= 12
@@ -55,10 +53,8 @@ def test_resume_after_every_step(
         assert_same_run(tmp_path / "whole", cut)
 
 
-def test_a_run_killed_behind_its_last_update_does_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_behind_its_last_update_does_no_other(tmp_path: Path) -> None:
     """Nor where a budget of tokens ends it: that it is used up is not in the checkpoint."""
-    for module in ("train", "held_out"):
-        monkeypatch.setattr(f"backtrack_mrt.training.{module}.rebuild", lambda *_, **__: None)
     flags = ("--training.sampled_tokens", "1200", "--data.eval_size", "2", "--prover.calibration", "0")
     train(request(tmp_path / "whole", *flags, algo="grpo"))
     cut = tmp_path / "cut"

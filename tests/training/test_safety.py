@@ -22,6 +22,8 @@ from backtrack_mrt.training.rl import PolicyTrainer
 from backtrack_mrt.training.supervised import CrossEntropyTrainer
 from backtrack_mrt.training.train import train
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 FLAGS = ("--data.eval_size", "2", "--training.save_every", "1", "--training.keep_checkpoints", "9")
 
 

@@ -19,6 +19,8 @@ from backtrack_mrt.data.quizzes import QUIZZES
 from backtrack_mrt.graders.countdown import Countdown
 from backtrack_mrt.runs.finished import read_run
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 ROOT = Path(__file__).parents[2]
 SMOLLM2 = ROOT / "models" / "smollm2-135m-instruct"
 

@@ -14,6 +14,8 @@ from backtrack_mrt.training.budgets import StopAtBudget, counted_tokens
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import TokenLedger
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 STEP = TokenLedger(sampled=100, env=30, prover=20)
 
 
