@@ -14,7 +14,7 @@ from backtrack_mrt.rollouts.assembly import Assembly
 from backtrack_mrt.rollouts.prover import LikelihoodProver, MetaProver, Prefix
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
 from backtrack_mrt.rollouts.spelling import Speller, Spelling
-from backtrack_mrt.types import FloatArray, Problem, Scored, StopReason
+from backtrack_mrt.types import FloatArray, Problem, Scored
 
 CALIBRATION = "calibration.json"  # in a run directory
 TOLERATED = 0.01  # a smaller bias is not worth a warning
@@ -120,15 +120,12 @@ def at_start(parts: Assembly, problems: Sequence[Problem]) -> Bias | None:
 
 
 def prefixes_of(parts: Assembly, scored: Sequence[Scored]) -> list[list[Prefix]]:
-    """The forced prefixes c_0 … c_E of each trajectory; none after a violation, and where the context has no room for
-    an answer."""
-    needed = parts.sampled_prover(parts.config.prover).answer_tokens
+    """The prefixes c_0 … c_E of each trajectory behind which an answer can be sampled (see `MetaProver.prefix`)."""
+    prover = parts.sampled_prover(parts.config.prover, parts.paying)
     found = []
-    for t in (s.trajectory for s in scored):
-        turns = range(len(t.turns) + (t.stop is not StopReason.VIOLATION))
-        room = parts.engine.context_length - needed(t.problem)
-        forced = [parts.dialogue.forced(t, j) for j in turns]
-        found.append([(ids, t.problem) for ids in forced if len(ids) <= room])
+    for trajectory in (s.trajectory for s in scored):
+        asked = [prover.prefix(trajectory, j) for j in range(len(trajectory.turns) + 1)]
+        found.append([prefix for prefix in asked if prefix is not None])
     return found
 
 

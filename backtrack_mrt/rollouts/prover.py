@@ -67,26 +67,34 @@ class MetaProver(ABC):
         return self.dialogue.force_tokens
 
     @final
+    def prefix(self, trajectory: Trajectory, turns: int) -> Prefix | None:
+        """c_j (j = `turns`) with an answer begun, and what that answers; None where no answer can follow: after a
+        violation, and where the model's context is full."""
+        if trajectory.stop is StopReason.VIOLATION and turns == len(trajectory.turns):
+            return None
+        forced = self.dialogue.forced(trajectory, turns)
+        if len(forced) + self._answer_room(trajectory.problem) > self.engine.context_length:
+            return None
+        asked = self.grader.standing(trajectory.problem, trajectory.turns[:turns])
+        return forced, of_its_kind("grader", self.grader, "standing", asked)
+
+    @final
     def values(self, trajectories: Sequence[Trajectory]) -> list[FloatArray]:
-        """V_0 … V_E of each trajectory, shape (E+1,). V_0 is computed once per problem. After a violation, and where
-        the model's context is full, V is 0: no answer can follow. Raises UserError where an estimator of a user's own
-        gives anything but a chance for each."""
+        """V_0 … V_E of each trajectory, shape (E+1,). V_0 is computed once per problem. Where no answer can follow (see
+        `prefix`), V is 0. Raises UserError where an estimator of a user's own gives anything but a chance for each."""
         prefixes: list[Prefix] = []
         index: dict[tuple[str, int, int], int] = {}  # (problem, trajectory or -1 for V_0, turn) → row of `prefixes`
         rows: list[list[int]] = []
         for i, trajectory in enumerate(trajectories):
-            last = len(trajectory.turns) - (trajectory.stop is StopReason.VIOLATION)
-            room = self.engine.context_length - self._answer_room(trajectory.problem)
             row = []
-            for j in range(last + 1):
+            for j in range(len(trajectory.turns) + 1):
                 key = (trajectory.problem.id, i if j else -1, j)
                 if key not in index:
-                    forced = self.dialogue.forced(trajectory, j)
-                    if len(forced) > room:
+                    prefix = self.prefix(trajectory, j)
+                    if prefix is None:
                         break
                     index[key] = len(prefixes)
-                    asked = self.grader.standing(trajectory.problem, trajectory.turns[:j])
-                    prefixes.append((forced, of_its_kind("grader", self.grader, "standing", asked)))
+                    prefixes.append(prefix)
                 row.append(index[key])
             rows.append(row)
         with self.engine.reference() if self.policy == "reference" else nullcontext():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from backtrack_mrt.graders.math import Math
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.rollouts.prover import AutoProver, MetaProver, Prefix, SampledProver
 from backtrack_mrt.rollouts.rollout import trajectory_seeds
-from backtrack_mrt.types import FloatArray, Problem, Scored, Trajectory
+from backtrack_mrt.types import FloatArray, Problem, Scored, Trajectory, Turn
 
 PROBLEMS = generate("validation", 6, seed=5)
 
@@ -147,3 +148,19 @@ def test_prefixes_without_room_for_an_answer_are_not_asked(parts: Assembly, monk
     assert prefixes_of(parts, [Scored(Trajectory(problem, (1,) * 30))]) == [[]]
     monkeypatch.setattr(parts.engine, "context_length", 60)
     assert at_start(parts, [problem]) is None
+
+
+class Replying(Math):
+    """Every reply counts, as in a conversation."""
+
+    def standing(self, problem: Problem, turns: Sequence[Turn]) -> Problem:
+        return replace(problem, answer=f"{problem.answer} after {len(turns)}")
+
+
+def test_a_prefix_stands_for_what_the_grader_says_it_does(parts: Assembly) -> None:
+    collector = parts.collector(parts.config.protocol, with_values=False)
+    scored = collector.collect(PROBLEMS[:2], trajectory_seeds(0, 1, 2), 1.0).scored
+    for member, prefixes in zip(scored, prefixes_of(replace(parts, paying=Replying()), scored), strict=True):
+        gold = member.trajectory.problem.answer
+        assert len(prefixes) > 1
+        assert [problem.answer for _, problem in prefixes] == [f"{gold} after {j}" for j in range(len(prefixes))]
