@@ -33,10 +33,10 @@ class Effect:
 
     @property
     def verdict(self) -> str:
-        """shown, not shown, reversed or smaller; "one seed" without an interval."""
+        """shown, not shown, reversed or smaller; without an interval, why there is none."""
         low, high = self.estimate.low - self.null, self.estimate.high - self.null
         if not low <= high:  # NaN
-            return "one seed: no interval"
+            return "one seed: no interval" if self.estimate.n < 2 else "a seed has no such number"
         if low > 0 or high < 0:
             return "shown" if (low > 0) == self.claimed_above else "smaller" if self.sized else "reversed"
         return "not shown"
@@ -110,5 +110,5 @@ def table(found: Sequence[Effect]) -> str:
     rows = [["effect", "measure", "claimed", "measured [95 %]", "verdict"]]
     for effect in found:
         claimed = f"{'above' if effect.claimed_above else 'below'} {effect.null:g}"
-        rows.append([effect.name, effect.measure, claimed, str(effect.estimate), f"**{effect.verdict}**"])
+        rows.append([effect.name, effect.measure, claimed, effect.estimate.told(), f"**{effect.verdict}**"])
     return as_markdown(rows)

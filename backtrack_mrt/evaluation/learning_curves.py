@@ -91,7 +91,7 @@ def budget_rows(runs: Mapping[str, Sequence[Run]], control: str, budgets: Sequen
             gains = [gain_after(run, budget) for run in members]
             ratios = [ratio(ours, gain_after(run, budget)) for ours, run in zip(gains, runs[control], strict=True)]
             regrets = over_seeds([after(run, budget, "normalised_regret_frozen") for run in members])
-            cells += [f"{over_seeds(gains)}", "" if label == control else _times(ratios), f"{regrets}"]
+            cells += [over_seeds(gains).told(), "" if label == control else _times(ratios), regrets.told()]
         rows.append(cells)
     return rows
 

@@ -86,3 +86,5 @@ def test_gains_at_two_budgets_as_multiples_of_the_control_s() -> None:
     assert ours[5] == "2.00 [2.00, 2.00]"
     assert ours[3].startswith("0.350 ")
     assert theirs[2] == theirs[5] == ""
+    _, alone, _ = budget_rows({"mrt-rl": fast[:1], "grpo": slow[:1]}, "grpo", (200,))
+    assert alone == ["mrt-rl", "0.100", "2.00", "0.400"]  # one seed has no interval
