@@ -111,10 +111,11 @@ class Critic:
 
 def explained_variance(groups: Sequence[Group]) -> float:
     """1 − Var(R − b) / Var(R) over the states before turns: 1 for a critic that knows, 0 for one that says the mean.
-    NaN where all outcomes are equal, and without turns."""
+    NaN where all outcomes are equal, and without turns. Canaries, whose outcomes it was not fitted to, are left out."""
     pairs = [
         (member.trajectory.outcome, b)
         for group in groups
+        if not group.problem.canary
         for member in group.members
         for b in (() if member.baselines is None else member.baselines)
     ]
@@ -127,7 +128,7 @@ def states(group: Group) -> list[tuple[FloatArray, list[str], float]]:
     """For each member what is known before its turns, at c_0 … c_{E−1}: features (E, 4) and kinds (E), and the mean
     outcome of the others. After its last turn the outcome itself is known."""
     outcomes = group.outcomes
-    others = (outcomes.sum() - outcomes) / (len(outcomes) - 1) if len(outcomes) > 1 else np.full(1, 0.5)
+    others = (outcomes.sum() - outcomes) / (len(outcomes) - 1) if len(outcomes) > 1 else np.full(len(outcomes), 0.5)
     return [(_features(m, o), _kinds(m), float(o)) for m, o in zip(group.members, others, strict=True)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.hand_worked import ATTEMPT, ERROR_2, NO_ERROR, REVISE, TO_1
 
-from backtrack_mrt.training.critic import Critic
+from backtrack_mrt.training.critic import Critic, explained_variance
 from backtrack_mrt.types import FloatArray, Group, Problem, Scored, Trajectory
 
 RNG = np.random.default_rng(0)
@@ -90,6 +90,30 @@ def test_it_survives_a_checkpoint_bit_for_bit() -> None:
 
     for ours, theirs in zip(told(critic), told(resumed), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_it_explains_of_the_outcomes() -> None:
+    honest, canaries = batch(40), batch(40, canary=True)
+    told = {group.problem.id: [m.trajectory.outcome for m in group.members] for group in honest}
+
+    def judged(groups: list[Group], knows: bool) -> list[Group]:
+        means = [np.mean([row[g] for row in told.values()]) for g in range(4)]
+        found = []
+        for group in groups:
+            says = told[group.problem.id] if knows else means
+            members = [
+                replace(m, baselines=np.full(len(m.trajectory.turns), b))
+                for m, b in zip(group.members, says, strict=True)
+            ]
+            found.append(replace(group, members=tuple(members)))
+        return found
+
+    assert explained_variance(judged(honest, knows=True)) == 1
+    assert 0 < explained_variance(judged(honest, knows=False)) < 0.5
+    golds_are_wrong = judged(canaries, knows=False)
+    assert explained_variance([*judged(honest, knows=True), *golds_are_wrong]) == 1
+    assert np.isnan(explained_variance(judged(canaries, knows=True)))
+    assert np.isnan(explained_variance(honest)), "no baselines"
 
 
 def test_canaries_teach_it_nothing() -> None:
