@@ -115,8 +115,8 @@ class Valued(Algorithm):
 class SelfTraining(Algorithm):
     """An algorithm that is iterated: collect trajectories with the policy, weigh them, fit them by cross-entropy.
 
-    Trajectories without a weight are dropped; the weights of an iteration are divided by their mean. Each iteration
-    collects its share of the run's sampled tokens.
+    Trajectories without a weight are dropped; the weights of an iteration are divided by the mean of the
+    trajectories' largest ones. Each iteration collects its share of the run's sampled tokens.
     """
 
     loss: ClassVar[Literal["rl", "ce"]] = "ce"

@@ -85,7 +85,7 @@ def self_train(
 
 
 @dataclass
-class Gathered:
+class CollectedShare:
     """What an iteration collected so far: trajectories and the number of their problems; `tokens` are the run's."""
 
     tokens: TokenLedger
@@ -93,7 +93,9 @@ class Gathered:
     problems: int = 0
 
 
-def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, folder: Path, complete: bool) -> Gathered:
+def collect_share(
+    parts: Assembly, problems: Iterator[Problem], done: Done, folder: Path, complete: bool
+) -> CollectedShare:
     """The next iteration's share: until its part of the run's budget of tokens is used up; without such a budget, as
     many trajectories as that part of the steps of reinforcement learning has.
 
@@ -108,7 +110,7 @@ def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, fold
     else:
         total = max(round(iteration / algorithm.iterations * budget) - before, 1)
     protocol = config.protocol_at((iteration - 1) / max(algorithm.iterations - 1, 1))
-    collector, share = parts.training_collector().under(protocol), Gathered(done.tokens)
+    collector, share = parts.training_collector().under(protocol), CollectedShare(done.tokens)
     with (
         collector.synced(iteration) as synced,
         progress(total, f"collect {config.algo_label}, iteration {iteration}") as bar,
@@ -123,11 +125,10 @@ def collect_share(parts: Assembly, problems: Iterator[Problem], done: Done, fold
                 break
             rows = [problem for problem in islice(problems, batch) for _ in range(training.group_size)]
             path = folder / f"iteration_{iteration:03d}" / f"batch_{number:06d}"
-            if durable.damage(path) is None:
-                share.tokens = TokenLedger(**json.loads((path / "tokens.json").read_text(encoding="utf-8")))
-                found = read_trajectories(path / "trajectories.jsonl")
+            if (damage := durable.damage(path)) is None:
+                found, share.tokens = _kept_batch(path)
             elif complete:
-                reason = f"{path}: {durable.damage(path)}, and its iteration was fitted already"
+                reason = f"{path}: {damage}, and its iteration was fitted already"
                 raise RunError(reason, "Start anew with --overwrite.")
             else:
                 common_safe_point()
@@ -156,6 +157,12 @@ def _keep_batch(path: Path, scored: Sequence[Scored], tokens: TokenLedger) -> No
     durable.write_directory(path, write)
 
 
+def _kept_batch(path: Path) -> tuple[list[Scored], TokenLedger]:
+    """What `_keep_batch` has written."""
+    tokens = json.loads((path / "tokens.json").read_text(encoding="utf-8"))
+    return read_trajectories(path / "trajectories.jsonl"), TokenLedger(**tokens)
+
+
 def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Scored]:
     """The trajectories with the weights of their turns, problem by problem."""
     groups = groups_by_problem(scored)
@@ -164,7 +171,7 @@ def weighed(scored: Sequence[Scored], algorithm: SelfTraining) -> list[Scored]:
 
 
 def rows_to_fit(scored: Sequence[Scored]) -> list[Example]:
-    """The trajectories that have weight, as rows to fit; weights divided by their mean over the rows' turns."""
+    """The trajectories that have weight, as rows to fit; weights divided by the mean of the rows' largest ones."""
     chosen = [(s, s.weights) for s in scored if s.weights is not None and s.weights.any()]
     heaviest = [weights.max() for _, weights in chosen]
     mean = sum(heaviest) / max(len(heaviest), 1)
