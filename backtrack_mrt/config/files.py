@@ -150,7 +150,7 @@ class Merged:
         found = check.validate(self.schema, self.values)
         if wrong := bool(check.wrong or check.mistakes):
             found = self._readable(set(check.wrong) | SECTIONS.keys() - self.plugins.keys())
-        for broken in broken_rules(found, training, partial=wrong):
+        for broken in broken_rules(found, training, incomplete=wrong):
             said = check.said.get(broken.field, broken.field)
             check.mistakes.append(UserError(said, broken.value, broken.reason, broken.remedy))
         check.mistakes.tell()

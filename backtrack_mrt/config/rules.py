@@ -145,14 +145,14 @@ RULES = (partial(_size_rules, "eval"), _adapter_rules, _engine_rules, _forcing_r
 TRAINING_RULES = (_budget_rules, _batch_rules, _algorithm_rules, _asynchronous_rules, partial(_size_rules, "train"))
 
 
-def broken_rules(config: Config, training: bool = True, partial: bool = False) -> list[UserError]:
+def broken_rules(config: Config, training: bool = True, incomplete: bool = False) -> list[UserError]:
     """The mistakes of `config` across its fields, which they name by their dotted names.
 
     training: also those that concern training alone: an evaluation needs no batch that comes out even, and no training
-    set. partial: fields are missing from `config`; what needs one of them cannot be told."""
+    set. incomplete: fields are missing from `config`; what needs one of them cannot be told."""
     with plugins.failures_told():
         broken = list(_own_rules(config))
         for rule in () if broken else (*TRAINING_RULES, *RULES) if training else RULES:
-            with suppress(AttributeError) if partial else nullcontext():
+            with suppress(AttributeError) if incomplete else nullcontext():
                 broken.extend(rule(config))
     return broken
