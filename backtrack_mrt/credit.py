@@ -263,7 +263,7 @@ def _scored(
         Turn(TurnSpec(_PHASE, int(n)), "", Parsed(), (), Completion((-1,) * int(n), (0.0,) * int(n), Finish.STOP))
         for n in np.bincount(row[row >= 0], minlength=count)
     )
-    found_turns = Trajectory(problem, (), turns, StopReason.FINISHED, outcome=outcome)
+    episode = Trajectory(problem, (), turns, StopReason.FINISHED, outcome=outcome)
     found: dict[str, FloatArray] = {}
     for field, given, length in (("values", values, count + 1), ("baselines", baselines, count)):
         if given is not None:
@@ -273,7 +273,7 @@ def _scored(
                 raise UserError(f"{field}[{i}]", numbers.tolist(), reason, "V_0 … V_E is one more than the turns.")
             if not np.isfinite(numbers).all():
                 raise UserError(f"{field}[{i}]", numbers.tolist(), "not finite numbers", "Mend what estimates them.")
-    return Scored(found_turns, **found)
+    return Scored(episode, **found)
 
 
 def _decoder(tokenizer: Any) -> Callable[[TokenIds], str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from backtrack_mrt import credit
@@ -71,7 +72,7 @@ class MRTTrainer(GRPOTrainer):
         columns = getattr(self.train_dataset, "column_names", None)  # None: not known before it is read
         if values is None and self.algorithm.needs_values and columns and not {*columns} & {*_GOLDS}:
             raise UserError("train_dataset", columns, "no column holds the answer", _REMEDY)
-        self.scored: list[Trajectory] = []  # this process's latest episodes
+        self.latest_trajectories: list[Trajectory] = []  # this process's latest episodes
         self.latest_values: list[FloatArray] = []
         self._rewards = torch.zeros(0)
         self._prompts = prompts
@@ -98,13 +99,13 @@ class MRTTrainer(GRPOTrainer):
         if self.cuts is not None:
             rows = zip(turns, output["completion_ids"].tolist(), strict=True)
             turns = [credit.cut_turns(index, ids, self._tokenizer, self.cuts) for index, ids in rows]
-        self.scored = [
+        self.latest_trajectories = [
             credit.trajectory(self._problem(row), prompt[kept.bool()].tolist(), ids.tolist(), index, self._tokenizer)
             for row, prompt, kept, ids, index in zip(
                 inputs, output["prompt_ids"], output["prompt_mask"], output["completion_ids"], turns, strict=True
             )
         ]
-        given: object = self.values(self.scored) if self.algorithm.needs_values else []
+        given: object = self.values(self.latest_trajectories) if self.algorithm.needs_values else []
         if (values := as_rows(given)) is None:
             raise UserError("values", short(given), "not arrays of numbers", "Return V_0 … V_E of each.")
         self.latest_values = values
@@ -116,7 +117,7 @@ class MRTTrainer(GRPOTrainer):
         self._log_turns()
         return output
 
-    def _advantages(self, turns: list[Any]) -> list[FloatArray]:
+    def _advantages(self, turns: Sequence[NDArray[np.int64]]) -> list[FloatArray]:
         """Of this process's rows; a group may lie across processes. Rows that no reward function scored have none."""
         everyone, values = gathered(turns), gathered(self.latest_values)
         weights = self.reward_weights.to(self._rewards.device)
@@ -159,7 +160,7 @@ class MRTTrainer(GRPOTrainer):
             model.train()
 
     def _log_turns(self) -> None:
-        logged = {"turns": [float(len(t.turns)) for t in self.scored]}
+        logged = {"turns": [float(len(t.turns)) for t in self.latest_trajectories]}
         if self.latest_values:
             logged |= {
                 "value/first": [float(row[0]) for row in self.latest_values],

@@ -57,8 +57,7 @@ class PolicyTrainer(PackedTrainer, GRPOTrainer):
         self.ledgers: list[TokenLedger] = []  # of the rollouts of each step, by all processes
         self._numbers: list[int] = []  # of the update's problems, one for each row of this process
         self._ahead = RolloutsAhead()
-        self._scored: list[Scored] = []  # the latest rollouts: of this process, and of all
-        self._everyone: list[Scored] = []
+        self._everyone: list[Scored] = []  # the latest rollouts, of all processes
         self.critics = {0: Critic()}  # by the update they were fitted after: the latest whole one's, and the next
         firsts = problems[:: (alike := grpo_repeats(config) // config.training.group_size)]  # one for those of its rows
         self._prompts_per_update = config.training.problems_per_step // alike
@@ -232,13 +231,13 @@ class PolicyTrainer(PackedTrainer, GRPOTrainer):
         step, training = self.step + 1, self.run_config.training
         taken = self._ahead.take(step) or StepRollouts(self._begin(step)())
         collected = taken.collected
-        self._scored = collected.scored
-        given = [scored.trajectory.problem.id for scored in self._scored]
+        trajectories = [scored.trajectory for scored in collected.scored]
+        given = [trajectory.problem.id for trajectory in trajectories]
         if given != [self.problems[number].id for number in self._numbers]:
             reason = f"its collect gave {len(given)} trajectories for {len(prompts)} rows, or those of other problems"
             name = type(self.algorithm.collection).__name__
             raise UserError("algo", name, reason, "Return one for each row, in order, where the loss is rl.")
-        self._everyone = gathered(self._scored)
+        self._everyone = gathered(collected.scored)
         self.ledgers.append(sum(gathered([collected.ledger]), TokenLedger()))
         self._tell({f"tokens/step_{kind}": tokens for kind, tokens in asdict(self.ledgers[-1]).items()})
         self.seconds.update(taken.seconds)
@@ -247,7 +246,7 @@ class PolicyTrainer(PackedTrainer, GRPOTrainer):
             self._tell({"sampling/lag": taken.lag * self.num_iterations})
             if step < training.most_steps and not used_up(training, self.ledgers):
                 self._ahead.begin(step + 1, self._begin(step + 1))
-        return trl_rows([scored.trajectory for scored in self._scored], self.setup.tokenizer.eos_token_id)
+        return trl_rows(trajectories, self.setup.tokenizer.eos_token_id)
 
     def _begin(self, update: int) -> Callable[[], Collected]:
         """The rollouts for that update, by the policy as it is: what is returned draws them."""

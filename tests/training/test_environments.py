@@ -125,7 +125,7 @@ def rolled_out(folder: Path, rollout_func: Any) -> Any:
     )
     trainer.model.train()
     trainer._generate_and_score_completions([dict(ROWS[0]) for _ in range(4)])
-    return trainer.scored
+    return trainer.latest_trajectories
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def ours(trajectories: list[Trajectory], values: Any, algorithm: MrtRl) -> list[
 
 
 def check(trainer: bt.MRTTrainer, found_BT: torch.Tensor, algorithm: MrtRl) -> None:
-    for row, own in zip(found_BT.numpy(), ours(trainer.scored, trainer.latest_values, algorithm), strict=True):
+    expected = ours(trainer.latest_trajectories, trainer.latest_values, algorithm)
+    for row, own in zip(found_BT.numpy(), expected, strict=True):
         np.testing.assert_allclose(row[: len(own)], own, atol=1e-6)
         assert not row[len(own) :].any()
 
@@ -70,8 +71,8 @@ def check(trainer: bt.MRTTrainer, found_BT: torch.Tensor, algorithm: MrtRl) -> N
 )
 def test_advantages_are_ours(trainer: bt.MRTTrainer, algorithm: MrtRl) -> None:
     found_BT = advantages(trainer)
-    assert [len(t.turns) for t in trainer.scored] == [len(way) for way in WAYS.values()]
-    assert [turn.text for turn in trainer.scored[0].turns] == WAYS[0]
+    assert [len(t.turns) for t in trainer.latest_trajectories] == [len(way) for way in WAYS.values()]
+    assert [turn.text for turn in trainer.latest_trajectories[0].turns] == WAYS[0]
     check(trainer, found_BT, algorithm)
 
 
@@ -104,8 +105,8 @@ def lake_trainer(tmp_path: Path, **given: Any) -> bt.MRTTrainer:
 def test_an_environment_factory(tmp_path: Path) -> None:
     trainer = lake_trainer(tmp_path)
     found_BT = advantages(trainer)
-    assert [len(t.turns) for t in trainer.scored] == [len(way) + 1 for way in WAYS.values()]
-    assert all("direction" in turn.text for turn in trainer.scored[0].turns[:-1])
+    assert [len(t.turns) for t in trainer.latest_trajectories] == [len(way) + 1 for way in WAYS.values()]
+    assert all("direction" in turn.text for turn in trainer.latest_trajectories[0].turns[:-1])
     assert all(len(set(row)) > 1 for row in trainer.latest_values)
     check(trainer, found_BT, MrtRl())
 
@@ -152,7 +153,7 @@ def test_golds_are_read_as_those_of_files(trainer: bt.MRTTrainer, row: dict[str,
 def test_what_is_sampled_in_one_go_can_be_cut(tmp_path: Path) -> None:
     trainer = lake_trainer(tmp_path, cuts=lambda text: [5], values=nearness)
     advantages(trainer)
-    assert [len(t.turns) for t in trainer.scored] == [2 * len(way) + 2 for way in WAYS.values()]
+    assert [len(t.turns) for t in trainer.latest_trajectories] == [2 * len(way) + 2 for way in WAYS.values()]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_the_documents_ten_lines(document: str, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", ScriptedTurns(tokenizer))
     said = {"Lake": Lake}
     exec(block.replace("Qwen/Qwen3-0.6B", str(tmp_path / "model")), said)
-    assert len(said["trainer"].scored[0].turns) == len(WAYS[0]) + 1  # type: ignore[attr-defined]
+    assert len(said["trainer"].latest_trajectories[0].turns) == len(WAYS[0]) + 1  # type: ignore[attr-defined]
 
 
 def test_the_credit_of_the_documents(capsys: pytest.CaptureFixture[str]) -> None:
