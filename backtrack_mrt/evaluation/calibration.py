@@ -109,7 +109,7 @@ def at_start(parts: Assembly, problems: Sequence[Problem]) -> Bias | None:
         return None
     sampled = parts.sampled_prover(section, parts.paying, seed=config.seed + 1)
     collector = parts.collector(config.protocol, with_values=False, grader=parts.paying)
-    with collector.synced(-1) as synced:
+    with collector.synced() as synced:
         seeds = trajectory_seeds(config.seed, CALIBRATION_STEP, len(some))
         scored = synced.collect(some, seeds, config.training.temperature).scored
         ends = [prefix for each in prefixes_of(parts, scored) if each for prefix in (each[0], each[-1])]

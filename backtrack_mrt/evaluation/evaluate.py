@@ -161,7 +161,7 @@ def forced_majority(
     step, spent = max(collector.max_rows // p, 1), TokenLedger()
     by_turn = [[i for i, end in enumerate(last) if j <= end] for j in range(turns + 1)]
     asked = sum(share(len(going)).stop for going in by_turn)
-    with collector.synced(-1) as synced, progress(p * asked, "forced answers") as bar:  # the main one's
+    with collector.synced() as synced, progress(p * asked, "forced answers") as bar:  # the main one's
         for j, going in enumerate(by_turn):
             rows, found = going[share(len(going))], list[tuple[int, FloatArray]]()
             for start in range(0, len(rows), step):

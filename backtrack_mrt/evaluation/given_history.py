@@ -55,6 +55,6 @@ def progress_from(
 def _played(starts: Sequence[Trajectory], collector: Collector, temperature: float, seed: int) -> list[Trajectory]:
     """The starts played to the end, graded."""
     seeds = trajectory_seeds(seed, 0, len(starts))
-    with collector.synced(-1), progress(len(starts), "played on") as bar:
+    with collector.synced(), progress(len(starts), "played on") as bar:
         played = collector.play(starts, seeds, temperature, on_rows=bar.update)
     return grade(played, collector.grader)

@@ -114,8 +114,8 @@ class Engine(ABC):
         finally:
             self._in_reference = before
 
-    def sync(self, version: int) -> None:
-        """The policy's weights changed (now at update `version`): forget everything cached from the old ones."""
+    def sync(self) -> None:
+        """The policy's weights changed: take them as they are now, and forget everything cached from the old ones."""
         self.before_sync()
 
     def release(self) -> None:  # noqa: B027

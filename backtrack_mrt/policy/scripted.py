@@ -21,7 +21,7 @@ class ScriptedEngine(Engine):
     cut behind its first stop id and at the request's length. Without a script, tokens are sampled.
 
     Logprobs are those of a bigram model over `vocabulary` ids, made of hashes of `weights`: the same in `generate` and
-    `score`. The reference has other weights. `synced` and `released` record the calls of `sync` and `release`.
+    `score`. The reference has other weights. `synced` and `released` count the calls of `sync` and `release`.
     """
 
     exact = True
@@ -42,7 +42,7 @@ class ScriptedEngine(Engine):
             replies = iter(script)
             self._script = lambda prefix: next(replies)
         self.vocabulary, self.weights = vocabulary, weights
-        self.synced: list[int] = []
+        self.synced = 0
         self.released = 0
 
     def _generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
@@ -58,10 +58,10 @@ class ScriptedEngine(Engine):
             self.stats.computed += len(prefix) + len(continuation)
         return scores
 
-    def sync(self, version: int) -> None:
+    def sync(self) -> None:
         """See `Engine.sync`."""
-        super().sync(version)
-        self.synced.append(version)
+        super().sync()
+        self.synced += 1
 
     def release(self) -> None:
         """See `Engine.release`."""

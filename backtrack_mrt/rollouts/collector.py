@@ -123,10 +123,10 @@ class Collector:
         return Sampling(temperature, stop_ids=self.dialogue.chat.stop_ids)
 
     @contextmanager
-    def synced(self, version: int) -> Iterator[Synced]:
-        """Within the block the engine has the policy's weights after update `version`, and keeps what it has read from
-        one call to the next."""
-        self.engine.sync(version)
+    def synced(self) -> Iterator[Synced]:
+        """Within the block the engine has the policy's weights as they are now, and keeps what it has read from one
+        call to the next."""
+        self.engine.sync()
         with self._held() as synced:
             yield synced
 
@@ -135,12 +135,11 @@ class Collector:
         problems: Sequence[Problem],
         seeds: Sequence[int],
         temperature: float,
-        version: int = -1,
         on_rows: Callable[[int], None] = lambda rows: None,
         others: int = 0,
     ) -> Collected:
-        """`Synced.collect` with the policy after update `version` (−1: as it is)."""
-        with self.synced(version) as synced:
+        """`Synced.collect` with the policy as it is."""
+        with self.synced() as synced:
             return synced.collect(problems, seeds, temperature, on_rows, others)
 
     def begin(
@@ -148,12 +147,11 @@ class Collector:
         problems: Sequence[Problem],
         seeds: Sequence[int],
         temperature: float,
-        version: int,
         others: int,
     ) -> Callable[[], Collected]:
         """`collect` in two parts: the engine gets the policy's weights now; what is returned draws the rollouts. With
         an engine that has weights of its own the policy may change meanwhile."""
-        self.engine.sync(version)
+        self.engine.sync()
 
         def draw() -> Collected:
             with self._held() as synced:

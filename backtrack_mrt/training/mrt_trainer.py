@@ -152,7 +152,7 @@ class MRTTrainer(GRPOTrainer):
             dialogue = dialogue_with(self._tokenizer, load_prompts("open-ended", self._prompts))
             self._prover = LikelihoodProver(dialogue, HFEngine(model, max_rows=max(len(trajectories), 1)))
         model.eval()  # as TRL generates: no dropout, and a cache
-        self._prover.engine.sync(self.state.global_step)
+        self._prover.engine.sync()
         try:
             return self._prover.values(trajectories)
         finally:

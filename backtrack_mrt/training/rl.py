@@ -257,7 +257,7 @@ class PolicyTrainer(PackedTrainer, GRPOTrainer):
         asked = [*mine[:1] * others, *mine]
         seeds = trajectory_seeds(self.run_config.seed, update, len(asked), first_row=first - others)
         collector = self.collector.under(self.run_config.protocol_at(self._done_before(update)))
-        return collector.begin(asked, seeds, training.temperature, version=self.step, others=others)
+        return collector.begin(asked, seeds, training.temperature, others)
 
     def _weigh(self) -> list[Scored]:
         """This process's rows, weighed. A group may span processes, so the weights are made of everyone's rows; the

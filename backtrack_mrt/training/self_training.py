@@ -112,7 +112,7 @@ def collect_share(
     protocol = config.protocol_at((iteration - 1) / max(algorithm.iterations - 1, 1))
     collector, share = parts.training_collector().under(protocol), CollectedShare(done.tokens)
     with (
-        collector.synced(iteration) as synced,
+        collector.synced() as synced,
         progress(total, f"collect {config.algo_label}, iteration {iteration}") as bar,
     ):
         for number in count():

@@ -55,7 +55,7 @@ def main() -> None:
     def step(name: str, engine: Counting) -> list[TokenIds]:
         """The trajectories' tokens."""
         collector = replace(parts, engine=engine).training_collector()
-        engine.sync(0)
+        engine.sync()
         engine.stats.computed = engine.branches = 0
         with times.of(name):
             scored = collector.collect(rows, seeds, training.temperature).scored

@@ -113,7 +113,7 @@ def test_full_weights_are_read_anew_after_a_sync() -> None:
     before = engine.score([(1, 2, 3)], [(4, 5)])[0]
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight.mul_(0.5)
-    engine.sync(1)
+    engine.sync()
     after = engine.score([(1, 2, 3)], [(4, 5)])[0]
     assert abs(after - before).max() > 1e-3
     np.testing.assert_allclose(after, plain(model, (1, 2, 3), (4, 5)), atol=1e-4)

@@ -91,7 +91,7 @@ def test_stats_count_tokens(subject: Subject) -> None:
 def test_sync_and_release_keep_the_answers(subject: Subject) -> None:
     engine = subject.new()
     first = engine.generate(requests(4), FREE)
-    engine.sync(1)
+    engine.sync()
     assert [c.token_ids for c in engine.generate(requests(4), FREE)] == [c.token_ids for c in first]
     engine.release()
     assert [c.token_ids for c in engine.generate(requests(4), FREE)] == [c.token_ids for c in first]

@@ -164,7 +164,7 @@ def test_the_model_is_left_bit_for_bit(adapter: bool) -> None:
     if adapter:
         with engine.reference():
             engine.score([(1, 2, 3)], [(4,)])
-    engine.sync(1)
+    engine.sync()
     engine.generate([Request((1, 2, 3), 5, 0)], FREE)
     engine.release()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -196,7 +196,7 @@ def test_sync_forgets_what_the_old_weights_cached() -> None:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.mul_(2.0)
-    engine.sync(1)
+    engine.sync()
     new = engine.score([prefix], [(5, 6)])[0]
     assert abs(new - old).max() > 1e-3
     np.testing.assert_allclose(new, plain_logprobs(model, prefix, (5, 6)), atol=1e-4)

@@ -46,8 +46,8 @@ def test_the_base_is_in_4_bits_and_the_adapter_learns(section: ModelSection) -> 
     assert 0 < error < 0.5, "rounded, but the same model"
     engine, losses = HFEngine(model, max_rows=2), []
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    for version in range(3):
-        engine.sync(version)
+    for _ in range(3):
+        engine.sync()
         (completion,) = engine.generate([Request(tuple(range(5, 20)), 6, 0)], Sampling(0.0))
         whole_ids = torch.tensor([[*range(5, 20), *completion.token_ids]])
         model.train()

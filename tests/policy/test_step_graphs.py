@@ -41,7 +41,7 @@ def test_rounded_steps_give_the_same_tokens(policy: PeftModel) -> None:
         scores = engine.score([ids[:4] for ids in histories], [(1, 2)] * len(histories))
         second = engine.generate([Request((*ids, 5, 6), 9, i) for i, ids in enumerate(histories)], FREE)
         scale_adapter(policy, 2)
-        engine.sync(1)
+        engine.sync()
         third = engine.generate(requests(3, 220), FREE)  # fewer rows than before, and longer
         scale_adapter(policy, 1 / 2)
         found.append(([c.token_ids for c in (*first, *second, *third)], np.concatenate(scores), engine.stats))

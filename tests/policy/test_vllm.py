@@ -52,7 +52,7 @@ def test_the_same_seeds_give_the_hf_engine_s_tokens(
 ) -> None:
     asked = [replace(row, seed=(k << 40) + 1) for k, row in enumerate(requests(12))]
     vllm = request.getfixturevalue(engine)
-    vllm.sync(0)
+    vllm.sync()
     done, truth = (each.generate(asked, sampling) for each in (vllm, HFEngine(policy, max_rows=6)))
     assert [(c.token_ids, c.finish) for c in done] == [(c.token_ids, c.finish) for c in truth]
 
@@ -63,12 +63,12 @@ def test_an_update_arrives_with_sync_and_not_before(
 ) -> None:
     asked = requests(6)
     seen = []
-    for version in range(3):
+    for update in range(3):
         for matrix in adapter:
             matrix.mul_(-1.5)
         stale = draws(vllm_engine, asked)
-        assert version == 0 or stale == seen[-1]
-        vllm_engine.sync(version)
+        assert update == 0 or stale == seen[-1]
+        vllm_engine.sync()
         seen.append(draws(vllm_engine, asked))
         assert [c.token_ids for c in seen[-1]] == [c.token_ids for c in draws(HFEngine(policy, max_rows=6), asked)]
     assert seen[0] != seen[1] != seen[2]
@@ -76,19 +76,19 @@ def test_an_update_arrives_with_sync_and_not_before(
     assert len(list(Path(vllm_engine._adapters._folder.name).iterdir())) == 1  # old ones are deleted
     for matrix in adapter:
         matrix.mul_(-1 / 1.5**3)
-    vllm_engine.sync(3)
+    vllm_engine.sync()
 
 
 def test_history_is_not_computed_again_until_the_weights_change(vllm_engine: VLLMEngine) -> None:
     prefix = tuple(i * 7 % VOCABULARY for i in range(100))
     computed = []
-    vllm_engine.sync(0)
+    vllm_engine.sync()
     for ids in (prefix, (*prefix, 1, 2, 3), (*prefix, 1, 2, 3)):
         vllm_engine.stats = EngineStats()
         draws(vllm_engine, [Request(ids, 4, 0)])
         computed.append(vllm_engine.stats.computed)
         if len(computed) == 2:
-            vllm_engine.sync(1)
+            vllm_engine.sync()
     assert computed == [103, 106 - 96, 106]  # whole blocks of 32 are kept
 
 
@@ -99,7 +99,7 @@ def test_no_row_waits_for_the_turns_of_others(vllm_engine: VLLMEngine, monkeypat
     in_lock_step = SimpleNamespace(generate=vllm_engine.generate, context_length=vllm_engine.context_length)
     found = []
     for sampler in (vllm_engine, in_lock_step):
-        vllm_engine.sync(0)
+        vllm_engine.sync()
         steps.clear()
         found.append((_conversation(sampler), len(steps)))
     assert found[0][0] == found[1][0]
@@ -144,7 +144,7 @@ def test_with_little_room_rows_come_in_chunks_and_are_not_read_again() -> None:
     computed, tokens = [], []
     try:
         for asked in (engine, _silent(engine)):
-            engine.sync(0)
+            engine.sync()
             engine.stats.computed = 0
             collector = replace(parts, engine=asked).training_collector()
             found = collector.collect(rows, trajectory_seeds(0, 1, len(rows)), 1.0).scored
@@ -169,12 +169,12 @@ def test_all_weights_can_be_handed_over() -> None:
     model = random_llama().eval()
     engine = VLLMEngine(model, max_rows=6)
     try:
-        for version in range(2):
+        for _ in range(2):
             hf = HFEngine(model, max_rows=6)
             assert [c.token_ids for c in draws(engine, requests(6))] == [c.token_ids for c in draws(hf, requests(6))]
             for parameter in model.parameters():
                 parameter.mul_(1.2)
-            engine.sync(version)
+            engine.sync()
     finally:
         engine.close()
 
@@ -184,7 +184,7 @@ def test_a_merged_adapter_is_computed_along(policy: PeftModel, adapter: list[tor
     """The policy's tokens and the reference's, in turn, also after an update."""
     engine = VLLMEngine(policy, max_rows=6, merged=True)
     try:
-        for version in range(2):
+        for _ in range(2):
             hf = HFEngine(policy, max_rows=6)
             for _ in range(2):
                 seen = [[c.token_ids for c in draws(each, requests(6))] for each in (engine, hf)]
@@ -193,7 +193,7 @@ def test_a_merged_adapter_is_computed_along(policy: PeftModel, adapter: list[tor
                 assert seen[0] == seen[1] != seen[2] == seen[3]
             for matrix in adapter:
                 matrix.mul_(-1.5)
-            engine.sync(version)
+            engine.sync()
     finally:
         engine.close()
 

@@ -57,7 +57,7 @@ def test_every_version_is_an_adapter_of_its_own(model: PeftModel, fake: FakeServ
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.mul_(-2)
-    engine.sync(1)
+    engine.sync()
     truth = [c.token_ids for c in HFEngine(model, max_rows=6).generate(requests(6), FREE)]
     with torch.no_grad():  # the next update begins while the server is asked
         for name, parameter in model.named_parameters():
@@ -139,7 +139,7 @@ def test_rows_are_shared_and_a_server_that_dies_is_left_out(
     told = capsys.readouterr().err
     assert told.count(f"{other.url} cannot be reached") == 1
     assert "going on with 1 servers" in told
-    engine.sync(1)
+    engine.sync()
     assert [c.token_ids for c in engine.generate(asked, FREE)] == [c.token_ids for c in truth]
     engine.close()
 

@@ -63,7 +63,7 @@ def test_it_sleeps_from_release_until_it_is_asked_again(sleep: bool, monkeypatch
         engine.release()
     engine.generate([], FREE)
     engine.converse({}, FREE, lambda row, completion: None)  # nothing is asked, and nothing wakes
-    engine.sync(1)
+    engine.sync()
     engine.generate(requests(2), FREE)
     engine.release()
     engine.score([(1, 2)], [(1,)])

@@ -31,7 +31,7 @@ def parts() -> Assembly:
 
 @pytest.fixture
 def sampling(parts: Assembly) -> Sampling:
-    parts.engine.sync(0)
+    parts.engine.sync()
     return Sampling(1.0, stop_ids=parts.dialogue.chat.stop_ids)
 
 
@@ -224,16 +224,16 @@ def test_collecting_syncs_the_engine_and_lets_go_of_it(parts: Assembly) -> None:
     chat = parts.dialogue.chat
     engine = ScriptedEngine(lambda prefix: (*chat.encode("no"), chat.eos_id))
     collector = replace(parts.collector(parts.config.protocol, with_values=False), engine=engine)
-    alone = collector.collect(PROBLEMS, [1, 2, 3], 1.0, version=4)
-    assert (engine.synced, engine.released) == ([4], 1)
-    with collector.synced(5) as synced:
+    alone = collector.collect(PROBLEMS, [1, 2, 3], 1.0)
+    assert (engine.synced, engine.released) == (1, 1)
+    with collector.synced() as synced:
         together = synced.collect(PROBLEMS, [1, 2, 3], 1.0)
         assert synced.collect(PROBLEMS, [1, 2, 3], 1.0) == replace(together, seconds=ANY)
-        assert (engine.synced, engine.released) == ([4, 5], 1)
+        assert (engine.synced, engine.released) == (2, 1)
     assert (alone.scored, alone.ledger) == (together.scored, together.ledger)
-    with pytest.raises(ZeroDivisionError), collector.synced(6):
+    with pytest.raises(ZeroDivisionError), collector.synced():
         _ = 1 / 0
-    assert (engine.synced, engine.released) == ([4, 5, 6], 3)
+    assert (engine.synced, engine.released) == (3, 3)
     with pytest.raises(FrozenInstanceError):
         collector.max_rows = 1  # type: ignore[misc]
 

@@ -52,7 +52,7 @@ def trajectories(env: str) -> Sequence[Trajectory]:
 
 def embedded(env: str, starts: Sequence[Problem | Trajectory], temperature: float = 1.0) -> list[Trajectory]:
     run = parts(env)
-    run.engine.sync(0)
+    run.engine.sync()
     sampling = Sampling(temperature, stop_ids=run.dialogue.chat.stop_ids)
     return rollout(starts, SEEDS, run.config.protocol, run.dialogue, run.engine, sampling)
 

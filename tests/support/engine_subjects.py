@@ -124,7 +124,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
     def renewed(rows: int = 6) -> Engine:
         """Starting vLLM takes long, so there is one, as good as new."""
-        live.sync(0)
+        live.sync()
         live.stats = EngineStats()
         return live
 

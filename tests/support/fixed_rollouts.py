@@ -73,7 +73,7 @@ class FixedCollector:
         return self
 
     def begin(
-        self, problems: Sequence[Problem], seeds: Sequence[int], temperature: float, version: int, others: int
+        self, problems: Sequence[Problem], seeds: Sequence[int], temperature: float, others: int
     ) -> Callable[[], Collected]:
         assert [p.id for p in problems] == [p.id for p in self.problems for _ in range(GROUP)]
         scored = [scored for problem in self.problems for scored in self.scored[problem.id]]

@@ -63,7 +63,7 @@ def run(args: Namespace) -> None:
         else:
             parts = assemble(config)
             stack.callback(parts.engine.close)
-            parts.engine.sync(-1)
+            parts.engine.sync()
             dialogue, grader, model = parts.dialogue, parts.grader, parts.collector(config.protocol, with_values=True)
         stack.callback(grader.close)
         assert isinstance(dialogue.chat, ChatFormat)

@@ -84,9 +84,9 @@ class HFEngine(Engine):
         """The one that answers."""
         return self._reference if self._reference is not None and self._in_reference else self._policy
 
-    def sync(self, version: int) -> None:
+    def sync(self) -> None:
         """See `Engine.sync`. The reference's cache stays: its weights never change."""
-        super().sync(version)
+        super().sync()
         self._policy.renew()
 
     def release(self) -> None:

@@ -89,9 +89,9 @@ class JobEngine(Engine):
         answers = iter(drawn)
         return [np.array(next(answers).logprobs if ids else (), dtype=np.float64) for _, ids in pairs]
 
-    def sync(self, version: int) -> None:
+    def sync(self) -> None:
         """See `Engine.sync`."""
-        super().sync(version)
+        super().sync()
         self._forget()
         self._hand_over()
 
