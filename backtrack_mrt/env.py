@@ -125,7 +125,7 @@ class EpisodeEnv(gymnasium.Env[str, Any]):
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
         problem = self._choose(options or {})
-        self._episode = episode = Episode(self.protocol, Trajectory(problem, ()))
+        self._episode = episode = Episode(self.protocol, problem)
         self._instruction_ids = instruct(episode, self.dialogue)
         self._trajectory = episode.trajectory()
         return self._observation(episode), self._info(episode)

@@ -167,7 +167,7 @@ class Trajectory:
     this rollout did not sample, because it was branched off another one; they are never trained on."""
 
     problem: Problem
-    prompt_ids: TokenIds
+    prompt_ids: TokenIds = ()
     turns: tuple[Turn, ...] = ()
     stop: StopReason | None = None
     answer: str | None = None
@@ -247,7 +247,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The G scored trajectories of one problem."""
+    """The G ≥ 1 scored trajectories of one problem."""
 
     problem: Problem
     members: tuple[Scored, ...]

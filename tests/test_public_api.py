@@ -22,7 +22,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "TurnSpec": "phase max_new_tokens fields=<factory>",
     "Parsed": "answer=None steps=() step=None verdict=None",
     "Completion": "token_ids logprobs finish",
-    "Trajectory": "problem prompt_ids turns=() stop=None answer=None outcome=nan verdict=None given=0",
+    "Trajectory": "problem prompt_ids=() turns=() stop=None answer=None outcome=nan verdict=None given=0",
     "Scored": "trajectory values=None weights=None baselines=None frozen_values=None",
     "Group": "problem members",
     "Sampling": "temperature=1.0 top_p=1.0 stop_ids=frozenset()",

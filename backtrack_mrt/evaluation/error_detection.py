@@ -32,10 +32,10 @@ def demonstrated(demonstrations: Iterable[Demonstration], protocol: EpisodeProto
     """The attempts of demonstrations; the check after one tells whether it is right, and its first wrong step."""
     cases = []
     for demonstration in demonstrations:
-        turns = tokenise(demonstration, protocol, dialogue).trajectory
-        check = turns.turns[1].parsed if len(turns.turns) > 1 else None
+        trajectory = tokenise(demonstration, protocol, dialogue).trajectory
+        check = trajectory.turns[1].parsed if len(trajectory.turns) > 1 else None
         if check is not None and check.verdict is not None:
-            cases.append(Case(turns.branch(1), check.verdict, check.step))
+            cases.append(Case(trajectory.branch(1), check.verdict, check.step))
     return cases
 
 

@@ -11,14 +11,25 @@ from dataclasses import replace
 from backtrack_mrt.grading import Grade
 from backtrack_mrt.hooks import of_its_kind
 from backtrack_mrt.protocol import EpisodeProtocol, ProtocolViolation
-from backtrack_mrt.types import Completion, Finish, StopReason, TokenIds, Trajectory, Turn, TurnSpec, joined_ids
+from backtrack_mrt.types import (
+    Completion,
+    Finish,
+    Problem,
+    StopReason,
+    TokenIds,
+    Trajectory,
+    Turn,
+    TurnSpec,
+    joined_ids,
+)
 
 
 class Episode:
-    """One trajectory under way, from the turns of `start` on (none: from the problem). `spec` is the next turn's, None
+    """One trajectory under way: from a problem, or from the turns of a trajectory on. `spec` is the next turn's, None
     once `stop` is set."""
 
-    def __init__(self, protocol: EpisodeProtocol, start: Trajectory) -> None:
+    def __init__(self, protocol: EpisodeProtocol, start: Problem | Trajectory) -> None:
+        start = Trajectory(start) if isinstance(start, Problem) else start
         self.protocol, self.problem, self.prompt_ids = protocol, start.problem, start.prompt_ids
         self.turns = list(start.turns)
         self.given = len(self.turns)

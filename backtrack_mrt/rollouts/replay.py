@@ -25,7 +25,7 @@ class Tokenised:
 def tokenise(demonstration: Demonstration, protocol: EpisodeProtocol, dialogue: Dialogue) -> Tokenised:
     """Run the demonstration through the protocol, as if a policy had written it. Raises UserError for a turn that the
     protocol does not accept."""
-    episode = Episode(protocol, Trajectory(demonstration.problem, ()))
+    episode = Episode(protocol, demonstration.problem)
     learn: list[bool] = []
     for spans in demonstration.turns:
         if episode.spec is None:
@@ -70,7 +70,7 @@ def retold(problem: Problem, texts: Sequence[str], protocol: EpisodeProtocol, di
     pieces = [dialogue.chat.encode(text) for text in texts]
     pieces[-1] += (dialogue.chat.eos_id,)
     longest = protocol.model_copy(update={"token_budget": sum(map(len, pieces)) + 1})
-    episode = Episode(longest, Trajectory(problem, ()))
+    episode = Episode(longest, problem)
     instruct(episode, dialogue)
     completions = [Completion(ids, (float("nan"),) * len(ids), Finish.CUT) for ids in pieces]
     completions[-1] = replace(completions[-1], finish=Finish.STOP)

@@ -61,7 +61,7 @@ def rollout(
     prompt and the last `window` turns only (METHOD: the linearised budget), so turns may go on beyond its context. Else
     a trajectory ends with `budget` where the context does, less the `reserve` that its meta-prover needs.
     """
-    episodes = [Episode(protocol, Trajectory(s, ()) if isinstance(s, Problem) else s) for s in starts]
+    episodes = [Episode(protocol, start) for start in starts]
     left = [inf if most_turns is None else most_turns] * len(episodes)  # turns
     instructions: list[TokenIds] = [()] * len(episodes)  # of the turn that is under way
 
@@ -154,7 +154,7 @@ def force_answers(
     """Each start ended by an answer forced now, as one more turn (phase `force`); not graded. This is what the
     meta-prover samples, here as a trajectory that can be trained on. Where the model's context has no room for it, the
     start ends as it is, with `budget`."""
-    trajectories = [Trajectory(s, ()) if isinstance(s, Problem) else dialogue.unanswered(s) for s in starts]
+    trajectories = [Trajectory(s) if isinstance(s, Problem) else dialogue.unanswered(s) for s in starts]
     forced = [dialogue.forced(trajectory, len(trajectory.turns)) for trajectory in trajectories]
     fitting = [row for row, ids in enumerate(forced) if len(ids) < engine.context_length]
     requests = [

@@ -24,7 +24,7 @@ def longest_row(
     the instructions of as many turns as there may be, and the `reserve` for a forced answer."""
     longest, instruction = 1, dialogue.instruction_tokens
     for start in starts:
-        episode = Episode(protocol, Trajectory(start, ()) if isinstance(start, Problem) else start)
+        episode = Episode(protocol, start)
         held = len(episode.prefix_ids())
         if not held and episode.spec is not None:
             held = len(dialogue.opening(episode.problem, episode.spec))
@@ -60,7 +60,7 @@ def fitting(
 
 def _fits(problem: Problem, protocol: EpisodeProtocol, dialogue: Dialogue, room: int) -> bool:
     """No tokenizer makes more tokens of a text than it has bytes, so a short question need not be encoded."""
-    spec = Episode(protocol, Trajectory(problem, ())).spec
+    spec = Episode(protocol, problem).spec
     if spec is None:
         return True
     text = dialogue.prompts.opening(spec.phase, problem.question, spec.fields)

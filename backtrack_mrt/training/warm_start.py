@@ -50,7 +50,7 @@ class WarmStart:
 
     def draw(self, problems: Sequence[Problem]) -> list[Group]:
         """A group of graded attempts of every problem."""
-        starts = [Trajectory(problem, ()) for problem in problems for _ in range(self.attempts)]
+        starts = [Trajectory(problem) for problem in problems for _ in range(self.attempts)]
         return groups_by_problem([Scored(trajectory) for trajectory in self._turns(starts, "attempt")])
 
     def labelled(self, attempts: Sequence[Attempt]) -> list[Group]:

@@ -19,7 +19,7 @@ from backtrack_mrt.env import make
 from backtrack_mrt.errors import run_main
 from backtrack_mrt.rollouts.episode import Episode
 from backtrack_mrt.rollouts.rollout import instruct, take
-from backtrack_mrt.types import Completion, Finish, Problem, Trajectory
+from backtrack_mrt.types import Completion, Finish, Problem
 
 PROBLEM = Problem("eggs", "A farmer has 3 hens that lay 4 eggs each. He sells 5 eggs. How many are left?", "7")
 WORK = "He has 3 hens and each of them lays 4 eggs, so that he has to add up or to multiply these numbers."
@@ -38,14 +38,14 @@ COMPLETIONS = tuple(
 
 
 def play_protocol() -> None:
-    episode = Episode(PROTOCOL, Trajectory(PROBLEM, ()))
+    episode = Episode(PROTOCOL, PROBLEM)
     for text, completion in zip(TURNS, COMPLETIONS, strict=True):
         episode.advance(text, completion)
     episode.trajectory()
 
 
 def play_dialogue() -> None:
-    episode = Episode(PROTOCOL, Trajectory(PROBLEM, ()))
+    episode = Episode(PROTOCOL, PROBLEM)
     for completion in COMPLETIONS:
         take(episode, DIALOGUE, [completion], instruct(episode, DIALOGUE))
     episode.trajectory()

@@ -122,7 +122,7 @@ def config_of(name: str, *flags: str) -> Config:
 def played(config: Config, replies: list[str]) -> Trajectory:
     """A trajectory in which the model says `replies`."""
     problem = load_problem_sets(config.data, 1, config.grading).train[0]
-    episode = Episode(config.protocol, Trajectory(problem, ()))
+    episode = Episode(config.protocol, problem)
     for reply in replies:
         if episode.spec is not None:
             episode.advance(reply, Completion((1,), (0.0,), Finish.STOP))
@@ -158,7 +158,7 @@ def test_several_turns() -> None:
     secret = next(n for n in range(1, 9) if environment.play(0, [str(n)]).said is None)
     assert environment.play(0, ["1", "8", str(secret)]) == Played(None, pytest.approx(1 / 3))
     problem = environment.problem(0)
-    episode = Episode(config.protocol, Trajectory(problem, ()))
+    episode = Episode(config.protocol, problem)
     for reply in ("1", "8", str(secret)):
         episode.advance(reply, Completion((1,), (0.0,), Finish.STOP))
     trajectory = graded(episode.trajectory(), lambda answer: config.grading.grade(problem, answer))
