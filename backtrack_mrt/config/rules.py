@@ -85,7 +85,7 @@ def _forcing_rules(config: Config) -> Iterator[UserError]:
         yield UserError("evaluation.extra_rounds", rounds, reason, remedy)
 
 
-GENERATED = ("signs/", "countdown/", "choice/", "words/", "programs/")  # sets without an end
+GENERATED = ("signs/", "countdown/", "choice/", "words/", "programs/")  # sets without an end: `data.loading.TASKS`
 
 
 def _size_rules(part: str, config: Config) -> Iterator[UserError]:

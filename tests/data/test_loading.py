@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from backtrack_mrt.config import DataSection
-from backtrack_mrt.data.loading import load_problem_sets, load_problems
+from backtrack_mrt.config.rules import GENERATED
+from backtrack_mrt.data.loading import TASKS, load_problem_sets, load_problems
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.types import Problem
 
@@ -175,3 +176,7 @@ def test_a_set_smaller_than_one_batch(tmp_path):
     assert len(load_problem_sets(section(path), batch=32).train) == 20  # a batch repeats some
     with pytest.raises(UserError, match=r"has 16 problems \(data\.train: 4 problems left out because data\.eval asks"):
         load_problem_sets(section(path, path, train_size=16), batch=20)
+
+
+def test_the_config_knows_which_sets_have_no_end() -> None:
+    assert {f"{task}/" for task in TASKS} == set(GENERATED)
