@@ -49,7 +49,7 @@ class Algorithm(BaseModel, ABC):
         given = self.turn_weights(group)
         weights = as_rows(given) or []
         fitting = [row.shape for row in weights] == [(number,) for number in turns]
-        if not fitting or (_finite(_given(group)) and not _finite(weights)):  # `Collapsed` is told elsewhere
+        if not fitting or (_finite(_given(group)) and not _finite(weights)):  # else the trainer skips the step
             shown = short(weights if fitting else given)
             reason = f"its turn_weights gave {shown} for {len(turns)} members of {turns} turns"
             remedy = "Return an array for each, with a finite weight per turn."
@@ -131,7 +131,7 @@ def every_turn(weights_G: ArrayLike, group: Group) -> list[FloatArray]:
 
 
 def outcome_advantages(outcomes_G: FloatArray, scale: bool = False) -> FloatArray:
-    """Â_i = R_i − mean_g R, divided by std_g R + 1e-4 if `scale` (GRPO, DeepSeekMath 2402.03300). Shape (G,)."""
+    """Â_i = R_i − mean_g R, divided by std_g R + 1e-4 if `scale` (GRPO, DeepSeekMath 2402.03300; G ≥ 2). Shape (G,)."""
     advantages_G: FloatArray = outcomes_G - outcomes_G.mean()
     if scale:
         advantages_G /= outcomes_G.std(ddof=1) + 1e-4

@@ -23,8 +23,7 @@ class Brpo(Valued):
         V2 = mean_g G_{g,j}
 
     V1 is known before the turn. V2 is over all members, those that have ended included, so it does not depend on who
-    goes on. With one turn each this is GRPO. Left out: training of the forced answers themselves, and the paper's
-    budgets in tokens, the same for all.
+    goes on. With one turn each this is GRPO. Left out: the paper's budgets in tokens, the same for all.
     """
 
     summary: ClassVar[str] = "the value of every prefix, not of the end alone (AnytimeReasoner)"
@@ -35,12 +34,12 @@ class Brpo(Valued):
     recency: float = Field(2.0, ge=1, description="how much more each earlier value counts than the one before it")
 
     def turn_weights(self, group: Group) -> list[FloatArray]:
-        most = max((len(m.trajectory.turns) for m in group.members), default=0)
+        most = max(len(m.trajectory.turns) for m in group.members)
         scores_GS = np.array([_scores(m, most) for m in group.members])
         prior_S = np.ones(most) if self.prior == "uniform" else np.arange(1.0, most + 1)
         prior_S /= prior_S.sum()
         return_GS = rewards_to_go(prior_S * scores_GS)
-        share_S = np.arange(most) / max(most, 1)
+        share_S = np.arange(most) / most
         before_GS = self._before(scores_GS) * rewards_to_go(prior_S)
         baseline_GS = share_S * before_GS + (1 - share_S) * return_GS.mean(axis=0)
         advantage_GS = return_GS - baseline_GS

@@ -29,6 +29,6 @@ class Igpo(Valued):
             np.append(member.progress[:-1], member.trajectory.outcome)[: len(member.trajectory.turns)]
             for member in group.members
         ]
-        pooled = np.concatenate(rewards) if rewards else np.zeros(0)
+        pooled = np.concatenate(rewards)
         centre, scale = (pooled.mean(), pooled.std() + 1e-4) if len(pooled) else (0.0, 1.0)
         return [rewards_to_go((row - centre) / scale, self.discount) for row in rewards]

@@ -16,10 +16,10 @@ class MrtStar(SelfTraining):
     where its value is highest, and there without the turns that lowered it.
 
     The cut is the longest prefix whose value is the trajectory's highest: thinking on gains nothing from there. A
-    trajectory counts only if stopping at its cut is more often right than wrong (V ≥ ½). It wandered by the falls of
-    its value before the cut, Σ max(0, −p_j); falls up to `tolerance` are noise. Trajectories that wandered alike keep
-    their order, however long they are. (Mean progress per turn would not do: it is (V_E − V_0)/E, and keeps the
-    shortest ones, see `star_shortest`.)
+    trajectory counts only if an answer at its highest value is more often right than wrong (V ≥ ½). It wandered by the
+    falls of its value before the cut, Σ max(0, −p_j); falls up to `tolerance` are noise. Trajectories that wandered
+    alike keep their order, however long they are. (Mean progress per turn would not do: it is (V_E − V_0)/E, and keeps
+    the shortest ones, see `star_shortest`.)
     """
 
     summary: ClassVar[str] = "STaR on the turns that made progress (MRT)"

@@ -11,8 +11,8 @@ from backtrack_mrt.types import FloatArray, Group
 
 
 class Sft(Algorithm):
-    """Cross-entropy with weight 1 on every turn of a demonstration that is right, 0 on the others (METHOD: STaR,
-    2203.14465, without the model's own rollouts). A demonstration's masked spans carry no loss in any case."""
+    """Cross-entropy with weight 1 on every turn of a demonstration (STaR, 2203.14465, without the model's own
+    rollouts). Spans that are not to be learnt, such as the wrong part of an attempt, carry no loss in any case."""
 
     summary: ClassVar[str] = "cross-entropy on demonstrations (warm start)"
     loss: ClassVar[Literal["rl", "ce"]] = "ce"

@@ -38,6 +38,18 @@ def test_every_algorithm_gives_finite_weights_of_the_right_shape(algo: str) -> N
     assert algorithm.loss == "ce" or sum(np.abs(row).sum() for row in rows) > 0
 
 
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_groups_that_say_little_have_finite_weights(algo: str) -> None:
+    """One member, members that are all alike, and those that ended before their first turn."""
+    algorithm = plugins.load("backtrack_mrt.algos", algo, Algorithm, "algo")()  # type: ignore[type-abstract]
+    one = member(True, values=[0.5, 1])
+    ended = replace(one, trajectory=replace(one.trajectory, turns=(), outcome=0.0), values=np.array([0.5]))
+    for members in ((one,), (one,) * 3, (ended,) * 2, (ended, one)):
+        rows = algorithm.weigh_batch([group(*members)])
+        assert [len(row) for row in rows] == [len(each.trajectory.turns) for each in members]
+        assert all(np.isfinite(row).all() for row in rows)
+
+
 NAN, LEARNT = [[0.5, math.nan], [1]], [torch.ones(2, requires_grad=True), torch.ones(1)]
 
 
