@@ -19,7 +19,6 @@ from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics, without_signal
 from backtrack_mrt.policy.models import frozen_copy
@@ -48,12 +47,10 @@ class PolicyTrainer(PackedTrainer, GRPOTrainer):
 
     _buffered_inputs: Any  # the parent's: the micro-batches of the latest rollouts
 
-    def __init__(
-        self, setup: Setup, *, problems: Sequence[Problem], algorithm: Algorithm, collector: Collector
-    ) -> None:
+    def __init__(self, setup: Setup, *, problems: Sequence[Problem], collector: Collector) -> None:
         prepare_trl()
         config, budget = setup.config, setup.config.training.token_budget
-        self.problems, self.algorithm, self.collector = problems, algorithm, collector
+        self.problems, self.algorithm, self.collector = problems, config.algorithm, collector
         self.ledgers: list[TokenLedger] = []  # of the rollouts of each step, by all processes
         self._numbers: list[int] = []  # of the update's problems, one for each row of this process
         self._ahead = RolloutsAhead()

@@ -168,8 +168,8 @@ def fit(
     setup = Setup(parts.model, parts.tokenizer, config, run, between_steps, parts.save_policy)
     rolled_out = with_canaries(problems, config.data.canaries, config.data.seed, parts.grader)
     if config.algorithm.loss == "rl":
-        order, collector = training_order(rolled_out, config), parts.training_collector()
-        trainer = PolicyTrainer(setup, problems=order, algorithm=config.algorithm, collector=collector)
+        order = training_order(rolled_out, config)
+        trainer = PolicyTrainer(setup, problems=order, collector=parts.training_collector())
         trainer.fit(setup.checkpoint(resume))
         return trainer.ledger
     if isinstance(config.algorithm, SelfTraining):

@@ -128,7 +128,7 @@ def updates(config: Config, rounds: int, sizes: Sequence[int]) -> None:
 
     training = config.training.model_copy(update={"steps": 1, "learning_rate": 1e-12, "saved_rollouts": 0})
     with tempfile.TemporaryDirectory() as folder:
-        config = config.model_copy(update={"training": training, "output_dir": folder})
+        config = config.model_copy(update={"training": training, "algorithm": Grpo(), "output_dir": folder})
         parts, peers = assemble(config), assemble(config)  # ours changes the layers of its model
         problems, seeds = rows_of_step(config)
         collected = parts.training_collector().collect(problems, seeds, training.temperature)
@@ -150,7 +150,7 @@ def updates(config: Config, rounds: int, sizes: Sequence[int]) -> None:
         def ours(micro: int) -> float:
             prepare_trl()
             setup = sized(parts, micro)
-            PolicyTrainer(setup, problems=problems[:: training.group_size], algorithm=Grpo(), collector=collector).fit()
+            PolicyTrainer(setup, problems=problems[:: training.group_size], collector=collector).fit()
             return float(setup.run.metrics()[-1]["time/update"])
 
         def stock(micro: int) -> float:

@@ -79,7 +79,7 @@ def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Co
     config = parts.config.model_copy(update={"algorithm": Grpo()})  # which trains no forced answers along
     run = RunDir.create(config, "overwrite")
     setup = Setup(parts.model, parts.tokenizer, config, run)
-    PolicyTrainer(setup, problems=problems, algorithm=Grpo(), collector=collector).fit()
+    PolicyTrainer(setup, problems=problems, collector=collector).fit()
     return run.metrics()
 
 

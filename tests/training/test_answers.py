@@ -45,7 +45,6 @@ def trained(folder: Path, beta: float, *flags: str) -> tuple[Gradient, list[Scor
     trainer = PolicyTrainer(
         Setup(parts.model, parts.tokenizer, config, run),
         problems=problems[: config.training.problems_per_step],
-        algorithm=config.algorithm,
         collector=parts.training_collector(),
     )
     keep = KeepGradient()

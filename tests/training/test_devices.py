@@ -27,10 +27,7 @@ def updated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, elsewhere: bool,
         adapter = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
         setup = replace(setup, model=get_peft_model(setup.model, adapter))
     collector.exact = False  # the correction computes, too
-    algorithm = setup.config.algorithm
-    trainer = PolicyTrainer(
-        setup, problems=collector.problems, algorithm=algorithm, collector=cast(Collector, collector)
-    )
+    trainer = PolicyTrainer(setup, problems=collector.problems, collector=cast(Collector, collector))
     assert trainer.packs
     trainer.packs, trainer.current_gradient_accumulation_steps = packs, 1  # set by `train`
     rows = next(iter(trainer.get_train_dataloader()))

@@ -50,8 +50,7 @@ def trained_gradient(tmp_path: Path, collector: FixedCollector, *flags: str) -> 
 
 def last_update(tmp_path: Path, collector: FixedCollector, *flags: str) -> KeepGradient:
     setup = make_setup(tmp_path, *flags)
-    algorithm, played = setup.config.algorithm, cast(Collector, collector)
-    trainer = PolicyTrainer(setup, problems=collector.problems, algorithm=algorithm, collector=played)
+    trainer = PolicyTrainer(setup, problems=collector.problems, collector=cast(Collector, collector))
     keep = KeepGradient()
     trainer.add_callback(keep)
     trainer.fit()
@@ -219,8 +218,7 @@ def test_the_kl_is_to_the_policy_before_training(tmp_path: Path, full: str, micr
         )
         if full == "false":
             setup = replace(setup, model=with_adapter(setup.model, setup.config.model, seed=0))
-        algorithm, played = setup.config.algorithm, cast(Collector, collector)
-        trainer = PolicyTrainer(setup, problems=collector.problems * steps, algorithm=algorithm, collector=played)
+        trainer = PolicyTrainer(setup, problems=collector.problems * steps, collector=cast(Collector, collector))
         trainer.fit()
         return setup.model, setup.run.metrics()
 
