@@ -47,7 +47,7 @@ def audit_thinking(
     prolonged = config.protocol.prolonged(config.evaluation.extra_revisions)
     with nullcontext() if parts is None else closing(parts.engine):
         if traces is not None:
-            scored = read_traces(traces, parts)
+            scored = read_traces(traces, parts, config.grading)
             limits = Cuts.found(scored)
         else:
             assert parts is not None

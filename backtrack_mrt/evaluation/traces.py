@@ -10,6 +10,7 @@ from typing import Any
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.evaluate import read_graded
+from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.rollouts.assembly import Assembly
 from backtrack_mrt.rollouts.replay import retold
 from backtrack_mrt.rollouts.rollout import grade
@@ -23,9 +24,9 @@ _FORM = "A row has `problem` and `turns`, or `question`, `answer` and `completio
 _AT_ONCE = 64  # trajectories that are valued together
 
 
-def read_traces(path: Path, parts: Assembly | None) -> list[Scored]:
-    """The trajectories of a file, graded and with values: those of the model of `parts`, without one those of the file.
-    Raises UserError."""
+def read_traces(path: Path, parts: Assembly | None, grader: Grader) -> list[Scored]:
+    """The trajectories of a file, graded (by `grader`, where the file does not say) and with values: those of the model
+    of `parts`, without one those of the file. Raises UserError."""
     rows = list(jsonl.read(path, _told, what="a trace", field="--traces", remedy=_FORM))
     if not rows:
         raise UserError("--traces", str(path), "the file is empty", "Give a file with one trace per line.")
@@ -33,7 +34,7 @@ def read_traces(path: Path, parts: Assembly | None) -> list[Scored]:
     if whole and len(whole) < len(rows):
         raise UserError("--traces", str(path), "rows of two forms", "Write all in one form.")
     if not whole:
-        scored = read_graded(path)
+        scored = read_graded(path, grader)
         if parts is not None:
             scored = [_in_tokens(s, parts) for s in scored]
     elif parts is None:

@@ -110,6 +110,16 @@ def test_stored_traces(audited: Path, tmp_path: Path) -> None:
     assert after["summary"]["accuracy_prolonged"] == before["summary"]["accuracy_prolonged"]
 
 
+def test_stored_traces_are_graded_by_the_grader_that_is_named(tmp_path: Path) -> None:
+    problem = {"id": "1", "question": "What is 1 + 1?", "answer": "2"}
+    row = {"problem": problem, "turns": [{"text": "Answer: 2.0", "answer": "2.0", "tokens": 4}], "values": [0.1, 0.9]}
+    (traces := tmp_path / "traces.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    for grader, outcome in (("math", 1.0), ("exact", 0.0)):
+        main(["audit-thinking", "--traces", str(traces), "--grader", grader, "--out", str(tmp_path / grader)])
+        (scored,) = read_trajectories(tmp_path / grader / "traces.jsonl")
+        assert scored.trajectory.outcome == outcome
+
+
 def test_stored_traces_through_a_server(
     audited: Path, server: CompletionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
