@@ -85,14 +85,16 @@ def audit_thinking(
 
 def _sampled(config: Config, parts: Assembly) -> list[Scored]:
     """Trajectories of the held-out problems, sampled and valued as `evaluate` does."""
-    problems, notes = load_held_out(config.data, config.grading)
-    length = parts.engine.context_length
-    problems, passed = fitting(problems, config.protocol, parts.dialogue, length, field="data.eval")
-    print("".join(f"{note}\n" for note in notes + passed), end="")
     prolonged, wanted = config.protocol.prolonged(config.evaluation.extra_revisions), config.evaluation
     collector = parts.collector(prolonged, with_values=True)
-    if collector.prover is None:
-        collector = replace(collector, prover=parts.prover())
+    prover = collector.prover or parts.prover()
+    problems, notes = load_held_out(config.data, config.grading)
+    length = parts.engine.context_length
+    problems, passed = fitting(
+        problems, config.protocol, parts.dialogue, length, field="data.eval", reserve=prover.reserve
+    )
+    print("".join(f"{note}\n" for note in notes + passed), end="")
     rows = sampled_rows(problems, wanted)
     with progress(len(rows), "rollouts") as bar:
-        return evaluate(rows, collector, wanted.temperature, config.seed, bar.update).scored
+        valued = replace(collector, prover=prover)
+        return evaluate(rows, valued, wanted.temperature, config.seed, bar.update).scored

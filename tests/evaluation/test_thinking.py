@@ -176,6 +176,10 @@ def test_a_server_is_asked_for_everything(server: CompletionsServer, tmp_path: P
         (["--traces", "{odd}"], "odd.jsonl:1.*'question' is missing"),
         (["--traces", "{mixed}"], "rows of two forms"),
         (["--traces", "{empty}", "--votes", "3"], "no model to answer"),
+        (
+            ["--model", "tiny", *SIZE, "--prover.estimator", "monte_carlo", "--prover.max_answer_tokens", "100000"],
+            "longer than the context, less 1000.. for a forced answer",
+        ),
         (["--model", "tiny", "--high", "1.5"], "at most 1"),
         (["--server", "http://127.0.0.1:9"], "cannot be reached"),
     ],
