@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from support.report_subjects import broken, fixed, hostile, run_folder, spoiled
 
+from backtrack_mrt.cli.main import main
 from backtrack_mrt.envs.backtrack import Backtrack
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.comparison import Comparison
@@ -190,6 +191,21 @@ def test_trajectories_of_other_programs(tmp_path: Path) -> None:
     assert unpacked(text, "tokens-0") == [{"ids": []}] * 2
     with pytest.raises(UserError, match="the file is empty"):
         report_traces([write_empty(tmp_path)], tmp_path / "traces.html")
+
+
+def test_the_grader_of_traces_is_named_and_that_of_a_run_its_own(tmp_path: Path) -> None:
+    problem = {"id": "1", "question": "?", "answer": "2"}
+    (traces := tmp_path / "traces.jsonl").write_text(
+        json.dumps({"problem": problem, "turns": [{"answer": "2.0", "tokens": 3}]})
+    )
+    paths = []
+    for grader in ("math", "exact"):
+        main(["report", "--traces", str(traces), "--grader", grader, "--out", str(tmp_path / "page.html")])
+        index = unpacked((tmp_path / "page.html").read_text(), "index")
+        paths.append(index["rows"][0][index["columns"].index("path")])
+    assert paths == ["✓", "✗"]
+    with pytest.raises(UserError, match="RUN = '--grader exact': a run has its own settings"):
+        main(["report", str(tmp_path), "--grader", "exact"])
 
 
 def write_empty(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_file, check_folder, typed_path
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs.kinds import holds_run, not_to_write_into
 
@@ -27,11 +28,15 @@ def arguments(parser: Parser) -> None:
         "directory of a run's report (default: the run's) or a comparison (comparison), the viewer's file (traces.html)"
     )
     add("--out", type=typed_path, metavar="PLACE", help=place)
+    parser.take_settings()
 
 
 def run(args: Namespace) -> None:
     if bool(args.runs) == bool(args.traces):
         raise UserError("RUN", None, "runs or --traces, one of the two", "See --help.")
+    if args.runs and args.settings:
+        reason = "a run has its own settings; they are for --traces, whose answers a --grader judges"
+        raise UserError("RUN", " ".join(args.settings), reason, "Leave them out.")
     from backtrack_mrt.evaluation.comparison import Comparison
     from backtrack_mrt.reports.build import report_comparison, report_run, report_traces
     from backtrack_mrt.runs.finished import read_run
@@ -39,7 +44,8 @@ def run(args: Namespace) -> None:
     if args.traces:
         page = args.out or Path("traces.html")
         check_file("--out", page)
-        written = report_traces(args.traces, page)
+        grader = read_request(args.settings, training=False).config.grading
+        written = report_traces(args.traces, page, grader)
     elif len(args.runs) == 1:
         (run,) = args.runs
         folder = run if args.out in (None, run) else _made(args.out)
