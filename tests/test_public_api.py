@@ -53,7 +53,7 @@ FACE = {  # what changes here is a change for users: say so in CHANGELOG.md
     "assemble": "config * training=False",
     "make": "protocol problems=None * prompts='instruct' grade=None chat=None render_mode=None **settings",
     "Verdict": "right partial wrong unevaluated unparsable timeout",
-    "ScriptedEngine": "script=None * vocabulary=512 context_length=4096 weights=0",
+    "ScriptedEngine": "script=None * vocabulary=512 context_length=4096",
     "UserError": "field value reason remedy",
     "RunError": "reason remedy",
 }

@@ -189,24 +189,21 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def efficiency(run: Run, than: Run | None = None) -> float:
     """Tokens that the other policy (`than`, or the run's own base) needs / tokens that the trained policy needs for the
     same accuracy: `SHARE` of the lower of their two highest."""
-    curves = [summary["curve"] for summary in _rivals(run, than)]
+    other = run.summary["base"] if than is None else than.summary["trained"]
+    curves = [summary["curve"] for summary in (other, run.summary["trained"])]
     return _tokens_apart(*((_means(curve["accuracy"]), _means(curve["tokens"])) for curve in curves))
 
 
-def votes_efficiency(run: Run, than: Run | None = None) -> float:
-    """The same off the curves of maj@k against k × tokens; NaN with a single sample per problem."""
-    rivals = _rivals(run, than)
-    votes = [_means(summary["maj_at_k"]) for summary in rivals]
+def votes_efficiency(run: Run) -> float:
+    """The same over the run's own base, off the curves of maj@k against k × tokens; NaN with a single sample per
+    problem."""
+    sides = run.summary["base"], run.summary["trained"]
+    votes = [_means(summary["maj_at_k"]) for summary in sides]
     if min(map(len, votes)) < 2:
         return math.nan
-    spent = [mean_of(summary["tokens"]) for summary in rivals]
+    spent = [mean_of(summary["tokens"]) for summary in sides]
     tokens = [each * np.arange(1.0, len(found) + 1) for each, found in zip(spent, votes, strict=True)]
     return _tokens_apart(*zip(votes, tokens, strict=True))
-
-
-def _rivals(run: Run, than: Run | None) -> tuple[Any, Any]:
-    """The summaries of the other policy and of the trained one."""
-    return run.summary["base"] if than is None else than.summary["trained"], run.summary["trained"]
 
 
 def _means(points: Sequence[Any]) -> FloatArray:

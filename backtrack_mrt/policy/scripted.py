@@ -20,8 +20,8 @@ class ScriptedEngine(Engine):
     """Replies by `script`: a function of the prefix, or replies in the order in which they are asked for. A reply is
     cut behind its first stop id and at the request's length. Without a script, tokens are sampled.
 
-    Logprobs are those of a bigram model over `vocabulary` ids, made of hashes of `weights`: the same in `generate` and
-    `score`. The reference has other weights. `synced` and `released` count the calls of `sync` and `release`.
+    Logprobs are those of a bigram model over `vocabulary` ids, made of hashes: the same in `generate` and `score`. The
+    reference is another such model. `synced` and `released` count the calls of `sync` and `release`.
     """
 
     exact = True
@@ -32,7 +32,6 @@ class ScriptedEngine(Engine):
         *,
         vocabulary: int = 512,
         context_length: int = 4096,
-        weights: int = 0,
     ) -> None:
         super().__init__(context_length)
         self._script: Callable[[TokenIds], TokenIds] | None
@@ -41,7 +40,7 @@ class ScriptedEngine(Engine):
         else:
             replies = iter(script)
             self._script = lambda prefix: next(replies)
-        self.vocabulary, self.weights = vocabulary, weights
+        self.vocabulary = vocabulary
         self.synced = 0
         self.released = 0
 
@@ -94,5 +93,5 @@ class ScriptedEngine(Engine):
 
     def _logits(self, previous: int) -> Tensor:
         """Logits of the token that follows `previous`, shape (V,)."""
-        seed = (self.weights << 33) + (self._in_reference << 32) + previous
+        seed = (self._in_reference << 32) + previous
         return (uniforms([seed], self.vocabulary)[0] * 4).to(torch.float32)
