@@ -220,6 +220,26 @@ def test_a_collection_gives_a_trajectory_for_each_row(tmp_path: Path, body: str,
         train(read_request([*SHORT, *flags]))
 
 
+@pytest.mark.parametrize(
+    ("field", "section", "body"),
+    [
+        ("env", "protocol", PLAYS.replace("max_turns: ClassVar[int] = 1", "MAX")),
+        (
+            "algo",
+            "algorithm",
+            "size: int = 1\n    @property\n    def needs_values(self): return self.size > 1" + WEIGHTS,
+        ),
+    ],
+)
+def test_a_wrong_value_of_its_setting_is_told_by_its_flag(tmp_path: Path, field: str, section: str, body: str) -> None:
+    """Its properties read the setting, which is not there then: that is no mistake of theirs."""
+    turns = "size: int = 1\n    @property\n    def max_turns(self): return self.size"
+    file = own(tmp_path, field, body.replace("MAX", turns))
+    prompts = ["--prompts", "backtrack/terse"] if field == "env" else []
+    with pytest.raises(UserError, match=rf"^--{section}\.size \(command line\) = 'x': input should be a valid int"):
+        read_request([f"--{field}", file, f"--{section}.size", "x", *prompts])
+
+
 def test_a_critic_wants_values(tmp_path: Path) -> None:
     algo = own(tmp_path, "algo", "needs_critic: ClassVar[bool] = True" + WEIGHTS)
     with pytest.raises(UserError, match=r"needs_critic.*Set needs_values to True"):

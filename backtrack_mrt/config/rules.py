@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
 
@@ -150,9 +150,16 @@ def broken_rules(config: Config, training: bool = True, incomplete: bool = False
 
     training: also those that concern training alone: an evaluation needs no batch that comes out even, and no training
     set. incomplete: fields are missing from `config`; what needs one of them cannot be told."""
+    rules = (*TRAINING_RULES, *RULES) if training else RULES
     with plugins.failures_told():
-        broken = list(_own_rules(config))
-        for rule in () if broken else (*TRAINING_RULES, *RULES) if training else RULES:
-            with suppress(AttributeError) if incomplete else nullcontext():
-                broken.extend(rule(config))
+        return _broken((_own_rules,), config, incomplete) or _broken(rules, config, incomplete)
+
+
+def _broken(
+    rules: Iterable[Callable[[Config], Iterator[UserError]]], config: Config, incomplete: bool
+) -> list[UserError]:
+    broken: list[UserError] = []
+    for rule in rules:
+        with suppress(AttributeError) if incomplete else nullcontext():
+            broken.extend(rule(config))
     return broken
