@@ -9,9 +9,9 @@ from backtrack_mrt.cli.command import PROGRAM
 from backtrack_mrt.cli.flags import run_parser
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import UserError, did_you_mean
 from backtrack_mrt.policy.files import holds_model, is_adapter
-from backtrack_mrt.runs.kinds import holds_run, in_place_of_a_model, not_trained
+from backtrack_mrt.runs.kinds import holds_run, in_place_of_a_model, not_trained, runs_in
 
 ONLY_TRAIN = set(run_parser()._option_string_actions) - {"--config", "--help", "-h"}
 
@@ -22,7 +22,10 @@ def run_of(what: Path | None) -> Path | None:
 
 
 def check_model(what: Path) -> None:
-    """Raises UserError for a directory that is neither a run nor a model and of which something is known."""
+    """Raises UserError for a directory that is neither a run nor a model and of which something is known, and for one
+    that is not there, beside runs: nobody means the hub by its name."""
+    if not what.exists() and (beside := runs_in(what.parent)):
+        raise UserError("RUN|MODEL", str(what), "no such directory", did_you_mean(str(what), map(str, beside)))
     known = is_adapter(what) or holds_model(what) or not what.is_dir()
     if not known and (found := in_place_of_a_model(what)):
         raise UserError("RUN|MODEL", str(what), *found)

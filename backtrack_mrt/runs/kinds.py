@@ -46,7 +46,7 @@ def kind_of(path: Path) -> Kind:
             return _comparison(above, f"a part of the comparison {above}")
     if any((path / name).is_file() for name in _OF_MODELS):
         return Kind("a model", (), f"{_TRAIN} --model.name_or_path {shlex.quote(str(path))}")
-    if runs := _runs(path):
+    if runs := runs_in(path):
         return Kind("a folder of runs", runs)
     if (path / "config.yaml").is_file():
         return Kind("a folder of demonstrations")
@@ -128,11 +128,16 @@ def _comparison(path: Path, what: str) -> Kind:
         go_on = shlex.join(["backtrack-mrt", *arguments, "--output-dir", str(path)])
     except (OSError, ValueError, TypeError):  # of `compare`, or damaged
         go_on = None
-    return Kind(what, _runs(path), go_on)
+    return Kind(what, runs_in(path), go_on)
 
 
-def _runs(path: Path) -> tuple[Path, ...]:
-    return tuple(sorted(place for place in path.iterdir() if place.is_dir() and holds_run(place)))
+def runs_in(path: Path) -> tuple[Path, ...]:
+    """The runs in a folder; none where it is no folder."""
+    return (
+        ()
+        if not path.is_dir()
+        else tuple(sorted(place for place in path.iterdir() if place.is_dir() and holds_run(place)))
+    )
 
 
 def _told(kind: Kind, wanted: str) -> str:

@@ -51,6 +51,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train --model.name_or_path cmp/mrt-rl-seed0", "a run, and no model. Give cmp/mrt-rl-seed0/model.$"),
         ("train --data.train cmp/mrt-rl-seed0", "data.train = .*: it is a run, and no set of problems"),
         ("evaluate cmp", r"RUN\|MODEL = 'cmp': it is a comparison, and no model. Give cmp/mrt-rl-seed0.$"),
+        (
+            "evaluate cmp/mrt-rl-sed0",
+            r"'cmp/mrt-rl-sed0': no such directory. Did you mean 'cmp/mrt-rl-seed0'\? Known: c",
+        ),
+        ("play cmp/tuning/x", r"RUN\|MODEL = .*: no such directory\. .*Known: cmp/tuning/grpo-1-seed9"),
         ("evaluate cmp/grpo-seed0", "no trained model yet. Let it finish: backtrack-mrt train --resume cmp/grpo-seed0"),
         ("evaluate --traces cmp/mrt-rl-seed0", "a run, and no file. Give a file, such as cmp/mrt-rl-seed0/traj"),
         ("export cmp/mrt-rl-seed0/checkpoints --out new", "a part of the run .* Give cmp/mrt-rl-seed0.$"),
