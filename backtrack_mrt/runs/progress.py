@@ -42,13 +42,16 @@ class Update(Protocol):
 
 
 @contextmanager
-def progress(total: int, description: str, *, counted: Sequence[str] = (), seconds: float = 10.0) -> Iterator[Update]:
+def progress(
+    total: int, description: str, *, unit: str = "", counted: Sequence[str] = (), seconds: float = 10.0
+) -> Iterator[Update]:
     """Shows how far `total` units of work are. Without a terminal: a line at most every `seconds`, and the last one. Of
-    several processes only the main one shows its own. counted: the metrics that tell how many units an update did."""
+    several processes only the main one shows its own. unit: what is counted, where the description does not say it.
+    counted: the metrics that tell how many tokens an update took; those are the units then."""
     if not is_main():
         yield _Silent()
         return
-    state = _State(total, description, counted)
+    state = _State(total, description, "tokens" if counted else unit, counted)
     console = Console(stderr=True)
     if not console.is_terminal or console.is_dumb_terminal:
         lines = _Lines(state, seconds)
@@ -69,8 +72,8 @@ class _Silent:
 class _State:
     """How far the loop is; rich draws it anew several times a second."""
 
-    def __init__(self, total: int, description: str, counted: Sequence[str]) -> None:
-        self.total, self.description, self.counted = total, description, counted
+    def __init__(self, total: int, description: str, unit: str, counted: Sequence[str]) -> None:
+        self.total, self.description, self.unit, self.counted = total, description, unit, counted
         self.done = self.before = 0  # units: now, and when this process began
         self.figures: list[str] = []
         self._start = time.monotonic()
@@ -90,7 +93,7 @@ class _State:
 
     @property
     def count(self) -> str:
-        return f"{self.description} {self.done}/{self.total}"
+        return f"{self.description} {self.done:,}/{self.total:,} {self.unit}".rstrip()
 
     @property
     def times(self) -> str:

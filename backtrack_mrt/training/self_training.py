@@ -109,11 +109,12 @@ def collect_share(
         total = math.ceil(training.steps / algorithm.iterations) * training.problems_per_step
     else:
         total = max(round(iteration / algorithm.iterations * budget) - before, 1)
+    unit = "problems" if budget is None else "tokens"
     protocol = config.protocol_at((iteration - 1) / max(algorithm.iterations - 1, 1))
     collector, share = parts.training_collector().under(protocol), CollectedShare(done.tokens)
     with (
         collector.synced() as synced,
-        progress(total, f"collect {config.algo_label}, iteration {iteration}") as bar,
+        progress(total, f"collect {config.algo_label}, iteration {iteration}", unit=unit) as bar,
     ):
         for number in count():
             spent = training.spent(share.tokens) - before

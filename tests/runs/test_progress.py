@@ -139,6 +139,15 @@ def test_a_line_now_and_then_and_the_last_one(capsys: pytest.CaptureFixture[str]
     assert (told.out, told.err) == ("", "rate 3/3 · 0:00:00\n")
 
 
+def test_tokens_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(240_000, "train x", counted=["tokens/step_sampled"]) as bar:
+        bar.update(1, {"tokens/step_sampled": 2500})
+    with progress(900, "collect x", unit="tokens") as bar:
+        bar.update(300)
+    told = [line.partition(" · ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["train x 2,500/240,000 tokens", "collect x 300/900 tokens"]
+
+
 def test_a_resumed_run_and_a_budget_of_tokens(capsys: pytest.CaptureFixture[str]) -> None:
     with progress(40, "train", seconds=1000) as bar:
         bar.update(1, {"step": 17, "loss": 0.5})
@@ -147,7 +156,7 @@ def test_a_resumed_run_and_a_budget_of_tokens(capsys: pytest.CaptureFixture[str]
         bar.update(1, {"step": 17, "tokens/step_sampled": 3000})
     resumed, budget = capsys.readouterr().err.splitlines()
     assert resumed == "train 18/40 · 0:00:00 · 0:00:00 left · loss 0.25"
-    assert budget == "train 3000/9000 · 0:00:00 · 0:00:00 left"
+    assert budget == "train 3,000/9,000 tokens · 0:00:00 · 0:00:00 left"
 
 
 def test_the_most_telling_numbers() -> None:
