@@ -142,7 +142,8 @@ class Comparison(ComparedRuns):
             told += f", {verdict} the best of the others, {best} ({theirs}): difference {_cell(difference, '+')}"
         apart = self.tokens_apart() if any(run.ledger == "sampled" for run in self.runs[reference]) else 0.0
         tokens = "at equal tokens" if apart <= NEARLY else f"at sampled tokens that differ by up to {apart:.0%}"
-        return f"{told}, {tokens}, {seeds} seed{'s' if seeds > 1 else ''}."
+        told += f", {tokens}" if others else ""  # one algorithm alone is equal to nothing
+        return f"{told}, {seeds} seed{'s' if seeds > 1 else ''}."
 
     def write(self, folder: str | Path) -> None:
         """comparison.json and comparison.md, in a folder that need not be there yet."""

@@ -133,6 +133,12 @@ def test_differences_are_paired_by_seed(tmp_path: Path) -> None:
     assert found.estimate("grpo", lambda run: run.mean("trained", "accuracy")).low < 0.5
     assert found.tokens_apart() == pytest.approx(0.03)
     assert "| grpo | 0.600 [0.352, 0.848]" in found.markdown()
+    assert found.headline().endswith("at equal tokens, 3 seeds.")
+
+
+def test_one_algorithm_is_equal_to_nothing(tmp_path: Path) -> None:
+    found = Comparison([read_run(finished(tmp_path / "m", "mrt-rl", 0, 0.6))])
+    assert found.headline() == "mrt-rl gains +0.100 in accuracy over the base, 1 seed."
 
 
 def test_the_terminal_s_table_fits_80_columns(tmp_path: Path) -> None:
