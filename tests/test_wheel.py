@@ -89,5 +89,5 @@ def test_it_does_what_a_checkout_does(installed: Path, tmp_path: Path) -> None:
     assert "Problem signs/test/" in run("show", "run/trajectories/evaluation_trained.jsonl", "--n", "1")
     assert json.loads(run("grade", "-", given='{"gold": "1/2", "answer": "0.5"}'))["verdict"] == "right"
     run("export", "run", "--out", "exported")
-    assert "nothing found" in run("check-env", "backtrack")
+    assert "no mistake found." in run("check-env", "backtrack")
     assert {path.name for path in tmp_path.iterdir()} == {"run", "exported"}

@@ -61,8 +61,8 @@ def check(folder: Path, *replies: str, **changed: str | None) -> tuple[int, str]
 def test_shipped_protocols_pass_in_all_styles(name: str) -> None:
     done = command("check-env", name)
     assert done.returncode == 0, done.stderr
-    assert f"{name} with instruct: nothing found" in done.stdout
-    assert f"{name} with terse: nothing found" in done.stdout
+    assert f"{name} with instruct: no mistake found." in done.stdout
+    assert f"{name} with terse: no mistake found." in done.stdout
     assert "scripted replies" not in done.stdout, "all phases are reached"
 
 
@@ -140,6 +140,7 @@ def test_a_phase_behind_an_unknown_grammar_is_read_as_well(tmp_path: Path) -> No
     code, told = check(tmp_path, **grammar)
     assert code == 0, told
     assert "attempt: none of the scripted replies was accepted; give one with --reply" in told
+    assert "no mistake found, as far as its replies go." in told
     (tmp_path / "words" / "again.md").write_text("<<nubmer>>")
     refused = command("check-env", "./twice.py", "--prompts", "./words", cwd=tmp_path)
     assert (refused.returncode, "again.md" in refused.stderr) == (2, True)

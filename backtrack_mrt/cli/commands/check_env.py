@@ -45,10 +45,12 @@ def run(args: Namespace) -> None:
         prompts = load_prompts(args.env, style)
         seen = rehearse(protocol, prompts, args.reply)
         env.check(protocol, prompts)
-        print(f"{plugins.label(args.env)} with {style}: nothing found. {protocol.summary}")
+        unanswered = sorted(seen.unanswered - set(seen.phases))
+        far = ", as far as its replies go" if unanswered else ""
+        print(f"{plugins.label(args.env)} with {style}: no mistake found{far}. {protocol.summary}")
         print(f"  phases played: {_told(seen.phases)}; at most {seen.longest} turns of {protocol.max_turns}")
         print(f"  ends seen: {_told(seen.stops)}; violations seen: {_told(seen.violations)}")
-        for phase in sorted(seen.unanswered - set(seen.phases)):
+        for phase in unanswered:
             print(f"  {phase}: none of the scripted replies was accepted; give one with --reply")
 
 
