@@ -16,6 +16,7 @@ import ast
 import importlib
 import pkgutil
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import NoReturn, Protocol, cast
@@ -25,6 +26,15 @@ from backtrack_mrt.cli.places import typed_path
 from backtrack_mrt.errors import UserError, did_you_mean
 
 PROGRAM = "backtrack-mrt"
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Paragraphs are as wide as the terminal; those with indented lines (examples) stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        told = text.strip("\n").split("\n\n")
+        filled = (p if "\n " in p else textwrap.fill(p, width, break_on_hyphens=False) for p in told)
+        return super()._fill_text("\n\n".join(filled), width, indent)
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +49,8 @@ class Parser(argparse.ArgumentParser):
         if about := re.fullmatch(r"argument (\S+): (.*?)(?:: '(.*)')?", message):
             raise UserError(about[1], about[3], about[2], see)
         problem, _, names = message.partition(": ")
+        if problem == "the following arguments are required":
+            raise UserError("command line", names, "required, and not given", see)
         flag = next((word for word in names.split() if word.startswith("--")), "")
         known = (name for name in self._option_string_actions if name.startswith("--"))
         remedy = did_you_mean(flag, known) if problem.startswith("unrecognized") and flag else see
@@ -127,7 +139,7 @@ def parser_of(name: str) -> Parser:
         prog=f"{PROGRAM} {name}",
         description=command.__doc__.strip(),
         epilog=f"examples:\n{command.EXAMPLES.rstrip()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         allow_abbrev=False,
         add_help=False,
     )

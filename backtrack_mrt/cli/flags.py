@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from backtrack_mrt.cli.command import PROGRAM, Parser
+from backtrack_mrt.cli.command import PROGRAM, Help, Parser
 from backtrack_mrt.config import Config, Ledger
 from backtrack_mrt.config.files import Layer, Merged
 from backtrack_mrt.config.run import TUNING_SEED
@@ -24,8 +24,7 @@ KINDS = {bool: "{true,false}", int: "INTEGER", float: "NUMBER", type(None): "nul
 
 def run_parser(**settings: Any) -> Parser:
     """The parser of what is said about a run but is no part of its config."""
-    style = argparse.RawDescriptionHelpFormatter
-    parser = Parser(allow_abbrev=False, add_help=False, formatter_class=style, **settings)
+    parser = Parser(allow_abbrev=False, add_help=False, formatter_class=Help, **settings)
     add = parser.add_argument_group("run options").add_argument
     add("-h", "--help", action="store_true", help="show this and exit")
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
@@ -37,7 +36,7 @@ def run_parser(**settings: Any) -> Parser:
     add("--accept-changes", action="store_true", help="with --resume: go on although the config, data or code changed")
     add("--overwrite", action="store_true", help="delete the run in --output-dir and start anew")
     planning = "print tokens, parameters, memory, time per step; load no weights (for this machine, or one of:"
-    add("--dry-run", nargs="?", const=HERE, metavar="DEVICE", help=f"{planning} {', '.join(DEVICES)})")
+    add("--dry-run", nargs="?", const=HERE, metavar="DEVICE", help=f"{planning} {', '.join(DEVICES)}, 48GiB)")
     add("--compare", metavar="ALGO", help="train these as well and compare", **several)
     add("--seeds", type=int, metavar="SEED", help="train with each of these", **several)
     fairly = "with --compare: as many tokens for the others as for the first, sampled ones, all, or once each"
@@ -95,7 +94,7 @@ def read_line(arguments: Sequence[str]) -> tuple[argparse.Namespace, Layer]:
 def settings_parser(merged: Merged, **settings: Any) -> Parser:
     """The run's options and all fields, to be shown: the help tells the values that they have in `merged` as defaults.
     The arguments themselves are read by `read_line`."""
-    usage = "%(prog)s [--algo NAME] [--env NAME] [--config FILE ...] [--SECTION.FIELD VALUE ...]"
+    usage = "%(prog)s [--algo NAME] [--env NAME] [--config FILE ...]\n           [--SECTION.FIELD VALUE ...]"
     parser = run_parser(usage=usage, **settings)
     owners = {section: f" ({owner})" for section, owner in merged.check.owners.items()}
 

@@ -64,6 +64,6 @@ options:
   {"--help":<{width}}  this list; behind a command, its help
   {"--version":<{width}}  the version
   --print-completion SHELL
-  {"":<{width}}  completion for a shell: `source <({PROGRAM} --print-completion bash)`
+  {"":<{width}}  completion: `source <({PROGRAM} --print-completion bash)`
 
 To begin: {PROGRAM} train --algo mrt-rl"""

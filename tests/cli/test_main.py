@@ -33,6 +33,7 @@ def test_alone_it_lists_the_commands(line: list[str]) -> None:
         assert summary in told.stdout
         assert 20 < len(summary) < 100
         assert summary.endswith(".")
+    assert [line for line in told.stdout.splitlines() if len(line) > 80] == []
 
 
 def test_its_version() -> None:
@@ -49,6 +50,13 @@ def test_the_help_of_a_command(name: str) -> None:
     assert told.stdout.startswith(f"usage: backtrack-mrt {name} ")
     assert summaries()[name].rstrip(".") in " ".join(told.stdout.split())
     assert "examples:" in told.stdout
+    prose = [line for line in told.stdout.splitlines() if not line.startswith("  ")]  # no command, no table
+    assert [line for line in prose if len(line) > 80] == []
+
+
+def test_what_is_missing_is_named() -> None:
+    told = command("compare")
+    assert told.stderr == "error: command line = 'RUN': required, and not given. See `backtrack-mrt compare --help`.\n"
 
 
 @pytest.mark.parametrize("name", command_names())

@@ -1,4 +1,4 @@
-"""Is thinking worth its tokens? Any model, any stored trace, without training.
+"""Is thinking worth its tokens? Of any model or stored trace.
 
 Regret, the overthinking tax (tokens after V was already high), starvation (stopped while V still rose), answers that
 were right and got lost, and votes after j turns against going on, by problem set; all of it in one HTML file to pass

@@ -1,4 +1,4 @@
-"""Calibrate the meta-prover: every estimator of V against sampled answers.
+"""Compare every estimator of V with sampled answers.
 
 All are about the same prefixes of held-out rollouts: `data.eval_size` problems, and `prover.samples` answers for each
 prefix, drawn without any help, right if training pays for them. `auto` and `monte_carlo` are shown with 8 answers of

@@ -1,4 +1,4 @@
-"""Measure how well a policy judges given attempts: the error, its step, the way back.
+"""Measure whether a policy finds errors in given attempts.
 
 Demonstrations tell which step is the first wrong one; labelled attempts only whether one is. `data.eval_size` is how
 many are judged. --finish plays on from the attempts of demonstrations, and from the backtracks that are made of them:

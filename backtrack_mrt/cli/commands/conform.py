@@ -1,4 +1,4 @@
-"""Does a trainer keep a credit per turn? Asks ours, TRL, verl, SkyRL, verifiers, or one of yours.
+"""Does a trainer keep a credit per turn? Also asks your own.
 
 Four questions, worked out exactly: does credit for one turn reach that turn, do the environment's tokens get none, is
 summed progress GRPO, and is the choice when to stop credited without bias. The functions asked are the trainers' own.

@@ -1,4 +1,4 @@
-"""Write demonstrations of backtracking for a warm start, from problems with written solutions.
+"""Write demonstrations for a warm start, from written solutions.
 
 SOLVED has the columns problem (or question), answer and solution, or GSM8K's two. Problems are used whose solutions
 hold one equation of numbers per line, or, in a set without solutions, that one operation on numbers of the question

@@ -1,4 +1,4 @@
-"""Evaluate a run's model, any model, or trajectories that are there already.
+"""Evaluate a run's model, any model, or stored trajectories.
 
 A run brings its config; for a model it is that of tiny.yaml, unless --config says otherwise. With --traces no model is
 loaded; docs/formats.md has the form of the file.

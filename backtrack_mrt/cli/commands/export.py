@@ -1,4 +1,4 @@
-"""Write a trained model as one folder that transformers loads by itself.
+"""Write a trained model as one folder that transformers loads.
 
 Adapters are merged into the model that they were trained from. What comes out needs neither this package nor peft:
 config, weights as safetensors, tokenizer with its chat template, and the model card.

@@ -1,4 +1,4 @@
-"""Solve problems in the terminal, turn by turn, by hand or with a model.
+"""Solve problems turn by turn, by hand or with a model.
 
 docs/play.md has a session.
 """

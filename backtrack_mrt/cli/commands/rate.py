@@ -1,4 +1,4 @@
-"""Rate the training problems of a config: V_0, how likely its model is right before the first turn.
+"""Rate training problems: V_0, the chance before the first turn.
 
 Writes the problems with the columns v0 and rated_by. The same command goes on where it was interrupted.
 `prover.estimator` is how V_0 is estimated, `data.train_size null` rates all problems.

@@ -1,4 +1,4 @@
-"""Train a policy with any of the algorithms, and report what it learned.
+"""Train with any of the algorithms, and report what was learned.
 
 With --compare and --seeds several algorithms are trained side by side, at equal tokens; --tune first chooses their
 settings, with as many runs for each of them on problems that are not reported.
