@@ -16,7 +16,7 @@ TORCH ?= torch  # the tested one, installed first and kept: the oldest brings CU
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/backtrack-mrt train $(if $(wildcard runs/demo/config.yaml),--resume runs/demo,--algo mrt-rl --output-dir runs/demo)
 
-reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about three hours
+reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about nine hours
 	$(BIN)/python scripts/reproduce.py
 
 test: $(INSTALLED)  ## the fast tests

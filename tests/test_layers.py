@@ -1,4 +1,4 @@
-"""Imports only point down (DESIGN: layers). A new module needs a place in `LAYERS`."""
+"""Imports only point down (docs/architecture.md). A new module needs a place in `LAYERS`."""
 
 from __future__ import annotations
 

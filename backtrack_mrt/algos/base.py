@@ -1,5 +1,5 @@
 """The algorithm seam: a pure map from scored groups to one weight per turn; and the credits that such maps are made of
-(METHOD: MRT §4, eq. 2)."""
+(docs/method.md; MRT §4, eq. 2)."""
 
 from __future__ import annotations
 

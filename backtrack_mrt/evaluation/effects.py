@@ -1,4 +1,4 @@
-"""The effects that the paper reports, each as a number with its interval over seeds and a verdict (METHOD §6)."""
+"""The effects that the paper reports, each as a number with its interval over seeds and a verdict (docs/results.md)."""
 
 from __future__ import annotations
 

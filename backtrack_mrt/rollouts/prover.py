@@ -1,5 +1,5 @@
 """The meta-prover μ: the policy forced to answer now. V_j = probability that its answer from c_j is right
-(MRT 2503.07572, §4; METHOD: value).
+(MRT 2503.07572, §4; docs/method.md).
 
 A forced answer is short on purpose: with a long one μ becomes "continue" and progress collapses to outcome RL
 (2410.08146). All prefixes of a batch go to the engine in one call, which branches them off its cached history.

@@ -58,7 +58,7 @@ def rollout(
 
     All rows take their turn together, so the engine computes every token once: a turn's prefix extends the cached
     prefix of the turn before. In a `Continuous` engine each row goes on by itself. With a `window` the model sees the
-    prompt and the last `window` turns only (METHOD: the linearised budget), so turns may go on beyond its context. Else
+    prompt and the last `window` turns only (docs/evaluation.md), so turns may go on beyond its context. Else
     a trajectory ends with `budget` where the context does, less the `reserve` that its meta-prover needs.
     """
     episodes = [Episode(protocol, start) for start in starts]

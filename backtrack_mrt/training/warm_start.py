@@ -1,4 +1,4 @@
-"""Finds the pieces of warm-start demonstrations in a model's own rollouts (METHOD: warm start).
+"""Finds the pieces of warm-start demonstrations in a model's own rollouts (docs/problems.md).
 
 Of every problem a group of attempts is drawn. For one wrong attempt the meta-prover says after which of its steps
 success is likeliest; from there new continuations are branched off, and a right one is kept. Checks are the model's own

@@ -1,6 +1,6 @@
 """Properties of the parser, the budget and the masks over generated turns.
 
-`HYPOTHESIS_PROFILE=long pytest tests/test_protocol_properties.py` runs each of them on 20,000 inputs.
+`HYPOTHESIS_PROFILE=long pytest tests/protocol/test_properties.py` runs each of them on 20,000 inputs.
 """
 
 from __future__ import annotations

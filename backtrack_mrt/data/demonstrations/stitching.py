@@ -1,5 +1,5 @@
 """Warm-start data: pieces of a model's own rollouts put together into demonstrations (MRT 2503.07572, fig. 14 and 15;
-METHOD: warm start). `backtrack_mrt.training.warm_start` finds the pieces.
+docs/problems.md). `backtrack_mrt.training.warm_start` finds the pieces.
 
 `backtrack`  a wrong attempt, where it goes wrong, the step to return to, a right continuation from there, and the check
              that finds no error: the wrong attempt carries no loss

@@ -1,4 +1,4 @@
-"""Several samples per problem: pass@k and maj@k (METHOD: evaluation, parallel)."""
+"""Several samples per problem: pass@k and maj@k (docs/evaluation.md)."""
 
 from __future__ import annotations
 
