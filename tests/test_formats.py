@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.documents import blocks, first_cells, section
+from support.documents import ROOT, blocks, first_cells, section
 from support.hand_worked import CORRECTED
 
 from backtrack_mrt.cli.commands.grade import grade_rows, parse_rows
@@ -23,6 +23,7 @@ from backtrack_mrt.evaluation.tables import RunResult
 from backtrack_mrt.graders.math import MATH
 from backtrack_mrt.grading.verdict import Verdict
 from backtrack_mrt.runs.directory import OWN
+from backtrack_mrt.runs.progress import PARTS
 from backtrack_mrt.runs.records import as_record, read_trajectories
 from backtrack_mrt.types import Finish, Problem, Scored, StopReason
 
@@ -92,6 +93,18 @@ def test_metrics_of_rollouts() -> None:
     told = first_cells(section(FORMATS, "metrics.jsonl"))
     logged = {re.split("turn_|phase_", name)[0] for name in rollout_metrics([scored, canary])}
     assert logged <= {re.split("turn_|phase_", name)[0] for name in told}
+
+
+def test_metrics_of_updates() -> None:
+    told = first_cells(section(FORMATS, "metrics.jsonl"))
+    logged = re.findall(r'_tell\(\{"([^"]+)"', (ROOT / "backtrack_mrt/training/rl.py").read_text())
+    assert len(logged) > 3
+    assert {*logged, *(f"time/{part}" for part in PARTS)} <= told
+
+
+def test_a_file_of_a_run_is_told_once() -> None:
+    rows = re.findall(r"^\| (`.*?`) \|", section(FORMATS, "The run directory"), re.MULTILINE)
+    assert len(rows) == len({*rows})
 
 
 @pytest.mark.parametrize("kind", [Estimate, RunResult, Summary])
