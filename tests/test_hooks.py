@@ -26,6 +26,8 @@ from backtrack_mrt.rollouts.spelling import Speller
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import Problem, Trajectory
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 BASES: Mapping[str, tuple[str, type]] = {
     "algo": ("backtrack_mrt.algos", Algorithm),
     "env": ("backtrack_mrt.envs", EpisodeProtocol),
@@ -114,8 +116,6 @@ GIVING = "@property\n    def {}(self): return {}\n"
 UNHEARD = """
 from dataclasses import dataclass
 from backtrack_mrt.algos.collecting import Collection
-
-pytestmark = pytest.mark.usefixtures("no_reports")
 
 @dataclass(frozen=True)
 class Unheard(Collection):

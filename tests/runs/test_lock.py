@@ -20,8 +20,6 @@ OWNER = """
 import sys, time
 from pathlib import Path
 from backtrack_mrt.runs.lock import locked
-
-pytestmark = pytest.mark.usefixtures("no_reports")
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)

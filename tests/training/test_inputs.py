@@ -21,6 +21,8 @@ from backtrack_mrt.training.finishing import finished_run
 from backtrack_mrt.training.inputs import digests
 from backtrack_mrt.training.train import train
 
+pytestmark = pytest.mark.usefixtures("no_reports")
+
 PROTOCOL = """
 from backtrack_mrt.envs.retry import Retry
 import {helper}
@@ -29,8 +31,6 @@ class Mine(Retry):
 """
 GRADER = """
 import backtrack_mrt as bt
-
-pytestmark = pytest.mark.usefixtures("no_reports")
 class Paying(bt.Grader):
     def judge(self, problem, answer):
         return answer == problem.answer
