@@ -13,6 +13,7 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from support.documents import section
+from support.launched_runs import LAUNCHERS
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
@@ -22,7 +23,6 @@ from backtrack_mrt.training import launch
 from backtrack_mrt.training.launch import check_launch
 
 ROOT = Path(__file__).parents[2]
-LAUNCHERS = ROOT / "configs" / "accelerate"
 DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *LAUNCHERS.glob("*.yaml"), *ROOT.glob("configs/*.yaml")]
 SERVED = ["--engine.type", "vllm", "--engine.server", "http://host:8000"]
 ENGINES = {"hf": [], "vllm": ["--engine.type", "vllm"], "vllm server": SERVED}

@@ -18,6 +18,7 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from safetensors.torch import load_file
 from support.fake_vllm_server import FakeServer
+from support.launched_runs import LAUNCHERS, SIZES, launched, run
 from support.short_runs import read_step
 
 from backtrack_mrt.config import ModelSection
@@ -27,7 +28,6 @@ from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.directory import RunDir
 
 ROOT = Path(__file__).parents[2]
-LAUNCHERS = ROOT / "configs" / "accelerate"
 
 
 @pytest.mark.parametrize(
@@ -122,33 +122,6 @@ def test_a_process_whose_other_one_was_killed_ends_with_one_line_and_code_1(tmp_
     assert len([line for line in said.splitlines() if line.startswith("error: another process of this run")]) == 1
 
 
-RECORDING = """
-import sys, torch
-from backtrack_mrt.runs import processes
-from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.training.train import train
-from backtrack_mrt.training.rl import PolicyTrainer
-
-inner, request = PolicyTrainer._generate_and_score_completions, read_request(sys.argv[1:])
-
-def recording(trainer, inputs):
-    output = inner(trainer, inputs)
-    lengths = [len(scored.trajectory.turn_index()) for scored in trainer._scored]
-    rows = [row[:length] for row, length in zip(output["advantages"], lengths)]
-    name = f"advantages_{trainer.state.global_step + 1}_{processes.rank()}.pt"
-    torch.save(rows, request.config.run_path / name)
-    return output
-
-PolicyTrainer._generate_and_score_completions = recording
-train(request)
-processes.leave()
-"""
-
-
-TWO = ("--num_processes", "2", "--main_process_port", "0")
-ACCELERATE = ("-m", "accelerate.commands.launch", "--config_file")
-SIZES = ("--training.steps", "2", "--training.problems_per_step", "3", "--training.group_size", "4")
-SIZES += ("--training.micro_batch_size", "6", "--data.train_size", "24", "--data.eval_size", "7")
 PREFIX = ("--algo", "mrt-rl", "--algorithm.credit", "prefix", "--algorithm.answer_weight", "0.5")
 PREFIX += ("--evaluation.forced_answers", "2")
 VOTED = ("--algo", "mrt-rl", "--algorithm.answer_weight", "0", "--evaluation.forced_answers", "2")
@@ -156,56 +129,10 @@ AHEAD = (*VOTED, "--training.asynchronous")
 WHOLE = (*VOTED, "--model.full_finetuning", "true", "--training.learning_rate", "1e-5")
 
 
-CUT = {  # a file of DeepSpeed's own; every weight is cut up, however small
-    "zero_optimization": {
-        "stage": 3,
-        "stage3_param_persistence_threshold": 0,
-        "stage3_gather_16bit_weights_on_model_save": True,
-    },
-    **dict.fromkeys(
-        (
-            *("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"),
-            "gradient_clipping",
-        ),
-        "auto",
-    ),
-}
-
-
-def launcher(name: str, folder: Path) -> list[str]:
-    """Two processes under one of the launchers, or under DeepSpeed's own file. Skips where DeepSpeed is not there."""
-    file = LAUNCHERS / f"{name}.yaml"
-    if name.startswith("zero3"):
-        pytest.importorskip("deepspeed", reason="pip install 'backtrack-mrt[deepspeed]'")
-    if name == "zero3, cut":
-        (folder / "deepspeed.json").write_text(json.dumps(CUT))
-        told = {"deepspeed_config_file": str(folder / "deepspeed.json"), "zero3_init_flag": False}
-        file = folder / "launcher.yaml"
-        file.write_text(json.dumps({"distributed_type": "DEEPSPEED", "deepspeed_config": told}))
-    return [*ACCELERATE, str(file), *TWO]
-
-
-def run(folder: Path, *launcher: str, flags: Sequence[str] = VOTED) -> RunDir:
-    """A short run that keeps the advantages, with groups that lie across two processes."""
-    script = folder.with_suffix(".py")
-    script.write_text(RECORDING)
-    sizes = [*SIZES, "--training.saved_rollouts", "12", "--output-dir", str(folder)]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), *sizes, *flags],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # two processes with two threads each would wait for one another
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
-    return RunDir(folder)
-
-
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """The run of one process."""
-    return run(tmp_path_factory.mktemp("alone") / "one")
+    return run(tmp_path_factory.mktemp("alone") / "one", flags=VOTED)
 
 
 @pytest.fixture
@@ -240,7 +167,7 @@ def test_two_processes_fit_like_one(name: str, flags: list[str], tmp_path: Path)
     even = ["--training.problems_per_step", "4", "--training.micro_batch_size", "8"]
     plain = [*even, "--prover.estimator", "none", *flags]
     one = run(tmp_path / "one", flags=plain)
-    two = run(tmp_path / "two", *launcher(name, tmp_path), flags=plain)
+    two = run(tmp_path / "two", *launched(name, tmp_path), flags=plain)
     rows: list[Any] = [one.metrics(), two.metrics()]
     assert len(rows[0]) == len(rows[1]) > 1
     for ours, theirs in zip(*rows, strict=True):
@@ -278,7 +205,7 @@ def test_two_processes_train_like_one(
     asked = ("--engine.type", "vllm", "--engine.server", server.url) if server else ()
     one = one if flags is VOTED else run(tmp_path / "one", flags=[*flags, *asked])
     before = len(server.loaded) if server else 0
-    two = run(tmp_path / "two", *launcher(name, tmp_path), flags=[*flags, *asked])
+    two = run(tmp_path / "two", *launched(name, tmp_path), flags=[*flags, *asked])
     if server:
         loaded = server.loaded[before:]
         assert 2 <= len(loaded) == len(set(loaded)) <= 3  # the base's, and of updates whose policy was asked
@@ -289,7 +216,7 @@ def test_two_processes_train_like_one(
         assert any(row.abs().max() > 0.1 for row in alone)
         for row, same in zip(alone, shared, strict=True):
             torch.testing.assert_close(row, same, rtol=1e-3, atol=1e-4)
-        for ours, theirs in zip(*(read_step(run, step) for run in (one, two)), strict=True):
+        for ours, theirs in zip(*(read_step(r, step) for r in (one, two)), strict=True):
             assert ours.trajectory.token_ids == theirs.trajectory.token_ids
             assert ours.progress == pytest.approx(theirs.progress, abs=1e-4)
     rows: list[Any] = [one.metrics(), two.metrics()]
