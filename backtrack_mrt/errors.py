@@ -14,14 +14,18 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_VALUE = 300  # characters of a value that a message shows
 
 
+NO_VALUE = object()  # of a field that was not given, or takes none
+
+
 class UserError(Exception):
-    """Bad input: names the field or file, the value, the reason and the remedy."""
+    """Bad input: names the field or file, the value (if it has one), the reason and the remedy."""
 
     def __init__(self, field: str, value: object, reason: str, remedy: str) -> None:
         self.field, self.value, self.reason, self.remedy = field, value, reason, remedy
         shown = repr(value).replace("\n", " ")
         shown = shown if len(shown) <= LONGEST_VALUE else f"{shown[:LONGEST_VALUE]}…"
-        super().__init__(f"{field} = {shown}: {reason.rstrip('.')}. {remedy}")  # a library's word may be a sentence
+        what = field if value is NO_VALUE else f"{field} = {shown}"
+        super().__init__(f"{what}: {reason.rstrip('.')}. {remedy}")  # a library's word may be a sentence
 
     @property
     def mistakes(self) -> tuple[UserError, ...]:

@@ -9,7 +9,7 @@ from backtrack_mrt.cli.command import PROGRAM
 from backtrack_mrt.cli.flags import run_parser
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
-from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.errors import NO_VALUE, UserError, did_you_mean
 from backtrack_mrt.policy.files import holds_model, is_adapter
 from backtrack_mrt.runs.kinds import holds_run, in_place_of_a_model, not_trained, runs_in
 
@@ -38,7 +38,7 @@ def config_of(args: Namespace, with_model: bool = True, *, training: bool = Fals
     Raises UserError, also for a run that has no trained model yet."""
     for flag in args.settings:
         if flag.partition("=")[0].replace("_", "-") in ONLY_TRAIN:
-            raise UserError(flag, None, f"only `{PROGRAM} train` has it", "Leave it out.")
+            raise UserError(flag, NO_VALUE, f"only `{PROGRAM} train` has it", "Leave it out.")
     run = run_of(args.what)
     if args.what is not None and with_model and not run:
         check_model(args.what)

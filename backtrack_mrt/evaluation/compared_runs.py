@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from backtrack_mrt.config import Config, Ledger
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import NO_VALUE, UserError
 from backtrack_mrt.evaluation.metrics.budgets import tokens_to_reach
 from backtrack_mrt.evaluation.metrics.estimates import NOTHING, Estimate, over_seeds
 from backtrack_mrt.evaluation.tuning import Tuning
@@ -48,7 +48,7 @@ class ComparedRuns:
 
     def __init__(self, runs: Sequence[Run], tuning: Tuning | None = None) -> None:
         if not runs:
-            raise UserError("run", None, "nothing to compare", "Give directories of finished runs.")
+            raise UserError("run", NO_VALUE, "nothing to compare", "Give directories of finished runs.")
         self.tuning = tuning
         first = runs[0]
         by_ledger: dict[Ledger, dict[str, list[Run]]] = {"sampled": defaultdict(list), "total": defaultdict(list)}

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from backtrack_mrt import plugins
-from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.errors import NO_VALUE, UserError, did_you_mean
 from backtrack_mrt.grading.markers import BOXED, Marker
 
 _PLACEHOLDER = re.compile(r"<<([a-z_]+)>>")
@@ -118,7 +118,7 @@ def styles(protocol: str) -> list[str]:
     root = _root(protocol)
     found = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if not found:
-        raise UserError("prompts", None, f"no prompts in {root}", "Write a folder with a .md file for each phase.")
+        raise UserError("prompts", NO_VALUE, f"no prompts in {root}", "Write a folder with a .md file for each phase.")
     return found
 
 

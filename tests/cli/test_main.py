@@ -102,7 +102,7 @@ for line in [[], *([name, "--help"] for name in {command_names()!r})]:
         ("report --traces", "--traces"),
         ("evaluate tiny --evaluation.sample 3", "Did you mean 'evaluation.samples'"),
         ("train --algo mrtrl", "Did you mean 'mrt-rl'"),
-        ("evaluate tiny --resume", "only `backtrack-mrt train` has it"),
+        ("evaluate tiny --resume", "error: --resume: only `backtrack-mrt train` has it"),
         ("play --dry_run=h100", "only `backtrack-mrt train` has it"),
         ("checks", "--demonstrations --attempts"),
     ],

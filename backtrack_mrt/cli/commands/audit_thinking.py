@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_folder, typed_path
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import NO_VALUE, UserError
 
 if TYPE_CHECKING:
     from backtrack_mrt.config import Config
@@ -42,7 +42,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     if args.server is None and args.model is None and args.traces is None:
-        raise UserError("--server", None, "nothing to audit", "Give --server, --model or --traces; see --help.")
+        raise UserError("--server", NO_VALUE, "nothing to audit", "Give --server, --model or --traces; see --help.")
     if args.votes and args.server is None and args.model is None:
         raise UserError("--votes", args.votes, "no model to answer", "Name it, with --server or --model.")
     if args.votes is None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from backtrack_mrt import plugins
 from backtrack_mrt.cli.command import Parser
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import NO_VALUE, UserError
 from backtrack_mrt.protocol import EpisodeProtocol
 
 EXAMPLES = """\
@@ -40,7 +40,9 @@ def run(args: Namespace) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         setting = ".".join(map(str, first["loc"]))
-        raise UserError(f"{found.__name__}.{setting}", None, first["msg"], "Give every setting a default.") from error
+        raise UserError(
+            f"{found.__name__}.{setting}", NO_VALUE, first["msg"], "Give every setting a default."
+        ) from error
     for style in args.prompts or styles(args.env):
         prompts = load_prompts(args.env, style)
         seen = rehearse(protocol, prompts, args.reply)

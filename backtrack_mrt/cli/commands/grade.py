@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.errors import UserError, did_you_mean
+from backtrack_mrt.errors import NO_VALUE, UserError, did_you_mean
 from backtrack_mrt.graders.base import Grader
 from backtrack_mrt.types import Problem
 
@@ -91,7 +91,7 @@ def _parse_row(line: str, where: str) -> GradeRow:
     for field in ("gold", "answer"):
         if field not in row:
             remedy = f"Add the field {field!r}; the row has {', '.join(map(repr, row)) or 'no field'}."
-            raise UserError(f"{where}, {field}", None, "the field is missing", remedy)
+            raise UserError(f"{where}, {field}", NO_VALUE, "the field is missing", remedy)
     gold, answer, form = row["gold"], row["answer"], row.get("form", "answer")
     for field, value, remedy in (
         ("gold", gold, "Write it as a string."),

@@ -11,7 +11,7 @@ from pathlib import Path
 from backtrack_mrt.cli.command import Parser
 from backtrack_mrt.cli.places import check_file, check_folder, typed_path
 from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import NO_VALUE, UserError
 from backtrack_mrt.runs.kinds import holds_run, not_to_write_into
 
 EXAMPLES = """\
@@ -33,7 +33,7 @@ def arguments(parser: Parser) -> None:
 
 def run(args: Namespace) -> None:
     if bool(args.runs) == bool(args.traces):
-        raise UserError("RUN", None, "runs or --traces, one of the two", "See --help.")
+        raise UserError("RUN", NO_VALUE, "runs or --traces, one of the two", "See --help.")
     if args.runs and args.settings:
         reason = "a run has its own settings; they are for --traces, whose answers a --grader judges"
         raise UserError("RUN", " ".join(args.settings), reason, "Leave them out.")
