@@ -95,10 +95,17 @@ def _check_update(config: Config, several: int) -> None:
     own, training = config.rows_per_update // several, config.training
     micro_batches = own // min(training.micro_batch_size, own)
     for name, ours, field in (
-        ("gradient_accumulation_steps", str(micro_batches), "training.micro_batch_size"),
-        ("gradient_clipping", str(training.max_grad_norm), "training.max_grad_norm"),
+        ("gradient_accumulation_steps", micro_batches, "training.micro_batch_size"),
+        ("gradient_clipping", training.max_grad_norm, "training.max_grad_norm"),
     ):
         said = os.environ.get(f"ACCELERATE_{name.upper()}", "auto")
-        if said not in ("auto", ours):
+        if said != "auto" and not _is(said, ours):
             remedy = f"Leave it out of the launcher's file, or change {field}."
             raise UserError(name, said, f"it is {ours} by the run's config", remedy)
+
+
+def _is(said: str, number: float) -> bool:
+    try:
+        return float(said) == number
+    except ValueError:
+        return False

@@ -204,8 +204,9 @@ def deepspeed(monkeypatch: pytest.MonkeyPatch) -> Config:
 @pytest.mark.parametrize(
     ("name", "right", "wrong", "match"),
     [
+        ("GRADIENT_ACCUMULATION_STEPS", "2", "two", "steps = 'two': it is 2"),
         ("GRADIENT_ACCUMULATION_STEPS", "2", "3", r"steps = '3': it is 2 by .* change training\.micro_batch_size"),
-        ("GRADIENT_CLIPPING", "1.0", "0.5", r"clipping = '0\.5': it is 1\.0 by .* change training\.max_grad_norm"),
+        ("GRADIENT_CLIPPING", "1", "0.5", r"clipping = '0\.5': it is 1\.0 by .* change training\.max_grad_norm"),
     ],
 )
 def test_what_deepspeed_is_told_of_an_update_is_what_the_config_says(name, right, wrong, match, monkeypatch, deepspeed):
