@@ -32,13 +32,17 @@ _CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # buffers of its own for every
 # a quarter of the time that a training takes to start.
 _OFTEN, _SELDOM = (700, 10, 10), (50_000, 20, 100)  # new objects, collections of them, collections of those
 _NEEDED_BY_FEW = "bitsandbytes"  # other libraries import it wherever it is installed, and it takes most of a second
-# What it logs wherever `kernels` is missing: only its fast path for some CPUs would use that, and it is off here.
-_KERNELS_LOG, _KERNELS_MISSING = "bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"
+_OF_NO_USE = {  # logger → how what it says begins
+    # Wherever `kernels` is missing: only its fast path for some CPUs would use that, and it is off here.
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
+    # Wherever it is installed and there is no GPU, on the output, between what a command prints.
+    "DeepSpeed": "Setting accelerator to CPU",
+}
 _TRL_ON_VLLM = "TRL currently supports vLLM versions"  # for its own use of vLLM, which is none here
 
 
 def prepare() -> None:
-    """Switch off the reports of use that libraries send and two warnings that are about nothing here, have waiting
+    """Switch off the reports of use that libraries send and warnings that are about nothing here, have waiting
     threads sleep soon and a GPU's products repeat, make the libraries' imports cheaper. Does nothing the second
     time. Raises UserError for a setting with which the libraries cannot be imported."""
     hub_address()
@@ -56,12 +60,13 @@ def prepare() -> None:
     if gc.get_threshold() == _OFTEN:
         gc.set_threshold(*_SELDOM)
     import_late(_NEEDED_BY_FEW)
-    logging.getLogger(_KERNELS_LOG).addFilter(_is_of_use)
+    for name in _OF_NO_USE:
+        logging.getLogger(name).addFilter(_is_of_use)
     warnings.filterwarnings("ignore", message=_TRL_ON_VLLM)
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(_KERNELS_MISSING)
+    return not str(record.msg).startswith(_OF_NO_USE[record.name])
 
 
 @contextmanager

@@ -119,23 +119,27 @@ def test_what_has_been_imported_is_frozen_once_and_nothing_that_comes_later() ->
     assert gc.is_tracked(kept)
 
 
-def test_two_warnings_about_nothing_are_not_shown_and_others_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_about_nothing_are_not_shown_and_others_are(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         environment.prepare()
         warnings.warn(f"{environment._TRL_ON_VLLM} from 0.22.0 to 0.31.0. You have", stacklevel=1)
         warnings.warn("TRL says something else", stacklevel=1)
     assert [str(warning.message) for warning in seen] == ["TRL says something else"]
-    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "No module named 'kernels'")
-    log.warning("something else")
-    assert caplog.messages == ["something else"]
+    monkeypatch.setattr(logging.getLogger("DeepSpeed"), "propagate", True)  # it turns that off for its own
+    for name, said in environment._OF_NO_USE.items():
+        logging.getLogger(name).warning(f"{said} from kernels-community: %s.", "No module named 'kernels'")
+        logging.getLogger(name).warning("something else")
+    assert caplog.messages == ["something else"] * len(environment._OF_NO_USE)
 
 
 def test_what_is_silenced_is_what_the_libraries_say() -> None:
     """Where they are installed: their source, since what they say at import was said long ago."""
     for library, file, said in (
-        ("bitsandbytes", "backends/cpu/ops.py", environment._KERNELS_MISSING),
+        ("bitsandbytes", "backends/cpu/ops.py", environment._OF_NO_USE["bitsandbytes.backends.cpu.ops"]),
+        ("deepspeed", "accelerator/real_accelerator.py", environment._OF_NO_USE["DeepSpeed"]),
         ("trl", "import_utils.py", environment._TRL_ON_VLLM),
     ):
         if (spec := find_spec(library)) and spec.origin:
