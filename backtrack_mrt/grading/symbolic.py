@@ -30,9 +30,12 @@ _MARKED = re.compile(r"(?<=[A-Za-z}])('+)|\^(?:\{(T|\\top)\}|(T|\\top)(?![A-Za-z
 _UNKNOWN_DIVISOR = re.compile(r"\\(?:gcd|lcm)(?![A-Za-z])[^()]*\([^()]*[A-Za-z]")
 _OF_AN_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 
+# No formula raises the last two: a library that is loaded late finds no room.
+SHORT_OF_MEMORY = (MemoryError, ImportError, OSError)
+
 
 def grade(request: dict[str, Any]) -> str:
-    """The verdict on one request, see worker.py. Errors other than MemoryError end as "unparsable" or "wrong"."""
+    """The verdict on one request, see worker.py. Errors other than SHORT_OF_MEMORY end as "unparsable" or "wrong"."""
     rel_tol = request.get("rel_tol")
     if "match" in request:
         golds, answers = request["match"]
@@ -78,7 +81,7 @@ def _compare(gold: str, answer: str, rel_tol: float | None) -> str:
         if verify(parsed_gold, parsed_answer, timeout_seconds=None):
             return "right"
         return "right" if _equal_complex(parsed_gold, parsed_answer) else "wrong"
-    except MemoryError:
+    except SHORT_OF_MEMORY:
         raise
     except Exception:
         return "wrong"
@@ -93,7 +96,7 @@ def _parse(text: str) -> Any:
     try:
         found = parse(rf"\boxed{{{text}}}", [_LATEX], fallback_mode="no_fallback", parsing_timeout=None)
         return _exact(found[0]) if found else None
-    except MemoryError:
+    except SHORT_OF_MEMORY:
         raise
     except Exception:
         return None

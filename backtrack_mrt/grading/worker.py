@@ -173,7 +173,7 @@ def _run_child(symbolic: Any, limits: argparse.Namespace, requests: int, replies
                 signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)
                 try:
                     reply = {"verdict": symbolic.grade(request), "why": ""}
-                except MemoryError:
+                except symbolic.SHORT_OF_MEMORY:
                     reply = {"verdict": "timeout", "why": "memory"}
                 signal.setitimer(signal.ITIMER_PROF, 0.0)
                 _write(replies, reply)
