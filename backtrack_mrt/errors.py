@@ -12,8 +12,6 @@ from contextlib import contextmanager
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_VALUE = 300  # characters of a value that a message shows
-
-
 NO_VALUE = object()  # of a field that was not given, or takes none
 
 

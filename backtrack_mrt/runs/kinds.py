@@ -133,11 +133,8 @@ def _comparison(path: Path, what: str) -> Kind:
 
 def runs_in(path: Path) -> tuple[Path, ...]:
     """The runs in a folder; none where it is no folder."""
-    return (
-        ()
-        if not path.is_dir()
-        else tuple(sorted(place for place in path.iterdir() if place.is_dir() and holds_run(place)))
-    )
+    places = path.iterdir() if path.is_dir() else ()
+    return tuple(sorted(place for place in places if place.is_dir() and holds_run(place)))
 
 
 def _told(kind: Kind, wanted: str) -> str:
