@@ -218,8 +218,8 @@ class SafeTrainer(Trainer):
 
 
 def _gradient_noise(setup: Setup) -> GradientNoise | None:
-    """None where the parts of a gradient are not to be had: several processes sum theirs at the end of an update, and a
-    second copy of the gradients of a whole model is too large."""
+    """None where the parts of a gradient are not to be had: several processes sum theirs at the end of an update, a
+    launcher that cuts the model up keeps them elsewhere, and a second copy of those of a whole model is too large."""
     if processes.count() > 1 or processes.sharding() or setup.config.model.full_finetuning:
         return None
     training, rl = setup.config.training, setup.config.algorithm.loss == "rl"
