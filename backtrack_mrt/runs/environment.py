@@ -6,6 +6,7 @@ starts, before torch is. What the user has set stays.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.metadata
 import logging
@@ -31,6 +32,10 @@ _CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # buffers of its own for every
 # Importing the libraries makes a million objects that stay. Python would look through them again and again for garbage:
 # a quarter of the time that a training takes to start.
 _OFTEN, _SELDOM = (700, 10, 10), (50_000, 20, 100)  # new objects, collections of them, collections of those
+# The arrays of an update and of a rollout come and go by megabytes. What glibc gives back to the system meanwhile comes
+# anew and page by page: a fourteenth of an update, a twenty-fifth of a rollout.
+_KEPT = {-1: 512 * 2**20, -2: 64 * 2**20, -3: 256 * 2**20}  # mallopt's trim threshold, top pad, mmap threshold
+_OF_MALLOC = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_")
 _NEEDED_BY_FEW = "bitsandbytes"  # other libraries import it wherever it is installed, and it takes most of a second
 _OF_NO_USE = {  # logger → how what it says begins
     # Wherever `kernels` is missing: only its fast path for some CPUs would use that, and it is off here.
@@ -43,8 +48,9 @@ _TRL_ON_VLLM = "TRL currently supports vLLM versions"  # for its own use of vLLM
 
 def prepare() -> None:
     """Switch off the reports of use that libraries send and warnings that are about nothing here, have waiting
-    threads sleep soon and a GPU's products repeat, make the libraries' imports cheaper. Does nothing the second
-    time. Raises UserError for a setting with which the libraries cannot be imported."""
+    threads sleep soon and a GPU's products repeat, keep freed memory for what comes next, make the libraries' imports
+    cheaper. Does nothing the second time. Raises UserError for a setting with which the libraries cannot be
+    imported."""
     hub_address()
     if sys.flags.optimize > 1:
         raise UserError(
@@ -57,6 +63,10 @@ def prepare() -> None:
     if not {*_WAITING, "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ |= _WAITING
     os.environ.setdefault(*_CUBLAS)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # which other systems than glibc's have not
+    if mallopt and not any(name in os.environ for name in _OF_MALLOC):
+        for setting, size in _KEPT.items():
+            mallopt(setting, size)
     if gc.get_threshold() == _OFTEN:
         gc.set_threshold(*_SELDOM)
     import_late(_NEEDED_BY_FEW)

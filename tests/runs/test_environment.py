@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.metadata
 import logging
@@ -145,6 +146,24 @@ def test_what_is_silenced_is_what_the_libraries_say() -> None:
     ):
         if (spec := find_spec(library)) and spec.origin:
             assert said in (Path(spec.origin).parent / file).read_text()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another library than glibc")
+@pytest.mark.parametrize(("users", "kept"), [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)])
+def test_freed_memory_is_kept_for_what_comes_next_unless_the_user_says_otherwise(
+    users: dict[str, str], kept: bool
+) -> None:
+    code = """import resource
+from backtrack_mrt.runs import environment
+environment.prepare()
+bytearray(100 * 2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+bytearray(100 * 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    unset = {name: value for name, value in os.environ.items() if name not in environment._OF_MALLOC}
+    done = subprocess.run([sys.executable, "-c", code], env=unset | users, capture_output=True, check=True)
+    assert (int(done.stdout) < 100) is kept  # fresh pages
 
 
 def test_importing_changes_nothing() -> None:
