@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from resource import RUSAGE_SELF, getpagesize, getrusage
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex, common_prefix
+from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache, RowIndex, common_prefix
 from backtrack_mrt.policy.hf.packed_forward import PACK, Branches, packs
 from backtrack_mrt.policy.sampling import BLOCK, draw, uniforms
 from backtrack_mrt.types import Sampling, TokenIds
@@ -31,6 +33,27 @@ def test_index_finds_the_longest_match(rows: list[TokenIds], prefix: TokenIds) -
     assert common == max((min(common_prefix(prefix, ids), len(prefix) - 1) for ids in rows), default=0)
     assert bool(holders) == bool(rows)
     assert all(common_prefix(prefix, row.ids) >= common for row in holders)
+
+
+def test_more_rows_take_the_memory_of_what_the_others_hold() -> None:
+    cache = RowCache(max_rows=128, block=16)
+
+    def place(first: int) -> list[CacheRow]:
+        prefixes = [(number,) * 20 for number in range(first, first + 64)]
+        return cache.place(prefixes, cache.claim(prefixes))
+
+    rows = place(0)
+    cache.reserve(512)
+    cache.open(1, kv_heads=4, depth=64, like=torch.zeros(()))
+    for row in rows:
+        row.ids = (row.index,) * 20
+        cache.buffers[0][:, row.index, :, :2] = row.index
+    whole = cache.size // getpagesize()
+    before = getrusage(RUSAGE_SELF).ru_minflt
+    place(64)
+    assert len(cache.rows) == 128
+    assert getrusage(RUSAGE_SELF).ru_minflt - before < whole / 4
+    assert all((cache.buffers[0][:, row.index, :, :2] == row.index).all() for row in rows)
 
 
 @settings(max_examples=50)

@@ -110,10 +110,10 @@ class HFEngine(Engine):
         """Prefill and decode requests that fit into one batch."""
         runner = self._runner
         prefixes = [request.prefix_ids for request in requests]
-        logits = runner.prefill(prefixes, rows)
+        caps = [min(r.max_new_tokens, self.context_length - len(r.prefix_ids)) for r in requests]
+        logits = runner.prefill(prefixes, rows, ahead=max(caps))
         device = logits.device
         runner.arrange(rows)
-        caps = [min(r.max_new_tokens, self.context_length - len(r.prefix_ids)) for r in requests]
         drawn = torch.zeros(len(rows), max(caps), dtype=torch.int64, device=device)
         logprobs = torch.zeros(len(rows), max(caps), dtype=torch.float32, device=device)
         noise = uniforms([request.seed for request in requests], max(caps), device)

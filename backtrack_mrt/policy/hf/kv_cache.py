@@ -154,7 +154,7 @@ class RowCache(Cache):  # type: ignore[misc]
         return len(self.rows) if self.padding == 1 else multiple(len(self.rows), self.padding) + 1
 
     def reserve(self, slots: int) -> None:
-        """Make room for all rows, with `slots` tokens each."""
+        """Make room for all rows, with `slots` tokens each. Of blocks of slots those stay that hold the rows' `ids`."""
         if slots > self._slots:
             grain = GRAIN if self.block == 1 else LAZY_GRAIN
             self._slots = multiple(max(slots, self._slots * 3 // 2), grain)
@@ -163,9 +163,17 @@ class RowCache(Cache):  # type: ignore[misc]
             if old.shape[1] < self._places or old.shape[3] < blocks:
                 places = max(self._places, old.shape[1])  # there may have been more rows before `forget`
                 new = _blank((2, places, old.shape[2], blocks, old.shape[4]), old)
-                new[:, : old.shape[1], :, : old.shape[3]] = old
+                self._take_over(old, new)
                 self.buffers[i] = new
                 self.generation += 1
+
+    def _take_over(self, old: Tensor, new: Tensor) -> None:
+        if self.block == 1:
+            new[:, : old.shape[1], :, : old.shape[3]] = old
+            return
+        for row in self.rows:  # all that is written to takes memory
+            if held := multiple(len(row.ids), self.block) // self.block:
+                new[:, row.index, :, :held] = old[:, row.index, :, :held]
 
     def claim(self, prefixes: Sequence[TokenIds]) -> list[CacheRow | None]:
         """For each prefix the row that it continues, if there is one; every row goes to one prefix. Opens a call: the
@@ -192,6 +200,7 @@ class RowCache(Cache):  # type: ignore[misc]
         index = RowIndex(self.rows)
         taken = set(self._claimed)
         copies: list[tuple[CacheRow, CacheRow, int]] = []
+        begun: list[tuple[CacheRow, TokenIds]] = []
         placed: list[CacheRow] = []
         seen: set[TokenIds] = set()
         for prefix, claim in zip(prefixes, claims, strict=True):
@@ -199,15 +208,17 @@ class RowCache(Cache):  # type: ignore[misc]
             if row is None:
                 common, holders = index.find(prefix)
                 row = self._vacate(branch=2 * common > len(prefix), taken=taken)
-                row.ids = ()
-                if common and prefix not in seen:
+                common = 0 if prefix in seen else common
+                if common:
                     copies.append((holders[0], row, common))
-                    row.ids = prefix[:common]
+                begun.append((row, prefix[:common]))
             seen.add(prefix)
             taken.add(row)
             placed.append(row)
         self.reserve(self._slots)
         self.copy(copies)
+        for row, ids in begun:
+            row.ids = ids
         return placed
 
     def beginnings(self) -> tuple[Tensor, Tensor]:

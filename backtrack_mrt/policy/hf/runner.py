@@ -104,12 +104,14 @@ class Runner:
         with merged, torch.inference_mode(), as_trained(self.decoder), any_length(), evaluating(self.model), packed:
             yield
 
-    def prefill(self, prefixes: Sequence[TokenIds], rows: Sequence[CacheRow]) -> Tensor:
-        """Read what the rows lack of their prefixes, a repeated prefix once; returns the next token's logits (n, V)."""
+    def prefill(self, prefixes: Sequence[TokenIds], rows: Sequence[CacheRow], ahead: int = 0) -> Tensor:
+        """Read what the rows lack of their prefixes, a repeated prefix once; returns the next token's logits (n, V).
+        ahead: so many tokens may follow one by one."""
         cache, like = self.cache, self.embeddings
         leaders = dict(zip(reversed(prefixes), reversed(rows), strict=True))  # the first row of each prefix
         self.arrange(list(leaders.values()))
-        cache.reserve(max(map(len, prefixes)))
+        # Compiled code has the room for them at once, which costs nothing there.
+        cache.reserve(max(map(len, prefixes)) + (ahead if self.compiled else 0))
         pending = sorted(leaders.items(), key=lambda item: item[1].index)
         logits: list[Tensor] = []
         for part in packs([len(prefix) - len(row.ids) for prefix, row in pending]):
