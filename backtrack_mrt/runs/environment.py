@@ -35,6 +35,7 @@ _OFTEN, _SELDOM = (700, 10, 10), (50_000, 20, 100)  # new objects, collections o
 # The arrays of an update and of a rollout come and go by megabytes. What glibc gives back to the system meanwhile comes
 # anew and page by page: a fourteenth of an update, a twenty-fifth of a rollout.
 _KEPT = {-1: 512 * 2**20, -2: 64 * 2**20, -3: 256 * 2**20}  # mallopt's trim threshold, top pad, mmap threshold
+_MUCH = 2**30  # bytes; less is had anew by every step
 _OF_MALLOC = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_")
 _NEEDED_BY_FEW = "bitsandbytes"  # other libraries import it wherever it is installed, and it takes most of a second
 _OF_NO_USE = {  # logger → how what it says begins
@@ -73,6 +74,21 @@ def prepare() -> None:
     for name in _OF_NO_USE:
         logging.getLogger(name).addFilter(_is_of_use)
     warnings.filterwarnings("ignore", message=_TRL_ON_VLLM)
+
+
+def give_back() -> None:
+    """Where much memory has been freed and kept for what comes next, let the system have it: something else comes."""
+    libc = ctypes.CDLL(None)
+    if told := getattr(libc, "mallinfo2", None):
+        told.restype = _Told
+        if told().fordblks > _MUCH:
+            libc.malloc_trim(0)
+
+
+class _Told(ctypes.Structure):
+    """glibc's `struct mallinfo2`: `fordblks` are the bytes that are free."""
+
+    _fields_ = (("others", ctypes.c_size_t * 8), ("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t))
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

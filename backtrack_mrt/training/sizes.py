@@ -45,6 +45,12 @@ class Sizes:
         return min(self.rows, self.config.engine.max_rows)
 
     @property
+    def samples(self) -> int:
+        """Forced answers that the meta-prover samples for a prefix, at most."""
+        prover = self.config.prover
+        return {"monte_carlo": prover.samples, "auto": prover.samples, "greedy": 1}.get(prover.estimator, 0)
+
+    @property
     def weight(self) -> int:
         """Bytes of a weight that is not packed."""
         return _BYTES[self.config.model.dtype]
@@ -87,7 +93,7 @@ class Sizes:
         """The time of a step of reinforcement learning: prompts are read once per group, every row samples its whole
         budget, forced answers branch off each prefix, and the update reads every row forwards and backwards."""
         config = self.config
-        training, prover, rows = config.training, config.prover, self.rows
+        training, rows = config.training, self.rows
         trainer = Clock(self.network, device, config.model.dtype, overhead(device))
         vllm = replace(trainer, network=replace(self.network, adapter=0), overhead=VLLM)  # adds adapters in its kernels
         clock = trainer if config.engine.type == "hf" else vllm
@@ -98,9 +104,8 @@ class Sizes:
         rollout += clock.decoding(rows, at_once, budget, self.length / 2)
         asked = rows * (turns + 1) if config.algorithm.needs_values else 0
         valuing = clock.reading(asked * forced, self.length, batches=ceil(asked * forced / PACK))
-        if asked and prover.estimator in ("monte_carlo", "auto", "greedy"):
-            draws = asked * (1 if prover.estimator == "greedy" else prover.samples)
-            valuing += clock.decoding(draws, at_once, prover.max_answer_tokens, self.length)
+        if draws := asked * self.samples:
+            valuing += clock.decoding(draws, at_once, config.prover.max_answer_tokens, self.length)
         passes = 1 + (2 if config.model.full_finetuning else 1)  # forwards; backwards through weights and activations
         passes += config.model.gradient_checkpointing + (training.kl > 0)
         batches = ceil(rows / training.micro_batch_size)
@@ -169,11 +174,12 @@ def memory(sizes: Sizes, device: Device) -> dict[str, int]:
 
 
 def _sampling(sizes: Sizes, device: Device) -> dict[str, int]:
-    """What the engine holds. vLLM takes its whole share at the start, and keeps it during updates unless it sleeps."""
+    """What the engine holds: that of transformers beside the trajectories as many sampled answers as it decodes at once,
+    each with its history. vLLM takes its whole share at the start, and keeps it during updates unless it sleeps."""
     engine, cached = sizes.config.engine, sizes.at_once * sizes.length * sizes.cache
     if engine.server is not None:
         return {"KV cache": 0}
     if engine.type == "hf":
-        return {"KV cache": cached}
+        return {"KV cache": cached * 2 if sizes.samples else cached}
     share = round(engine.gpu_memory * device.memory)
     return {_ASLEEP if engine.sleep else "vLLM": share or sizes.parameters * sizes.weight + cached, "KV cache": 0}

@@ -72,10 +72,12 @@ def main() -> None:
 def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Collector) -> list[dict[str, Any]]:
     """What the trainer logs while it trains on these problems, one row per step."""
     from backtrack_mrt.algos.grpo import Grpo
+    from backtrack_mrt.runs import environment
     from backtrack_mrt.runs.directory import RunDir
     from backtrack_mrt.training.rl import PolicyTrainer
     from backtrack_mrt.training.trainer_setup import Setup
 
+    environment.prepare()  # as every training does
     config = parts.config.model_copy(update={"algorithm": Grpo()})  # which trains no forced answers along
     run = RunDir.create(config, "overwrite")
     setup = Setup(parts.model, parts.tokenizer, config, run)

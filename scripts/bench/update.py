@@ -42,9 +42,11 @@ def main() -> None:
     from trl.trainer.utils import add_fused_lm_head
 
     from backtrack_mrt.rollouts.spelling import Speller
+    from backtrack_mrt.runs import environment
     from backtrack_mrt.training.answers import AnswerMaker
     from backtrack_mrt.training.grpo_settings import prepare_trl
 
+    environment.prepare()  # as every training does
     prepare_trl()
     parts = assemble(config)
     scored = parts.training_collector().collect(*rows_of_step(config), config.training.temperature).scored

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resource import RUSAGE_SELF, getpagesize, getrusage
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,8 +36,9 @@ def test_index_finds_the_longest_match(rows: list[TokenIds], prefix: TokenIds) -
     assert all(common_prefix(prefix, row.ids) >= common for row in holders)
 
 
-def test_more_rows_take_the_memory_of_what_the_others_hold() -> None:
-    cache = RowCache(max_rows=128, block=16)
+@pytest.mark.parametrize("block", [1, 16])
+def test_more_rows_take_the_memory_of_what_the_others_hold(block: int) -> None:
+    cache = RowCache(max_rows=128, block=block)
 
     def place(first: int) -> list[CacheRow]:
         prefixes = [(number,) * 20 for number in range(first, first + 64)]
@@ -47,13 +49,13 @@ def test_more_rows_take_the_memory_of_what_the_others_hold() -> None:
     cache.open(1, kv_heads=4, depth=64, like=torch.zeros(()))
     for row in rows:
         row.ids = (row.index,) * 20
-        cache.buffers[0][:, row.index, :, :2] = row.index
+        cache.buffers[0][:, row.index, :, : 32 // block] = row.index
     whole = cache.size // getpagesize()
     before = getrusage(RUSAGE_SELF).ru_minflt
     place(64)
     assert len(cache.rows) == 128
     assert getrusage(RUSAGE_SELF).ru_minflt - before < whole / 4
-    assert all((cache.buffers[0][:, row.index, :, :2] == row.index).all() for row in rows)
+    assert all((cache.buffers[0][:, row.index, :, : 20 // block] == row.index).all() for row in rows)
 
 
 @settings(max_examples=50)

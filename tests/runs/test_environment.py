@@ -166,6 +166,26 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert (int(done.stdout) < 100) is kept  # fresh pages
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another library than glibc, or an old one")
+@pytest.mark.parametrize(("megabytes", "kept"), [(400, True), (2000, False)])
+def test_much_freed_memory_is_given_back_for_something_else(megabytes: int, kept: bool) -> None:
+    code = f"""
+from backtrack_mrt.runs import environment
+environment.prepare()
+held = [bytearray(2**27) for _ in range({megabytes} // 128)]
+last = bytearray(2**20)
+del held
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+before = resident()
+environment.give_back()
+print(before - resident())
+"""
+    unset = {name: value for name, value in os.environ.items() if name not in environment._OF_MALLOC}
+    done = subprocess.run([sys.executable, "-c", code], env=unset, capture_output=True, check=True)
+    assert (int(done.stdout) < 100) is kept  # pages
+
+
 def test_importing_changes_nothing() -> None:
     code = """import gc, os, sys
 before = dict(os.environ), gc.get_threshold()

@@ -31,8 +31,8 @@ MEMORY = {"h100": 79.6, "a100": 80.0, "b200": 179.1, "l40s": 45.0, "rtx4090": 24
 DOES_NOT_FIT = {
     ("llama31_8b", "rtx4090", "vllm"),  # its share does not hold the weights
     *(("llama31_8b", on, "hf") for on in ("h100", "a100", "l40s", "rtx4090", "48GiB")),  # 67 GiB of cache
-    *(("llama32_3b", on, "hf") for on in ("l40s", "rtx4090", "48GiB")),
-    *((name, "rtx4090", "hf") for name in ("r1_distill_qwen_1_5b", "deepscaler_1_5b")),
+    *(("llama32_3b", on, "hf") for on in ("h100", "a100", "l40s", "rtx4090", "48GiB")),
+    *((name, on, "hf") for name in ("r1_distill_qwen_1_5b", "deepscaler_1_5b") for on in ("l40s", "rtx4090", "48GiB")),
 }
 
 
@@ -62,7 +62,9 @@ def by_hand(found: Plan, name: str, memory: float) -> float:
     update = tokens * kept + min(tokens * vocabulary, 4096 * 8192) * (weight + 4)
     if config.engine.type == "vllm":
         return (held + update) / GIB + config.engine.gpu_memory * memory
-    cached = min(config.training.rows, config.engine.max_rows) * found.sizes.length * cache
+    rows = min(config.training.rows, config.engine.max_rows)
+    histories = rows * (2 if config.prover.estimator == "auto" else 1)  # sampled answers have their own
+    cached = histories * found.sizes.length * cache
     stays = cached < memory * GIB / 8
     return (held + (update + cached if stays else max(update, cached))) / GIB
 

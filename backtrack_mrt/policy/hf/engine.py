@@ -21,6 +21,7 @@ from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex
 from backtrack_mrt.policy.hf.lora import MergedAdapter
 from backtrack_mrt.policy.hf.runner import Branch, Runner, context_length
 from backtrack_mrt.policy.sampling import draw, uniforms
+from backtrack_mrt.runs import environment
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 LONG_BRANCH = 256  # a longer piece of history that is not cached gets a row before branches leave it
@@ -85,9 +86,11 @@ class HFEngine(Engine):
         return self._reference if self._reference is not None and self._in_reference else self._policy
 
     def sync(self) -> None:
-        """See `Engine.sync`. The reference's cache stays: its weights never change."""
+        """See `Engine.sync`. The reference's cache stays: its weights never change. What an update has freed makes room
+        for the histories to come."""
         super().sync()
         self._policy.renew()
+        environment.give_back()
 
     def release(self) -> None:
         """See `Engine.release`. On a GPU of which it is a small part, the memory is kept, for the captured steps."""

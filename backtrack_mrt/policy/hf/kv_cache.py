@@ -154,7 +154,8 @@ class RowCache(Cache):  # type: ignore[misc]
         return len(self.rows) if self.padding == 1 else multiple(len(self.rows), self.padding) + 1
 
     def reserve(self, slots: int) -> None:
-        """Make room for all rows, with `slots` tokens each. Of blocks of slots those stay that hold the rows' `ids`."""
+        """Make room for all rows, with `slots` tokens each. Without `padding` what stays is what the rows' `ids` tell
+        of: on a processor all that is written to takes memory."""
         if slots > self._slots:
             grain = GRAIN if self.block == 1 else LAZY_GRAIN
             self._slots = multiple(max(slots, self._slots * 3 // 2), grain)
@@ -168,10 +169,10 @@ class RowCache(Cache):  # type: ignore[misc]
                 self.generation += 1
 
     def _take_over(self, old: Tensor, new: Tensor) -> None:
-        if self.block == 1:
+        if self.padding > 1:
             new[:, : old.shape[1], :, : old.shape[3]] = old
             return
-        for row in self.rows:  # all that is written to takes memory
+        for row in self.rows:
             if held := multiple(len(row.ids), self.block) // self.block:
                 new[:, row.index, :, :held] = old[:, row.index, :, :held]
 

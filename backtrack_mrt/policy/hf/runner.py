@@ -110,8 +110,8 @@ class Runner:
         cache, like = self.cache, self.embeddings
         leaders = dict(zip(reversed(prefixes), reversed(rows), strict=True))  # the first row of each prefix
         self.arrange(list(leaders.values()))
-        # Compiled code has the room for them at once, which costs nothing there.
-        cache.reserve(max(map(len, prefixes)) + (ahead if self.compiled else 0))
+        # A processor's room takes no memory before it is used; captured steps reserve what they need.
+        cache.reserve(max(map(len, prefixes)) + (0 if self.graphs else ahead))
         pending = sorted(leaders.items(), key=lambda item: item[1].index)
         logits: list[Tensor] = []
         for part in packs([len(prefix) - len(row.ids) for prefix, row in pending]):
@@ -160,7 +160,6 @@ class Runner:
         return step(tokens, owner, positions, length)
 
     def _read_step(self, tokens: Tensor, owner: Tensor, positions: Tensor, length: int) -> Tensor:
-        self.cache.reserve(length)
         return self._read(tokens, positions, layout_step(owner, positions, length, self.masks))
 
     def score(
