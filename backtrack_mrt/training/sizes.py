@@ -174,8 +174,9 @@ def memory(sizes: Sizes, device: Device) -> dict[str, int]:
 
 
 def _sampling(sizes: Sizes, device: Device) -> dict[str, int]:
-    """What the engine holds: that of transformers beside the trajectories as many sampled answers as it decodes at once,
-    each with its history. vLLM takes its whole share at the start, and keeps it during updates unless it sleeps."""
+    """What the engine holds: that of transformers as many sampled answers as it decodes at once beside the
+    trajectories, each with its history. vLLM takes its whole share at the start, and keeps it during updates unless it
+    sleeps."""
     engine, cached = sizes.config.engine, sizes.at_once * sizes.length * sizes.cache
     if engine.server is not None:
         return {"KV cache": 0}
