@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from resource import RUSAGE_SELF, getpagesize, getrusage
 
 import pytest
@@ -56,6 +59,19 @@ def test_more_rows_take_the_memory_of_what_the_others_hold(block: int) -> None:
     assert len(cache.rows) == 128
     assert getrusage(RUSAGE_SELF).ru_minflt - before < whole / 4
     assert all((cache.buffers[0][:, row.index, :, : 20 // block] == row.index).all() for row in rows)
+
+
+@pytest.mark.skipif(
+    "linux" not in sys.platform or Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "2",
+    reason="a system that promises no more than it has",
+)
+def test_room_that_may_never_be_used_may_be_more_than_there_is() -> None:
+    memory = os.sysconf("SC_PHYS_PAGES") * getpagesize()
+    cache = RowCache(max_rows=1, block=16)
+    cache.place([(1, 2)], cache.claim([(1, 2)]))
+    cache.reserve(2 * memory // (2 * 4 * 64 * 4))
+    cache.open(1, kv_heads=4, depth=64, like=torch.zeros(()))
+    assert cache.size > memory
 
 
 @settings(max_examples=50)

@@ -7,6 +7,7 @@ there, and undoing that is simply not counting them.
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from backtrack_mrt.types import TokenIds
 
 GRAIN = 64  # slots are allocated in multiples of this
 LAZY_GRAIN = 512  # where slots that are not used yet take no memory
+# Also more than the machine has: MAP_NORESERVE, which Python names from 3.13 on.
+_LAZILY = MAP_PRIVATE | MAP_ANONYMOUS | (0x4000 if sys.platform == "linux" else 0)
 NEAR = 16  # tokens read again rather than copying another row
 
 
@@ -283,6 +286,5 @@ def _blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     size = math.prod(shape)
-    return torch.frombuffer(
-        mmap(-1, size * like.element_size(), MAP_PRIVATE | MAP_ANONYMOUS), dtype=like.dtype, count=size
-    ).view(shape)
+    place = mmap(-1, size * like.element_size(), _LAZILY)
+    return torch.frombuffer(place, dtype=like.dtype, count=size).view(shape)
