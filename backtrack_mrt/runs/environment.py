@@ -33,7 +33,7 @@ _CUBLAS = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # buffers of its own for every
 # a quarter of the time that a training takes to start.
 _OFTEN, _SELDOM = (700, 10, 10), (50_000, 20, 100)  # new objects, collections of them, collections of those
 # The arrays of an update and of a rollout come and go by megabytes. What glibc gives back to the system meanwhile comes
-# anew and page by page: a fourteenth of an update, a twenty-fifth of a rollout.
+# anew and page by page: a fifteenth of an update, a thirtieth of a rollout.
 _KEPT = {-1: 512 * 2**20, -2: 64 * 2**20, -3: 256 * 2**20}  # mallopt's trim threshold, top pad, mmap threshold
 _MUCH = 2**30  # bytes; less is had anew by every step
 _OF_MALLOC = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD_")
@@ -80,13 +80,13 @@ def give_back() -> None:
     """Where much memory has been freed and kept for what comes next, let the system have it: something else comes."""
     libc = ctypes.CDLL(None)
     if told := getattr(libc, "mallinfo2", None):
-        told.restype = _Told
+        told.restype = _Mallinfo2
         if told().fordblks > _MUCH:
             libc.malloc_trim(0)
 
 
-class _Told(ctypes.Structure):
-    """glibc's `struct mallinfo2`: `fordblks` are the bytes that are free."""
+class _Mallinfo2(ctypes.Structure):
+    """glibc's: `fordblks` are the bytes that are free."""
 
     _fields_ = (("others", ctypes.c_size_t * 8), ("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t))
 

@@ -51,6 +51,13 @@ class Sizes:
         return {"monte_carlo": prover.samples, "auto": prover.samples, "greedy": 1}.get(prover.estimator, 0)
 
     @property
+    def histories(self) -> int:
+        """Rows of the cache of transformers' engine: beside the trajectories every sampled answer has one, and so many
+        are decoded at once, also where a step has fewer trajectories."""
+        answers = self.rows * (self.config.protocol.max_turns + 1) * self.samples
+        return self.at_once + min(answers, self.config.engine.max_rows)
+
+    @property
     def weight(self) -> int:
         """Bytes of a weight that is not packed."""
         return _BYTES[self.config.model.dtype]
@@ -174,13 +181,11 @@ def memory(sizes: Sizes, device: Device) -> dict[str, int]:
 
 
 def _sampling(sizes: Sizes, device: Device) -> dict[str, int]:
-    """What the engine holds: that of transformers as many sampled answers as it decodes at once beside the
-    trajectories, each with its history. vLLM takes its whole share at the start, and keeps it during updates unless it
-    sleeps."""
-    engine, cached = sizes.config.engine, sizes.at_once * sizes.length * sizes.cache
+    """What the engine holds. vLLM takes its whole share at the start, and keeps it during updates unless it sleeps."""
+    engine, per_row = sizes.config.engine, sizes.length * sizes.cache
     if engine.server is not None:
         return {"KV cache": 0}
     if engine.type == "hf":
-        return {"KV cache": cached * 2 if sizes.samples else cached}
-    share = round(engine.gpu_memory * device.memory)
-    return {_ASLEEP if engine.sleep else "vLLM": share or sizes.parameters * sizes.weight + cached, "KV cache": 0}
+        return {"KV cache": sizes.histories * per_row}
+    share = round(engine.gpu_memory * device.memory) or sizes.parameters * sizes.weight + sizes.at_once * per_row
+    return {_ASLEEP if engine.sleep else "vLLM": share, "KV cache": 0}

@@ -167,7 +167,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="another library than glibc, or an old one")
-@pytest.mark.parametrize(("megabytes", "kept"), [(400, True), (2000, False)])
+@pytest.mark.parametrize(("megabytes", "kept"), [(400, True), (1300, False)])
 def test_much_freed_memory_is_given_back_for_something_else(megabytes: int, kept: bool) -> None:
     code = f"""
 from backtrack_mrt.runs import environment

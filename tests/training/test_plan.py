@@ -127,7 +127,8 @@ def test_processes_share_rows_and_sharding_the_weights(monkeypatch):
     shared = planned(*EIGHT)
     assert shared.seconds.update == pytest.approx(alone.seconds.update / 8)
     assert shared.memory["weights"] == alone.memory["weights"]
-    assert shared.memory["KV cache"] == alone.memory["KV cache"] / 2  # 32 rows, not 64
+    rows = [plan.memory["KV cache"] / (plan.sizes.length * plan.sizes.cache) for plan in (alone, shared)]
+    assert rows == [64 + 64, 32 + 64]  # trajectories, and sampled answers of which each process has hundreds
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert planned(*EIGHT).memory["weights"] == alone.memory["weights"] // 8
     assert "8 processes, cut up by FSDP" in "\n".join(planned(*EIGHT).lines())

@@ -62,8 +62,8 @@ def by_hand(found: Plan, name: str, memory: float) -> float:
     update = tokens * kept + min(tokens * vocabulary, 4096 * 8192) * (weight + 4)
     if config.engine.type == "vllm":
         return (held + update) / GIB + config.engine.gpu_memory * memory
-    rows = min(config.training.rows, config.engine.max_rows)
-    histories = rows * (2 if config.prover.estimator == "auto" else 1)  # sampled answers have their own
+    histories = min(config.training.rows, config.engine.max_rows)
+    histories += config.engine.max_rows if config.prover.estimator == "auto" else 0  # sampled answers have their own
     cached = histories * found.sizes.length * cache
     stays = cached < memory * GIB / 8
     return (held + (update + cached if stays else max(update, cached))) / GIB
@@ -82,6 +82,17 @@ def test_verdicts_are_those_of_arithmetic(name: str, engine: str, on: str) -> No
     assert found.fits == (holds and expected < 0.95 * memory - 1)
     assert found.fits == ((name, on, engine) not in DOES_NOT_FIT)
     assert found.verdict().startswith("fits" if found.fits else "does not fit")
+
+
+def test_sampled_answers_have_histories_also_where_a_step_has_few_rows() -> None:
+    def rows(*flags: str) -> float:
+        found = planned("smollm2_135m", "h100", "--training.problems_per_step", "2", *flags)
+        return found.memory["KV cache"] / (found.sizes.length * MODELS["smollm2_135m"][-2])
+
+    assert rows() == 16 + 128
+    assert rows("--prover.estimator", "likelihood") == 16
+    turns = read_request(["--config", "smollm2_135m.yaml"]).config.protocol.max_turns
+    assert rows("--prover.estimator", "greedy", "--training.group_size", "4") == 8 + 8 * (turns + 1)
 
 
 @pytest.mark.parametrize(("name", "on", "engine"), sorted(DOES_NOT_FIT))

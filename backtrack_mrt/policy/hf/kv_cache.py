@@ -157,8 +157,8 @@ class RowCache(Cache):  # type: ignore[misc]
         return len(self.rows) if self.padding == 1 else multiple(len(self.rows), self.padding) + 1
 
     def reserve(self, slots: int) -> None:
-        """Make room for all rows, with `slots` tokens each. Without `padding` what stays is what the rows' `ids` tell
-        of: on a processor all that is written to takes memory."""
+        """Make room for all rows, with `slots` tokens each. What the rows' `ids` tell of stays; with `padding`, for
+        captured steps, all does, so that a row may grow while it is decoded."""
         if slots > self._slots:
             grain = GRAIN if self.block == 1 else LAZY_GRAIN
             self._slots = multiple(max(slots, self._slots * 3 // 2), grain)
@@ -175,7 +175,7 @@ class RowCache(Cache):  # type: ignore[misc]
         if self.padding > 1:
             new[:, : old.shape[1], :, : old.shape[3]] = old
             return
-        for row in self.rows:
+        for row in self.rows:  # on a processor all that is written to takes memory
             if held := multiple(len(row.ids), self.block) // self.block:
                 new[:, row.index, :, :held] = old[:, row.index, :, :held]
 

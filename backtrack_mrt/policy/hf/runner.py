@@ -106,7 +106,7 @@ class Runner:
 
     def prefill(self, prefixes: Sequence[TokenIds], rows: Sequence[CacheRow], ahead: int = 0) -> Tensor:
         """Read what the rows lack of their prefixes, a repeated prefix once; returns the next token's logits (n, V).
-        ahead: so many tokens may follow one by one."""
+        ahead: so many tokens may follow by `step`."""
         cache, like = self.cache, self.embeddings
         leaders = dict(zip(reversed(prefixes), reversed(rows), strict=True))  # the first row of each prefix
         self.arrange(list(leaders.values()))
