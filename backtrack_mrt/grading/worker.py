@@ -7,7 +7,8 @@ one is a fork away (milliseconds, against the third of a second of an import). L
 - CPU seconds: an interval timer whose signal is left at its default action, so the kernel ends the child even inside
   a big-number power, which no Python handler and no exception can interrupt;
 - wall seconds: the guard kills the child;
-- address space: RLIMIT_AS, a MemoryError inside the child; macOS has no such limit.
+- address space: RLIMIT_AS, a MemoryError inside the child; macOS has no such limit. Libraries read any error as "not
+  equal" or "no formula", so what a child says that came near its limit holds only where it says "right".
 
 One JSON line in, one out: {"pairs": [[gold, answer], …]} or {"match": [golds, answers]}, with "rel_tol" or null,
 answered by {"verdict": …, "why": …}. At the end of the input, also in the middle of a request, both processes end:
@@ -176,6 +177,9 @@ def _run_child(symbolic: Any, limits: argparse.Namespace, requests: int, replies
                 except symbolic.SHORT_OF_MEMORY:
                     reply = {"verdict": "timeout", "why": "memory"}
                 signal.setitimer(signal.ITIMER_PROF, 0.0)
+                # What grows until it is refused room does so by doubling at most, so it has come to half of the limit.
+                if reply["verdict"] != "right" and _peak() > space / 2:
+                    reply = {"verdict": "timeout", "why": "memory"}
                 _write(replies, reply)
                 if reply["why"] == "memory":
                     break
@@ -183,6 +187,14 @@ def _run_child(symbolic: Any, limits: argparse.Namespace, requests: int, replies
         code = 1
     finally:
         os._exit(code)
+
+
+def _peak() -> int:
+    """The most address space this process has had, in bytes; 0 where the system (other than Linux) does not tell."""
+    try:
+        return int(Path("/proc/self/status").read_text().partition("VmPeak:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        return 0
 
 
 def _load_neighbour(name: str) -> Any:
