@@ -25,7 +25,13 @@ _WORD = "⟪reply⟫"
 _ANSWERS = (_WORD, "⟪answer⟫")
 _THOUGHTS = (f"⟪thought⟫</think>{_WORD}", "⟪doubt⟫</think>⟪answer⟫")
 _REPLIES = (f"<think>{_THOUGHTS[0]}", f"<think>{_THOUGHTS[1]}")
-_TODAY = datetime(2024, 7, 26)  # for templates that write the date: a run must be repeatable tomorrow
+# For templates that write the date: a run must be repeatable tomorrow. Templates are given texts and no functions.
+_TODAY = datetime(2024, 7, 26)
+_DATE = {f"%{dash}{kind}": _TODAY.strftime(f"%{dash}{kind}") for kind in "aAbBdeFHIjmMpSuwyY" for dash in ("", "-")}
+_FROZEN = """{% macro strftime_now(format) %}{% set told = namespace(text=format) %}\
+{% for part, text in frozen_date.items() %}{% set told.text = told.text | replace(part, text) %}{% endfor %}\
+{{ told.text }}{% endmacro %}
+"""
 _REMEMBERED = 1024  # texts whose ids are kept
 _BEHIND = "0"  # a token is read behind this: at the start of a text some tokenizers leave out its blank
 _INDEPENDENT = "Use a template that renders every message independently of the later ones."
@@ -274,9 +280,10 @@ class ChatFormat:
                 messages,
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
+                chat_template=_FROZEN + self.tokenizer.get_chat_template(),
                 **self._switches,
                 date_string=_TODAY.strftime("%d %b %Y"),
-                strftime_now=_TODAY.strftime,
+                frozen_date=_DATE,
             )
         except Exception as error:  # a template is a program: it fails in any way
             said = " ".join(str(error).split()) or type(error).__name__

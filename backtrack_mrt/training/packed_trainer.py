@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from backtrack_mrt.policy.hf.kernels import in_free_cores
+from backtrack_mrt.policy.hf.lora import decoder_of
 from backtrack_mrt.runs.checkpoints import Checkpoint
 from backtrack_mrt.runs.processes import sharding
 from backtrack_mrt.training.compiled_layers import compile_layers
+from backtrack_mrt.training.compiled_output import compile_output
 from backtrack_mrt.training.fused_lora import fuse_adapters
 from backtrack_mrt.training.packing import packed_attention
 from backtrack_mrt.training.safety import SafeTrainer
@@ -21,7 +23,8 @@ from backtrack_mrt.training.trainer_setup import Setup
 
 
 class PackedTrainer(SafeTrainer):
-    """packs: whether the model takes the packed rows of `packing`."""
+    """packs: whether the model takes the packed rows of `packing`. fuses: whether it has, for them, an output layer in
+    compiled code, that gives log-probabilities without logits (`compile_output`)."""
 
     def __init__(self, setup: Setup, **settings: Any) -> None:
         super().__init__(setup, **settings)
@@ -30,6 +33,8 @@ class PackedTrainer(SafeTrainer):
             fuse_adapters(setup.model)
         compiles = sharding() is None and self.packs and setup.config.engine.compiled
         self._compiled = compile_layers(setup.model) if compiles else None
+        temperature = getattr(self, "temperature", 1.0)  # TRL's GRPOTrainer has one
+        self.fuses = compiles and compile_output(decoder_of(setup.model), temperature)
         self._backward = ExitStack()  # around what follows a loss
 
     def fit(self, checkpoint: Checkpoint | None = None) -> None:

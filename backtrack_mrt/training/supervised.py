@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.nn.functional import cross_entropy
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -117,24 +118,34 @@ class CrossEntropyTrainer(PackedTrainer, SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         self.note(inputs)
-        ids, mask, weights = inputs["input_ids"], inputs["attention_mask"], inputs["weights"][:, 1:]
-        targets, learnt = ids[:, 1:], weights > 0  # the vocabulary is wide: no logits where there is no loss
+        weights = inputs["weights"][:, 1:]
+        learnt = weights > 0
         with self.in_free_cores():
-            if self.packs:
-                packed = packed_rows(ids, mask, targets.size(1), self.setup.model)
-                outputs = model(**packed.inputs(), use_cache=False, logits_to_keep=packed.scored[learnt])
-                logits = outputs.logits[0]
-            else:
-                kept = learnt.any(0).nonzero().flatten()
-                outputs = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept)
-                logits = outputs.logits[learnt[:, kept]]
+            losses = self._losses(model, inputs["input_ids"], inputs["attention_mask"], learnt)
         self.backward_in_free_cores()
-        losses = torch.nn.functional.cross_entropy(logits.float(), targets[learnt], reduction="none")
         count = learnt.sum() if num_items_in_batch is None else num_items_in_batch
         loss = (losses * weights[learnt]).sum() / count
         if num_items_in_batch is not None:  # the tokens of all processes, over which the gradients are averaged
             loss = loss * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
+        return (loss, {}) if return_outputs else loss
+
+    def _losses(self, model: Any, ids: torch.Tensor, mask: torch.Tensor, learnt: torch.Tensor) -> torch.Tensor:
+        """−log π of the tokens that are learnt, of those behind the first (B, T − 1). The vocabulary is wide: no logits
+        where there is no loss."""
+        targets = ids[:, 1:]
+        if not self.packs:
+            kept = learnt.any(0).nonzero().flatten()
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
+            return cross_entropy(logits[learnt[:, kept]].float(), targets[learnt], reduction="none")
+        packed = packed_rows(ids, mask, targets.size(1), self.setup.model)
+        places = packed.scored[learnt]
+        if not self.fuses:
+            logits = model(**packed.inputs(), use_cache=False, logits_to_keep=places).logits[0]
+            return cross_entropy(logits.float(), targets[learnt], reduction="none")
+        asked = torch.full_like(packed.targets, IGNORED)
+        asked[places] = targets[learnt]
+        found: torch.Tensor = model(**packed.inputs(), shift_labels=asked[None], fused_lm_head=True).log_probs
+        return -found[0, places]
 
 
 def cross_entropy_config(config: Config, run: RunDir, epochs: int | None) -> SFTConfig:

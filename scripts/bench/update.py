@@ -93,18 +93,22 @@ def main() -> None:
 
 
 def faster(model: Any, work: Callable[[], Tensor], *, compiled: bool = False) -> Tensor:
-    """What `work` gives with fused adapters, or with compiled layers where there is code for them; the model's own
-    modules again afterwards."""
+    """What `work` gives with fused adapters, or in compiled code where there is some; the model's own modules, and
+    TRL's output layer, again afterwards."""
     from backtrack_mrt.training.compiled_layers import compile_layers
+    from backtrack_mrt.training.compiled_output import compile_output
     from backtrack_mrt.training.fused_lora import fuse_adapters
 
-    kinds = [(module, module.__class__) for module in model.modules()]
+    decoder = model.get_base_model()
+    kinds, forward = [(module, module.__class__) for module in model.modules()], decoder.forward
     fuse_adapters(model)
     if compiled:
         compile_layers(model)
+        compile_output(decoder, 1.0)
     found = work()
     for module, kind in kinds:
         module.__class__ = kind
+    decoder.forward = forward
     return found
 
 

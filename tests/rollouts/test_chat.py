@@ -65,9 +65,9 @@ def test_a_system_message_replaces_the_templates_own():
 
 
 def test_the_date_is_frozen(make_tokenizer):
-    stamped = LLAMA_3.replace("{{ date_string }}", "{{ strftime_now('%Y-%m-%d') }}")
+    stamped = LLAMA_3.replace("{{ date_string }}", "{{ strftime_now('%Y-%m-%d, %A %-d %b') }}")
     tokenizer = make_tokenizer(stamped)
-    assert "2024-07-26" in tokenizer.decode(ChatFormat(tokenizer).opening("Hi"))
+    assert "2024-07-26, Friday 26 Jul" in tokenizer.decode(ChatFormat(tokenizer).opening("Hi"))
 
 
 REFUSED = {

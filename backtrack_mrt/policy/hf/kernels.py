@@ -1,4 +1,4 @@
-"""The compiled passes (c/forward.c and c/update.c): built once per machine with its C compiler, or absent.
+"""The compiled passes (c/forward.c, c/update.c and c/output.c): built once per machine with its C compiler, or absent.
 
 Nothing of it is needed: without a compiler the model's own modules run.
 """
@@ -97,6 +97,20 @@ class Kept(Structure):
     _fields_ = tuple((name, c_void_p) for name in ("x", "middle", "qkv", "mixed", "softened", "gate_up"))
 
 
+class Output(Structure):
+    """See c/output.c."""
+
+    _fields_ = (("weight", c_void_p), ("vocabulary", c_long), ("width", c_long), ("scale", c_float))
+
+
+class Asked(Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("states", "row", "target")),
+        ("tokens", c_long),
+        *((name, c_void_p) for name in ("logit", "largest", "total", "weighed", "direction")),
+    )
+
+
 @cache
 def library() -> CDLL | None:
     """The compiled functions; None, and one line on stderr, where they cannot be had."""
@@ -149,6 +163,8 @@ def _declared(code: CDLL) -> CDLL:
     code.layer_room.argtypes = (POINTER(TrainedLayer), POINTER(RowTable))
     code.layer_forward.argtypes = (*code.layer_room.argtypes, POINTER(Kept), c_void_p, c_void_p)
     code.layer_backward.argtypes = (*code.layer_room.argtypes, POINTER(Kept), c_void_p, c_void_p, c_void_p, c_void_p)
+    code.output_room.restype, code.output_room.argtypes = c_long, (POINTER(Output),)
+    code.ask_output.restype, code.ask_output.argtypes = None, (POINTER(Output), POINTER(Asked), c_void_p)
     return code
 
 
