@@ -26,6 +26,7 @@ ONLY = {  # who may import nothing of the project but this, besides the own pack
 FOREIGN = {
     "vllm": {"policy.vllm.local", "policy.vllm.draws", "policy.vllm.endpoint", "scripts.bench.vllm_engine"},
     "trl": {
+        "training.compiled_output",
         "training.mrt_trainer",
         "training.stacks",
         "training.trainer_setup",

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 from trl.trainer.utils import FusedCausalLMOutput
 
 from backtrack_mrt.policy.hf.compiled import code_for
-from backtrack_mrt.policy.hf.kernels import Asked, Output, in_free_cores
+from backtrack_mrt.policy.hf.kernels import AskedTokens, Output, in_free_cores
 from backtrack_mrt.training.packing import IGNORED
 
 _TOLERANCE = 1e-3  # relative to all log-probabilities and gradients together
@@ -44,7 +44,7 @@ class CompiledOutput:
         logit, largest, total, weighed = hidden.new_empty(4, len(rows))
         weight = self.layer.weight
         output = Output(weight.data_ptr(), *weight.shape, 1 / self.temperature)
-        asked = Asked(
+        asked = AskedTokens(
             *(each.data_ptr() for each in (hidden, rows, targets)),
             len(rows),
             *(each.data_ptr() for each in (logit, largest, total, weighed)),

@@ -103,7 +103,7 @@ class Output(Structure):
     _fields_ = (("weight", c_void_p), ("vocabulary", c_long), ("width", c_long), ("scale", c_float))
 
 
-class Asked(Structure):
+class AskedTokens(Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("states", "row", "target")),
         ("tokens", c_long),
@@ -164,7 +164,7 @@ def _declared(code: CDLL) -> CDLL:
     code.layer_forward.argtypes = (*code.layer_room.argtypes, POINTER(Kept), c_void_p, c_void_p)
     code.layer_backward.argtypes = (*code.layer_room.argtypes, POINTER(Kept), c_void_p, c_void_p, c_void_p, c_void_p)
     code.output_room.restype, code.output_room.argtypes = c_long, (POINTER(Output),)
-    code.ask_output.restype, code.ask_output.argtypes = None, (POINTER(Output), POINTER(Asked), c_void_p)
+    code.ask_output.restype, code.ask_output.argtypes = None, (POINTER(Output), POINTER(AskedTokens), c_void_p)
     return code
 
 
