@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.decoders import SERVED, model_of
+from support.decoders import SERVED, SHAPE, model_of
+from support.fixed_rollouts import FixedCollector, make_setup
 from torch import Tensor, nn
+from transformers import LlamaConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from backtrack_mrt.policy.hf import kernels
 from backtrack_mrt.policy.hf.lora import decoder_of
+from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.training import compiled_output
 from backtrack_mrt.training.compiled_output import CompiledOutput, compile_output
 from backtrack_mrt.training.packing import IGNORED, Packed, pack, packed_attention
+from backtrack_mrt.training.rl import PolicyTrainer
+from backtrack_mrt.training.supervised import CrossEntropyTrainer, weighted_row
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="no C compiler")
 
@@ -121,6 +129,31 @@ def test_a_model_answers_as_with_trls_output_layer(kind: str, temperature: float
     assert compile_output(decoder_of(model), temperature)  # as another trainer would
     for one, other in zip(answered(model, rows, rows.targets), theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algo", ["star", "grpo"])
+def test_trainers_take_it(algo: str, tmp_path: Path) -> None:
+    """The adapter after one update is that of TRL's output layer, and of cross-entropy on logits."""
+    collector = FixedCollector()
+    every = [scored for group in collector.scored.values() for scored in group]
+    rows = [weighted_row(replace(scored, weights=np.ones(len(scored.trajectory.turns)))) for scored in every]
+    found = []
+    for fuses in (True, False):
+        setup = make_setup(tmp_path / str(fuses), "--algo", algo, "--model.full_finetuning", "false")
+        setup = replace(setup, model=model_of(LlamaConfig(**SHAPE | {"vocab_size": 300}, head_dim=32)))
+        trainer: Any = (
+            CrossEntropyTrainer(setup, rows=rows, epochs=1)
+            if algo == "star"
+            else PolicyTrainer(setup, problems=collector.problems, collector=cast(Collector, collector))
+        )
+        assert trainer.fuses
+        if not fuses:
+            trainer.fuses, decoder = False, decoder_of(setup.model)
+            decoder.forward = decoder.forward.before
+        trainer.fit()
+        found.append(torch.cat([p.detach().flatten() for p in setup.model.parameters() if p.requires_grad]))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-6)
+    assert not torch.equal(*found)  # it was another code
 
 
 def test_other_calls_are_the_models_own(monkeypatch: pytest.MonkeyPatch) -> None:

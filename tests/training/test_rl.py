@@ -17,7 +17,6 @@ from support.fixed_rollouts import ENGINE_LOGPROB, FixedCollector, make_config, 
 from transformers import TrainerCallback
 
 from backtrack_mrt.policy.models import with_adapter
-from backtrack_mrt.policy.hf.kernels import library
 from backtrack_mrt.rollouts.collector import Collector
 from backtrack_mrt.training.mismatch import truncated_importance
 from backtrack_mrt.training.rl import PolicyTrainer
@@ -170,10 +169,10 @@ def test_truncated_importance(data: st.DataObject, cap: float) -> None:
         assert float(weights[i, j]) == pytest.approx(min(expected, cap), rel=1e-4)
 
 
-@pytest.mark.parametrize("way", ["padded", "packed", "fused"])
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("micro_batch", ["8", "2"])
-def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str, way: str) -> None:
-    """Σ w·−log π over the number of tokens with weight, however the rows are split, and with or without logits."""
+def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str, packs: bool) -> None:
+    """Σ w·−log π over the number of tokens with weight, however the rows are split, packed or padded."""
     collector = FixedCollector()
     trajectories = [s.trajectory for rows in collector.scored.values() for s in rows]
     rng = np.random.default_rng(1)
@@ -182,8 +181,7 @@ def test_weighted_cross_entropy(tmp_path: Path, micro_batch: str, way: str) -> N
     flags = ("--algo", "star", "--training.problems_per_step", "8", "--training.micro_batch_size", micro_batch)
     trainer = CrossEntropyTrainer(make_setup(tmp_path, *flags), rows=rows, epochs=1)
     assert trainer.packs
-    assert trainer.fuses == (library() is not None)
-    trainer.packs, trainer.fuses = way != "padded", way == "fused" and trainer.fuses
+    trainer.packs = packs
     keep = KeepGradient()
     trainer.add_callback(keep)
     trainer.fit()
