@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""One mrt-rl step of a model of any shape with random weights: speed, memory, share of the roofline.
+"""One mrt-rl step of a model of any shape with random weights: speed, memory beside the plan, share of the roofline.
 
     python scripts/bench/large.py --config llama31_8b.yaml --dry-run h100     # on a GPU; 4,096 tokens per trajectory
     python scripts/bench/large.py --tokens 256                                # the embedded tiny shape, anywhere
 
 The model is built on the device from the config's `model.architecture` (or config.json), in its dtype, with its LoRA
 adapter; nothing is fetched. Random weights cannot speak the protocol, so every turn samples exactly its limit and is
-taken for whatever comes next, until the trajectory has --tokens tokens. Takes the flags of `backtrack-mrt train`;
-`--dry-run DEVICE` names the device whose peak counts (default: this one).
+taken for whatever comes next, until the trajectory has --tokens tokens. With the HF engine. Takes the flags of
+`backtrack-mrt train`; `--dry-run DEVICE` names the device whose peak counts (default: this one).
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.training import roofline
 from backtrack_mrt.training.plan import plan
 from backtrack_mrt.training.roofline import Clock, overhead
-from backtrack_mrt.training.sizes import GIB
+from backtrack_mrt.training.sizes import GIB, memory, peak
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem, Request, Sampling, Turn
 
 STEPS = 2  # the first one warms up
 FIXED = (
     *("--env", "backtrack", "--prompts", "terse", "--training.steps", str(STEPS), "--training.saved_rollouts", "0"),
-    *("--training.learning_rate", "1e-12", "--training.warmup_ratio", "0"),
+    *("--training.learning_rate", "1e-12", "--training.warmup_ratio", "0", "--engine.type", "hf"),
 )
 
 
@@ -97,15 +97,17 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     problems: list[Problem] = generate("train", STEPS * config.training.problems_per_step, seed=0)
     engine.context_length = tokens + (max(map(reserve, problems)) if reserve else 0)  # where a trajectory ends
     row = metrics_of_steps(parts, problems, collector)[-1]
-    clock = Clock(plan(config, device).sizes.network, device, config.model.dtype, overhead(device))
+    sizes = plan(config, device).sizes
+    clock = Clock(sizes.network, device, config.model.dtype, overhead(device))
     used = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     rows = config.training.rows
     length = (row["tokens/step_sampled"] + row["tokens/step_env"]) / rows
+    planned = peak(memory(replace(sizes, length=round(length)), device), device)
     return [
         f"{config.model.name_or_path}, {config.model.dtype}, random weights, on {device.name}: "
         f"{rows} trajectories of {length:,.0f} tokens in {row['turns']:.0f} turns",
         *(part.line() for part in parts_of(row, config, dialogue.force_tokens, clock)),
-        f"peak memory {used / GIB:.2f} GiB",
+        f"peak memory {used / GIB:.2f} GiB, planned {planned / GIB:.3g}",
     ]
 
 

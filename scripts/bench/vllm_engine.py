@@ -4,12 +4,13 @@ prefix cache.
 
     python scripts/bench/vllm_engine.py --model models/smollm2-135m-instruct
     python scripts/bench/vllm_engine.py --model tiny --rows 256 --turns 5 --lora     # and with an adapter, two ways
+    python scripts/bench/vllm_engine.py --model tiny --trajectories 0                # only what `Draws` costs
 
 Turns are of any length up to `--turn-tokens`, and the engine's rows do not wait for each other; in lock step they do,
-as bare vLLM's. That draws with its own sampler, a logprob per token and no seeds (on a CPU it has none for prompts that
-it reads in pieces), without an adapter; with `--lora` also with one. Forced answers: each turn of synthetic
-trajectories ends in one, right after the rollout, so that the cache holds the histories. Repetitions are interleaved
-and medians reported; without a GPU in processor seconds, so that other jobs on it count little.
+as bare vLLM's. That draws with its own sampler instead of `Draws`, a logprob per token and no seeds (on a CPU it has
+none for prompts that it reads in pieces), without an adapter; with `--lora` also with one. Forced answers: each turn of
+synthetic trajectories ends in one, right after the rollout, so that the cache holds the histories. Repetitions are
+interleaved and medians reported; without a GPU in processor seconds, so that other jobs on it count little.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from backtrack_mrt.rollouts.rollout import converse
 from backtrack_mrt.types import Request, Sampling, TokenIds
 
 INSTRUCTION = 8  # tokens between two turns
+SHARE = 0.15  # of a GPU's memory, for each of up to five vLLMs
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
     model = load(args)
     vocabulary, length = model.config.vocab_size, args.prompt_tokens + args.turns * (args.turn_tokens + INSTRUCTION)
     settings = {"max_rows": max(args.rows, 64), "context_length": length + 64}
-    engine = partial(VLLMEngine, model, **settings)
+    engine = partial(VLLMEngine, model, gpu_memory=SHARE, **settings)
     engines = {"engine": engine()} | ({"engine, adapter merged": engine(merged=True)} if args.lora else {})
 
     def random_ids(rows: int, tokens: int) -> list[TokenIds]:
@@ -64,11 +66,22 @@ def main() -> None:
         ratio = "" if name == "bare" else f", {decode.ratio('bare', name)} of bare vLLM's"
         print(f"{name:<24} {tokens / decode.median(name):8.1f} tokens/s{ratio}")
 
-    trajectories = random_ids(args.trajectories, length)
-    ends = range(args.prompt_tokens, length + 1, args.turn_tokens + INSTRUCTION)
+    if args.trajectories:
+        trajectories = random_ids(args.trajectories, length)
+        engines["without prefix cache"] = engine(prefix_caching=False)
+        cached = {"on": engines["engine"], "off": engines["without prefix cache"]}
+        time_forced_answers(args, trajectories, cached, on_gpu)
+    for each in engines.values():
+        each.close()
+
+
+def time_forced_answers(
+    args: argparse.Namespace, trajectories: list[TokenIds], cached: dict[str, VLLMEngine], on_gpu: bool
+) -> None:
+    """Behind each turn of the trajectories, by engines with (`on`) and without (`off`) prefix cache."""
+    ends = range(args.prompt_tokens, len(trajectories[0]) + 1, args.turn_tokens + INSTRUCTION)
     prefixes = [ids[:end] + tuple(range(5, 5 + args.suffix_tokens)) for ids in trajectories for end in ends]
     print(f"{len(prefixes)} prefixes, {sum(map(len, prefixes))} tokens")
-    cached = {"on": engines["engine"], "off": engine(prefix_caching=False)}
     for estimator in (likelihood, monte_carlo):
         times = Times.of_ways(
             {name: partial(estimator, each, prefixes, args) for name, each in cached.items()},
@@ -78,8 +91,6 @@ def main() -> None:
         )
         print(f"{estimator.__name__:<12} with prefix cache {times.told('on')}, without {times.told('off')}")
         print(f"{'':<12} without / with {times.ratio('off', 'on')}")
-    for each in (*engines.values(), cached["off"]):
-        each.close()
 
 
 def played(sampler: Any, prompts: list[TokenIds], plan: list[list[int]]) -> None:
@@ -113,7 +124,9 @@ class Bare:
         import vllm
         from vllm.lora.request import LoRARequest
 
-        on_cpu = {} if torch.cuda.is_available() else {"enforce_eager": True, "block_size": 32}
+        here: dict[str, Any] = {"gpu_memory_utilization": SHARE}
+        if not torch.cuda.is_available():
+            here = {"enforce_eager": True, "block_size": 32}
         self._llm = vllm.LLM(
             model=find_model(ModelSection(name_or_path=args.model)),
             dtype=args.dtype,
@@ -121,7 +134,7 @@ class Bare:
             max_num_seqs=settings["max_rows"],
             enable_lora=adapter is not None,
             max_lora_rank=16,
-            **on_cpu,
+            **here,
         )
         self._params = partial(vllm.SamplingParams, temperature=1.0, ignore_eos=True, logprobs=0, detokenize=False)
         self._lora = LoRARequest("bare", 1, adapter) if adapter else None
@@ -159,7 +172,7 @@ def monte_carlo(engine: VLLMEngine, prefixes: list[TokenIds], args: argparse.Nam
 def parse_args() -> argparse.Namespace:
     parser = flags(__doc__)
     parser.set_defaults(rows=16, turns=4, turn_tokens=48, repetitions=5)
-    parser.add_argument("--trajectories", type=int, default=4, help="whose answers are forced")
+    parser.add_argument("--trajectories", type=int, default=4, help="whose answers are forced; 0: none")
     parser.add_argument("--samples", type=int, default=4, help="forced answers per prefix (monte_carlo)")
     return parser.parse_args()
 

@@ -58,11 +58,27 @@ class BatchRow:
     endings: Sequence[int] = ()  # tokens that the last forced one stands for
 
 
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Rows of the batch that are drawn alike, and where they stand in it (n,), on the device of the logits."""
+
+    sampling: Sampling | None
+    rows: list[BatchRow]
+    places: Tensor
+
+
 class Draws(LogitsProcessor):  # type: ignore[misc]
-    """Draws as each request's `extra_args` say; requests without any are left to vLLM."""
+    """Draws as each request's `extra_args` say; requests without any are left to vLLM.
+
+    Nothing here waits for a GPU, or vLLM's asynchronous scheduling would be undone: places change with the batch only,
+    and what a step adds, a number for each row, is copied from pinned memory. Such memory is new every time: PyTorch
+    does not give it out again before the copy is done.
+    """
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        self._device, self._pins = device, is_pin_memory
         self._rows: dict[int, BatchRow] = {}  # by index in the batch
+        self._alike: list[Alike] = []
 
     def is_argmax_invariant(self) -> bool:
         """No: it decides the argmax."""
@@ -70,33 +86,40 @@ class Draws(LogitsProcessor):  # type: ignore[misc]
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Follow the rows as they join, leave and move."""
-        process_dict_updates(self._rows, batch_update, _row)
-
-    def apply(self, logits: Tensor) -> Tensor:
-        """Draw one token for every row of logits (B, V)."""
-        if not self._rows:
-            return logits
+        if not process_dict_updates(self._rows, batch_update, _row):
+            return
         alike: dict[Sampling | None, list[int]] = defaultdict(list)
         for index, row in self._rows.items():
             alike[row.sampling].append(index)
-        drawn = [(indices, *self._draw(logits[indices], sampling, indices)) for sampling, indices in alike.items()]
-        logits[list(self._rows)] = -torch.inf
-        for indices, tokens, logprobs in drawn:
-            logits[indices, tokens] = logprobs
+        self._alike = [
+            Alike(sampling, [self._rows[index] for index in indices], self._sent(indices, torch.int64))
+            for sampling, indices in alike.items()
+        ]
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Draw one token for every row of logits (B, V)."""
+        for alike in self._alike:
+            tokens, logprobs = self._draw(logits[alike.places], alike)
+            logits.index_fill_(0, alike.places, -torch.inf)
+            logits[alike.places, tokens] = logprobs
         return logits
 
-    def _draw(self, logits: Tensor, sampling: Sampling | None, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Tokens (n,) and their logprobs (n,) for the rows at `indices`, which are drawn alike."""
-        rows = [self._rows[index] for index in indices]
-        if sampling is None:
-            tokens = torch.tensor([row.forced[len(row.output_ids)] for row in rows], device=logits.device)
-            chosen = logits.gather(1, tokens[:, None])[:, 0]
-            for i, row in enumerate(rows):
-                if row.endings and len(row.output_ids) == len(row.forced) - 1:
-                    chosen[i] = logits[i, list(row.endings)].logsumexp(-1)
-            return tokens, chosen - logits.logsumexp(-1)
-        noise = [row.uniforms[len(row.output_ids)] for row in rows]
-        return draw(logits, torch.tensor(noise, dtype=torch.float64, device=logits.device), sampling)
+    def _draw(self, logits: Tensor, alike: Alike) -> tuple[Tensor, Tensor]:
+        """Tokens (n,) and their logprobs (n,), from the rows' logits (n, V)."""
+        rows = alike.rows
+        if alike.sampling is not None:
+            noise = [row.uniforms[len(row.output_ids)] for row in rows]
+            return draw(logits, self._sent(noise, torch.float64), alike.sampling)
+        tokens = self._sent([row.forced[len(row.output_ids)] for row in rows], torch.int64)
+        chosen = logits.gather(1, tokens[:, None])[:, 0]
+        for i, row in enumerate(rows):
+            if row.endings and len(row.output_ids) == len(row.forced) - 1:
+                chosen[i] = logits[i, self._sent(row.endings, torch.int64)].logsumexp(-1)
+        return tokens, chosen - logits.logsumexp(-1)
+
+    def _sent(self, values: Sequence[float], dtype: torch.dtype) -> Tensor:
+        """On the device, without waiting for it."""
+        return torch.tensor(values, dtype=dtype, pin_memory=self._pins).to(self._device, non_blocking=True)
 
 
 def _row(params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]) -> BatchRow | None:
