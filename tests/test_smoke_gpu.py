@@ -45,3 +45,11 @@ def test_it_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [row.get("ok") for row in rows] == [False, False, None, True]
     assert rows[0]["error"] == "why"
     assert rows[3]["said"] == ["7"]
+
+
+def test_a_step_that_there_is_not_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--only", "plan", "nosuch"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no step 'nosuch'. Steps: 'device', 'plan', " in done.stderr

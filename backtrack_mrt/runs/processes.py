@@ -51,7 +51,8 @@ def check_numbers() -> None:
         if os.environ.get(name) != "-1":  # which libraries take for none
             _below_count(name)
     _number("LOCAL_WORLD_SIZE", 1, least=1)
-    _number("MASTER_PORT", 0, most=65535)
+    if os.environ.get("MASTER_PORT"):
+        _number("MASTER_PORT", 0, most=65535)
 
 
 def _below_count(name: str) -> int:

@@ -12,7 +12,7 @@ from backtrack_mrt.errors import NO_VALUE, UserError, short
 from backtrack_mrt.runs import processes
 
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
-_OWN = ("RANK", "LOCAL_RANK")  # without which each of several processes takes itself for the first
+_OWN = ("RANK", "LOCAL_RANK")  # without which each of several processes that meet takes itself for the first
 _PRECISION = "ACCELERATE_MIXED_PRECISION"
 
 
@@ -40,7 +40,8 @@ def check_launch(config: Config) -> None:
 def _check_environment(config: Config, several: int) -> None:
     """Libraries look for other processes wherever there is a LOCAL_RANK, and compute in what the launcher says."""
     name = "WORLD_SIZE" if several > 1 else "LOCAL_RANK"
-    missing = [each for each in _MEETING + _OWN * (several > 1) if each not in os.environ]
+    wanted = _MEETING + _OWN if several > 1 and os.environ.get(_MEETING[0]) else _MEETING
+    missing = [each for each in wanted if each not in os.environ]
     if missing and os.environ.get(name, "-1") != "-1":
         reason = f"a launcher's, which sets {' and '.join(missing)} too"
         raise UserError(name, os.environ[name], reason, "Start with `accelerate launch` or torchrun, or unset it.")

@@ -143,7 +143,8 @@ def test_rows_that_do_not_come_out_even_are_refused(flags, match, monkeypatch):
 @pytest.mark.parametrize(
     ("told", "match"),
     [
-        ({"WORLD_SIZE": "2", "MASTER_PORT": "1"}, r"'2': .* sets MASTER_ADDR and RANK and LOCAL_RANK too\. Start"),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "1"}, r"WORLD_SIZE = '2': .* sets MASTER_ADDR too\. Start"),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "1", "MASTER_ADDR": "a", "RANK": "0"}, "'2': .* sets LOCAL_RANK too"),
         ({"RANK": "1"}, "RANK = 1: not below WORLD_SIZE, which is 1"),
         ({"RANK": "5", "WORLD_SIZE": "2"}, "RANK = 5: not below WORLD_SIZE, which is 2"),
         ({"LOCAL_RANK": "2", "WORLD_SIZE": "2"}, "LOCAL_RANK = 2: not below WORLD_SIZE"),
