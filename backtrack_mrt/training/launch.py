@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.config import Config
 from backtrack_mrt.errors import NO_VALUE, UserError, short
 from backtrack_mrt.runs import processes
@@ -103,6 +104,11 @@ def _check_layers(config: Config, named: str) -> None:
 
     from backtrack_mrt.policy.models import untrained
 
+    if isinstance(config.algorithm, SelfTraining) and config.algorithm.iterations > 1:
+        reason = "FSDP renames these classes in the first iteration, and the next one would not find them"
+        raise UserError(
+            "fsdp_transformer_layer_cls_to_wrap", named, reason, "Leave it out: the model says them itself."
+        )
     with torch.device("meta"):
         model = untrained(config.model)
     there = {type(module).__name__ for module in model.modules()}

@@ -85,6 +85,17 @@ def test_what_fsdp_would_not_do_with_the_model_is_refused(told, match, monkeypat
         check_launch(config)
 
 
+def test_layers_are_named_by_the_model_where_it_is_cut_up_again(monkeypatch, cut_up):
+    cut_up(2)
+    monkeypatch.setenv("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP")
+    several_times = read_request(["--algo", "star", "--algorithm.iterations", "2"]).config
+    check_launch(several_times)
+    monkeypatch.setenv("FSDP_TRANSFORMER_CLS_TO_WRAP", "LlamaDecoderLayer")
+    check_launch(read_request(["--algo", "star", "--algorithm.iterations", "1"]).config)
+    with pytest.raises(UserError, match="renames these classes in the first iteration"):
+        check_launch(several_times)
+
+
 @pytest.fixture
 def deepspeed(monkeypatch: pytest.MonkeyPatch) -> Config:
     """A config for two processes of DeepSpeed; each has 32 rows an update, in micro-batches of 16."""
