@@ -203,11 +203,15 @@ def smollm2(folder: Path, gpu: bool) -> Step:
 def main() -> int:
     """The steps that failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", help="names of steps")
+    parser.add_argument("--only", nargs="+", help="names of steps")
     args = parser.parse_args()
     failed, end = 0, time.perf_counter() + WHOLE
     with tempfile.TemporaryDirectory() as folder:
-        for step in steps(Path(folder), torch.cuda.is_available()):
+        all_steps = list(steps(Path(folder), torch.cuda.is_available()))
+        names = [step.name for step in all_steps]
+        if unknown := [name for name in args.only or () if name not in names]:
+            parser.error(f"argument --only: there is no step {unknown[0]!r}. Steps: {', '.join(map(repr, names))}")
+        for step in all_steps:
             if args.only is None or step.name in args.only:
                 row = step.row(end - time.perf_counter())
                 failed += row.get("ok") is False

@@ -128,18 +128,12 @@ def test_servers_that_do_not_start_end_the_job(start: Start, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_node_of_skypilot(tmp_path: Path) -> None:
     """What the recipe's `run` does on a node of three GPUs: one serves, two train; nothing is left behind."""
-    recipe = yaml.safe_load((CLUSTER / "skypilot.yaml").read_text())
     commands(tmp_path / "bin", STAND_IN)
-    told = recipe["envs"] | {
-        "RUN": str(tmp_path / "run"),
-        "FLAGS": " ".join(FLAGS),
-        "PORT": free_port(),
-        "SERVERS": "1",
-    }
-    told |= {"SKYPILOT_NODE_RANK": "0", "SKYPILOT_NODE_IPS": "127.0.0.1", "SKYPILOT_NUM_GPUS_PER_NODE": "3"}
+    command, told = node_of_skypilot(tmp_path)
+    told |= {"PORT": free_port(), "SERVERS": "1", "SKYPILOT_NUM_GPUS_PER_NODE": "3"}
     told |= {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "tests")}
     done = subprocess.run(
-        ["bash", "-c", recipe["run"]],
+        command,
         env=os.environ | told | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -151,6 +145,98 @@ def test_a_node_of_skypilot(tmp_path: Path) -> None:
     assert len(metrics(tmp_path / "run")) == STEPS
     with socket.socket() as gone:
         assert gone.connect_ex(("127.0.0.1", int(told["PORT"]) + 1)) != 0
+
+
+def node_of_skypilot(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The recipe's command on one node, and what the environment says there."""
+    recipe = yaml.safe_load((CLUSTER / "skypilot.yaml").read_text())
+    told = recipe["envs"] | {"RUN": str(folder / "run"), "FLAGS": " ".join(FLAGS), "ADAPTERS": str(folder / "adapters")}
+    told |= {"SKYPILOT_NODE_RANK": "0", "SKYPILOT_NODE_IPS": "127.0.0.1", "SKYPILOT_NUM_GPUS_PER_NODE": "8"}
+    return ["bash", "-c", recipe["run"]], told
+
+
+def job_of_slurm(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The same of the batch script."""
+    told = {"SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "localhost", "SLURM_SUBMIT_DIR": str(ROOT)}
+    return ["bash", str(CLUSTER / "slurm.sbatch"), str(folder / "run"), *FLAGS], told | {"SLURM_GPUS_ON_NODE": "8"}
+
+
+def refused(command: list[str], told: dict[str, str], folder: Path, ours: str = "exit 9") -> str:
+    """What it says, which is one line, where it ends with code 2 before anything is started or made. ours: what
+    `backtrack-mrt` is, for the shell."""
+    commands(folder / "bin", "exit 9")
+    (folder / "bin" / "backtrack-mrt").write_text(f"#!/bin/sh\n{ours}\n")
+    base = {name: value for name, value in os.environ.items() if name not in ("SERVERS", "RANKS", "PORT")}
+    base |= {"JOB": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run(command, env=base | told, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert [place.name for place in folder.iterdir()] == ["bin"]
+    assert (done.stdout + done.stderr).count("\n") == 1
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("recipe", [job_of_slurm, node_of_skypilot])
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"SLURM_GPUS_ON_NODE": "1", "SKYPILOT_NUM_GPUS_PER_NODE": "1"}, "GPUs of a node = '1': .* from 2 to"),
+        ({"SERVERS": "0"}, "SERVERS = '0': .* from 1 to 7"),
+        ({"SERVERS": "8"}, "SERVERS = '8': .* from 1 to 7"),
+        ({"SERVERS": "two"}, "SERVERS = 'two': "),
+        ({"SERVERS": "6", "RANKS": "3"}, "RANKS = '3': .* from 1 to 2"),
+        ({"PORT": "65534"}, "PORT = '65534': .* from 1 to 65531"),
+    ],
+)
+def test_numbers_that_a_node_cannot_have_are_refused(
+    recipe: Callable[[Path], Any], told: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    command, environment = recipe(tmp_path)
+    assert re.match(f"error: {said}", refused(command, environment | told, tmp_path))
+
+
+def test_a_forgotten_run_directory_is_told(tmp_path: Path) -> None:
+    (*script, _run, algo, name), told = job_of_slurm(tmp_path)[0][:5], job_of_slurm(tmp_path)[1]
+    assert refused([*script, algo, name], told, tmp_path).startswith("error: run directory = '--algo': it comes first.")
+
+
+@pytest.mark.parametrize("recipe", [job_of_slurm, node_of_skypilot])
+def test_mistakes_of_a_training_are_told_before_its_servers_start(
+    recipe: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    command, told = recipe(tmp_path)
+    said = refused(command, told, tmp_path, 'echo "$WORLD_SIZE $*"; exit 2')
+    assert said.startswith(f"4 train --output-dir {tmp_path}/run --algo mrt-rl ")
+    assert said.count("http://") == 4
+    assert said.endswith(" --dry-run\n")
+
+
+@pytest.mark.parametrize("code", ["0", "1"])
+def test_a_plan_that_does_not_fit_is_no_mistake(code: str, tmp_path: Path) -> None:
+    commands(tmp_path / "bin", "exit 9")
+    (tmp_path / "bin" / "backtrack-mrt").write_text(f"#!/bin/sh\nexit {code}\n")
+    told = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PORT": "1"}
+    subprocess.run([str(CLUSTER / "check.sh"), "4"], env=os.environ | told, check=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["server.sh", "--algo"], "error: NUMBER = '--algo'"),
+        (["server.sh", "2"], "error: NUMBER = '2': this node has 2 GPUs"),
+        (["rank.sh"], "error: SERVERS = '2', RANKS = '1': this node has 2 GPUs"),
+        (["wait_for.sh", "1"], "error: no server to wait for"),
+    ],
+)
+def test_scripts_of_a_node_say_what_they_lack(command: list[str], said: str, tmp_path: Path) -> None:
+    told = {"PORT": "1", "SERVERS": "2", "RANKS": "1", "CUDA_VISIBLE_DEVICES": "0,1"}
+    told |= {"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0"}
+    assert refused([str(CLUSTER / command[0]), *command[1:]], told, tmp_path).startswith(said)
+
+
+def test_a_server_is_given_settings_only(tmp_path: Path) -> None:
+    flags = ["--algo", "mrt-rl", "--compare", "grpo", "rise", "--seeds=0", "--accept-changes", "--data.seed", "1"]
+    said = refused([str(CLUSTER / "server.sh"), "1", *flags], {"PORT": "7"}, tmp_path, 'echo "$*"; exit 2')
+    assert said == "serve --port 9 --algo mrt-rl --data.seed 1\n"
 
 
 def test_settings_of_skypilot_are_known() -> None:

@@ -112,3 +112,11 @@ def test_a_server_is_there_before_its_step_and_ends_with_it(smoke: Any, tmp_path
     row = smoke.Step("asks", [sys.executable, "-c", asks], 120, None, "", serving, url).row(120)
     assert row["said"] == ["ready"]
     assert not smoke.answers(url)
+
+
+def test_a_step_that_there_is_not_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--only", "plan", "nosuch"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no step 'nosuch'. Steps: 'device', 'plan', " in done.stderr

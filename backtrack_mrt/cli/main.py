@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     went wrong, SystemExit behind --help."""
     from backtrack_mrt.cli.command import PROGRAM, find, parser_of
     from backtrack_mrt.plugins import failures_told
-    from backtrack_mrt.runs import environment
+    from backtrack_mrt.runs import environment, processes
 
     environment.prepare()
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int | None:
     if sys.platform == "win32":
         remedy = "Use the Windows Subsystem for Linux (WSL)."
         raise UserError("system", "Windows", "it has neither the locks nor the processes that runs need", remedy)
-    command = find(name)
-    with failures_told():
+    with processes.main_tells_first(), failures_told():
+        command = find(name)
         return command.run(parser_of(name).parse(rest))
 
 

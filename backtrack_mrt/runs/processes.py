@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TextIO, TypeVar
 
-from backtrack_mrt.errors import RunError, UserError
+from backtrack_mrt.errors import RunError, UserError, in_words
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,6 +26,8 @@ _DONE, _FAILED = b"done", b"failed"
 _SAID = "What that one said tells why; then go on with --resume"
 # What a process is told by gloo and NCCL when another one is gone; torch has no error of its own for it.
 _GONE = ("by peer", "remote peer", "remote process exited", "Broken pipe", "failed to recv")
+_AHEAD = 5.0  # seconds that the main process has to tell what all of them have found; then the launcher ends the others
+_STAGES = 3  # DeepSpeed's ways to cut up, from none
 
 
 def count() -> int:
@@ -33,7 +37,7 @@ def count() -> int:
 
 def rank() -> int:
     """This process's number, from 0."""
-    return _number("RANK", 0)
+    return _below_count("RANK")
 
 
 def is_main() -> bool:
@@ -41,11 +45,30 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def _number(name: str, default: int, least: int = 0) -> int:
+def check_numbers() -> None:
+    """Raises UserError for what no launcher says of its processes."""
+    for name in ("RANK", "LOCAL_RANK"):
+        if os.environ.get(name) != "-1":  # which libraries take for none
+            _below_count(name)
+    _number("LOCAL_WORLD_SIZE", 1, least=1)
+    if os.environ.get("MASTER_PORT"):
+        _number("MASTER_PORT", 0, most=65535)
+
+
+def _below_count(name: str) -> int:
+    number = _number(name, 0)
+    if number >= count():
+        remedy = "A launcher sets both; else unset them."
+        raise UserError(name, number, f"not below WORLD_SIZE, which is {count()}", remedy)
+    return number
+
+
+def _number(name: str, default: int, least: int = 0, most: float = math.inf) -> int:
     """A launcher's number in the environment. Raises UserError."""
     said = os.environ.get(name, str(default))
-    if not (said.isascii() and said.isdecimal() and int(said) >= least):
-        raise UserError(name, said, f"not a whole number of at least {least}", "A launcher sets it; else unset it.")
+    if not (said.isascii() and said.isdecimal() and least <= int(said) <= most):
+        wanted = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise UserError(name, said, f"not a whole number {wanted}", "A launcher sets it; else unset it.")
     return int(said)
 
 
@@ -73,16 +96,27 @@ def sharding() -> str | None:
     return "ZeRO-3" if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and _zero_stage() == 3 else None
 
 
-def _zero_stage() -> int:
-    """How much DeepSpeed cuts up, by accelerate's settings or a file of DeepSpeed's own. Raises UserError."""
+def deepspeed_settings() -> Mapping[str, Any] | None:
+    """What a file of DeepSpeed's own says; None where the launcher names none. Raises UserError."""
     file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
     if file == "none":
-        return _number("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2)
+        return None
     try:
-        return int(json.loads(Path(file).read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage", 0))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        reason = f"not a file with DeepSpeed's settings ({error})"
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        if int(found["zero_optimization"].get("stage", 0)) not in range(_STAGES + 1):
+            raise ValueError(f"there is no stage {found['zero_optimization']['stage']}")
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        reason = f"not a file with DeepSpeed's settings ({in_words(error)})"
         raise UserError("deepspeed_config_file", file, reason, "Name one, or leave it out.") from None
+    return dict(found)
+
+
+def _zero_stage() -> int:
+    """How much DeepSpeed cuts up, by accelerate's settings or a file of DeepSpeed's own. Raises UserError."""
+    settings = deepspeed_settings()
+    if settings is None:
+        return _number("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2, most=_STAGES)
+    return int(settings["zero_optimization"].get("stage", 0))
 
 
 def share(length: int, size: int = 1) -> slice:
@@ -144,6 +178,18 @@ def told_when_one_is_gone() -> Iterator[None]:
         if count() == 1 or not any(words in str(error) for words in _GONE):
             raise
         raise RunError("another process of this run has ended, so this one cannot go on", _SAID) from None
+
+
+@contextmanager
+def main_tells_first() -> Iterator[None]:
+    """Within the block an error of another process waits a little: mostly the main one finds it, too, tells it, and the
+    launcher ends the others. What the main one does not find is told then."""
+    try:
+        yield
+    except (UserError, RunError):
+        if os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
+            time.sleep(_AHEAD)
+        raise
 
 
 def leave() -> None:

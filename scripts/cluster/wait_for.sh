@@ -4,6 +4,10 @@
 #   wait_for.sh PROCESS ADDRESS...    PROCESS: when it has ended, they will not answer any more
 set -euo pipefail
 
+if (($# < 2)); then
+	echo "error: no server to wait for. wait_for.sh PROCESS ADDRESS..." >&2
+	exit 2
+fi
 process=$1
 shift
 for address in "$@"; do

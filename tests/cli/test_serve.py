@@ -44,3 +44,23 @@ def test_a_server_is_started_from_the_settings_of_a_run(monkeypatch: pytest.Monk
     with pytest.raises(UserError, match="vLLM is not installed"):
         main(["serve"])
     assert len(started) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (
+            ["--training.problems_per_step", "3", "--training.micro_batch_size", "7"],
+            r"training\.micro_batch_size .* not divisible by it",
+        ),
+        (["--compare", "grpo"], "--compare: a server has no use for it"),
+        (["--tune_seeds", "1"], "--tune-seeds: a server has no use for it"),
+        (["--dry-run", "h100"], "--dry-run: a server has no use for it"),
+        (["--port", "99999"], "--port.* from 1 to 65535"),
+        (["--port", "0"], "--port.* from 1 to 65535"),
+    ],
+)
+def test_what_a_server_cannot_do_is_refused(flags: list[str], match: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=match):
+        main(["serve", *flags])

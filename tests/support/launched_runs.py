@@ -55,6 +55,13 @@ CUT = {  # a file of DeepSpeed's own; every weight is cut up, however small
 }
 
 
+def several(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many processes, as launchers tell it."""
+    told = {"WORLD_SIZE": str(number), "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in (told | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}).items():
+        monkeypatch.setenv(name, value)
+
+
 def launched(name: str, folder: Path) -> list[str]:
     """Two processes under one of the launchers, or under DeepSpeed's own file. Skips where DeepSpeed is not there."""
     file = LAUNCHERS / f"{name}.yaml"

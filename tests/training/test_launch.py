@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from support.documents import section
-from support.launched_runs import LAUNCHERS
+from support.launched_runs import LAUNCHERS, several
 
 from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.config import Config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import processes
 from backtrack_mrt.training import launch
@@ -52,12 +49,6 @@ def parsed(command: str) -> Namespace:
     args = launch_command_parser().parse_args(shlex.split(command, comments=True)[2:])
     args.deepspeed_fields_from_accelerate_config = ""  # set by accelerate between these calls
     return _validate_launch_command(args)[0]
-
-
-def several(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many processes, as launchers tell it."""
-    for name, value in {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
@@ -149,90 +140,17 @@ def test_rows_that_do_not_come_out_even_are_refused(flags, match, monkeypatch):
         check_launch(read_request(flags).config)
 
 
-@pytest.fixture
-def cut_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Sets what FSDP 2 over so many processes tells them."""
-
-    def tell(number: int) -> None:
-        several(number, monkeypatch)
-        monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-        monkeypatch.setenv("FSDP_VERSION", "2")
-
-    return tell
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_answers_that_are_trained_along_need_a_whole_output_layer(number, monkeypatch, cut_up):
-    several(number, monkeypatch)
-    config = read_request(["--algorithm.answer_weight", "1"]).config
-    check_launch(config)
-    cut_up(number)
-    with pytest.raises(UserError, match=r"algorithm\.answer_weight.*FSDP has it in pieces"):
-        check_launch(config)
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_packed_weights_are_not_cut_up(number, monkeypatch, cut_up):
-    several(number, monkeypatch)
-    config = read_request(["--model.quantization", "nf4"]).config
-    check_launch(config)
-    cut_up(number)
-    with pytest.raises(UserError, match=r"model\.quantization.*ddp\.yaml"):
-        check_launch(config)
-
-
-def test_the_first_version_of_fsdp_is_refused(monkeypatch, cut_up):
-    """The one that accelerate takes where its file does not say which."""
-    config = read_request(["--algo", "sft"]).config
-    cut_up(1)
-    check_launch(config)
-    monkeypatch.delenv("FSDP_VERSION")
-    with pytest.raises(UserError, match=r"fsdp_version = '1': .* Set it to 2"):
-        check_launch(config)
-
-
-@pytest.fixture
-def deepspeed(monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A config for two processes of DeepSpeed; each has 32 rows an update, in micro-batches of 16."""
-    several(2, monkeypatch)
-    monkeypatch.setattr(launch, "find_spec", lambda name: name)
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    flags = ["--training.problems_per_step", "16", "--training.group_size", "4", "--training.micro_batch_size", "16"]
-    return read_request(["--algo", "grpo", *flags]).config
-
-
-@pytest.mark.parametrize(
-    ("name", "right", "wrong", "match"),
-    [
-        ("GRADIENT_ACCUMULATION_STEPS", "2", "two", "steps = 'two': it is 2"),
-        ("GRADIENT_ACCUMULATION_STEPS", "2", "3", r"steps = '3': it is 2 by .* change training\.micro_batch_size"),
-        ("GRADIENT_CLIPPING", "1", "0.5", r"clipping = '0\.5': it is 1\.0 by .* change training\.max_grad_norm"),
-    ],
-)
-def test_what_deepspeed_is_told_of_an_update_is_what_the_config_says(name, right, wrong, match, monkeypatch, deepspeed):
-    for said in ("auto", right):
-        monkeypatch.setenv(f"ACCELERATE_{name}", said)
-        check_launch(deepspeed)
-    monkeypatch.setenv(f"ACCELERATE_{name}", wrong)
-    with pytest.raises(UserError, match=match):
-        check_launch(deepspeed)
-
-
-@pytest.mark.parametrize(("stage", "sharding"), [(2, None), (3, "ZeRO-3")])
-def test_a_file_of_deepspeeds_own_says_what_is_cut_up(stage, sharding, tmp_path, monkeypatch, deepspeed):
-    file = tmp_path / "ds.json"
-    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
-    file.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
-    assert processes.sharding() == sharding
-    file.write_text("[]")
-    with pytest.raises(UserError, match=r"deepspeed_config_file = '.*ds\.json': not a file with DeepSpeed's settings"):
-        check_launch(deepspeed)
-
-
 @pytest.mark.parametrize(
     ("told", "match"),
     [
         ({"WORLD_SIZE": "2", "MASTER_PORT": "1"}, r"WORLD_SIZE = '2': .* sets MASTER_ADDR too\. Start"),
+        ({"WORLD_SIZE": "2", "MASTER_PORT": "1", "MASTER_ADDR": "a", "RANK": "0"}, "'2': .* sets LOCAL_RANK too"),
+        ({"RANK": "1"}, "RANK = 1: not below WORLD_SIZE, which is 1"),
+        ({"RANK": "5", "WORLD_SIZE": "2"}, "RANK = 5: not below WORLD_SIZE, which is 2"),
+        ({"LOCAL_RANK": "2", "WORLD_SIZE": "2"}, "LOCAL_RANK = 2: not below WORLD_SIZE"),
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK = 'x': not a whole number of at least 0"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE = 'two': not a whole number of at least 1"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT = '99999': not a whole number from 0 to 65535"),
         ({"LOCAL_RANK": "0"}, "LOCAL_RANK = '0': .* sets MASTER_ADDR and MASTER_PORT too"),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, "'bf16': the updates would compute in it, and model.dtype is float32"),
         ({"ACCELERATE_MIXED_PRECISION": "nonsense"}, "'nonsense': the updates would compute in it"),

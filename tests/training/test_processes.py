@@ -21,6 +21,7 @@ from support.fake_vllm_server import FakeServer
 from support.launched_runs import LAUNCHERS, SIZES, launched, run
 from support.short_runs import read_step
 
+from backtrack_mrt.cli.main import main
 from backtrack_mrt.config import ModelSection
 from backtrack_mrt.errors import RunError, UserError
 from backtrack_mrt.policy.models import load_merged
@@ -93,6 +94,26 @@ def test_a_lost_process_is_told(said: str, told: type[Exception], monkeypatch: p
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(told), processes.told_when_one_is_gone():
         raise RuntimeError(said)
+
+
+@pytest.mark.parametrize("own", ["0", "1"])
+def test_the_main_process_tells_first(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", own)
+    with pytest.raises(UserError, match="no such command"):
+        main(["nosuch"])
+    assert len(waited) == int(own)
+
+
+@pytest.mark.parametrize("told", [{"RANK": "1"}, {"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x"}])
+def test_a_process_beyond_all_there_are_is_told(told: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="RANK = "):
+        processes.is_main()
 
 
 @pytest.mark.slow

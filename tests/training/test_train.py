@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.launched_runs import several
 from support.pictures import pictures
 from support.short_runs import read_step, request
 
@@ -220,8 +221,7 @@ def test_protocol_at() -> None:
 
 
 def test_rows_that_the_processes_cannot_share_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
-        monkeypatch.setenv(name, value)
+    several(3, monkeypatch)
     with pytest.raises(UserError, match="16 rows per update cannot be shared evenly by 3 processes"):
         train(request(tmp_path / "run"))
 
