@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,14 +79,42 @@ def random_policy(section: ModelSection, seed: int) -> tuple[Any, Any]:
     return _prepared(model, tokenizer, section, seed), tokenizer
 
 
-def untrained(section: ModelSection) -> Any:
-    """A model of the section's shape with random weights, on torch's default device."""
+def skeleton(section: ModelSection) -> Any:
+    """A model of the section's shape without storage. Raises UserError."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    left_out = ("transformers_version", "dtype", "auto_map")
-    said = {name: value for name, value in shape(section).items() if name not in left_out}
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**said), dtype=getattr(torch, section.dtype))
+    with torch.device("meta"):
+        return untrained(section.model_copy(update={"dtype": "bfloat16"}))  # there experts know no other
+
+
+def untrained(section: ModelSection) -> Any:
+    """A model of the section's shape with random weights, on torch's default device. Raises UserError for one that
+    `load_model` would not load."""
+    import torch
+    import transformers
+
+    _check_code(section)
+    _check_packed(section)
+    said, known = shape(section), transformers.CONFIG_MAPPING
+    if (kind := said["model_type"]) not in known:
+        raise refusal(section, f"transformers {transformers.__version__} knows no model_type {kind!r}")
+    for part in (said, said.get("text_config") or {}):
+        _check_counts(section, part)
+    left_out = ("transformers_version", "dtype", "auto_map", "quantization_config")
+    try:
+        config = transformers.AutoConfig.for_model(**{name: said[name] for name in said if name not in left_out})
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, section.dtype))
+    except UserError:
+        raise
+    except Exception as error:  # a config.json that makes no sense: libraries tell it in many ways
+        raise refusal(section, f"cannot be made: {first_line(error)}") from error
+
+
+def _check_counts(section: ModelSection, said: Mapping[str, Any]) -> None:
+    """Libraries divide by them, or take them for nothing."""
+    for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
+        if isinstance(value := said.get(name), int) and value < 1:
+            raise refusal(section, f"config.json says {name}: {value}")
 
 
 def _prepared(model: Any, tokenizer: Any, section: ModelSection, seed: int) -> Any:
@@ -103,6 +132,7 @@ def load_merged(section: ModelSection) -> Any:
     """The model itself. A directory with an adapter is the model that it was trained from (which may be such a
     directory too) with the adapter merged in. Raises UserError."""
     source = find_model(section)
+    _check_packed(section)
     base = load_merged(base_of(section)) if is_adapter(Path(source)) else None
     import torch
     from transformers import AutoModelForCausalLM
@@ -183,6 +213,16 @@ def _check_code(section: ModelSection) -> None:
     if "auto_map" in config and config["model_type"] not in CONFIG_MAPPING:
         reason = f"{config['model_type']} needs code that comes with the model (auto_map), which is not run"
         raise UserError(FIELD, section.name_or_path, reason, "Take a model that transformers knows by itself.")
+
+
+def _check_packed(section: ModelSection) -> None:
+    """Adapters are merged, and weights read, as numbers of `model.dtype`. transformers unpacks gpt-oss (mxfp4)."""
+    packed = shape(section).get("quantization_config")
+    if isinstance(packed, dict) and (kind := packed.get("quant_method")) != "mxfp4":
+        bits = 4 if packed.get("load_in_4bit") else packed.get("bits")
+        reason = f"its weights are packed already ({kind}{f', {bits} bits' if bits else ''})"
+        remedy = "Name the model that they were packed from, with --model.quantization nf4 for 4 bits."
+        raise UserError(FIELD, section.name_or_path, reason, remedy)
 
 
 def with_adapter(model: Any, section: ModelSection, seed: int) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from backtrack_mrt.runs import processes
 from backtrack_mrt.training.roofline import Device
 from backtrack_mrt.training.sizes import Sizes, memory, room, suffices, usable
 
@@ -29,10 +30,12 @@ def advice(sizes: Sizes, device: Device) -> str:
     """In one line."""
     if (changes := smaller(sizes, device)) is not None:
         return "It fits with " + " ".join(f"--{name} {written(value)}" for name, value in changes.items()) + "."
-    return (
-        "Take a larger device, a smaller model, a vLLM server on GPUs of its own (engine.server), or several "
-        "processes under configs/accelerate/fsdp.yaml."
-    )
+    others = ["a larger device", "a smaller model"]
+    if sizes.config.engine.server is None:
+        others.append("a vLLM server on GPUs of its own (engine.server)")
+    if processes.sharding() is None and 2 * sizes.base <= usable(device):  # whole, and a copy of it
+        others.append("several processes under configs/accelerate/fsdp.yaml")
+    return f"Take {', '.join(others[:-1])}, or {others[-1]}."
 
 
 def _needed(sizes: Sizes, device: Device, changes: Changes) -> Changes:
@@ -82,7 +85,13 @@ def _rows(sizes: Sizes, device: Device) -> Iterator[Changes]:
 
 def _packed(sizes: Sizes, device: Device) -> Iterator[Changes]:
     model, engine = sizes.config.model, sizes.config.engine
-    if not model.full_finetuning and model.quantization is None and (engine.type == "hf" or engine.server is not None):
+    whole = processes.sharding() is None  # packed weights are not cut up
+    if (
+        whole
+        and not model.full_finetuning
+        and model.quantization is None
+        and (engine.type == "hf" or engine.server is not None)
+    ):
         yield {"model.quantization": "nf4"}
 
 

@@ -16,12 +16,13 @@ from typing import Any
 from backtrack_mrt.config import Config, ModelSection
 from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.dimensions import measured
 from backtrack_mrt.policy.files import EMBEDDED, chat_template, find_model, folder_of, shape
-from backtrack_mrt.policy.models import untrained
+from backtrack_mrt.policy.models import skeleton
 from backtrack_mrt.training.advice import Changes, advice, smaller, written
-from backtrack_mrt.training.plan import plan
+from backtrack_mrt.training.plan import context_in_words, plan
 from backtrack_mrt.training.roofline import HERE, Device, device, this_device
-from backtrack_mrt.training.sizes import GIB, Sizes, memory, peak, suffices, usable
+from backtrack_mrt.training.sizes import GIB, Sizes, peak, suffices, usable
 
 SMALL = 300_000_000  # parameters; below, problems of primary school and ten times the learning rate
 LARGEST = 16  # trajectories of a micro-batch
@@ -85,13 +86,13 @@ def derive(said: Mapping[str, Any], resolve: Resolve, planned_for: str | None) -
         find_model(section)
     here = planned_for in (None, HERE)
     on = this_device() if here else device(str(planned_for))
-    described, parameters = shape(section), _parameters(section)
-    context, millions = int(described.get("max_position_embeddings", 0)), f"{parameters / 1e6:,.0f} M parameters"
-    kind = f"{described['model_type']}, {millions}, context {context:,}"
+    model_type, model = shape(section)["model_type"], measured(section, skeleton(section))
+    context, millions = model.context, f"{model.parameters / 1e6:,.0f} M parameters"
+    kind = f"{model_type}, {millions}, context {context_in_words(context)}"
     found = Derived(f"{section.name_or_path}, {kind}, on {on.name}")
     _speaks(found, section, context)
     _computes(found, on, here, served=bool((said.get("engine") or {}).get("server")))
-    _learns(found, parameters < SMALL, millions)
+    _learns(found, model.parameters < SMALL, millions)
     first = plan(resolve(with_changes(found.values, _LEAST)), on).sizes
     if found.values["engine"]["type"] == "vllm":
         needed = -(-(first.length + 512) // 1024) * 1024
@@ -109,13 +110,6 @@ def with_changes(values: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
         section, _, inner = name.partition(".")
         found[section] = with_changes(found.get(section) or {}, {inner: value}) if inner else value
     return found
-
-
-def _parameters(section: ModelSection) -> int:
-    import torch
-
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in untrained(section).parameters())
 
 
 def _speaks(found: Derived, section: ModelSection, context: int) -> None:
@@ -182,7 +176,7 @@ def _fits(found: Derived, first: Sizes, resolve: Resolve, on: Device) -> bool:
 
     fitting = next((c for c in _options(found.values, first, resolve, on) if suffices(sizes(c), on)), None)
     changes = _LEAST if fitting is None else fitting
-    taken = f"{peak(memory(sizes(changes), on), on) / GIB:.1f}"
+    taken = f"{peak(sizes(changes), on) / GIB:.1f}"
     room = f" of {usable(on) / GIB:.1f} GiB that can be used" if on.memory else " GiB"
     found.choose(changes, f"the peak is {taken}{room}")
     return fitting is not None

@@ -13,14 +13,14 @@ from typing import Any
 from backtrack_mrt.config import Config
 from backtrack_mrt.data.loading import load_problem_sets, on_hub
 from backtrack_mrt.errors import UserError
-from backtrack_mrt.policy.files import shape
-from backtrack_mrt.policy.models import untrained, with_adapter
+from backtrack_mrt.policy.dimensions import UNLIMITED, Dimensions, measured
+from backtrack_mrt.policy.models import skeleton, with_adapter
 from backtrack_mrt.rollouts.prompts import CLOSE, FORCE, FORCE_PREFIX, load_prompts
 from backtrack_mrt.runs import processes
 from backtrack_mrt.training import roofline
 from backtrack_mrt.training.advice import advice
 from backtrack_mrt.training.roofline import Device, StepTime
-from backtrack_mrt.training.sizes import GIB, Sizes, memory, peak, room, suffices, usable
+from backtrack_mrt.training.sizes import GIB, Sizes, memory, peak, room, suffices, usable, while_whole
 
 _CHARACTERS_PER_TOKEN = 3  # of English and LaTeX; large vocabularies reach 4
 _TEMPLATE_TOKENS = 12  # of a chat template around one message
@@ -54,8 +54,8 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """Bytes at the fullest moment: rollout and update do not overlap."""
-        return peak(self.memory, self.device)
+        """See `sizes.peak`."""
+        return peak(self.sizes, self.device)
 
     @property
     def fits(self) -> bool:
@@ -84,12 +84,16 @@ class Plan:
             f"{config.algo_label} on {config.env_label}: {config.model.name_or_path}, {kind}, {trains}",
             f"tokens per step   at most {self.tokens_per_step:,} = {self.rows} trajectories × {sizes.length:,} "
             f"(prompt {self.prompt:,}, sampled {config.protocol.token_budget:,}, instructions {self.instructions:,}; "
-            f"context {self.context:,}), and {self.rows * self.prover:,} by the meta-prover",
+            f"context {context_in_words(self.context)}), and {self.rows * self.prover:,} by the meta-prover",
             f"parameters        {sizes.parameters:,}, trained {sizes.trained:,} "
             f"({100 * sizes.trained / sizes.parameters:.2f} %)",
             *(f"memory per GPU    {size / GIB:8.2f} GiB  {name}" for name, size in self.memory.items()),
             f"memory per GPU    {self.peak / GIB:8.2f} GiB  at the peak{holds} (estimate; {shared})",
         ]
+        if (start := while_whole(sizes, device)) == self.peak:
+            lines.append(
+                f"at the start      {start / GIB:.2f} GiB: each process has the whole model until training begins"
+            )
         if self.room and self.room < sizes.at_once:
             lines.append(
                 f"rows              {self.room} of {sizes.at_once} have room for their histories in vLLM: so many "
@@ -108,22 +112,22 @@ class Plan:
         return [*lines, f"verdict           {self.verdict()}"]
 
 
+def context_in_words(context: int) -> str:
+    """How many tokens a model holds, in words."""
+    return f"{context:,}" if context < UNLIMITED else "without end"
+
+
 def plan(config: Config, device: Device) -> Plan:
-    """The plan of `config` on GPUs like `device`. Raises UserError for a model whose shape cannot be found, and for a
-    token budget that the model's context cannot hold."""
-    described = shape(config.model)
-    context = int(described.get("max_position_embeddings", 0))
-    if config.protocol.token_budget > context:
-        reason = f"the model's context holds {context} tokens, prompt included"
-        raise UserError("protocol.token_budget", config.protocol.token_budget, reason, "Lower the budget.")
+    """The plan of `config` on GPUs like `device`. Raises UserError for a model that would not be loaded, and for a
+    token budget that its context, or the engine's, cannot hold."""
+    bare = skeleton(config.model)
+    model = measured(config.model, bare)
+    context = _context(config, model)
     prompt, instructions, forced = _prompt_tokens(config)
-    model = _skeleton(config)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    parameters = sum(p.numel() for p in model.parameters())
-    if not config.model.full_finetuning:
-        parameters -= trained  # of the base: the adapter comes on top
+    adapted = bare if config.model.full_finetuning else with_adapter(bare, config.model, config.seed)
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     length = min(prompt + config.protocol.token_budget + instructions, context)
-    sizes = Sizes(config, described, parameters, trained, _in_layers(model), _adapted(model), length)
+    sizes = Sizes(config, model, trained, _adapted(adapted), length)
     return Plan(
         sizes,
         device,
@@ -137,16 +141,15 @@ def plan(config: Config, device: Device) -> Plan:
     )
 
 
-def _in_layers(model: Any) -> int:
-    """Weights of the base's linear layers, the output layer aside."""
-    from torch import nn
-
-    adapters = ("lora_A", "lora_B", "lm_head")
-    return sum(
-        module.weight.numel()
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and not any(part in name for part in adapters)
-    )
+def _context(config: Config, model: Dimensions) -> int:
+    """Tokens that a row may have. Raises UserError where the budget alone is more."""
+    own = config.engine.context_length if config.engine.type == "vllm" and config.engine.server is None else None
+    context = min(model.context, own or model.context)
+    if (budget := config.protocol.token_budget) > context:
+        whose = "the model's context" if context == model.context else "engine.context_length"
+        reason = f"{whose} holds {context} tokens, prompt included"
+        raise UserError("protocol.token_budget", budget, reason, "Lower the budget.")
+    return context
 
 
 def _adapted(model: Any) -> tuple[int, int]:
@@ -159,15 +162,6 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _skeleton(config: Config) -> Any:
-    """The model without storage, with its adapter."""
-    import torch
-
-    with torch.device("meta"):
-        model = untrained(config.model)
-        return model if config.model.full_finetuning else with_adapter(model, config.model, config.seed)
 
 
 def _prompt_tokens(config: Config) -> tuple[int, int, int]:

@@ -174,7 +174,10 @@ def device(name: str) -> Device:
         return DEVICES[name.lower()]
     if sized := re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gi?b)", name.lower()):
         unit = 2**30 if sized[2] == "gib" else 10**9
-        return Device(name, 0.0, 0.0, 0.0, round(float(sized[1]) * unit))
+        memory = round(float(sized[1]) * unit)
+        if memory == 0:
+            raise UserError("--dry-run", name, "no memory", "Say what the device has, such as 48GiB.")
+        return Device(name, 0.0, 0.0, 0.0, memory)
     if name != HERE:
         raise UserError("--dry-run", name, "no such device", did_you_mean(name, [*DEVICES, HERE, "48GiB"]))
     import torch

@@ -18,6 +18,8 @@ from backtrack_mrt.errors import UserError
 from backtrack_mrt.runs import processes
 from backtrack_mrt.training import launch
 from backtrack_mrt.training.launch import check_launch
+from backtrack_mrt.training.plan import plan
+from backtrack_mrt.training.roofline import device
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *LAUNCHERS.glob("*.yaml"), *ROOT.glob("configs/*.yaml")]
@@ -71,10 +73,12 @@ def launched(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("command", documented())
-def test_every_documented_command_starts(command, launched):
+def test_every_documented_command_starts_and_fits(command, launched):
     request = read_request(launched(command))
     assert processes.count() == 8
     check_launch(request.config)
+    found = plan(request.config, device("h100"))
+    assert found.fits, found.verdict()
 
 
 def test_all_launchers_are_documented():

@@ -6,6 +6,7 @@ settings, with as many runs for each of them on problems that are not reported.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from argparse import Namespace
@@ -48,11 +49,15 @@ def run(args: Namespace) -> None:
 
 
 def _plan(request: RunRequest, flags: list[str]) -> None:
-    """What the run will take; of a comparison, the first algorithm's first run, and the list of all."""
+    """What the run will take, if it would start; of a comparison, the first algorithm's first run, and the list of
+    all."""
+    from backtrack_mrt.training.launch import check_launch
     from backtrack_mrt.training.plan import plan
     from backtrack_mrt.training.roofline import device
 
     assert request.dry_run is not None
+    with _meeting_nobody():
+        check_launch(request.config)
     found = plan(request.config, device(request.dry_run))
     lines = found.lines()
     if request.compare or request.seeds or request.tune:
@@ -68,6 +73,18 @@ def _plan(request: RunRequest, flags: list[str]) -> None:
         print("\n".join(lines))
     if not found.fits:
         sys.exit(1)
+
+
+@contextmanager
+def _meeting_nobody() -> Iterator[None]:
+    """Within the block a plan for many processes needs no place where they meet."""
+    added = {"MASTER_ADDR", "MASTER_PORT"} - os.environ.keys()
+    os.environ.update(dict.fromkeys(added, ""))
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 @contextmanager

@@ -15,11 +15,12 @@ import torch
 from peft import PeftModel
 from torch import nn
 
+from backtrack_mrt.policy.dimensions import context_length
 from backtrack_mrt.policy.engine import KEPT, Engine, Pair
 from backtrack_mrt.policy.hf.arithmetic import is_exact
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex
 from backtrack_mrt.policy.hf.lora import MergedAdapter
-from backtrack_mrt.policy.hf.runner import Branch, Runner, context_length
+from backtrack_mrt.policy.hf.runner import Branch, Runner
 from backtrack_mrt.policy.sampling import draw, uniforms
 from backtrack_mrt.runs import environment
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds

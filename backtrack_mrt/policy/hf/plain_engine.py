@@ -15,9 +15,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from backtrack_mrt.policy.dimensions import context_length
 from backtrack_mrt.policy.engine import Engine, Pair
 from backtrack_mrt.policy.hf.arithmetic import as_trained, attending, evaluating, is_exact
-from backtrack_mrt.policy.hf.runner import context_length
 from backtrack_mrt.policy.sampling import draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 

@@ -31,7 +31,6 @@ from backtrack_mrt.policy.hf.packed_forward import (
 from backtrack_mrt.policy.hf.step_graphs import ROWS, StepGraphs
 from backtrack_mrt.types import FloatArray, TokenIds
 
-UNLIMITED = 1 << 20  # positions of a model that has no end of its own (ALiBi, recurrent states)
 Branch = tuple[int, Pair]  # how many tokens of a row the pair's prefix shares, and the pair
 
 
@@ -232,21 +231,6 @@ def _by_ending(
         if alike := endings.get(pair):
             places.setdefault(alike, []).append(int(place))
     return places
-
-
-def context_length(config: Any) -> int:
-    """Positions that one encoding serves. LongRoPE (Ding et al. 2402.13753) turns all keys by other angles once a text
-    is longer than the model was first trained on, also those that are cached: such a model is used up to there."""
-    config = config.get_text_config()
-    names = ("max_position_embeddings", "max_seq_len", "seq_length")
-    longest = next((int(found) for name in names if (found := getattr(config, name, None))), UNLIMITED)
-    ropes = getattr(config, "rope_parameters", None) or {}
-    by_kind_of_layer = [rope for rope in ropes.values() if isinstance(rope, dict)]
-    for rope in (ropes, *by_kind_of_layer):
-        if rope.get("rope_type") == "longrope":
-            own = getattr(config, "original_max_position_embeddings", None)
-            longest = min(longest, int(rope.get("original_max_position_embeddings") or own or longest))
-    return longest
 
 
 def unusual_attention(config: Any) -> str | None:
