@@ -100,6 +100,9 @@ def _engine_rules(config: Config) -> Iterator[UserError]:
     if engine.server is not None and not vllm:
         reason = f"engine.type is {engine.type!r}, which has no server"
         yield UserError("engine.server", engine.server, reason, "Set engine.type to vllm, or leave this out.")
+    addresses = [url.rstrip("/") for url in engine.server or ()]
+    if twice := [url for number, url in enumerate(addresses) if url in addresses[:number]]:
+        yield UserError("engine.server", twice[0], "it is named twice", "Name each server once.")
     if engine.sleep and (not vllm or engine.server is not None):
         reason = "only vLLM in this process holds memory that an update could use"
         yield UserError("engine.sleep", True, reason, "Leave it out, or set engine.type to vllm without engine.server.")

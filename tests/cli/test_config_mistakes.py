@@ -82,6 +82,11 @@ BAD = {
         ["--model.quantization", "nf4"],
         ["model.quantization", "'nf4'", "packed"],
     ),
+    "a server twice": (
+        "engine: {type: vllm, server: ['http://a:1', 'http://b:1', 'http://a:1/']}",
+        [],
+        ["engine.server", "'http://a:1'", "twice"],
+    ),
     "rank beyond vllm": ("engine: {type: vllm}", ["--model.lora.r", "1024"], ["model.lora.r", "1024", "512"]),
     "half an architecture": (
         "model: {architecture: {hidden_size: 8}}",

@@ -47,7 +47,8 @@ class Echo:
 def state(engine: Echo) -> dict[str, Any]:
     """What vLLM's app knows."""
     models = SimpleNamespace(lora_requests={"adapter": "its weights"}, is_base_model=lambda name: name == "base")
-    return {"engine_client": engine, "openai_serving_models": models, "log_stats": False}
+    served = SimpleNamespace(model_config=SimpleNamespace(get_vocab_size=lambda: 11, max_model_len=7))
+    return {"engine_client": engine, "openai_serving_models": models, "vllm_config": served, "log_stats": False}
 
 
 @pytest.fixture
@@ -98,6 +99,10 @@ def test_what_is_refused(client: Any, engine: Echo) -> None:
     unknown = client.post(PATH, json=body(model="gone"))
     assert (unknown.status_code, "gone" in unknown.text) == (404, True)
     assert client.post(PATH, json=body(jobs=[{}])).status_code == 400
+    assert client.post(PATH, json=body(max_rows=0)).status_code == 400
+    for odd in (Job((11,), 1, forced((1,))), Job((1,), 1, forced((11,))), Job((1,), 7, forced((1,) * 7))):
+        answer = client.post(PATH, json=body(jobs=as_json([JOBS[0], odd])))
+        assert (answer.status_code, "Job 1: " in answer.text) == (400, True)
     assert engine.asked == []
 
 

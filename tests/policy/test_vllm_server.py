@@ -80,6 +80,16 @@ def test_other_weights_are_refused(model: PeftModel, fake: FakeServer) -> None:
         ServerEngine(model, Servers([fake.url], 4), max_rows=4)
 
 
+@pytest.mark.parametrize("vocabulary", [VOCABULARY - 3, VOCABULARY + 200])
+def test_a_model_with_other_tokens_is_refused(model: PeftModel, vocabulary: int) -> None:
+    other = random_llama().eval()
+    other.resize_token_embeddings(vocabulary, mean_resizing=False)
+    with torch.no_grad():
+        other.lm_head.weight[VOCABULARY:] = 0.1  # or none of them is drawn
+    with FakeServer(other).running() as fake, pytest.raises(UserError, match=r"serves .* another model .*token \d+"):
+        ServerEngine(model, Servers([fake.url], 4), max_rows=4)
+
+
 @pytest.mark.parametrize(
     ("lacks", "reason"),
     [
@@ -142,6 +152,40 @@ def test_rows_are_shared_and_a_server_that_dies_is_left_out(
     engine.sync()
     assert [c.token_ids for c in engine.generate(asked, FREE)] == [c.token_ids for c in truth]
     engine.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_was_started_anew_is_left_out_or_gets_the_next_adapter(
+    model: PeftModel, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = requests(6)
+    with FakeServer(random_llama().eval()).running() as other:
+        servers = Servers([fake.url, other.url], 4)
+        engine = ServerEngine(model, servers, max_rows=4)
+        truth = engine.generate(asked, FREE)
+        other.restart()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(-2)
+        engine.sync()
+        assert len(servers.alive) == 2
+        truth = engine.generate(asked, FREE)
+        other.restart()
+        assert engine.generate(asked, FREE) == truth
+        assert [server.url for server in servers.alive] == [fake.url]
+        assert f"{other.url} was started anew: it has no {fake.loaded[-1]}" in capsys.readouterr().err
+        fake.restart()
+        with pytest.raises(UserError, match=r"was started anew.*backtrack-mrt serve"):
+            engine.generate(asked, FREE)
+        engine.close()
+
+
+def test_a_server_at_two_addresses_has_each_adapter_once(model: PeftModel, fake: FakeServer) -> None:
+    engine = ServerEngine(model, Servers([fake.url, fake.url.replace("127.0.0.1", "localhost")], 4), max_rows=4)
+    assert len(fake.loaded) == 1
+    engine.close()
+    assert list(fake.engines) == ["base"]
 
 
 def test_the_tolerance_is_that_of_the_logits_spacing(model: PeftModel, fake: FakeServer, capsys) -> None:

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from fastapi import Request, Response
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
-from vllm.exceptions import VLLMNotFoundError
+from vllm.exceptions import VLLMNotFoundError, VLLMValidationError
 from vllm.inputs import tokens_input
 
 from backtrack_mrt.policy.vllm.draws import answer_of, params_of
@@ -46,12 +46,19 @@ class JobEndpoint:
 
 @with_cancellation  # type: ignore[untyped-decorator]
 async def answer_chunk(chunk: Chunk, raw_request: Request) -> Response:
-    """The answers in order. Nothing goes on for a client that went away."""
-    state, name, room = raw_request.app.state, uuid4().hex, asyncio.Semaphore(chunk.max_rows)
-    models = state.openai_serving_models
+    """The answers in order. Nothing goes on for a client that went away, nothing begins for one that asks for what
+    cannot be done."""
+    state, name = raw_request.app.state, uuid4().hex
+    models, config = state.openai_serving_models, state.vllm_config.model_config
     lora = models.lora_requests.get(chunk.model)
     if lora is None and not models.is_base_model(chunk.model):
         raise VLLMNotFoundError(f"The model `{chunk.model}` does not exist.")
+    if chunk.max_rows < 1:
+        raise VLLMValidationError(f"max_rows is {chunk.max_rows}, and at least one row must be under way.")
+    for number, job in enumerate(chunk.jobs):
+        if objection := job.objection(config.get_vocab_size(), config.max_model_len):
+            raise VLLMValidationError(f"Job {number}: {objection}.")
+    room = asyncio.Semaphore(chunk.max_rows)
 
     async def answer(number: int, job: Job) -> Drawn:
         prompt = tokens_input(list(job.prompt_ids))

@@ -17,6 +17,7 @@ from torch import Tensor
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.hf.arithmetic import step_at
 from backtrack_mrt.policy.hf.lora import AdapterFolder
+from backtrack_mrt.policy.json_client import BadRequest
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine, forced, sampled
 from backtrack_mrt.policy.vllm.servers import FIELD, SAME, START, Server, Servers
 from backtrack_mrt.runs import processes
@@ -81,13 +82,12 @@ class ServerEngine(JobEngine):
             self._unload(old)
 
     def _load(self, name: str) -> None:
-        path, remedy = self._adapters.write(name), f"{START} It must see the same directory at engine.adapters."
-        body = {"lora_name": name, "lora_path": str(path.resolve())}
-        self._servers.on_each(lambda server: server.ask("POST", "/v1/load_lora_adapter", body, remedy))
+        path = self._adapters.write(name).resolve()
+        self._servers.on_each(lambda server: server.load(name, path))
         self._loaded.append(name)
 
     def _unload(self, name: str) -> None:
-        self._servers.on_each(lambda server: server.ask("POST", "/v1/unload_lora_adapter", {"lora_name": name}))
+        self._servers.on_each(lambda server: server.unload(name))
         self._loaded.remove(name)
         self._adapters.delete(name)
 
@@ -100,9 +100,14 @@ class ServerEngine(JobEngine):
         ids = tuple(torch.randint(vocabulary, (_PROBE + 1,), generator=torch.Generator().manual_seed(0)).tolist())
         draw = sampled(0, Sampling(_PROBE_TEMPERATURE))
         jobs = Job(ids[:1], _PROBE, forced(ids[1:])), Job(ids[:1], _PROBE, draw)
-        told, free = server.complete(jobs)
+        try:
+            told, free = server.complete(jobs)
+        except BadRequest as refused:  # for its tokens
+            raise self._another(server, refused.reason) from refused
         if told.token_ids != ids[1:]:
             raise UserError(FIELD, server.url, "it draws its tokens itself, not as it is told", START)
+        if odd := [token for token in free.token_ids if not 0 <= token < vocabulary]:
+            raise self._another(server, f"it drew token {odd[0]}, of {vocabulary}")
         gaps, steps = zip(
             *(self._gaps(ids[:1], drawn, t) for drawn, t in ((told, 1.0), (free, _PROBE_TEMPERATURE))), strict=True
         )
@@ -112,6 +117,10 @@ class ServerEngine(JobEngine):
             reason = f"it serves {server.model!r}, whose logprobs are {found}; rounding makes up to {allowed:.2g})"
             raise UserError(FIELD, server.url, reason, SAME)
         processes.tell(f"{server.url}: logprobs are {found}, allowed {allowed:.2g})")
+
+    def _another(self, server: Server, found: str) -> UserError:
+        reason = f"it serves {server.model!r}, which is another model than the one that is trained: {found}"
+        return UserError(FIELD, server.url, reason, SAME)
 
     def _gaps(self, prompt: TokenIds, drawn: Drawn, temperature: float) -> tuple[Tensor, float]:
         """Distance (T,) of the server's logprobs to those of the base that is here, and the step between neighbouring
