@@ -110,9 +110,6 @@ def _engine_rules(config: Config) -> Iterator[UserError]:
         reason = "only vLLM in this process takes weights with a merged adapter"
         remedy = "Leave it out, or train an adapter with engine.type vllm without engine.server."
         yield UserError("engine.merged", True, reason, remedy)
-    if engine.server is not None and model.full_finetuning:
-        reason = "a server is given LoRA adapters, not whole models"
-        yield UserError("model.full_finetuning", True, reason, "Train an adapter, or leave engine.server out.")
     if vllm and engine.server is None and model.quantization is not None:
         reason = "vLLM in this process takes the weights from the trained module, where they are packed"
         yield UserError("model.quantization", model.quantization, reason, "Leave it out, or use a server.")

@@ -73,6 +73,39 @@ def test_every_version_is_an_adapter_of_its_own(model: PeftModel, fake: FakeServ
     assert list(fake.engines) == ["base"]
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_model_that_is_trained_in_full_is_given_whole(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also to a server that still has another run's weights. One that was started anew, which has the base's, or that
+    was started for adapters, is not taken for one that has them."""
+    model, base = random_llama().eval(), random_llama().eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(0.7)
+    with FakeServer(base, takes_weights=True).running() as one, FakeServer(base, takes_weights=True).running() as other:
+        servers = Servers([one.url, other.url], 4)
+        engine = ServerEngine(model, servers, max_rows=4, adapters=tmp_path)
+        for factor in (1.0, 1.3):
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(factor)
+            engine.sync()
+            truth = HFEngine(model, max_rows=6).generate(requests(6), FREE)
+            drawn = engine.generate(requests(6), FREE)
+            assert [c.token_ids for c in drawn] == [c.token_ids for c in truth]
+            for server in (one, other):
+                assert list(server.engines) == ["base", server.loaded[-1]]
+            assert [path.name for path in next(tmp_path.iterdir()).iterdir()] == [one.loaded[-1]]
+        assert len(one.loaded) == 2  # what has not changed is not sent again
+        other.restart()
+        assert engine.generate(requests(6), FREE) == drawn
+        assert [server.url for server in servers.alive] == [one.url]
+        assert "was started anew" in capsys.readouterr().err
+        engine.close()
+    with pytest.raises(UserError, match=r"/v1/weights was refused .* for adapters"):
+        ServerEngine(model, Servers([fake.url], 4), max_rows=4)
+
+
 def test_other_weights_are_refused(model: PeftModel, fake: FakeServer) -> None:
     with torch.no_grad():
         model.get_base_model().lm_head.weight.mul_(1.1)

@@ -12,10 +12,11 @@ from threading import Lock, Thread
 from typing import Any
 
 from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.hf.engine import HFEngine
-from backtrack_mrt.policy.vllm.jobs import Job
+from backtrack_mrt.policy.vllm.jobs import WEIGHTS_PATH, Job
 from backtrack_mrt.types import Request, Sampling
 
 _ONE_AT_A_TIME = Lock()  # for all servers of a process: peft loads an adapter by way of what all modules have
@@ -29,9 +30,9 @@ class _Refused(Exception):
 
 
 class FakeServer:
-    """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs.
-    takes_jobs: whether it has the endpoint for them. rooms: tokens that the cache of each of its engines holds, as its
-    metrics tell (None: it has no metrics)."""
+    """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs;
+    takes_weights: whole models. takes_jobs: whether it has the endpoint for them. rooms: tokens that the cache of each
+    of its engines holds, as its metrics tell (None: it has no metrics)."""
 
     def __init__(
         self,
@@ -39,13 +40,14 @@ class FakeServer:
         *,
         obeys: bool = True,
         takes_adapters: bool = True,
+        takes_weights: bool = False,
         takes_jobs: bool = True,
         rooms: Sequence[int] | None = None,
     ) -> None:
         self.base, self.obeys, self.rooms = base, obeys, rooms
-        self.takes_adapters, self.takes_jobs = takes_adapters, takes_jobs
+        self.takes_adapters, self.takes_weights, self.takes_jobs = takes_adapters, takes_weights, takes_jobs
         self.engines: dict[str, Engine] = {"base": HFEngine(base, max_rows=1)}
-        self.loaded: list[str] = []  # names of all adapters ever
+        self.loaded: list[str] = []  # names of all adapters, or weights, ever
         self.chunks: list[list[dict[str, Any]]] = []  # of jobs, as they came
         self.url = ""
 
@@ -117,6 +119,13 @@ class FakeServer:
                     raise _Refused(400, objection)
             self.chunks.append(body["jobs"])
             return [self._complete(body["model"], job) for job in body["jobs"]]
+        if path == WEIGHTS_PATH:
+            if not self.takes_weights:
+                raise _Refused(400, "It was started for adapters")
+            model = AutoModelForCausalLM.from_pretrained(body["path"])
+            self.engines = {"base": self.engines["base"], body["name"]: HFEngine(model.eval(), max_rows=1)}
+            self.loaded.append(body["name"])
+            return {}
         if not self.takes_adapters:
             return None
         if path == "/v1/load_lora_adapter":

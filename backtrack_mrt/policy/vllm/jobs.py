@@ -21,6 +21,7 @@ from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Samplin
 
 Draw = dict[str, int | float | list[int]]  # JSON: it travels as `extra_args`
 PATH = "/v1/jobs"  # of a server's endpoint for them
+WEIGHTS_PATH = "/v1/weights"  # of its endpoint for all weights of a model
 _COLDEST = 1e-30  # logits that are divided by less are infinite
 
 

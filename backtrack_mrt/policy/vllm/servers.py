@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.json_client import JsonClient, ServerGone
-from backtrack_mrt.policy.vllm.jobs import PATH, Drawn, Job, as_json
+from backtrack_mrt.policy.vllm.jobs import PATH, WEIGHTS_PATH, Drawn, Job, as_json
 from backtrack_mrt.types import TokenIds
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class Server(JsonClient):
         self.cache_tokens = sum(rooms) or None
 
     def complete(self, jobs: Sequence[Job], model: str | None = None) -> list[Drawn]:
-        """The answers in order; model: an adapter's name (None: the base)."""
+        """The answers in order; model: the name of what was loaded (None: the base)."""
         body = {"model": model or self.model, "max_rows": self._max_rows, "jobs": as_json(jobs)}
         try:
             answers = self.ask("POST", PATH, body)
@@ -64,9 +64,13 @@ class Server(JsonClient):
         with self.understood(PATH):
             return [_drawn(*both) for both in zip(jobs, answers, strict=True)]
 
-    def load(self, name: str, path: Path) -> None:
-        """Take an adapter, unless it is there: an answer may have been lost, two addresses may be one server's."""
+    def load(self, name: str, path: Path, *, whole: bool = False) -> None:
+        """Take an adapter, or all weights of the model, which are asked for by that name from now on. It may be there
+        already: an answer may have been lost, two addresses may be one server's."""
         remedy = f"{START} It must see the same directory at engine.adapters."
+        if whole:
+            self.ask("POST", WEIGHTS_PATH, {"name": name, "path": str(path)}, remedy)
+            return
         with self._unless(lambda: self._knows(name)):
             self.ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, remedy)
 
@@ -125,8 +129,8 @@ class Servers:
             pass
 
     def complete(self, jobs: Sequence[Job], model: str | None) -> list[Drawn]:
-        """The answers in order; model: an adapter's name (None: the base). A server is asked once for all its jobs, and
-        those of one that is left out are shared anew."""
+        """The answers in order; model: the name of what was loaded (None: the base). A server is asked once for all its
+        jobs, and those of one that is left out are shared anew."""
         answers = dict[int, Drawn]()
         while waiting := {number: job for number, job in enumerate(jobs) if number not in answers}:
             shares = self._shared(waiting)
