@@ -100,6 +100,9 @@ def _engine_rules(config: Config) -> Iterator[UserError]:
     if engine.server is not None and not vllm:
         reason = f"engine.type is {engine.type!r}, which has no server"
         yield UserError("engine.server", engine.server, reason, "Set engine.type to vllm, or leave this out.")
+    addresses = [url.rstrip("/") for url in engine.server or ()]
+    if twice := [url for number, url in enumerate(addresses) if url in addresses[:number]]:
+        yield UserError("engine.server", twice[0], "it is named twice", "Name each server once.")
     if engine.sleep and (not vllm or engine.server is not None):
         reason = "only vLLM in this process holds memory that an update could use"
         yield UserError("engine.sleep", True, reason, "Leave it out, or set engine.type to vllm without engine.server.")
@@ -107,9 +110,6 @@ def _engine_rules(config: Config) -> Iterator[UserError]:
         reason = "only vLLM in this process takes weights with a merged adapter"
         remedy = "Leave it out, or train an adapter with engine.type vllm without engine.server."
         yield UserError("engine.merged", True, reason, remedy)
-    if engine.server is not None and model.full_finetuning:
-        reason = "a server is given LoRA adapters, not whole models"
-        yield UserError("model.full_finetuning", True, reason, "Train an adapter, or leave engine.server out.")
     if vllm and engine.server is None and model.quantization is not None:
         reason = "vLLM in this process takes the weights from the trained module, where they are packed"
         yield UserError("model.quantization", model.quantization, reason, "Leave it out, or use a server.")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import UserError, in_words
 
 _CONNECT = 10.0  # seconds; answers may take as long as they need
 
 
 class ServerGone(UserError):
     """A server that gives no answer, or only says that it is broken: another one may give it."""
+
+
+class BadRequest(UserError):
+    """A server that cannot do what it was asked for, whenever it is asked (status 400)."""
 
 
 class JsonClient:
@@ -34,7 +40,8 @@ class JsonClient:
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None, remedy: str | None = None) -> Any:
         """The JSON that the server answers with, None for a plain text."""
         answer = self._answer(method, path, body, remedy)
-        return answer.json() if "json" in answer.headers.get("content-type", "") else None
+        with self.understood(path):
+            return answer.json() if "json" in answer.headers.get("content-type", "") else None
 
     def text(self, path: str) -> str:
         """What the server shows there."""
@@ -56,8 +63,19 @@ class JsonClient:
             reason = f"{path} was refused with status {answer.status_code}: {answer.text[:300]}"
             if answer.is_server_error:
                 raise ServerGone(self.field, self.url, reason, remedy or self.remedy)
+            if answer.status_code == 400:
+                raise BadRequest(self.field, self.url, reason, remedy or self.remedy)
             raise self.refusal(reason, remedy)
         return answer
+
+    @contextmanager
+    def understood(self, path: str) -> Iterator[None]:
+        """Within the block the answer to `path` is read: one that is not as it should be is a UserError."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{path} was not answered as such a server does ({in_words(error)})"
+            raise self.refusal(reason) from error
 
     def refusal(self, reason: str, remedy: str | None = None) -> UserError:
         """What is wrong with the server."""

@@ -67,11 +67,6 @@ BAD = {
     "data set smaller than a batch": ("data: {train_size: 8}", [], ["data.train_size", "line 1", "one batch of 32"]),
     "endless data set": ("", ["--data.eval_size", "null"], ["data.eval_size", "no end"]),
     "server without vllm": ("", ["--engine.server", "http://a:1"], ["engine.server", "'http://a:1'", "engine.type"]),
-    "server for all weights": (
-        "engine: {type: vllm, server: 'http://a:1'}\nmodel: {full_finetuning: true}",
-        [],
-        ["model.full_finetuning", "line 2", "adapter"],
-    ),
     "vllm without a reference": (
         "engine: {type: vllm}\nmodel: {full_finetuning: true}",
         ["--prover.policy", "reference"],
@@ -81,6 +76,11 @@ BAD = {
         "engine: {type: vllm}",
         ["--model.quantization", "nf4"],
         ["model.quantization", "'nf4'", "packed"],
+    ),
+    "a server twice": (
+        "engine: {type: vllm, server: ['http://a:1', 'http://b:1', 'http://a:1/']}",
+        [],
+        ["engine.server", "'http://a:1'", "twice"],
     ),
     "rank beyond vllm": ("engine: {type: vllm}", ["--model.lora.r", "1024"], ["model.lora.r", "1024", "512"]),
     "half an architecture": (

@@ -31,11 +31,12 @@ def test_a_server_is_started_from_the_settings_of_a_run(monkeypatch: pytest.Monk
     assert environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     module, _, name = flags["--logits-processors"].partition(":")
     assert f"class {name}" in (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+    main(["serve", "--model.full_finetuning", "true"])
+    assert not any("lora" in word for word in started.pop()[0])
     adapter = tmp_path / "adapter_config.json"
     adapter.write_text('{"base_model_name_or_path": "tiny"}')
     for flags_of_a_run, refused in (
         (["--model.name_or_path", str(tmp_path)], "backtrack-mrt export"),
-        (["--model.full_finetuning", "true"], "not whole models"),
         (["--model.lora.r", "513"], "up to rank 512"),
     ):
         with pytest.raises(UserError, match=refused):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from support.engine_subjects import NEEDS_VLLM
 
 from backtrack_mrt.cli.commands.serve import server_command
 from backtrack_mrt.cli.request import read_request
-from backtrack_mrt.policy.vllm.jobs import PATH, Job, as_json, forced, sampled
+from backtrack_mrt.policy.vllm.jobs import PATH, WEIGHTS_PATH, Job, as_json, forced, sampled
 from backtrack_mrt.types import Sampling
 
 pytestmark = NEEDS_VLLM
@@ -30,6 +31,18 @@ class Echo:
     def __init__(self, seconds: float = 0.01) -> None:
         self.seconds, self.running, self.most = seconds, 0, 0
         self.asked: list[tuple[Any, ...]] = []
+        self.done: list[str] = []
+
+    async def pause_generation(self, *, mode: str) -> None:
+        assert mode == "wait"
+        self.done.append("pause")
+
+    async def resume_generation(self) -> None:
+        self.done.append("resume")
+
+    async def collective_rpc(self, method: str, *, kwargs: dict[str, str]) -> None:
+        assert method == "reload_weights"
+        self.done.append(kwargs["weights_path"])
 
     async def generate(self, prompt: Any, params: Any, name: str, *, lora_request: Any) -> AsyncIterator[Any]:
         ids = prompt["prompt_token_ids"]
@@ -46,8 +59,17 @@ class Echo:
 
 def state(engine: Echo) -> dict[str, Any]:
     """What vLLM's app knows."""
-    models = SimpleNamespace(lora_requests={"adapter": "its weights"}, is_base_model=lambda name: name == "base")
-    return {"engine_client": engine, "openai_serving_models": models, "log_stats": False}
+    from vllm.entrypoints.openai.models.protocol import BaseModelPath
+
+    models = SimpleNamespace(
+        lora_requests={"adapter": "its weights"},
+        is_base_model=lambda name: name == "base",
+        base_model_paths=[BaseModelPath("base", "")],
+    )
+    config = SimpleNamespace(model_type="llama", vocab_size=11)
+    model = SimpleNamespace(get_vocab_size=lambda: 11, max_model_len=7, hf_config=config)
+    served = SimpleNamespace(model_config=model, lora_config=None)
+    return {"engine_client": engine, "openai_serving_models": models, "vllm_config": served, "log_stats": False}
 
 
 @pytest.fixture
@@ -98,7 +120,29 @@ def test_what_is_refused(client: Any, engine: Echo) -> None:
     unknown = client.post(PATH, json=body(model="gone"))
     assert (unknown.status_code, "gone" in unknown.text) == (404, True)
     assert client.post(PATH, json=body(jobs=[{}])).status_code == 400
+    assert client.post(PATH, json=body(max_rows=0)).status_code == 400
+    for odd in (Job((11,), 1, forced((1,))), Job((1,), 1, forced((11,))), Job((1,), 7, forced((1,) * 7))):
+        answer = client.post(PATH, json=body(jobs=as_json([JOBS[0], odd])))
+        assert (answer.status_code, "Job 1: " in answer.text) == (400, True)
     assert engine.asked == []
+
+
+def test_all_weights_are_exchanged_between_rows_and_have_a_name(client: Any, engine: Echo, tmp_path: Path) -> None:
+    known = client.app.state.openai_serving_models.base_model_paths
+    config = tmp_path / "config.json"
+    weights = {"name": "second", "path": str(tmp_path)}
+    assert client.post(WEIGHTS_PATH, json=weights).status_code == 400  # there are none
+    config.write_text('{"model_type": "llama", "vocab_size": 12}')
+    refused = client.post(WEIGHTS_PATH, json=weights)
+    assert (refused.status_code, "vocab_size is 12, here 11" in refused.text) == (400, True)
+    assert (engine.done, len(known)) == ([], 1)
+    config.write_text('{"model_type": "llama", "vocab_size": 11}')
+    for name in ("second", "third", "third"):
+        assert client.post(WEIGHTS_PATH, json=weights | {"name": name}).status_code == 200
+        assert [each.name for each in known] == ["base", name]
+    assert engine.done == ["pause", str(tmp_path), "resume"] * 2
+    client.app.state.vllm_config.lora_config = "of adapters"
+    assert client.post(WEIGHTS_PATH, json=weights).status_code == 400
 
 
 def test_nothing_goes_on_for_a_client_that_went_away() -> None:

@@ -73,10 +73,53 @@ def test_every_version_is_an_adapter_of_its_own(model: PeftModel, fake: FakeServ
     assert list(fake.engines) == ["base"]
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_model_that_is_trained_in_full_is_given_whole(
+    fake: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also to a server that still has another run's weights. One that was started anew, which has the base's, or that
+    was started for adapters, is not taken for one that has them."""
+    model, base = random_llama().eval(), random_llama().eval()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(0.7)
+    with FakeServer(base, takes_weights=True).running() as one, FakeServer(base, takes_weights=True).running() as other:
+        servers = Servers([one.url, other.url], 4)
+        engine = ServerEngine(model, servers, max_rows=4, adapters=tmp_path)
+        for factor in (1.0, 1.3):
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(factor)
+            engine.sync()
+            truth = HFEngine(model, max_rows=6).generate(requests(6), FREE)
+            drawn = engine.generate(requests(6), FREE)
+            assert [c.token_ids for c in drawn] == [c.token_ids for c in truth]
+            for server in (one, other):
+                assert list(server.engines) == ["base", server.loaded[-1]]
+            assert [path.name for path in next(tmp_path.iterdir()).iterdir()] == [one.loaded[-1]]
+        assert len(one.loaded) == 2  # what has not changed is not sent again
+        other.restart()
+        assert engine.generate(requests(6), FREE) == drawn
+        assert [server.url for server in servers.alive] == [one.url]
+        assert "was started anew" in capsys.readouterr().err
+        engine.close()
+    with pytest.raises(UserError, match=r"/v1/weights was refused .* for adapters"):
+        ServerEngine(model, Servers([fake.url], 4), max_rows=4)
+
+
 def test_other_weights_are_refused(model: PeftModel, fake: FakeServer) -> None:
     with torch.no_grad():
         model.get_base_model().lm_head.weight.mul_(1.1)
     with pytest.raises(UserError, match=r"engine.server.*logprobs are .* nats away.*model.name_or_path"):
+        ServerEngine(model, Servers([fake.url], 4), max_rows=4)
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY - 3, VOCABULARY + 200])
+def test_a_model_with_other_tokens_is_refused(model: PeftModel, vocabulary: int) -> None:
+    other = random_llama().eval()
+    other.resize_token_embeddings(vocabulary, mean_resizing=False)
+    with torch.no_grad():
+        other.lm_head.weight[VOCABULARY:] = 0.1  # or none of them is drawn
+    with FakeServer(other).running() as fake, pytest.raises(UserError, match=r"serves .* another model .*token \d+"):
         ServerEngine(model, Servers([fake.url], 4), max_rows=4)
 
 
@@ -142,6 +185,40 @@ def test_rows_are_shared_and_a_server_that_dies_is_left_out(
     engine.sync()
     assert [c.token_ids for c in engine.generate(asked, FREE)] == [c.token_ids for c in truth]
     engine.close()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_that_was_started_anew_is_left_out_or_gets_the_next_adapter(
+    model: PeftModel, fake: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = requests(6)
+    with FakeServer(random_llama().eval()).running() as other:
+        servers = Servers([fake.url, other.url], 4)
+        engine = ServerEngine(model, servers, max_rows=4)
+        truth = engine.generate(asked, FREE)
+        other.restart()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.mul_(-2)
+        engine.sync()
+        assert len(servers.alive) == 2
+        truth = engine.generate(asked, FREE)
+        other.restart()
+        assert engine.generate(asked, FREE) == truth
+        assert [server.url for server in servers.alive] == [fake.url]
+        assert f"{other.url} was started anew: it has no {fake.loaded[-1]}" in capsys.readouterr().err
+        fake.restart()
+        with pytest.raises(UserError, match=r"was started anew.*backtrack-mrt serve"):
+            engine.generate(asked, FREE)
+        engine.close()
+
+
+def test_a_server_at_two_addresses_has_each_adapter_once(model: PeftModel, fake: FakeServer) -> None:
+    engine = ServerEngine(model, Servers([fake.url, fake.url.replace("127.0.0.1", "localhost")], 4), max_rows=4)
+    assert len(fake.loaded) == 1
+    engine.close()
+    assert list(fake.engines) == ["base"]
 
 
 def test_the_tolerance_is_that_of_the_logits_spacing(model: PeftModel, fake: FakeServer, capsys) -> None:

@@ -12,18 +12,27 @@ from threading import Lock, Thread
 from typing import Any
 
 from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from backtrack_mrt.policy.engine import Engine
 from backtrack_mrt.policy.hf.engine import HFEngine
+from backtrack_mrt.policy.vllm.jobs import WEIGHTS_PATH, Job
 from backtrack_mrt.types import Request, Sampling
 
 _ONE_AT_A_TIME = Lock()  # for all servers of a process: peft loads an adapter by way of what all modules have
 
 
+class _Refused(Exception):
+    """What is asked for cannot be had: the status, and why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status, self.reason = status, reason
+
+
 class FakeServer:
-    """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs.
-    takes_jobs: whether it has the endpoint for them. rooms: tokens that the cache of each of its engines holds, as its
-    metrics tell (None: it has no metrics)."""
+    """obeys: whether tokens are drawn as told. takes_adapters: whether adapters may be loaded while it runs;
+    takes_weights: whole models. takes_jobs: whether it has the endpoint for them. rooms: tokens that the cache of each
+    of its engines holds, as its metrics tell (None: it has no metrics)."""
 
     def __init__(
         self,
@@ -31,13 +40,14 @@ class FakeServer:
         *,
         obeys: bool = True,
         takes_adapters: bool = True,
+        takes_weights: bool = False,
         takes_jobs: bool = True,
         rooms: Sequence[int] | None = None,
     ) -> None:
         self.base, self.obeys, self.rooms = base, obeys, rooms
-        self.takes_adapters, self.takes_jobs = takes_adapters, takes_jobs
+        self.takes_adapters, self.takes_weights, self.takes_jobs = takes_adapters, takes_weights, takes_jobs
         self.engines: dict[str, Engine] = {"base": HFEngine(base, max_rows=1)}
-        self.loaded: list[str] = []  # names of all adapters ever
+        self.loaded: list[str] = []  # names of all adapters, or weights, ever
         self.chunks: list[list[dict[str, Any]]] = []  # of jobs, as they came
         self.url = ""
 
@@ -58,11 +68,14 @@ class FakeServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with _ONE_AT_A_TIME:
-                    self._answer(fake.answer(self.path, body))
+                try:
+                    with _ONE_AT_A_TIME:
+                        self._answer(fake.answer(self.path, body))
+                except _Refused as refused:
+                    self._answer({"error": {"message": refused.reason}}, refused.status)
 
-            def _answer(self, content: Any) -> None:
-                self.send_response(404 if content is None else 200)
+            def _answer(self, content: Any, status: int = 200) -> None:
+                self.send_response(404 if content is None else status)
                 self.send_header("content-type", "application/json")
                 self.end_headers()
                 self.wfile.write(json.dumps(content).encode())
@@ -98,19 +111,43 @@ class FakeServer:
         if path == "/v1/jobs":
             if not self.takes_jobs:
                 return None
+            self._known(body["model"])
+            jobs = [Job(**{**row, "prompt_ids": tuple(row["prompt_ids"])}) for row in body["jobs"]]
+            config = self.base.config
+            for job in jobs:
+                if objection := job.objection(config.vocab_size, config.max_position_embeddings):
+                    raise _Refused(400, objection)
             self.chunks.append(body["jobs"])
             return [self._complete(body["model"], job) for job in body["jobs"]]
+        if path == WEIGHTS_PATH:
+            if not self.takes_weights:
+                raise _Refused(400, "It was started for adapters")
+            model = AutoModelForCausalLM.from_pretrained(body["path"])
+            self.engines = {"base": self.engines["base"], body["name"]: HFEngine(model.eval(), max_rows=1)}
+            self.loaded.append(body["name"])
+            return {}
         if not self.takes_adapters:
             return None
         if path == "/v1/load_lora_adapter":
             name, folder = body["lora_name"], Path(body["lora_path"])
+            if name in self.engines:
+                raise _Refused(400, f"{name} has already been loaded")
             # in no way by random numbers: those of this process are the trainer's
             model = PeftModel.from_pretrained(deepcopy(self.base), folder, low_cpu_mem_usage=True)
             self.engines[name] = HFEngine(model.eval(), max_rows=1)
             self.loaded.append(name)
         elif path == "/v1/unload_lora_adapter":
+            self._known(body["lora_name"])
             del self.engines[body["lora_name"]]
         return {}
+
+    def restart(self) -> None:
+        """As somebody who looks after servers does with one that broke down."""
+        self.engines = {"base": self.engines["base"]}
+
+    def _known(self, name: str) -> None:
+        if name not in self.engines:
+            raise _Refused(404, f"{name} does not exist")
 
     def _complete(self, model: str, job: dict[str, Any]) -> dict[str, Any]:
         engine, draw, prompt = self.engines[model], job["draw"], tuple(job["prompt_ids"])

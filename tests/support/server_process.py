@@ -19,15 +19,16 @@ _PYTHON = [sys.executable, "-m"]
 
 
 @contextmanager
-def served(model: Path, *, max_rank: int | None = None) -> Iterator[str]:
-    """The address of vLLM, while it runs: ready for training with adapters of that rank (None: as anybody starts
-    it)."""
+def served(model: Path, *, max_rank: int | None = None, whole: bool = False) -> Iterator[str]:
+    """The address of vLLM, while it runs: ready for training with adapters of that rank, or of all weights
+    (neither: as anybody starts it)."""
     quick = ["--max-num-seqs", "64", "--enforce-eager"]
-    if max_rank is None:
+    if max_rank is None and not whole:
         server = "vllm.entrypoints.openai.api_server"
         command, rest = [*_PYTHON, server, "--model", str(model), "--dtype", "float32"], quick
     else:
-        settings = ["--model.name_or_path", str(model), "--model.lora.r", str(max_rank)]
+        trained = ["--model.full_finetuning", "true"] if whole else ["--model.lora.r", str(max_rank)]
+        settings = ["--model.name_or_path", str(model), *trained]
         command, rest = [*_PYTHON, "backtrack_mrt", "serve", *settings], ["--", *quick]
     environment = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",

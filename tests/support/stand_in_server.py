@@ -18,6 +18,7 @@ from backtrack_mrt.policy.models import load_merged
 if __name__ == "__main__":
     torch.set_num_threads(1)
     args = parser_of(sys.argv[1]).parse(sys.argv[2:])
-    base = load_merged(read_request(args.settings, training=False).config.model).eval()
-    with FakeServer(base).running(args.port):
+    section = read_request(args.settings, training=False).config.model
+    fake = FakeServer(load_merged(section).eval(), takes_weights=section.full_finetuning)
+    with fake.running(args.port):
         Event().wait()

@@ -159,7 +159,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
     """Of the embedded model."""
-    with FakeServer(load_merged(ModelSection()).eval()).running() as running:
+    with FakeServer(load_merged(ModelSection()).eval(), takes_weights=True).running() as running:
         yield running
 
 
@@ -215,6 +215,7 @@ def test_two_processes_fit_like_one(name: str, flags: list[str], tmp_path: Path)
         ("fsdp", VOTED, True),
         ("zero3, cut", VOTED, True),
         ("fsdp", AHEAD, True),
+        ("fsdp", WHOLE, True),
     ],
 )
 def test_two_processes_train_like_one(
@@ -230,7 +231,7 @@ def test_two_processes_train_like_one(
     if server:
         loaded = server.loaded[before:]
         assert 2 <= len(loaded) == len(set(loaded)) <= 3  # the base's, and of updates whose policy was asked
-        assert list(server.engines) == ["base"]  # none is left
+        assert list(server.engines) == ["base", *loaded[-1:] * (flags is WHOLE)]  # no adapter is left
     for step in (1, 2):
         alone = torch.load(one.path / f"advantages_{step}_0.pt")
         shared = [row for rank in (0, 1) for row in torch.load(two.path / f"advantages_{step}_{rank}.pt")]

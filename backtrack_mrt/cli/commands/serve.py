@@ -68,6 +68,7 @@ def server_command(config: Config, host: str, port: int) -> list[str]:
     command += ["--revision", section.revision] if section.revision else []
     command += ["--host", host, "--port", str(port), "--dtype", section.dtype]
     command += ["--max-model-len", str(length)] if length else []
-    command += ["--enable-lora", "--max-lora-rank", str(room_for(section.lora.r))]
+    if not section.full_finetuning:
+        command += ["--enable-lora", "--max-lora-rank", str(room_for(section.lora.r))]
     command += ["--logits-processors", "backtrack_mrt.policy.vllm.draws:Draws", "--logprobs-mode", "processed_logits"]
     return [*command, "--middleware", "backtrack_mrt.policy.vllm.endpoint.JobEndpoint"]

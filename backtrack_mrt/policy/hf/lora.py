@@ -91,13 +91,13 @@ def merged_weight(layer: Any) -> Tensor:
     return merged
 
 
-class AdapterFolder:
-    """Writes `model`'s adapter as it is now. The folder lies in `parent` (None: among the temporary files) and goes
-    with this object."""
+class WeightsFolder:
+    """Writes the adapter of `model` as it is now, or all weights where it has none. The folder lies in `parent` (None:
+    among the temporary files) and goes with this object."""
 
-    def __init__(self, model: PeftModel, parent: Path | None = None) -> None:
+    def __init__(self, model: Any, parent: Path | None = None) -> None:
         self._model = model
-        self._folder = TemporaryDirectory(prefix="adapters-", dir=parent)
+        self._folder = TemporaryDirectory(prefix="weights-", dir=parent)
         Path(self._folder.name).chmod(0o755)  # a server may be another user's
 
     @property
@@ -108,9 +108,11 @@ class AdapterFolder:
         return config.r
 
     def digest(self) -> str:
-        """Of its weights as they are now: the same in all processes that have the same."""
-        digest = blake2b(digest_size=8)
-        for name, weight in get_peft_model_state_dict(self._model, save_embedding_layers=False).items():
+        """Of the weights as they are now: the same in all processes that have the same."""
+        digest, weights = blake2b(digest_size=8), dict(self._model.named_parameters())
+        if isinstance(self._model, PeftModel):
+            weights = get_peft_model_state_dict(self._model, save_embedding_layers=False)
+        for name, weight in weights.items():
             digest.update(name.encode())
             digest.update(weight.detach().contiguous().view(torch.uint8).cpu().numpy())
         return digest.hexdigest()
@@ -118,7 +120,8 @@ class AdapterFolder:
     def write(self, name: str) -> Path:
         """Its directory, of that name."""
         path = Path(self._folder.name) / name
-        self._model.save_pretrained(str(path), save_embedding_layers=False)
+        settings = {"save_embedding_layers": False} if isinstance(self._model, PeftModel) else {}
+        self._model.save_pretrained(str(path), **settings)
         return path
 
     def delete(self, name: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Samplin
 
 Draw = dict[str, int | float | list[int]]  # JSON: it travels as `extra_args`
 PATH = "/v1/jobs"  # of a server's endpoint for them
+WEIGHTS_PATH = "/v1/weights"  # of its endpoint for all weights of a model
+_COLDEST = 1e-30  # logits that are divided by less are infinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,29 @@ class Job:
     max_new_tokens: int
     draw: Draw
     stop_ids: list[int] = field(default_factory=list)
+
+    def objection(self, vocabulary: int, context_length: int) -> str | None:
+        """Why a model of so many tokens and that context cannot do it, if so: vLLM's engine, asked for it, would be
+        gone for all who ask it."""
+        told, endings = (self.draw.get(name, []) for name in ("forced", "endings"))
+        if not (isinstance(told, list) and isinstance(endings, list)):
+            return "what is forced is no list of tokens"
+        if odd := [
+            id for ids in (self.prompt_ids, self.stop_ids, told, endings) for id in ids if not 0 <= id < vocabulary
+        ]:
+            return f"token {odd[0]} is none of the model's, which has {vocabulary}"
+        if not (self.prompt_ids and 1 <= self.max_new_tokens <= context_length - len(self.prompt_ids)):
+            lengths = f"{len(self.prompt_ids)} tokens and {self.max_new_tokens} new ones"
+            return f"{lengths} are not at least one of each, and at most {context_length} together"
+        if "forced" in self.draw:
+            lacks = len(told) != self.max_new_tokens
+            return f"{len(told)} tokens are forced, not {self.max_new_tokens}" if lacks else None
+        seed, temperature, top_p = (self.draw.get(name) for name in ("seed", "temperature", "top_p"))
+        if not (isinstance(seed, int) and isinstance(temperature, int | float) and isinstance(top_p, int | float)):
+            return "neither tokens that are forced nor seed, temperature and top_p"
+        if not ((temperature == 0 or _COLDEST <= temperature < inf) and 0 < top_p <= 1):
+            return f"nothing can be drawn at temperature {temperature:g} and top_p {top_p:g}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
 from backtrack_mrt.policy.engine import Answered, check_requests
-from backtrack_mrt.policy.hf.lora import AdapterFolder, decoder_of, merged_weight
+from backtrack_mrt.policy.hf.lora import WeightsFolder, decoder_of, merged_weight
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine
 from backtrack_mrt.types import Request, Sampling
 
@@ -56,7 +56,7 @@ class VLLMEngine(JobEngine):
         prefix_caching: bool = True,
         kv_blocks: int | None = None,
     ) -> None:
-        self._adapters = AdapterFolder(model) if isinstance(model, PeftModel) and not merged else None
+        self._adapters = WeightsFolder(model) if isinstance(model, PeftModel) and not merged else None
         self._model = decoder_of(model)
         config: Any = self._model.config
         super().__init__(context_length or config.max_position_embeddings, max_rows)

@@ -10,20 +10,23 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.policy.json_client import JsonClient, ServerGone
-from backtrack_mrt.policy.vllm.jobs import PATH, Drawn, Job, as_json
+from backtrack_mrt.policy.vllm.jobs import PATH, WEIGHTS_PATH, Drawn, Job, as_json
 from backtrack_mrt.types import TokenIds
 
 T = TypeVar("T")
 FIELD = "engine.server"
 START = "Start it with `backtrack-mrt serve` (docs/engines.md)."
+_MODELS = "/v1/models"
 _CACHE = re.compile(r'^vllm:cache_config_info\{.*?\bkv_cache_size_tokens="(\d+)"', re.MULTILINE)  # of each engine
 SAME = f"Serve the model of model.name_or_path in the type of model.dtype. {START}"
 WAITS = (1.0, 5.0)  # seconds before a server is asked again that gave no answer
@@ -38,8 +41,9 @@ class Server(JsonClient):
     def __init__(self, url: str, max_rows: int) -> None:
         super().__init__(url, field=FIELD, key="VLLM_API_KEY", remedy=START)
         self._max_rows = max_rows
-        served = [row for row in self.ask("GET", "/v1/models")["data"] if not row.get("parent")]
-        self.model, self.context_length = str(served[0]["id"]), int(served[0]["max_model_len"])
+        with self.understood(_MODELS):
+            served = [row for row in self._models() if not row.get("parent")]
+            self.model, self.context_length = str(served[0]["id"]), int(served[0]["max_model_len"])
         try:
             rooms = [int(room) for room in _CACHE.findall(self.text("/metrics"))]
         except UserError:  # vLLM was started without them
@@ -47,10 +51,54 @@ class Server(JsonClient):
         self.cache_tokens = sum(rooms) or None
 
     def complete(self, jobs: Sequence[Job], model: str | None = None) -> list[Drawn]:
-        """The answers in order; model: an adapter's name (None: the base)."""
+        """The answers in order; model: the name of what was loaded (None: the base)."""
         body = {"model": model or self.model, "max_rows": self._max_rows, "jobs": as_json(jobs)}
-        answers = self.ask("POST", PATH, body)
-        return [Drawn(tuple(row["token_ids"]), tuple(row["logprobs"]), row["cached"]) for row in answers]
+        try:
+            answers = self.ask("POST", PATH, body)
+        except ServerGone:
+            raise
+        except UserError as refused:
+            if model is None or self._knows(model):
+                raise
+            raise ServerGone(FIELD, self.url, f"was started anew: it has no {model}", START) from refused
+        with self.understood(PATH):
+            return [_drawn(*both) for both in zip(jobs, answers, strict=True)]
+
+    def load(self, name: str, path: Path, *, whole: bool = False) -> None:
+        """Take an adapter, or all weights of the model, which are asked for by that name from now on. It may be there
+        already: an answer may have been lost, two addresses may be one server's."""
+        remedy = f"{START} It must see the same directory at engine.adapters."
+        if whole:
+            self.ask("POST", WEIGHTS_PATH, {"name": name, "path": str(path)}, remedy)
+            return
+        with self._unless(lambda: self._knows(name)):
+            self.ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, remedy)
+
+    def unload(self, name: str) -> None:
+        """Drop an adapter, if it is there: a server that was started anew has none."""
+        with self._unless(lambda: not self._knows(name)):
+            self.ask("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+
+    @contextmanager
+    def _unless(self, done: Callable[[], bool]) -> Iterator[None]:
+        """What is asked for within the block may be refused where it is done already."""
+        try:
+            yield
+        except ServerGone:
+            raise
+        except UserError:
+            if not done():
+                raise
+
+    def _knows(self, model: str) -> bool:
+        """Whether there is a model or an adapter of that name."""
+        with self.understood(_MODELS):
+            return any(row["id"] == model for row in self._models())
+
+    def _models(self) -> list[dict[str, Any]]:
+        """What the server says of its models; whoever reads it must `understand` it."""
+        rows: list[dict[str, Any]] = self.ask("GET", _MODELS)["data"]
+        return rows
 
 
 class Servers:
@@ -81,8 +129,8 @@ class Servers:
             pass
 
     def complete(self, jobs: Sequence[Job], model: str | None) -> list[Drawn]:
-        """The answers in order; model: an adapter's name (None: the base). A server is asked once for all its jobs, and
-        those of one that is left out are shared anew."""
+        """The answers in order; model: the name of what was loaded (None: the base). A server is asked once for all its
+        jobs, and those of one that is left out are shared anew."""
         answers = dict[int, Drawn]()
         while waiting := {number: job for number, job in enumerate(jobs) if number not in answers}:
             shares = self._shared(waiting)
@@ -137,6 +185,15 @@ class Servers:
             self.alive.remove(server)
             self._homes = {block: home for block, home in self._homes.items() if home is not server}
             print(f"{server.url} {gone.reason}: going on with {len(self.alive)} servers", file=sys.stderr, flush=True)
+
+
+def _drawn(job: Job, row: Mapping[str, Any]) -> Drawn:
+    """The answer to `job`, as it came. Raises what `JsonClient.understood` tells for one that cannot be its answer."""
+    ids, logprobs = tuple(map(int, row["token_ids"])), tuple(map(float, row["logprobs"]))
+    if not 0 < len(ids) == len(logprobs) <= job.max_new_tokens:
+        asked = f"{job.max_new_tokens} were asked for"
+        raise ValueError(f"{len(ids)} tokens with {len(logprobs)} logprobs, where up to {asked}")
+    return Drawn(ids, logprobs, int(row["cached"]))
 
 
 def _patiently(ask: Callable[[], T]) -> T:
