@@ -8,6 +8,7 @@ from backtrack_mrt.config import Existing, RunRequest
 from backtrack_mrt.data.loading import load_problem_sets
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.compared_runs import differing_sections
+from backtrack_mrt.runs import interrupts
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import Run, read_run
 from backtrack_mrt.runs.inputs import check_inputs
@@ -18,7 +19,9 @@ from backtrack_mrt.training.train import train
 
 def finished_run(request: RunRequest, base: Path | None = None) -> Run:
     """The run that is asked for, finished. `base`: the base's held-out trajectories of another run with this seed and
-    evaluation. Raises UserError if a finished run with another config is in its place."""
+    evaluation. Raises UserError if a finished run with another config is in its place, Interrupted before a run if
+    somebody asked to stop."""
+    interrupts.common_safe_point()
     config, existing = request.config, request.existing
     run = RunDir(config.run_path)
     if existing == "overwrite" or not run.summary_path.exists():
