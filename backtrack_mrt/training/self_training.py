@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from backtrack_mrt.algos.base import SelfTraining
-from backtrack_mrt.errors import RunError, UserError
+from backtrack_mrt.errors import Collapsed, RunError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
 from backtrack_mrt.policy.whole import set_weights, trained_weights
 from backtrack_mrt.rollouts.assembly import Assembly
@@ -50,7 +50,7 @@ def self_train(
     parts: Assembly, setup: Setup, problems: Iterator[Problem], checkpoint: Checkpoint | None
 ) -> TokenLedger:
     """All iterations of the config's algorithm on the endless `problems`. Returns the tokens spent. A resumed run goes
-    on inside an iteration, with the next batch to collect or the next update. Raises UserError if an iteration keeps no
+    on inside an iteration, with the next batch to collect or the next update. Raises Collapsed if an iteration keeps no
     trajectory."""
     config, algorithm, run = parts.config, parts.config.algorithm, setup.run
     assert isinstance(algorithm, SelfTraining)
@@ -63,11 +63,13 @@ def self_train(
         rows = rows_to_fit(scored)
         if checkpoint is None:
             run.save_trajectories(done.updates + 1, scored[: config.training.saved_rollouts])
-            kept = {"iteration": iteration, "kept": len(rows) / max(len(scored), 1)}
-            run.log(done.updates + 1, rollout_metrics(scored) | kept)
+            spent = {f"tokens/step_{kind}": n - asdict(done.tokens)[kind] for kind, n in asdict(share.tokens).items()}
+            found = {"iteration": iteration, "kept": len(rows) / max(len(scored), 1)}
+            run.log(done.updates + 1, rollout_metrics(scored) | spent | found)
         if not rows:
-            reason = f"iteration {iteration} kept none of its {len(scored)} trajectories: there is nothing to fit"
-            raise UserError("algo", config.algo, reason, "Warm-start the model, or take easier or more problems.")
+            kept = f"iteration {iteration} of {config.algo_label} kept none of its {len(scored)} trajectories"
+            reason = f"{kept}: there is nothing to fit"
+            raise Collapsed(reason, "Warm-start the model, or take easier or more problems.")
         if algorithm.from_base:
             set_weights(parts.model, base)
         trainer = CrossEntropyTrainer(
