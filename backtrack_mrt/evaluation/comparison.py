@@ -105,6 +105,9 @@ class Comparison(ComparedRuns):
             as_markdown(self.rows()),
             *([as_markdown(self.set_rows())] if self.sets else []),
             as_markdown(self.ledger_rows()),
+            "Signal : noise is not measured (–) where an update has fewer than two parts of different problems, as where "
+            "self-training fits it in one micro-batch.",
+            "",
         ]
         ledgers: dict[Ledger, str] = {"sampled": "Tokens sampled in training", "total": "The same in all tokens"}
         for ledger, told in ledgers.items() if has_curves(self.runs) else ():

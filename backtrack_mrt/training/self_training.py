@@ -59,6 +59,10 @@ def self_train(
     collections.deque(islice(problems, done.problems), maxlen=0)  # those are used up
     for iteration in range(done.iterations + 1, algorithm.iterations + 1):
         share = collect_share(parts, problems, done, run.collected, complete=checkpoint is not None)
+        if not share.problems:
+            processes.tell(f"iteration {iteration} is left out: those before have used up its tokens, too")
+            done = replace(done, iterations=iteration)
+            continue
         scored = weighed(share.scored, algorithm)
         rows = rows_to_fit(scored)
         if checkpoint is None:
@@ -99,7 +103,8 @@ def collect_share(
     parts: Assembly, problems: Iterator[Problem], done: Done, folder: Path, complete: bool
 ) -> CollectedShare:
     """The next iteration's share: until its part of the run's budget of tokens is used up; without such a budget, as
-    many trajectories as that part of the steps of reinforcement learning has.
+    many trajectories as that part of the steps of reinforcement learning has. Nothing, where the iterations before left
+    no room for a problem.
 
     Every batch is kept in `folder`, and those that are there already are read. complete: all of them must be, since the
     weights that collected them are gone. Raises RunError if they are not.
@@ -114,6 +119,8 @@ def collect_share(
     unit = "problems" if budget is None else "tokens"
     protocol = config.protocol_at((iteration - 1) / max(algorithm.iterations - 1, 1))
     collector, share = parts.training_collector().under(protocol), CollectedShare(done.tokens)
+    if budget is not None and done.problems and round(total * done.problems / before) < 1:
+        return share
     with (
         collector.synced() as synced,
         progress(total, f"collect {config.algo_label}, iteration {iteration}", unit=unit) as bar,
