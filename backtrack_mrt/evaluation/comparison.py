@@ -105,8 +105,8 @@ class Comparison(ComparedRuns):
             as_markdown(self.rows()),
             *([as_markdown(self.set_rows())] if self.sets else []),
             as_markdown(self.ledger_rows()),
-            "Signal : noise is not measured (–) where an update has fewer than two parts of different problems, as where "
-            "self-training fits it in one micro-batch.",
+            "Signal : noise is not measured (–) where an update has fewer than two parts of different problems: for "
+            "self-training, where it fits one micro-batch.",
             "",
         ]
         ledgers: dict[Ledger, str] = {"sampled": "Tokens sampled in training", "total": "The same in all tokens"}
