@@ -72,7 +72,8 @@ class RunError(Exception):
 
 
 class Collapsed(RunError):
-    """A training that broke down by itself: its numbers are no longer finite. Other settings may do better."""
+    """A training that broke down by itself: its numbers are no longer finite, or nothing is left to fit. Other settings
+    may do better."""
 
 
 class Interrupted(BaseException):

@@ -8,29 +8,35 @@ Every algorithm first tries the same learning rates on validation problems, once
 best is trained with all seeds and judged on the test split. That is done once for the table, and for a few of them with
 twice the tokens at a constant learning rate, evaluated on the way: the learning curves. Algorithms run side by side,
 one process of one thread each. Finished runs are taken as they are: an interrupted reproduction goes on where it
-stopped. Flags that this script does not know go to every run.
+stopped; SIGTERM and Ctrl-C are passed on to what runs. Flags that this script does not know go to every run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from backtrack_mrt.cli.command import natural
+from backtrack_mrt.cli.places import check_folder
+from backtrack_mrt.cli.request import comparison_requests, trials
 from backtrack_mrt.data.demonstrations.files import read_demonstrations
 from backtrack_mrt.data.demonstrations.stitching import PROTOCOLS
-from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.errors import Interrupted, UserError, run_main
 from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.effects import effects
 from backtrack_mrt.evaluation.effects import table as effects_table
@@ -40,7 +46,9 @@ from backtrack_mrt.evaluation.tables import as_markdown
 from backtrack_mrt.evaluation.tuning import Tuning, read_tuning
 from backtrack_mrt.reports.build import report_comparison
 from backtrack_mrt.rollouts.assembly import assemble
-from backtrack_mrt.runs.finished import Run, read_run
+from backtrack_mrt.runs.finished import Run, ended_run, read_run
+from backtrack_mrt.runs.interrupts import EXIT_CODES
+from backtrack_mrt.training.tune import check_validation
 
 GRID = ["--tune", "training.epochs", "1", "2", "training.learning_rate", "3e-4", "1e-3", "3e-3"]
 TRIALS = ["--tune-seeds", "10000", "10001", "10002"]
@@ -65,6 +73,7 @@ PICTURES = {  # of the reports, for the page
     "table": ("gain", "accuracy", "acc_at_turn", "regret_frozen", "progress_backtrack"),
     "curves": ("learning_accuracy", "learning_regret", "gradient_signal"),
 }
+PROGRAM = (sys.executable, "-m", "backtrack_mrt")
 GIVEN = 512  # attempts from which these policies play on
 GOING_BACK = ("mrt-rl", "grpo", "rise")
 
@@ -75,15 +84,20 @@ def main() -> None:
     add("--seeds", type=int, nargs="+", default=list(range(8)), metavar="SEED")
     add("--runs", type=Path, default=Path("runs/reproduction"), metavar="FOLDER", help="run directories")
     add("--out", type=Path, default=Path("docs"), metavar="FOLDER", help="where results.md goes")
-    add("--tokens", type=int, default=240_000, help="sampled by every run of the table")
-    add("--jobs", type=int, default=os.cpu_count() or 1, help="algorithms that run side by side")
+    add("--tokens", type=natural, default=240_000, help="sampled by every run of the table")
+    add("--jobs", type=natural, default=os.cpu_count() or 1, help="algorithms that run side by side")
     args, flags = parser.parse_known_args()
     start = time.monotonic()
     parts = {
         "table": (args.tokens, tuple(RUNS), args.seeds, [*TRIALS, *flags]),
         "curves": (2 * args.tokens, CURVES, args.seeds[:FEWER], [*CONSTANT, *flags]),
     }
-    with ThreadPoolExecutor(args.jobs) as pool:
+    for part, (tokens, names, seeds, settings) in parts.items():
+        check_folder("--runs", args.runs / part)
+        for name in names:
+            check(command(name, args.runs / part, tokens, seeds, settings))
+    check_folder("--out", args.out)
+    with passing_signals_on(), ThreadPoolExecutor(args.jobs) as pool:
         jobs = [
             pool.submit(train, name, args.runs / part, tokens, seeds, settings)
             for part, (tokens, names, seeds, settings) in parts.items()
@@ -104,11 +118,11 @@ def main() -> None:
         for part, comparison in (("table", table), ("curves", curves))
     }
     minutes = (time.monotonic() - start) / 60
-    command = shlex.join(["scripts/reproduce.py", "--seeds", *map(str, args.seeds), *flags])
+    again = shlex.join(["scripts/reproduce.py", "--seeds", *map(str, args.seeds), *flags])
     text = [
         "# The paper in miniature",
         "",
-        f"`python {command}`: {minutes:.0f} minutes in the last call, {args.jobs} processes of one thread. "
+        f"`python {again}`: {minutes:.0f} minutes in the last call, {args.jobs} processes of one thread. "
         "No seed was left out. "
         f"Curves and the effects 5 and 6 are over the first {FEWER} seeds at most.",
         "",
@@ -132,14 +146,27 @@ def main() -> None:
 def train(name: str, folder: Path, tokens: int, seeds: Sequence[int], settings: Sequence[str]) -> None:
     """One algorithm: its settings on validation problems, then all seeds."""
     folder.mkdir(parents=True, exist_ok=True)
+    call(folder / f"{name}.log", ["train", *command(name, folder, tokens, seeds, settings)])
+
+
+def command(name: str, folder: Path, tokens: int, seeds: Sequence[int], settings: Sequence[str]) -> list[str]:
+    """The flags of an algorithm's training."""
     budget = ["--training.sampled_tokens", str(tokens)]
     over = ["--seeds", *map(str, seeds), "--output-dir", str(folder / name)]
-    call(folder / f"{name}.log", ["train", *RUNS[name], *GRID, *budget, *settings, *over])
+    return [*RUNS[name], *GRID, *budget, *settings, *over]
+
+
+def check(flags: Sequence[str]) -> None:
+    """Raises UserError for what a training would refuse, before any begins."""
+    requests = comparison_requests(flags)
+    trials(flags, requests)
+    check_validation(requests[0].config)
 
 
 def compared(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Comparison:
     """All runs of a part, and all that was tried for them, under the names of the folders."""
-    runs = [read_run(folder / name / f"{RUNS[name][1]}-seed{seed}") for name in names for seed in seeds]
+    paths = [folder / name / f"{RUNS[name][1]}-seed{seed}" for name in names for seed in seeds]
+    runs = [ended_run(path) or read_run(path) for path in paths]  # one that broke down counts, too
     tunings = {name: tuning for name in names if (tuning := read_tuning(folder / name))}
     rows = [replace(row, algo=name) for name, tuning in tunings.items() for row in tuning.tried]
     return Comparison(runs, Tuning(next(iter(tunings.values())).sets, rows))
@@ -172,19 +199,48 @@ def warm_start(seed: int, runs: Path, flags: Sequence[str]) -> None:
         call(log, [*sft, *short, "--seed", str(seed), "--output-dir", str(run), "--overwrite"])
 
 
+_running = set[subprocess.Popen[bytes]]()
+_asked: list[int] = []  # the signals that asked to stop
+
+
+@contextmanager
+def passing_signals_on() -> Iterator[None]:
+    """Within the block what runs is told SIGTERM and Ctrl-C, and nothing else begins."""
+
+    def pass_on(number: int, _: object) -> None:
+        _asked.append(number)
+        for child in list(_running):
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in EXIT_CODES}
+    try:
+        yield
+    finally:
+        _asked.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def call(log: Path, command: list[str]) -> None:
-    """Run one of the commands in one thread; its output goes to `log`."""
+    """Run one of the commands in one thread; its output goes to `log`. Raises Interrupted where somebody asked to
+    stop."""
+    if _asked:
+        raise Interrupted(EXIT_CODES[signal.Signals(_asked[0])])
     print(" ".join(command), flush=True)
-    with log.open("a", encoding="utf-8") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "backtrack_mrt", *command],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            check=False,
-        )
-    if done.returncode:
-        raise UserError("reproduction", " ".join(command), f"exit code {done.returncode}", f"See {log}.")
+    own = {"env": os.environ | {"OMP_NUM_THREADS": "1"}, "start_new_session": True}  # signals come by way of us
+    with (
+        log.open("a", encoding="utf-8") as file,
+        subprocess.Popen([*PROGRAM, *command], stdout=file, stderr=subprocess.STDOUT, **own) as child,
+    ):
+        _running.add(child)
+        if _asked:  # since it was looked at
+            child.send_signal(_asked[0])
+        child.wait()
+        _running.discard(child)
+    if child.returncode and _asked:
+        raise Interrupted(EXIT_CODES[signal.Signals(_asked[0])])
+    if child.returncode:
+        raise UserError("reproduction", " ".join(command), f"exit code {child.returncode}", f"See {log}.")
 
 
 def warm_loss(runs: Path, form: str, seed: int) -> float:
@@ -194,7 +250,10 @@ def warm_loss(runs: Path, form: str, seed: int) -> float:
 
 
 def progress(run: Run, runs: Path) -> float:
-    """Of the first backtrack from wrong attempts of the base, the same for every policy, by the base's values."""
+    """Of the first backtrack from wrong attempts of the base, the same for every policy, by the base's values; NaN for
+    a run that broke down."""
+    if run.lost:
+        return math.nan
     model = run.config.model.model_copy(update={"name_or_path": str(run.path / "model")})
     parts = assemble(run.config.model_copy(update={"model": model}))
     demonstrations = read_demonstrations(runs / f"warm-seed{run.config.seed}" / "backtrack.jsonl")

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
+import os
+import signal
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.finished_runs import finished
 from support.pictures import pictures
+
+from backtrack_mrt.errors import Interrupted, UserError
+from backtrack_mrt.evaluation.tuning import Tried, Tuning
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
 NEEDED = ("mrt-rl", "grpo", "rise", "length-penalty")
@@ -23,6 +32,74 @@ def script() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--jobs", "0"], "--jobs"),
+        (["--tokens", "-5"], "--tokens"),
+        (["--sedes", "0"], "sedes"),
+        (["--seeds", "0", "0"], "given twice"),
+        (["--seeds", "10000"], "a seed that chose"),
+        (["--out", "{file}"], "--out"),
+        (["--runs", "{file}"], "--runs"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(
+    flags: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reproduce = script()
+    monkeypatch.setattr(reproduce, "call", lambda *_: pytest.fail("something runs"))
+    (tmp_path / "file").write_text("")
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    typed = [flag.format(file=tmp_path / "file") for flag in flags]
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *folders, *typed])
+    with pytest.raises((UserError, SystemExit)) as found:
+        reproduce.main()
+    assert told in str(found.value) + capsys.readouterr().err
+    assert [place.name for place in tmp_path.iterdir()] == ["file"]
+
+
+CHILD = """
+import signal, sys, time
+signal.signal(signal.{name}, lambda *_: sys.exit({code}))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_signals_are_passed_on(name: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reproduce, log = script(), tmp_path / "log"
+    monkeypatch.setattr(reproduce, "PROGRAM", (sys.executable, "-c", CHILD.format(name=name, code=code)))
+    with reproduce.passing_signals_on(), ThreadPoolExecutor(1) as pool:
+        under_way, next_one = (pool.submit(reproduce.call, log, ["train"]) for _ in range(2))
+        while not (log.exists() and "ready" in log.read_text()):
+            assert not under_way.done()
+            time.sleep(0.01)
+        os.kill(os.getpid(), getattr(signal, name))
+        for job in (under_way, next_one):
+            found = job.exception(30)
+            assert isinstance(found, Interrupted)
+            assert found.code == code
+    assert log.read_text() == "ready\n"
+
+
+def test_a_run_that_broke_down_is_one_of_them(tmp_path: Path) -> None:
+    reproduce = script()
+    for name in ("mrt-rl", "grpo"):
+        Tuning(["signs/validation"], [Tried(name, 1, {}, 10000, "run", 0.6, 0.5, {})]).write(tmp_path / name)
+        for seed in range(2):
+            path = tmp_path / name / f"{name}-seed{seed}"
+            finished(path, name, seed, None if (name, seed) == ("grpo", 1) else 0.6)
+    found = reproduce.compared(tmp_path, ("mrt-rl", "grpo"), (0, 1))
+    assert "grpo broke down in 1 of 2" in found.headline()
+    assert math.isnan(reproduce.progress(found.runs["grpo"][1], tmp_path))
 
 
 @pytest.mark.slow  # a minute

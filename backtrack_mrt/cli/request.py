@@ -19,7 +19,18 @@ from backtrack_mrt.config.extending import read_layers
 from backtrack_mrt.config.files import DEFAULT_CONFIG, PLUGINS, Layer, Merged, resolve, shipped_configs
 from backtrack_mrt.config.model import ESTIMATORS, PROVERS
 from backtrack_mrt.config.run import TUNING_SEED
-from backtrack_mrt.config.trials import Trial, as_layer, on_validation, owners, read_grid, settings_of
+from backtrack_mrt.config.trials import (
+    Trial,
+    as_layer,
+    as_typed,
+    on_validation,
+    owners,
+    read_grid,
+    refuse_equal,
+    refuse_twice,
+    refuse_untried,
+    settings_of,
+)
 from backtrack_mrt.errors import Mistakes, UserError, did_you_mean
 from backtrack_mrt.runs.kinds import holds_run, not_to_resume
 from backtrack_mrt.runs.processes import tell
@@ -39,6 +50,10 @@ def read_request(
         parser = settings_parser(Merged(layers), prog=prog, description=description, epilog=_epilog())
         print(parser.format_help(), end="")
         sys.exit(0)
+    refuse_twice("--seeds", options.seeds)
+    refuse_twice("--tune-seeds", options.tune_seeds)
+    if options.tune_seeds and not options.tune:
+        raise UserError("--tune-seeds", options.tune_seeds, "there is nothing to tune", "Say what with --tune.")
     return RunRequest(
         resolve(layers, training),
         existing="resume" if options.resume else "overwrite" if options.overwrite else "refuse",
@@ -85,11 +100,15 @@ def trials(argv: Sequence[str], requests: Sequence[RunRequest]) -> dict[str, lis
     found: dict[str, list[Trial]] = {}
     for request in requests:
         config = request.config
-        found[config.algo_label] = []
+        found[config.algo_label], own = [], Mistakes()
         for settings in settings_of(grid, config.algo):
-            with mistakes.collected():
+            with own.collected():
                 tried = resolve([*_of(config.algo, first, layers), as_layer(settings)])
                 found[config.algo_label].append(Trial(settings, on_validation(tried, config, settings)))
+        mistakes += as_typed(own, config.algo_label)
+        with mistakes.collected():
+            refuse_equal(grid, found[config.algo_label])
+            refuse_untried(grid, len(found[config.algo_label]) + len(own))
     mistakes.tell()
     return found
 

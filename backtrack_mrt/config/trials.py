@@ -2,7 +2,9 @@
 
 ``training.learning_rate 3e-4 1e-3 training.problems_per_step 8 32`` is a grid for all of them; how many settings it has
 is everybody's number of trials. ``algorithms.rise.candidates 4 8`` is RISE's alone and adds no trial: its values take
-turns over the grid, each as often as the others, paired at random (the same way every time).
+turns over the grid, each as often as the others, paired at random (the same way every time). All combinations of an
+algorithm's own values are tried where there are trials enough; else the values of each field take turns by themselves.
+A field with more values than there are trials is refused.
 """
 
 from __future__ import annotations
@@ -46,32 +48,74 @@ def read_grid(words: Sequence[str]) -> dict[str, list[str]]:
             if not grid:
                 raise UserError("--tune", word, "a value without a field", "Write FIELD VALUE VALUE …")
             grid[next(reversed(grid))].append(word)
-        elif word in grid:
+            continue
+        section, _, setting = word.rpartition(".")
+        word = f"{section}.{setting.replace('-', '_')}"  # as in every flag; names of algorithms have dashes
+        if word in grid:
             raise UserError("--tune", word, "this field is named twice", "Write all of its values behind it once.")
-        elif not word.startswith(("training.", "algorithms.")) or word in _BUDGETS:
+        if not word.startswith(("training.", "algorithms.")) or word in _BUDGETS:
             reason = "what is compared must agree in it"
             raise UserError("--tune", word, reason, "Tune training.FIELD, or algorithms.NAME.SETTING.")
-        else:
-            grid[word] = []
+        grid[word] = []
     for field, values in grid.items():
         if not values:
             raise UserError("--tune", field, "no value to try", "Write FIELD VALUE VALUE …")
+        refuse_twice(f"--tune {field}", values)
     if grid and all(map(_owner, grid)):
         reason = "only single algorithms have something to try"
         raise UserError("--tune", " ".join(grid), reason, "Name a field of all, such as training.learning_rate.")
     return grid
 
 
+def refuse_twice(field: str, values: Sequence[object]) -> None:
+    """Raises UserError if a value or seed is given twice: it would count twice, and add nothing."""
+    if again := [value for place, value in enumerate(values) if value in values[:place]]:
+        raise UserError(field, again[0], "it is given twice", "Give each one once.")
+
+
+def refuse_untried(grid: Grid, trials: int) -> None:
+    """Raises UserError for a field of one algorithm with more values than there are trials."""
+    for field, values in grid.items():
+        if _owner(field) and len(values) > trials:
+            reason = f"{len(values)} values, and {trials} trial{'s' if trials > 1 else ''}: some would never be tried"
+            remedy = "Give fewer, or more values of a field of all, such as training.learning_rate."
+            raise UserError(f"--tune {field}", " ".join(values), reason, remedy)
+
+
+def refuse_equal(grid: Grid, trials: Sequence[Trial]) -> None:
+    """Raises UserError for values of a field that are written differently and mean the same."""
+    for field in grid:
+        meant = {trial.settings[field]: _meant(trial.config, field) for trial in trials if field in trial.settings}
+        refuse_twice(f"--tune {field}", list(meant.values()))
+
+
+def _meant(config: Config, field: str) -> object:
+    section, *_, leaf = field.split(".")
+    return getattr(config.algorithm if section == "algorithms" else getattr(config, section), leaf)
+
+
 def settings_of(grid: Grid, algo: str) -> list[dict[str, str]]:
     """What is tried for an algorithm, one setting per run: as many for each algorithm."""
     own = {field: values for field, values in grid.items() if _owner(field) == plugins.dashed(plugins.label(algo))}
     shared = _combinations({field: values for field, values in grid.items() if _owner(field) is None})
-    draw, turns = random.Random("tune"), list[dict[str, str]]()
-    while len(turns) < len(shared):
-        again = _combinations(own)
+    every = _combinations(own)
+    apart = [_combinations({field: values}) for field, values in own.items()]
+    draw = random.Random("tune")
+    columns = [_turns(some, len(shared), draw) for some in ([every] if len(every) <= len(shared) else apart)]
+    for setting, *mine in zip(shared, *columns, strict=True):
+        for values in mine:
+            setting |= values
+    return shared
+
+
+def _turns(several: Sequence[dict[str, str]], number: int, draw: random.Random) -> list[dict[str, str]]:
+    """So many of them, each as often as the others, in an order of their own."""
+    turns = list[dict[str, str]]()
+    while len(turns) < number:
+        again = list(several)
         draw.shuffle(again)
         turns += again
-    return [both | mine for both, mine in zip(shared, turns, strict=False)]
+    return turns[:number]
 
 
 def owners(grid: Grid) -> set[str]:
@@ -88,6 +132,23 @@ def as_layer(settings: Mapping[str, str]) -> Layer:
         values.setdefault(section, {})[leaf] = FlagWords(((value,),))
     said = {f"{section}.{leaf}": f"--tune {section}.{leaf}" for section, leaves in values.items() for leaf in leaves}
     return Layer(values, said)
+
+
+def as_typed(mistakes: Sequence[UserError], algo: str) -> list[UserError]:
+    """What is wrong with an algorithm's trials, by the names that --tune has for its settings; each thing once."""
+    found = []
+    for told in mistakes:
+        field = told.field.replace("--tune algorithm.", f"--tune algorithms.{algo}.")
+        found.append(
+            UserError(field, told.value, told.reason, told.remedy.replace("'algorithm.", f"'algorithms.{algo}."))
+        )
+    uneven = [told for told in found if "micro_batch_size" in told.field]
+    if len({told.reason for told in uneven}) > 1:  # each would have another number
+        reason = "; ".join(dict.fromkeys(told.reason for told in uneven))
+        remedy = "Set it to a number that divides all of these."
+        found = [told for told in found if told not in uneven]
+        found.append(UserError(uneven[0].field, uneven[0].value, reason, remedy))
+    return found
 
 
 def on_validation(config: Config, like: Config, settings: Mapping[str, str]) -> Config:

@@ -68,6 +68,10 @@ class ComparedRuns:
         self.seeds = [run.config.seed for run in self.runs[names[0]]]
         for label, members in [*self.runs.items(), *self.equal_total.items()]:
             seeds = [run.config.seed for run in members]
+            if len(set(seeds)) < len(seeds):
+                raise UserError(
+                    "run", label, f"there are several runs with one seed: {seeds}", "Give one for each seed."
+                )
             if sorted(seeds) != sorted(set(self.seeds)):
                 reason = f"seeds {seeds} where {names[0]} has {self.seeds}"
                 raise UserError("run", label, reason, "Compare runs with the same seeds, each once.")
@@ -115,12 +119,13 @@ class ComparedRuns:
 
     def tokens_apart(self, ledger: Ledger = "sampled") -> float:
         """The largest relative difference in tokens between an algorithm and the reference, over all seeds, among the
-        runs at equal tokens in that ledger; NaN without any. Algorithms that sample nothing (sft) are left out."""
+        runs at equal tokens in that ledger; NaN without any. Algorithms that sample nothing (sft) are left out, and
+        runs that broke down on the way."""
         apart = [
             abs(run.tokens(ledger) / reference.tokens(ledger) - 1)
             for label in self.runs
             for run, reference in zip(self.members(label, ledger), self.members(self.reference, ledger), strict=False)
-            if run.sampled_tokens
+            if run.sampled_tokens and not (run.lost or reference.lost)
         ]
         return max(apart, default=math.nan)
 
@@ -141,6 +146,7 @@ class ComparedRuns:
 
     def _numbers(self, label: str) -> Iterator[tuple[str, Any]]:
         yield "runs", [run.path.name for run in self.runs[label]]
+        yield "broke down", {run.path.name: run.lost for run in self.runs[label] if run.lost}
         yield "settings", self.runs[label][0].config.algorithm.model_dump()
         numbers: dict[str, Callable[[Run], float]] = {name: at(*place) for name, place in self.compared.items()}
         numbers |= {

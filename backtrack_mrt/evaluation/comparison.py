@@ -19,9 +19,11 @@ NEARLY = 0.1  # tokens that differ by more are not called equal
 
 
 class Comparison(ComparedRuns):
-    """Runs side by side, to be shown. failed: runs that are missing, each with the reason."""
+    """Runs side by side, to be shown. failed: runs that are missing, each with the reason. left_out: what is missing
+    for that, in a sentence."""
 
     failed: tuple[str, ...] = ()
+    left_out: str = ""
 
     def rows(self) -> Rows:
         """What was measured: one row per algorithm, the base first."""
@@ -29,8 +31,13 @@ class Comparison(ComparedRuns):
         base = [_cell(self.estimate(reference, at("base", *place[1:]))) for place in compared.values()]
         rows = [["algorithm", *compared], ["base", *base]]
         for label in self.runs:
-            rows.append([label, *(_cell(self.estimate(label, at(*place))) for place in compared.values())])
+            rows.append([self.told(label), *(_cell(self.estimate(label, at(*place))) for place in compared.values())])
         return rows
+
+    def told(self, label: str) -> str:
+        """The label, with how many of its runs broke down."""
+        lost = sum(bool(run.lost) for run in self.runs[label])
+        return f"{label} ({lost} broke down)" if lost else label
 
     def set_rows(self) -> Rows:
         """Accuracy by problem set and on average, each set counting the same; what the base's votes come to with as
@@ -65,7 +72,7 @@ class Comparison(ComparedRuns):
             ratios = [run.signal_to_noise for run in members]
             alarms = sorted({alarm for run in members for alarm in self.alarms(run)})
             told = f"{np.mean(ratios):.2f}" if np.isfinite(ratios).all() else "–"
-            rows.append([label, *gains, *costs, seconds, told, ", ".join(alarms)])
+            rows.append([self.told(label), *gains, *costs, seconds, told, ", ".join(alarms)])
         return rows
 
     def markdown(self) -> str:
@@ -73,17 +80,22 @@ class Comparison(ComparedRuns):
         first = next(iter(self.runs.values()))[0]
         trained, prolonged = (first.summary["base"][k]["n"] for k in ("accuracy", "accuracy_prolonged"))
         seeds = self.seeds
-        apart = f"Sampled tokens in training differ by at most {100 * self.tokens_apart():.1f} %"
+        apart = "No tokens in training can be compared"
+        if np.isfinite(self.tokens_apart()):
+            apart = f"Sampled tokens in training differ by at most {100 * self.tokens_apart():.1f} %"
         if self.equal_total:
             apart += f", total ones, where they are meant to be equal, by {100 * self.tokens_apart('total'):.1f} %"
         settings = [run.label for run, *_ in self.runs.values() if run.label != run.config.algo_label]
+        every = [run for members in self.runs.values() for run in members]
+        missing = [f"- broke down: {run.path.name}: {run.lost}" for run in every if run.lost]
+        missing += [f"- failed: {run}" for run in self.failed]
         lines = [
             f"# {' · '.join(self.runs)}",
             "",
             self.headline(),
             "",
-            *(f"- failed: {run}" for run in self.failed),
-            *([""] if self.failed else []),
+            *missing,
+            *([""] if missing else []),
             f"{first.config.env_label} on {', '.join(first.config.data.eval)}: n = {trained} trajectories per run "
             f"({prolonged} prolonged), seeds {', '.join(map(str, seeds))}. Mean over seeds with the 95 % Student "
             "interval over seeds" + (" (one seed: no interval)." if len(seeds) < 2 else "."),
@@ -93,6 +105,9 @@ class Comparison(ComparedRuns):
             as_markdown(self.rows()),
             *([as_markdown(self.set_rows())] if self.sets else []),
             as_markdown(self.ledger_rows()),
+            "Signal : noise is not measured (–) where an update has fewer than two parts of different problems: for "
+            "self-training, where it fits one micro-batch.",
+            "",
         ]
         ledgers: dict[Ledger, str] = {"sampled": "Tokens sampled in training", "total": "The same in all tokens"}
         for ledger, told in ledgers.items() if has_curves(self.runs) else ():
@@ -119,7 +134,7 @@ class Comparison(ComparedRuns):
         add("base", reference, "base")
         for label in self.runs:
             to_first = _cell(self.difference(label, gain), "+", short=True) if label != reference else ""
-            add(label, label, "trained", to_first)
+            add(self.told(label), label, "trained", to_first)
         several = "; ± 95 % over seeds" if len(self.seeds) > 1 else ""
         caption = f"difference: gain in accuracy − that of {reference}"
         title = f"seeds {', '.join(map(str, self.seeds))}{several}"
@@ -140,10 +155,16 @@ class Comparison(ComparedRuns):
             elif seeds < 2:
                 verdict = "beside"
             told += f", {verdict} the best of the others, {best} ({theirs}): difference {_cell(difference, '+')}"
-        apart = self.tokens_apart() if any(run.ledger == "sampled" for run in self.runs[reference]) else 0.0
-        tokens = "at equal tokens" if apart <= NEARLY else f"at sampled tokens that differ by up to {apart:.0%}"
-        told += f", {tokens}" if others else ""  # one algorithm alone is equal to nothing
-        return f"{told}, {seeds} seed{'s' if seeds > 1 else ''}."
+        budgets = {run.ledger for members in self.runs.values() for run in members}
+        ledger: Ledger = "total" if budgets == {"total"} else "sampled"
+        apart = self.tokens_apart(ledger)
+        tokens = f"at {ledger} tokens that differ by up to {apart:.0%}" if apart > NEARLY else "at equal tokens"
+        if others and np.isfinite(apart):  # one algorithm alone is equal to nothing, nor is one that broke down
+            told += f", {tokens}"
+        lost = {label: sum(bool(run.lost) for run in members) for label, members in self.runs.items()}
+        broken = [f"{label} broke down in {number} of {seeds}" for label, number in lost.items() if number]
+        counted = f" Counted as never right: {'; '.join(broken)}." if broken else ""
+        return f"{told}, {seeds} seed{'s' if seeds > 1 else ''}.{counted}{self.left_out}"
 
     def write(self, folder: str | Path) -> None:
         """comparison.json and comparison.md, in a folder that need not be there yet."""

@@ -19,23 +19,31 @@ STEP = 0.05  # between the accuracies at which curves are compared
 
 
 def spent(run: Run, ledger: Ledger = "sampled") -> dict[int, float]:
-    """Tokens taken up to each step; where steps do not log theirs (self-training), as if all cost the same."""
+    """Tokens taken up to each step. Self-training logs an iteration's where it begins to fit what it collected; runs
+    that logged none took equal shares in their iterations. What samples nothing (sft) takes the same in all steps."""
     kinds = ("sampled",) if ledger == "sampled" else ("sampled", "env", "prover")
-    logged = np.cumsum([sum(row.get(f"tokens/step_{kind}") or 0.0 for kind in kinds) for row in run.history])
-    total = logged if len(logged) and logged[-1] else np.linspace(0, run.tokens(ledger), len(run.history) + 1)[1:]
+    logged = [sum(row.get(f"tokens/step_{kind}") or 0.0 for kind in kinds) for row in run.history]
+    iterations = [float("iteration" in row) for row in run.history]
+    costs = next((found for found in (logged, iterations) if any(found)), [1.0] * len(run.history))
+    total = np.cumsum(costs) / (sum(costs) or 1.0) * run.tokens(ledger)
     return {row["step"]: float(tokens) for row, tokens in zip(run.history, total, strict=True)}
 
 
 def learning_curve(run: Run, ledger: Ledger = "sampled", measure: str = "accuracy") -> tuple[FloatArray, FloatArray]:
-    """Tokens taken in training, from 0, and what was measured on the held-out problems then, shape (P,) each."""
+    """Tokens taken in training, from 0, and what was measured on the held-out problems then, shape (P,) each. Policies
+    change evenly between evaluations; that of self-training stays as it is while it collects, so its curve goes up in
+    stairs."""
     at = {0: 0.0} | spent(run, ledger)
     tokens = np.array([at[line["step"]] for line in run.evaluations])
-    return tokens, np.array([mean_of(line[measure]) for line in run.evaluations])
+    found = np.array([mean_of(line[measure]) for line in run.evaluations])
+    if any("iteration" in row for row in run.history):
+        return np.repeat(tokens, 2)[1:], np.repeat(found, 2)[:-1]
+    return tokens, found
 
 
 def after(run: Run, tokens: float, measure: str = "accuracy") -> float:
-    """The held-out measure after so many sampled tokens; between evaluations it is taken to change evenly, and beyond
-    the last one to stay."""
+    """The held-out measure after so many sampled tokens, by the learning curve; beyond the last evaluation it is taken
+    to stay, and of several at these tokens the last one counts."""
     return float(np.interp(tokens, *learning_curve(run, measure=measure)))
 
 

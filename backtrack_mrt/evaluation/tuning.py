@@ -20,8 +20,8 @@ TUNING = "tuning.json"
 @dataclass(frozen=True)
 class Tried:
     """One run. settings: what was tried, by field. run: its directory, in the comparison's. accuracy, base: held out,
-    at the trained limit; None for a run that broke down. tokens: spent in training. told: why it broke down, or its
-    alarms."""
+    at the trained limit; None for a run that broke down. tokens: spent in training (until then). told: why it broke
+    down, or its alarms."""
 
     algo: str
     number: int  # of the setting, for this algorithm
@@ -80,6 +80,10 @@ class Tuning:
             if whole:
                 accuracy = over_seeds([run.accuracy or 0.0 for run in whole]).told(short=True)
                 gain = over_seeds([run.gain for run in whole]).told("+", short=True)
+            if whole and len(whole) < len(runs):  # the choice counts what these numbers leave out
+                of = f"{len(whole)} of {len(runs)} seeds"
+                counted = sum(run.gain for run in runs) / len(runs)
+                accuracy, gain = f"{accuracy} ({of})", f"{gain} ({of}); counted as {counted:+.3f}"
             sampled = sum(run.tokens.get("sampled", 0) for run in runs) / len(runs)
             table.append(
                 [

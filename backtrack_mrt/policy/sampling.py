@@ -6,11 +6,13 @@ calls or on a global generator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import isnan
 
 import torch
 from torch import Tensor
 
+from backtrack_mrt.errors import Collapsed
 from backtrack_mrt.types import Sampling
 
 BLOCK = 256  # tokens of a wide vocabulary whose probabilities are summed before one of them is looked for
@@ -30,7 +32,8 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     """One token per row from logits (n, V) and uniforms (n,) by the inverse CDF; greedy at temperature 0.
 
     Returns tokens (n,) and their logprobs (n,), which are those of the whole distribution at the temperature (at 1 when
-    greedy), even where `top_p` truncates what is drawn from.
+    greedy), even where `top_p` truncates what is drawn from. Logits that are not finite give some token, with the
+    logprob NaN: see `check_drawn`.
     """
     logprobs = torch.log_softmax(logits.float() / (sampling.temperature or 1.0), dim=-1)
     if sampling.temperature == 0:
@@ -39,8 +42,16 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
         probs = logprobs.exp()
         if sampling.top_p < 1:
             probs = _nucleus(probs, sampling.top_p)
-        tokens = _inverse_cdf(probs, uniform)
+        tokens = _inverse_cdf(probs, uniform).clamp(max=probs.shape[-1] - 1)  # of NaN all is beyond the end
     return tokens, logprobs.gather(-1, tokens[:, None]).squeeze(-1)
+
+
+def check_drawn(logprobs: Iterable[float]) -> None:
+    """Raises Collapsed if a drawn token has no probability: finite weights can give logits that are not. Asked once for
+    all of a call's tokens, since to look at every step's would hold up a GPU."""
+    if any(map(isnan, logprobs)):
+        remedy = "Lower training.learning_rate, or take model.dtype float32."
+        raise Collapsed("the policy's logits are not finite: no token can be drawn from them", remedy)
 
 
 def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
@@ -57,14 +68,14 @@ def _inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     sums = torch.cat([probs[:, :whole].reshape(rows, -1, BLOCK).sum(-1), probs[:, whole:].sum(-1, keepdim=True)], dim=1)
     cdf = sums.cumsum(-1, dtype=torch.float64)
     target = uniform[:, None] * cdf[:, -1:]
-    block = torch.searchsorted(cdf, target, right=True)
+    block = torch.searchsorted(cdf, target, right=True).clamp(max=sums.shape[1] - 1)
     places = block * BLOCK + torch.arange(BLOCK, device=probs.device)
     inside = (
         probs.gather(1, places.clamp(max=tokens - 1)).masked_fill(places >= tokens, 0).cumsum(-1, dtype=torch.float64)
     )
     rest = target - (cdf - sums).gather(1, block)
     rest = rest.minimum(inside[:, -1:].nextafter(torch.zeros_like(rest)))  # rounding must not lead beyond the block
-    return places.gather(1, torch.searchsorted(inside, rest, right=True)).squeeze(-1)
+    return places.gather(1, torch.searchsorted(inside, rest, right=True).clamp(max=BLOCK - 1)).squeeze(-1)
 
 
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:

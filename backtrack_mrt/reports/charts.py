@@ -20,6 +20,7 @@ from backtrack_mrt.types import FloatArray
 BASE = "#767676"
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442")  # Okabe and Ito
 MARKS = "osD^vPX"  # told apart without colour, too
+MOST_NAMES = 50  # characters of all ticks that have room below the bars; longer ones stand beside bars that lie
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 INK, PAPER = "#000000", "#ffffff"
 # What the page paints these with: its variables have a value for light, for dark and for print.
@@ -122,11 +123,14 @@ class Chart:
 
         figure = Figure(figsize=(6, 3.6))
         beside = len(self.series) > 5  # the legend needs room of its own
-        margins = {"left": 0.14, "right": 0.7 if beside else 0.98, "bottom": 0.15, "top": 0.97}
+        margins = {"left": 0.14, "right": 0.7 if beside else 0.95, "bottom": 0.15, "top": 0.97}
+        if self._lies:
+            margins["left"] = 0.08 + 0.013 * max(map(len, self.ticks))
         axes = figure.subplots(gridspec_kw=margins)
         axes.spines[["top", "right"]].set_visible(False)
         (self._bars if self.ticks else self._lines)(axes)
-        axes.set(xlabel=self.x_label, ylabel=self.y_label)
+        x_label, y_label = (self.y_label, self.x_label) if self._lies else (self.x_label, self.y_label)
+        axes.set(xlabel=x_label, ylabel=y_label)
         if self.mark is not None:
             axes.axvline(self.mark, color=INK, lw=0.8, ls=":")
         if self.symmetric_log is not None:
@@ -149,7 +153,13 @@ class Chart:
         room = (high - low) / 2 or 0.05 * abs(high) or 0.5
         low, high = max(low - room, float(np.nanmin(around))), min(high + room, float(np.nanmax(around)))
         edge = 0.04 * (high - low) or room
-        return max(low - edge, self.bounds[0] - edge), min(high + edge, self.bounds[1] + edge)
+        below = edge if self.symmetric_log is None else min(edge, self.symmetric_log / 4)
+        return max(low - below, self.bounds[0] - below), min(high + edge, self.bounds[1] + edge)
+
+    @property
+    def _lies(self) -> bool:
+        """Whether its bars lie on their sides."""
+        return sum(map(len, self.ticks)) > MOST_NAMES
 
     def _lines(self, axes: Any) -> None:
         for series in self.series:
@@ -166,12 +176,20 @@ class Chart:
         for i, series in enumerate(self.series):
             x = series.x - 0.4 + (i + 0.5) * width
             look = {"color": series.style["color"], "hatch": HATCHES[0 if series.colour is None else series.colour % 7]}
-            axes.bar(x, series.y, width, label=series.label, edgecolor=PAPER, **look)
+            draw, sides = (axes.barh, "xerr") if self._lies else (axes.bar, "yerr")
+            draw(x, series.y, width, label=series.label, edgecolor=PAPER, **look)
             if series.low is not None and series.high is not None and np.isfinite(series.low).all():
-                spread = np.abs(np.stack([series.y - series.low, series.high - series.y]))
-                axes.errorbar(x, series.y, spread, fmt="none", ecolor=INK, capsize=2, lw=1)
-        axes.axhline(0, color=INK, lw=0.8)
-        axes.set_xticks(range(len(self.ticks)), self.ticks)
+                spread = {sides: np.abs(np.stack([series.y - series.low, series.high - series.y]))}
+                ends = (series.y, x) if self._lies else (x, series.y)
+                axes.errorbar(*ends, **spread, fmt="none", ecolor=INK, capsize=2, lw=1)
+        places = range(len(self.ticks))
+        if self._lies:
+            axes.axvline(0, color=INK, lw=0.8)
+            axes.set_yticks(places, self.ticks)
+            axes.invert_yaxis()  # the first on top
+        else:
+            axes.axhline(0, color=INK, lw=0.8)
+            axes.set_xticks(places, self.ticks)
 
 
 def _number(value: float) -> str:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from backtrack_mrt.config import ModelSection
-from backtrack_mrt.config.files import read_config
 from backtrack_mrt.errors import UserError
 from backtrack_mrt.evaluation.tables import Policy
 from backtrack_mrt.policy.files import find_model, hub_file
 from backtrack_mrt.reports.archive import TraceSource
 from backtrack_mrt.reports.outcomes import summary_of
 from backtrack_mrt.runs.directory import RunDir
-from backtrack_mrt.runs.finished import Run, read_run
+from backtrack_mrt.runs.finished import Run, read_run, unfinished_run
 from backtrack_mrt.runs.kinds import holds_run, not_finished
 from backtrack_mrt.runs.records import read_trajectories
 from backtrack_mrt.runs.trace import visible
@@ -28,19 +26,11 @@ STEP = re.compile(r"step_0*(\d+)")
 def any_run(path: Path) -> Run:
     """The run in a directory, finished or not. Of an unfinished one the summary holds what its evaluations so far say.
     Raises UserError if there is none."""
-    run = RunDir(path)
-    if run.summary_path.exists():
+    if RunDir(path).summary_path.exists():
         return read_run(path)
     if not holds_run(path):
         raise not_finished("RUN", path)
-    config, history = read_config(str(run.config_path)), run.metrics()
-    summary: dict[str, Any] = {"algo": config.algo_label, "trained_answers": config.protocol.max_answers}
-    summary |= {line["name"]: line for line in run.evaluations() if line["name"] in ("base", "trained")}
-    training = {
-        kind: sum(row.get(f"tokens/step_{kind}") or 0 for row in history) for kind in ("sampled", "env", "prover")
-    }
-    summary["tokens"] = {"training": training | {"total": sum(training.values())}}
-    return Run(path, config, summary, history, run.evaluations())
+    return unfinished_run(path)
 
 
 def policies(runs: Mapping[str, Sequence[Run]]) -> list[Policy]:

@@ -150,8 +150,8 @@ def changed_answers(policies: Sequence[Policy]) -> Chart:
         series.append(Series(label, np.arange(len(mean), dtype=np.float64), mean, low, high, colour))
     title, y_label, ticks = "What later answers did", "share of the trajectories", [policy.label for policy in policies]
     caption = (
-        "Share of the trajectories whose first answer was wrong and whose final one is right (up), and the other way "
-        "round (down)."
+        "Share of the trajectories whose first answer was wrong and whose final one is right (above 0), and the other "
+        "way round (below)."
     )
     return Chart("changed_answers", title, caption, "", y_label, series, ticks=ticks)
 

@@ -46,7 +46,7 @@ MOST_ROLLOUTS = 200  # files with the rollouts of a step: they stay, spread over
 OWN = (
     *("config.yaml", "plugins", "inputs.json", "metrics.jsonl", "evaluations.jsonl", "trajectories", "checkpoints"),
     *("collected", "skipped", "stages", "model", "calibration.json", "alarms.json", "summary.json"),
-    *("evaluation.json", "report.html", "figures", "tensorboard"),
+    *("evaluation.json", "report.html", "figures", "tensorboard", "collapsed.json"),
 )
 
 

@@ -1,9 +1,9 @@
-"""Finished runs, as read back from their directories."""
+"""Finished runs, as read back from their directories, and those that broke down on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from typing_extensions import TypedDict  # pydantic wants this one
 
 from backtrack_mrt.config import Config, Ledger
 from backtrack_mrt.config.files import read_config
+from backtrack_mrt.errors import RunError, UserError
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.jsonl import read_whole
 from backtrack_mrt.runs.kinds import not_finished
@@ -27,17 +28,22 @@ class _Results(TypedDict):
 
 
 _SUMMARY: TypeAdapter[Any] = TypeAdapter(_Results)
+COLLAPSED = "collapsed.json"  # in the directory of a run that is part of something larger: why its training broke down
+_LOST: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
+_ACCURACIES = ("accuracy", "accuracy_prolonged")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, as read from its directory."""
+    """A finished run, as read from its directory. lost: why its training broke down. Then the accuracy of what was
+    trained counts as 0, whatever it was when it was last measured, and all else of it is unknown."""
 
     path: Path
     config: Config
     summary: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
     evaluations: Sequence[Mapping[str, Any]] = ()
+    lost: str = ""
 
     @property
     def label(self) -> str:
@@ -89,4 +95,58 @@ def read_run(path: str | Path) -> Run:
     remedy = "Delete it, and let the run finish again with --resume."
     made = _SUMMARY.validate_python
     summary = read_whole(run.summary_path, made, what="the results of a run", field="summary.json", remedy=remedy)
-    return Run(path, read_config(str(run.config_path)), summary, run.metrics(), run.evaluations())
+    history, evaluations = run.metrics(), run.evaluations()
+    steps = {row["step"] for row in history}
+    if missing := [line["step"] for line in evaluations if line["step"] and line["step"] not in steps]:
+        reason = f"there is no line for step {missing[0]}, at which the run was evaluated"
+        raise UserError("metrics.jsonl", str(run.metrics_path), reason, "Put the file back, or do the run again.")
+    return Run(path, read_config(str(run.config_path)), summary, history, evaluations)
+
+
+def unfinished_run(path: Path) -> Run:
+    """What there is of a run that has not finished: its summary holds what its evaluations and its log so far say."""
+    run = RunDir(path)
+    config, history, evaluations = read_config(str(run.config_path)), run.metrics(), run.evaluations()
+    summary: dict[str, Any] = {"algo": config.algo_label, "trained_answers": config.protocol.max_answers}
+    summary |= {line["name"]: line for line in evaluations if line["name"] in ("base", "trained")}
+    training = {
+        kind: sum(row.get(f"tokens/step_{kind}") or 0 for row in history) for kind in ("sampled", "env", "prover")
+    }
+    summary["tokens"] = {"training": training | {"total": sum(training.values())}}
+    return Run(path, config, summary, history, evaluations)
+
+
+def ended_run(path: Path) -> Run | None:
+    """The run in a directory, if it has finished or broken down; None if it has not (yet). Raises UserError for files
+    that cannot be read."""
+    if RunDir(path).summary_path.exists():
+        return read_run(path)
+    if not (path / COLLAPSED).exists():
+        return None
+    remedy = "Delete it, and the run is done again."
+    told = read_whole(path / COLLAPSED, _LOST.validate_python, what="why a run ended", field=COLLAPSED, remedy=remedy)
+    run = unfinished_run(path)
+    lost = _without_numbers(run.summary["base"])
+    last = lost | {"name": "trained", "step": max((row["step"] for row in run.history), default=0)}
+    seconds = {"train": sum(row.get("time/step") or 0.0 for row in run.history)}
+    summary = {**run.summary, "trained": lost, "seconds": seconds}
+    return replace(run, summary=summary, evaluations=[*run.evaluations, last], lost=told["reason"])
+
+
+def has_broken_down(path: Path, reason: str) -> None:
+    """Note it in the run's directory. Raises RunError where not even the base was evaluated: then it was not the
+    training."""
+    if not any(line["name"] == "base" for line in RunDir(path).evaluations()):
+        raise RunError(reason, "It was so before the training.")
+    RunDir(path).save(COLLAPSED, {"reason": reason})
+
+
+def _without_numbers(found: Any) -> Any:
+    """A summary's estimates, none of them known, but accuracies of 0."""
+    if isinstance(found, Mapping):
+        unknown = {"mean": None, "low": None, "high": None}
+        if "mean" in found:
+            return {**found, **unknown, "n": 0}
+        zero = {name: {**found[name], **unknown, "mean": 0.0} for name in _ACCURACIES if "mean" in found.get(name, ())}
+        return {name: _without_numbers(value) for name, value in found.items()} | zero
+    return [_without_numbers(item) for item in found] if isinstance(found, list) else found

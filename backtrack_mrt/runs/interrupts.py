@@ -3,6 +3,7 @@
 The first signal is remembered. The run ends at the next safe point, where no step is half done: it saves a checkpoint
 of the last whole step and exits with code 75 (SIGTERM: "try again later", sysexits.h) or 130 (SIGINT). A second signal
 leaves at once. A single process stops between turns and between micro-batches; several stop between updates, together.
+Of several runs, one after the other, none begins once somebody has asked.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ _asked: list[int] = []  # the exit code that the first signal asks for; empty wh
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within the block both signals wait for a safe point. Only the main thread can arrange that; in another one
-    nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
+    """Within the block both signals wait for a safe point; within another such block, for one of that. Only the main
+    thread can arrange it; in another one nothing changes."""
+    inner = signal.getsignal(signal.SIGTERM) is _on_signal
+    if inner or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, _on_signal) for number in EXIT_CODES}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,15 +25,28 @@ from backtrack_mrt.runs.processes import main_only, tell
 from backtrack_mrt.training.finishing import finished_run
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A run that is missing, and why."""
+
+    algo: str
+    seed: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.algo}, seed {self.seed}: {self.reason}"
+
+
 def train_and_compare(
     requests: Sequence[RunRequest], seeds: Sequence[int], folder: Path, tuning: Tuning | None = None
 ) -> Comparison:
     """Train every request with every seed, evaluate and compare. Finished runs are taken as they are, unless they are
-    to be overwritten; the base is evaluated once per seed. tuning: how the requests' settings were chosen."""
+    to be overwritten; the base is evaluated once per seed. tuning: how the requests' settings were chosen. A run that
+    breaks down counts as one that is never right; one that fails otherwise is left out, with its seed, and is told."""
     first = requests[0].config.training
     ledgers = requests[0].equal or (("total",) if first.total_tokens else ("sampled",))
     runs: list[tuple[str, Run]] = []
-    failed: list[str] = []
+    failed: list[Failure] = []
     algos = [request.config.algo_label for request in requests]
     finished = partial(compared, runs, algos, tuning, failed)
     for seed in seeds:
@@ -48,24 +62,24 @@ def train_and_compare(
                 except (UserError, RunError) as error:  # one run must not sink the others; a first mistake is told
                     if isinstance(error, UserError) and error.field != "algo" and not runs:
                         raise
-                    failed.append(f"{label}, seed {seed}: {error}")
+                    failed.append(Failure(label, seed, str(error)))
                     tell(f"failed: {failed[-1]}")
                     continue
                 base = RunDir(path).trajectories / "evaluation_base.jsonl"
                 runs.append((label, run))
-                reference = reference or (run if run.sampled_tokens else None)
+                reference = reference or (run if run.sampled_tokens and not run.lost else None)
                 so_far(finished, folder)
     return finished()
 
 
 def compared(
-    runs: Sequence[tuple[str, Run]], algos: Sequence[str], tuning: Tuning | None, failed: Sequence[str]
+    runs: Sequence[tuple[str, Run]], algos: Sequence[str], tuning: Tuning | None, failed: Sequence[Failure]
 ) -> Comparison:
-    """What has finished, side by side: the algorithms that have a run, with the seeds that all of them have. Raises
+    """What has ended, side by side: the algorithms that have a run, with the seeds that all of them have. Raises
     RunError where nothing has."""
     there = [algo for algo in algos if any(label == algo for label, _ in runs)]
     if not there:
-        raise RunError(f"no run has finished: {'; '.join(failed)}", "Mend the first of these.")
+        raise RunError(f"no run has finished: {'; '.join(map(str, failed))}", "Mend the first of these.")
     seeds = defaultdict(set)
     for label, run in runs:
         seeds[label, run.ledger].add(run.config.seed)
@@ -73,8 +87,25 @@ def compared(
     kept = there if common else there[:1]
     chosen = [r for algo in kept for label, r in runs if label == algo and (not common or r.config.seed in common)]
     comparison = Comparison(chosen, tuning)
-    comparison.failed = tuple(failed)
+    comparison.failed = tuple(map(str, failed))
+    comparison.left_out = _left_out(failed, seeds=set(comparison.seeds), shown=kept)
     return comparison
+
+
+def _left_out(failed: Sequence[Failure], seeds: set[int], shown: Sequence[str]) -> str:
+    """What is missing because runs failed, in a sentence; empty for nothing."""
+    missing = defaultdict(set)
+    for failure in failed:
+        missing[failure.algo].add(failure.seed)
+    found = [f"{algo} failed in {_seeds(several)}" for algo, several in missing.items()]
+    dropped = set().union(*(several for algo, several in missing.items() if algo in shown)) - seeds
+    if dropped:
+        found.append(f"{_seeds(dropped)} left out for all, also where others have finished")
+    return f" Not counted: {'; '.join(found)}." if found else ""
+
+
+def _seeds(several: set[int]) -> str:
+    return f"seed{'s' if len(several) > 1 else ''} {', '.join(map(str, sorted(several)))}"
 
 
 @main_only

@@ -219,11 +219,15 @@ class SafeTrainer(Trainer):
 
 def _gradient_noise(setup: Setup) -> GradientNoise | None:
     """None where the parts of a gradient are not to be had: several processes sum theirs at the end of an update, a
-    launcher that cuts the model up keeps them elsewhere, and a second copy of those of a whole model is too large."""
+    launcher that cuts the model up keeps them elsewhere, a second copy of those of a whole model is too large, and an
+    update of fewer than two parts (self-training in one micro-batch) tells nothing."""
     if processes.count() > 1 or processes.sharding() or setup.config.model.full_finetuning:
         return None
     training, rl = setup.config.training, setup.config.algorithm.loss == "rl"
     together = parts_together(training.group_size, training.micro_batch_size) if rl else 1
+    rows = setup.config.rows_per_update
+    if rows // min(training.micro_batch_size, rows) < 2 * together:
+        return None
     return GradientNoise([p for p in setup.model.parameters() if p.requires_grad], together)
 
 

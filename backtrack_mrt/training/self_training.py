@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from backtrack_mrt.algos.base import SelfTraining
-from backtrack_mrt.errors import RunError, UserError
+from backtrack_mrt.errors import Collapsed, RunError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
 from backtrack_mrt.policy.whole import set_weights, trained_weights
 from backtrack_mrt.rollouts.assembly import Assembly
@@ -50,7 +50,7 @@ def self_train(
     parts: Assembly, setup: Setup, problems: Iterator[Problem], checkpoint: Checkpoint | None
 ) -> TokenLedger:
     """All iterations of the config's algorithm on the endless `problems`. Returns the tokens spent. A resumed run goes
-    on inside an iteration, with the next batch to collect or the next update. Raises UserError if an iteration keeps no
+    on inside an iteration, with the next batch to collect or the next update. Raises Collapsed if an iteration keeps no
     trajectory."""
     config, algorithm, run = parts.config, parts.config.algorithm, setup.run
     assert isinstance(algorithm, SelfTraining)
@@ -59,15 +59,21 @@ def self_train(
     collections.deque(islice(problems, done.problems), maxlen=0)  # those are used up
     for iteration in range(done.iterations + 1, algorithm.iterations + 1):
         share = collect_share(parts, problems, done, run.collected, complete=checkpoint is not None)
+        if not share.problems:
+            processes.tell(f"iteration {iteration} is left out: those before have used up its tokens, too")
+            done = replace(done, iterations=iteration)
+            continue
         scored = weighed(share.scored, algorithm)
         rows = rows_to_fit(scored)
         if checkpoint is None:
             run.save_trajectories(done.updates + 1, scored[: config.training.saved_rollouts])
-            kept = {"iteration": iteration, "kept": len(rows) / max(len(scored), 1)}
-            run.log(done.updates + 1, rollout_metrics(scored) | kept)
+            spent = {f"tokens/step_{kind}": n - asdict(done.tokens)[kind] for kind, n in asdict(share.tokens).items()}
+            found = {"iteration": iteration, "kept": len(rows) / max(len(scored), 1)}
+            run.log(done.updates + 1, rollout_metrics(scored) | spent | found)
         if not rows:
-            reason = f"iteration {iteration} kept none of its {len(scored)} trajectories: there is nothing to fit"
-            raise UserError("algo", config.algo, reason, "Warm-start the model, or take easier or more problems.")
+            kept = f"iteration {iteration} of {config.algo_label} kept none of its {len(scored)} trajectories"
+            reason = f"{kept}: there is nothing to fit"
+            raise Collapsed(reason, "Warm-start the model, or take easier or more problems.")
         if algorithm.from_base:
             set_weights(parts.model, base)
         trainer = CrossEntropyTrainer(
@@ -97,7 +103,8 @@ def collect_share(
     parts: Assembly, problems: Iterator[Problem], done: Done, folder: Path, complete: bool
 ) -> CollectedShare:
     """The next iteration's share: until its part of the run's budget of tokens is used up; without such a budget, as
-    many trajectories as that part of the steps of reinforcement learning has.
+    many trajectories as that part of the steps of reinforcement learning has. Nothing, where the iterations before left
+    no room for a problem.
 
     Every batch is kept in `folder`, and those that are there already are read. complete: all of them must be, since the
     weights that collected them are gone. Raises RunError if they are not.
@@ -112,6 +119,8 @@ def collect_share(
     unit = "problems" if budget is None else "tokens"
     protocol = config.protocol_at((iteration - 1) / max(algorithm.iterations - 1, 1))
     collector, share = parts.training_collector().under(protocol), CollectedShare(done.tokens)
+    if budget is not None and done.problems and round(total * done.problems / before) < 1:
+        return share
     with (
         collector.synced() as synced,
         progress(total, f"collect {config.algo_label}, iteration {iteration}", unit=unit) as bar,

@@ -4,6 +4,7 @@ FOLDER/tuning/mrt-rl-1-seed10000/   a run of its own: a finished one is taken as
 FOLDER/tuning.json                  what came of all of them (`backtrack_mrt.evaluation.tuning`)
 
 A run that breaks down (numbers that are not finite, nothing to fit) counts as one that has lost all, and is shown.
+Whatever else goes wrong, such as a mistake in a plug-in, says nothing about a setting: it ends the tuning.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from backtrack_mrt.config import Config, RunRequest
 from backtrack_mrt.config.trials import Trial
 from backtrack_mrt.data.catalogue import find_set, refuse_test_set
 from backtrack_mrt.data.loading import is_task
-from backtrack_mrt.errors import Collapsed, RunError, UserError
-from backtrack_mrt.evaluation.tuning import Tried, Tuning, read_tuning
+from backtrack_mrt.errors import RunError, UserError
+from backtrack_mrt.evaluation.tuning import Tried, Tuning
 from backtrack_mrt.runs.alarms import alarms_of
 from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.finished import Run
 from backtrack_mrt.runs.processes import is_main, tell
 from backtrack_mrt.training.finishing import finished_run
 
@@ -42,19 +44,14 @@ def tune(trials: Mapping[str, Sequence[Trial]], request: RunRequest, folder: Pat
     """Run all trials with all of the request's tuning seeds. Returns the best trial of each algorithm, and the record.
     Raises RunError if every trial of an algorithm broke down."""
     check_validation(request.config)
-    earlier = read_tuning(folder) if request.existing != "overwrite" else None
-    broken = {row.run: row for row in (earlier.tried if earlier else ()) if row.accuracy is None}
     found = Tuning(request.config.data.validation, ())
     for seed in request.tune_seeds:
         base: Path | None = None
         for algo, number, trial in ((a, n, t) for a, several in trials.items() for n, t in enumerate(several, 1)):
             row = Tried(algo, number, trial.settings, seed, f"tuning/{algo}-{number}-seed{seed}", None, None, {})
             config = trial.config.model_copy(update={"seed": seed, "output_dir": str(folder / row.run)}, deep=True)
-            if (known := broken.get(row.run)) is not None and known.settings == row.settings:
-                row = known
-            else:
-                tell(f"tuning {algo}, {number} of {len(trials[algo])}: {trial}")
-                row = _run(row, config, request, base)
+            tell(f"tuning {algo}, {number} of {len(trials[algo])}: {trial}")
+            row = _with_results(row, finished_run(RunRequest(config, request.existing, request.accept_changes), base))
             kept = RunDir(config.run_path).trajectories / "evaluation_base.jsonl"
             base = base or (kept if kept.exists() else None)
             found = Tuning(found.sets, [*found.tried, row])
@@ -71,18 +68,15 @@ def tune(trials: Mapping[str, Sequence[Trial]], request: RunRequest, folder: Pat
     return best, found
 
 
-def _run(trial: Tried, config: Config, request: RunRequest, base: Path | None) -> Tried:
+def _with_results(trial: Tried, run: Run) -> Tried:
     """The trial with what came of it."""
-    try:
-        run = finished_run(RunRequest(config, request.existing, request.accept_changes), base)
-    except (Collapsed, UserError) as error:
-        if isinstance(error, UserError) and error.field != "algo":  # nothing to fit is the algorithm's own doing
-            raise
-        return replace(trial, told=(str(error),))
+    tokens = run.summary["tokens"]["training"]
+    if run.lost:
+        return replace(trial, tokens=tokens, told=(run.lost,))
     return replace(
         trial,
         accuracy=run.mean("trained", "accuracy"),
         base=run.mean("base", "accuracy"),
-        tokens=run.summary["tokens"]["training"],
+        tokens=tokens,
         told=tuple(alarm.name for alarm in alarms_of(run.history, run.evaluations)),
     )

@@ -50,6 +50,18 @@ def test_an_algorithm_s_own_values_take_turns(rates: int, own: int) -> None:
     assert settings_of(grid, "star") == found  # the same way every time
 
 
+def test_every_value_of_every_field_is_tried() -> None:
+    own = ["algorithms.rise.candidates", "2", "4", "algorithms.rise.iterations", "1", "2", "3"]
+    for found in (
+        tried("--tune", *RATES, *own)["rise"],
+        tried("--tune", *RATES, "training.epochs", "1", "2", *own)["rise"],
+    ):
+        settings = [trial.config.algorithm.model_dump() for trial in found]
+        assert {setting["candidates"] for setting in settings} == {2, 4}
+        assert {setting["iterations"] for setting in settings} == {1, 2, 3}
+    assert len({(setting["candidates"], setting["iterations"]) for setting in settings}) == 6  # room for all pairs
+
+
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
@@ -65,6 +77,21 @@ def test_an_algorithm_s_own_values_take_turns(rates: int, own: int) -> None:
         (["--tune", "training.learning_rate", "fast"], "--tune training.learning_rate"),
         (["--tune", *RATES, "--seeds", "10000"], "a seed that chose must not be reported"),
         (["--tune", *RATES, "--tune-seeds", "0"], "a seed that chose must not be reported"),
+        (["--tune", *RATES, "--tune-seeds", "5", "5"], "--tune-seeds = 5: it is given twice"),
+        (["--seeds", "0", "1", "0"], "--seeds = 0: it is given twice"),
+        (["--tune-seeds", "5"], "there is nothing to tune"),
+        (["--tune", "training.learning_rate", "1e-3", "1e-3"], "given twice"),
+        (["--tune", "training.learning_rate", "1e-3", "0.001"], "given twice"),
+        (["--tune", *RATES, "algorithms.rise.candidates", "2", "02"], "rise.candidates = 2: it is given twice"),
+        (["--tune", *RATES[:3], "algorithms.rise.candidates", "2", "4", "8"], "3 values, and 2 trials"),
+        (
+            ["--tune", *RATES, "algorithms.grpo.alpha", "1", "2"],
+            r"--tune algorithms\.grpo\.alpha = '2'.*Did you mean 'algorithms\.grpo\.unit'",
+        ),
+        (
+            ["--tune", "training.problems_per_step", "1", "7"],
+            " 8 traj.*; .* 56 traj.*a number that divides all of these",
+        ),
     ],
 )
 def test_what_would_not_be_fair_is_refused(flags: list[str], reason: str) -> None:
@@ -97,6 +124,10 @@ def test_a_dry_run_lists_all_runs() -> None:
 
 
 def test_words_become_a_grid() -> None:
+    assert read_grid(["training.learning-rate", "1", "algorithms.mrt-rl.answer-weight", "2"]) == {
+        "training.learning_rate": ["1"],
+        "algorithms.mrt-rl.answer_weight": ["2"],
+    }
     assert read_grid([*RATES, "algorithms.mrt-rl.alpha", "1"]) == {
         "training.learning_rate": ["3e-4", "1e-3", "3e-3"],
         "algorithms.mrt-rl.alpha": ["1"],

@@ -14,7 +14,7 @@ from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.data.canaries import SEEN, CanaryWatch, with_canaries
 from backtrack_mrt.data.signs import generate
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import Collapsed, UserError
 from backtrack_mrt.evaluation.metrics.logged import rollout_metrics
 from backtrack_mrt.grading import MathGrader, Verdict
 from backtrack_mrt.runs.directory import RunDir
@@ -107,7 +107,7 @@ def test_a_run_with_nothing_but_canaries_learns_nothing(algo: str, tmp_path: Pat
     small += ["--data.canaries", "0.99", "--training.weight_decay", "0", "--output-dir", str(tmp_path / "run")]
     request = read_request(["--algo", algo, *small])
     if algo == "star":
-        with pytest.raises(UserError, match="kept none"):
+        with pytest.raises(Collapsed, match="kept none"):
             train(request)
         return
     train(request)

@@ -20,6 +20,7 @@ from backtrack_mrt.evaluation.comparison import Comparison
 from backtrack_mrt.evaluation.effects import effects
 from backtrack_mrt.evaluation.metrics.estimates import over_seeds
 from backtrack_mrt.reports.build import report_comparison
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import read_run
 from backtrack_mrt.training.compare import train_and_compare
 
@@ -208,6 +209,39 @@ def test_other_seeds_are_refused(tmp_path: Path) -> None:
         Comparison([read_run(path) for path in runs])
     with pytest.raises(UserError, match="a folder of runs, and no run"):
         read_run(tmp_path)
+
+
+def test_a_seed_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    run = read_run(finished(tmp_path / "a", "mrt-rl", 0, 0.6))
+    with pytest.raises(UserError, match=r"several runs with one seed: \[0, 0\]"):
+        Comparison([run, run])
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        ((("total", 1015), ("sampled", 1000)), "at equal tokens"),
+        ((("total", 1015), ("sampled", 2000)), "at sampled tokens that differ by up to 100%"),
+        ((("total", 1015), ("total", 1015)), "at equal tokens"),
+        ((("total", 1015), ("total", 1515)), "at total tokens that differ by up to 49%"),
+    ],
+)
+def test_equal_is_said_of_tokens_that_are(tmp_path: Path, budgets: tuple[tuple[str, int], ...], told: str) -> None:
+    runs = []
+    for algo, (ledger, tokens) in zip(("mrt-rl", "grpo"), budgets, strict=True):
+        sampled = tokens - 15 * (ledger == "total")
+        budget = {f"training__{ledger}_tokens": str(tokens)}
+        runs.append(read_run(finished(tmp_path / algo, algo, 0, 0.6, sampled=sampled, **budget)))
+    assert f", {told}, 1 seed." in Comparison(runs).headline()
+
+
+@pytest.mark.parametrize("left", ["", '{"step": 3}\n'])
+def test_a_log_without_a_step_that_was_evaluated_is_told(tmp_path: Path, left: str) -> None:
+    run = RunDir(finished(tmp_path / "a", "mrt-rl", 0, 0.6))
+    run.log_evaluation(4, "step_000004", {"ledger": {}})
+    run.metrics_path.write_text(left)
+    with pytest.raises(UserError, match=r"metrics\.jsonl.*no line for step 4"):
+        read_run(run.path)
 
 
 def test_results_by_set_and_the_base_s_votes(tmp_path: Path) -> None:

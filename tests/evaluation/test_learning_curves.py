@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from backtrack_mrt.evaluation.learning_curves import (
     has_curves,
     learning_curve,
     learning_rows,
+    spent,
 )
 from backtrack_mrt.runs.finished import Run
 
@@ -40,12 +42,33 @@ def run(accuracies: list[float], tokens_a_step: float = 100.0, logged: bool = Tr
     return Run(Path("run"), SimpleNamespace(), summary, history, evaluations)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("logged", [True, False])  # self-training logs the tokens of no step
+@pytest.mark.parametrize("logged", [True, False])  # sft logs the tokens of no step
 def test_a_curve_begins_with_the_base_at_no_tokens(logged: bool) -> None:
     tokens, accuracy = learning_curve(run([0.5, 0.6, 0.7], logged=logged))
     assert tokens.tolist() == [0, 200, 400]
     assert accuracy.tolist() == [0.5, 0.6, 0.7]
     assert learning_curve(run([0.5, 0.6, 0.7], logged=logged), "total")[0].tolist() == [0, 300, 600]
+
+
+@pytest.mark.parametrize("logged", [True, False])  # as runs before it was logged
+def test_self_training_has_sampled_before_it_learns(logged: bool) -> None:
+    """Two iterations of 300 and 100 tokens, with two updates each, all evaluated; the second begins anew."""
+    one = run([0.5, 0.6])
+    tokens = [300.0, 100.0] if logged else [200.0, 200.0]
+    collected: list[dict[str, Any]] = [{"step": 1 + 2 * k, "iteration": k + 1} for k in range(2)]
+    for row, sampled in zip(collected, tokens, strict=True):
+        row |= {"tokens/step_sampled": sampled} if logged else {}
+    history = [collected[0], {"step": 1}, {"step": 2}, collected[1], {"step": 3}, {"step": 4}]
+    names = ("base", "step_000001", "step_000002", "step_000003", "trained")
+    accuracies = zip(names, (0.5, 0.6, 0.7, 0.55, 0.8), strict=True)
+    evaluations = [{"step": k, "name": name, "accuracy": {"mean": a}} for k, (name, a) in enumerate(accuracies)]
+    summary = {"tokens": {"training": {"sampled": 400}}}
+    one = replace(one, history=history, evaluations=evaluations, summary=summary)
+    first = tokens[0]
+    assert spent(one) == {1: first, 2: first, 3: 400, 4: 400}
+    assert [after(one, at) for at in (0, first - 1, first, 399, 400)] == [0.5, 0.5, 0.7, 0.7, 0.8]
+    reached = learning_rows({"rise": [one]})[1]
+    assert reached[1::2] == [f"{first:,.0f}"] * 4 + ["400", "400"]
 
 
 def test_tokens_to_an_accuracy_and_their_ratio() -> None:

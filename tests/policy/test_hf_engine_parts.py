@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from resource import RUSAGE_SELF, getpagesize, getrusage
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.engine_subjects import random_llama
 
+from backtrack_mrt.errors import Collapsed
+from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache, RowIndex, common_prefix
 from backtrack_mrt.policy.hf.packed_forward import PACK, Branches, packs
+from backtrack_mrt.policy.hf.plain_engine import PlainEngine
 from backtrack_mrt.policy.sampling import BLOCK, draw, uniforms
-from backtrack_mrt.types import Sampling, TokenIds
+from backtrack_mrt.types import Request, Sampling, TokenIds
 
 ids_strategy = st.lists(st.integers(0, 2), max_size=8).map(tuple)
 
@@ -122,3 +128,23 @@ def test_a_draw_is_the_inverse_cdf_whatever_the_vocabulary_and_the_other_rows(to
     assert ((cdf - probs).gather(1, at).squeeze(1) <= uniform + 1e-6).all()
     torch.testing.assert_close(logprobs, logits.log_softmax(-1).gather(1, at).squeeze(1))
     assert torch.equal(draw(logits[3:4], uniform[3:4], Sampling())[0], drawn[3:4])
+
+
+@pytest.mark.parametrize("tokens", [40, 8 * BLOCK + 1])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.0), Sampling(top_p=0.9)])
+def test_logits_that_are_not_finite_draw_a_token_without_a_probability(tokens: int, sampling: Sampling) -> None:
+    logits = torch.zeros(2, tokens)
+    logits[1] = torch.nan
+    drawn, logprobs = draw(logits, uniforms([3, 3], 1)[:, 0], sampling)
+    assert (drawn < tokens).all()
+    assert logprobs.isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("engine", [HFEngine, partial(HFEngine, compiled=False), PlainEngine])
+def test_finite_weights_with_logits_that_are_not_are_a_breakdown(engine: Any) -> None:
+    model = random_llama()
+    with torch.no_grad():
+        model.lm_head.weight.fill_(3e38)
+    asked = [Request((1, 2, 3), 4, seed) for seed in range(2)]
+    with pytest.raises(Collapsed, match="logits are not finite"):
+        engine(model, max_rows=2).generate(asked, Sampling())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from support.pictures import pictures
 
+from backtrack_mrt.evaluation.metrics.estimates import Estimate
 from backtrack_mrt.reports.charts import Chart, Series
 
 
@@ -44,6 +48,48 @@ def test_text_can_be_read(scheme: str) -> None:
     assert not {pair: round(ratio, 2) for pair, ratio in low.items() if ratio < 4.5}
     assert contrast(c["gain-3"], c["paper"]) > 3
     assert contrast(c["loss-3"], c["paper"]) > 3
+
+
+def drawn(chart: Chart) -> tuple[Any, Any, Any]:
+    """The figure with its axes, and what measures them in pixels."""
+    figure = chart._figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return figure, figure.axes[0], canvas.get_renderer()
+
+
+def inside(figure: Any, boxes: list[Any]) -> bool:
+    return all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+
+
+@pytest.mark.parametrize("number", [3, 10])
+def test_names_of_bars_do_not_overlap(number: int) -> None:
+    names = ["mrt-rl", "mrt-rl (credit=prefix)", "length-penalty", "star-shortest", *(f"mrt-rl-{k}" for k in range(6))]
+    estimates = [Estimate(0.1 * k, 0.1 * k - 0.1, 0.1 * k + 0.1, 4) for k in range(number)]
+    chart = Chart("gain", "Gain", "", "", "gain in accuracy", [Series.of("gain", estimates)], ticks=names[:number])
+    figure, axes, renderer = drawn(chart)
+    ticks = axes.get_yticklabels() if number > 3 else axes.get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == names[:number]
+    boxes = [tick.get_window_extent(renderer) for tick in ticks]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert inside(figure, boxes)
+
+
+def test_the_last_tick_is_whole() -> None:
+    tokens = np.linspace(0, 480_000, 9)
+    figure, axes, renderer = drawn(Chart("a", "A", "", "tokens", "accuracy", [Series("mrt", tokens, tokens / 1e6)]))
+    low, high = axes.get_xlim()
+    ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    seen = [label for place, label in ticks if low <= place <= high]
+    assert seen[-1].get_text() == "500000"
+    assert inside(figure, [label.get_window_extent(renderer) for label in seen])
+
+
+def test_a_share_has_no_place_below_nothing() -> None:
+    x = np.linspace(-1, 1, 21)
+    line = Series("mrt", x, np.where(x == 0, 0.9, 0.0))
+    chart = Chart("p", "P", "", "progress", "share", [line], symmetric_log=0.01, bounds=(0, 1))
+    assert -0.005 < drawn(chart)[1].get_ylim()[0] <= 0
 
 
 def test_a_chart_is_a_picture_with_its_numbers(tmp_path: Path) -> None:

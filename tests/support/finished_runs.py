@@ -7,12 +7,14 @@ from typing import Any
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.finished import has_broken_down
 
 
 def finished(
-    path: Path, algo: str, seed: int, accuracy: float, sampled: int = 1000, prover: int = 5, **flags: str
+    path: Path, algo: str, seed: int, accuracy: float | None, sampled: int = 1000, prover: int = 5, **flags: str
 ) -> Path:
-    """A run directory as a finished run leaves it. flags: settings, with two underscores for a dot."""
+    """A run directory as a finished run leaves it, or, without an accuracy, one that broke down. flags: settings, with
+    two underscores for a dot."""
     arguments = [part for name, value in flags.items() for part in (f"--{name.replace('__', '.')}", value)]
     config = read_request(["--algo", algo, "--seed", str(seed), "--output-dir", str(path), *arguments]).config
     run = RunDir.create(config)
@@ -40,6 +42,11 @@ def finished(
             "curve": curve,
         }
 
+    if accuracy is None:
+        run.log_evaluation(0, "base", side(0.5) | {"ledger": {}})
+        run.log(1, {"tokens/step_sampled": sampled, "tokens/step_prover": prover})
+        has_broken_down(path, "3 steps in a row had numbers that are not finite. Lower training.learning_rate.")
+        return path
     ledger = {"sampled": sampled, "env": 10, "prover": prover, "total": sampled + 10 + prover}
     summary = {"base": side(0.5), "trained": side(accuracy), "tokens": {"training": ledger}, "seconds": {"train": 1.0}}
     run.save("summary.json", {"algo": algo, "trained_answers": 4} | summary)

@@ -11,7 +11,7 @@ import pytest
 import backtrack_mrt.training.train as train_module
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.config import Config
-from backtrack_mrt.errors import UserError
+from backtrack_mrt.errors import Collapsed
 from backtrack_mrt.rollouts.assembly import Assembly, assemble
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.train import train
@@ -64,7 +64,7 @@ def test_nothing_is_learnt_and_nothing_breaks(
     monkeypatch.setattr(train_module, "_that_fit", lambda problems, parts: problems)  # or they would all be left out
     request = read_request(["--algo", algo, "--output-dir", str(tmp_path / "run"), *SHORT, *flags])
     if algo in ("star", "mrt-star", "rise"):
-        with pytest.raises(UserError, match="kept none of its"):
+        with pytest.raises(Collapsed, match="kept none of its"):
             train(request)
     else:
         train(request)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.training.gradient_noise import GradientNoise, parts_together
+from backtrack_mrt.training.safety import _gradient_noise
 
 
 def parameters(*sizes: int) -> list[torch.nn.Parameter]:
@@ -59,3 +64,13 @@ def test_a_problem_that_spans_micro_batches_is_one_part() -> None:
     whole = update(GradientNoise(parameters(3)), parts.reshape(3, 2, 3).sum(1))
     assert update(GradientNoise(parameters(3), 2), parts) == pytest.approx(whole, rel=1e-5)
     assert [parts_together(*sizes) for sizes in ((8, 64), (8, 4), (6, 4), (1, 4), (8, 8))] == [1, 2, 3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("algo", "micro_batch", "looks"), [("grpo", 8, True), ("grpo", 32, False), ("star", 16, False), ("star", 2, True)]
+)
+def test_nothing_is_looked_at_where_an_update_is_one_part(algo: str, micro_batch: int, looks: bool) -> None:
+    line = ["--algo", algo, "--training.problems_per_step", "4", "--training.group_size", "8"]
+    config = read_request([*line, "--training.micro_batch_size", str(micro_batch)]).config
+    setup: Any = SimpleNamespace(config=config, model=torch.nn.Linear(2, 2))
+    assert (_gradient_noise(setup) is not None) is looks

@@ -10,6 +10,7 @@ from support.short_runs import request
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.training.budgets import StopAtBudget, counted_tokens
 from backtrack_mrt.training.train import train
 from backtrack_mrt.types import TokenLedger
@@ -58,3 +59,12 @@ def test_a_run_counts_the_prover_too(tmp_path: Path) -> None:
     ledger = found.ledgers["training"]
     assert ledger.prover > 0
     assert ledger.total == pytest.approx(5000, rel=0.25)  # a batch is about a third of that
+
+
+def test_an_iteration_without_room_does_not_begin(tmp_path: Path) -> None:
+    """RISE's first batch takes more than the whole budget: what it costs is not known before."""
+    flags = ("--training.sampled_tokens", "300", "--data.eval_size", "2", "--algorithm.candidates", "2")
+    found = train(request(tmp_path, *flags, "--algorithm.criterion", "all", algo="rise"))
+    rows = RunDir(tmp_path).metrics()
+    assert [row["iteration"] for row in rows if "iteration" in row] == [1]
+    assert rows[0]["tokens/step_sampled"] == found.ledgers["training"].sampled > 300

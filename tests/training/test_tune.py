@@ -11,10 +11,10 @@ from support.finished_runs import finished
 
 from backtrack_mrt.cli.request import comparison_requests, trials
 from backtrack_mrt.config import RunRequest
-from backtrack_mrt.errors import Collapsed, RunError, UserError
+from backtrack_mrt.errors import RunError, UserError
 from backtrack_mrt.evaluation.comparison import Comparison
-from backtrack_mrt.evaluation.tuning import read_tuning
-from backtrack_mrt.runs.finished import Run, read_run
+from backtrack_mrt.evaluation.tuning import Tried, Tuning, read_tuning
+from backtrack_mrt.runs.finished import Run, ended_run, read_run
 from backtrack_mrt.training.compare import equal_tokens, train_and_compare, with_best
 from backtrack_mrt.training.tune import tune
 
@@ -22,6 +22,8 @@ LINE = ["--algo", "mrt-rl", "--compare", "grpo", "--training.sampled_tokens", "1
 TUNED = [*LINE, "--tune", "training.learning_rate", "3e-4", "1e-3", "3e-3", "--tune-seeds", "7", "8"]
 ACCURACY = {("mrt-rl", 3e-4): 0.6, ("mrt-rl", 1e-3): 0.7, ("mrt-rl", 3e-3): 0.65}
 ACCURACY |= {("grpo", 3e-4): 0.55, ("grpo", 1e-3): 0.3, ("grpo", 3e-3): None}  # the last one breaks down
+
+SEEDS = ((7, 0.7, 0.5), (8, 0.7, 0.5), (9, None, None))
 
 
 class Pretended:
@@ -33,17 +35,17 @@ class Pretended:
     def __call__(self, request: RunRequest, base: Path | None = None) -> Run:
         config = request.config
         path = config.run_path
-        if not (path / "summary.json").exists():
+        if ended_run(path) is None:
             self.asked.append(request)
             accuracy = ACCURACY[config.algo, config.training.learning_rate]
-            if accuracy is None:
-                raise Collapsed("3 steps in a row had numbers that are not finite", "Lower training.learning_rate.")
             prover = 200 if config.algo == "mrt-rl" else 0
             total = config.training.total_tokens
             flags = {"training__total_tokens": str(total)} if total else {}
             held_out = f"[{config.data.eval[0]}]"
             finished(path, config.algo, config.seed, accuracy, prover=prover, data__eval=held_out, **flags)
-        return read_run(path)
+        run = ended_run(path)
+        assert run is not None
+        return run
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_the_best_of_each_is_kept_and_nothing_is_done_twice(run: Pretended, tmp_
     assert [row[0] for row in rows] == ["mrt-rl"] * 3 + ["grpo"] * 3
     assert [row[header.index("kept")] for row in rows] == ["", "**kept**", "", "**kept**", "", ""]
     assert rows[4][header.index("gain")].startswith("-0.200")  # a collapse counts as it is
-    assert rows[5][2] == "broke down"
+    assert rows[5][2:5] == ["broke down", "broke down", "1,000"]
     assert "not finite" in rows[5][-1]
 
     run.asked.clear()
@@ -80,6 +82,12 @@ def test_the_best_of_each_is_kept_and_nothing_is_done_twice(run: Pretended, tmp_
     assert "Settings were chosen on signs/validation" in text
     assert "seeds 7, 8" in text
     assert json.loads(json.dumps(comparison.as_json()))["tuning"][5]["accuracy"] is None
+
+
+def test_a_table_tells_what_the_choice_counts() -> None:
+    seeds = [Tried("grpo", 1, {}, seed, "run", acc, base, {"sampled": 4}) for seed, acc, base in SEEDS]
+    row = Tuning((), seeds).rows()[1]
+    assert row[2:5] == ["0.700 ± 0.000 (2 of 3 seeds)", "+0.200 ± 0.000 (2 of 3 seeds); counted as -0.200", "4"]
 
 
 def test_nothing_is_kept_where_all_break_down(run: Pretended, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from backtrack_mrt.cli.command import PROGRAM, Parser
 from backtrack_mrt.cli.request import comparison_requests, read_request, trials
 from backtrack_mrt.config import RunRequest
 from backtrack_mrt.errors import Interrupted, RunError, UserError
-from backtrack_mrt.runs import environment, processes
+from backtrack_mrt.runs import environment, interrupts, processes
 from backtrack_mrt.runs.durable import remove
 from backtrack_mrt.runs.kinds import COMMAND, holds_run, not_to_write_into, write_command
 
@@ -166,7 +166,7 @@ def _compare(first: RunRequest, flags: list[str]) -> None:
     words = ["train", *repeated(flags)]
     seeds, again = first.seeds or (first.config.seed,), shlex.join([PROGRAM, *words, "--output-dir", str(folder)])
     tuning = None
-    with telling_how_to_go_on(folder, again), noted(folder, words):
+    with telling_how_to_go_on(folder, again), noted(folder, words), interrupts.deferred():
         if tried:
             best, tuning = tune(tried, first, folder)
             requests = with_best(requests, best)

@@ -21,7 +21,7 @@ from backtrack_mrt.policy.hf.arithmetic import is_exact
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex
 from backtrack_mrt.policy.hf.lora import MergedAdapter
 from backtrack_mrt.policy.hf.runner import Branch, Runner
-from backtrack_mrt.policy.sampling import draw, uniforms
+from backtrack_mrt.policy.sampling import check_drawn, draw, uniforms
 from backtrack_mrt.runs import environment
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
@@ -151,6 +151,7 @@ class HFEngine(Engine):
         completions = []
         ids_by_row, values_by_row = drawn.tolist(), logprobs.tolist()
         for row, prefix, count, ids, values in zip(rows, prefixes, caps, ids_by_row, values_by_row, strict=True):
+            check_drawn(values[:count])
             completion = tuple(ids[:count])
             row.ids = prefix + completion[:-1]  # the last token has been drawn but not read
             finish = Finish.STOP if completion[-1] in sampling.stop_ids else Finish.LENGTH

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from backtrack_mrt.policy.dimensions import context_length
 from backtrack_mrt.policy.engine import Engine, Pair
 from backtrack_mrt.policy.hf.arithmetic import as_trained, attending, evaluating, is_exact
-from backtrack_mrt.policy.sampling import draw, uniforms
+from backtrack_mrt.policy.sampling import check_drawn, draw, uniforms
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 LOGITS = 1 << 27  # of one pass that scores: half a gigabyte
@@ -91,6 +91,7 @@ class PlainEngine(Engine):
         rows = zip(torch.stack(drawn, 1).tolist(), torch.stack(logprobs, 1).tolist(), strict=True)
         for row, (ids, values_of) in enumerate(rows):
             ids, values_of = tuple(ids[: ends[row]]), tuple(values_of[: ends[row]])
+            check_drawn(values_of)
             completions.append(
                 Completion(ids, values_of, Finish.STOP if ids[-1] in sampling.stop_ids else Finish.LENGTH)
             )

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from backtrack_mrt.policy.engine import Engine, Pair
+from backtrack_mrt.policy.sampling import check_drawn
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 Draw = dict[str, int | float | list[int]]  # JSON: it travels as `extra_args`
@@ -130,6 +131,7 @@ class JobEngine(Engine):
         return Job(request.prefix_ids, length, sampled(request.seed, sampling), sorted(sampling.stop_ids))
 
     def _completion(self, job: Job, drawn: Drawn) -> Completion:
+        check_drawn(drawn.logprobs)
         self._count(job, drawn)
         self.stats.sampled += len(drawn.token_ids)
         finish = Finish.STOP if drawn.token_ids[-1] in job.stop_ids else Finish.LENGTH
