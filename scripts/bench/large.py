@@ -38,7 +38,7 @@ from backtrack_mrt.rollouts.prompts import load_prompts
 from backtrack_mrt.training import roofline
 from backtrack_mrt.training.plan import plan
 from backtrack_mrt.training.roofline import Clock, overhead
-from backtrack_mrt.training.sizes import GIB, memory, peak
+from backtrack_mrt.training.sizes import GIB, peak
 from backtrack_mrt.types import Completion, Finish, Parsed, Problem, Request, Sampling, Turn
 
 STEPS = 2  # the first one warms up
@@ -102,7 +102,7 @@ def measured(config: Config, tokens: int, device_name: str) -> list[str]:
     used = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     rows = config.training.rows
     length = (row["tokens/step_sampled"] + row["tokens/step_env"]) / rows
-    planned = peak(memory(replace(sizes, length=round(length)), device), device)
+    planned = peak(replace(sizes, length=round(length)), device)
     return [
         f"{config.model.name_or_path}, {config.model.dtype}, random weights, on {device.name}: "
         f"{rows} trajectories of {length:,.0f} tokens in {row['turns']:.0f} turns",

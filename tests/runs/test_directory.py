@@ -236,6 +236,7 @@ def test_a_file_that_holds_no_trajectories(tmp_path):
 
 
 def test_only_the_main_process_writes(config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     run = RunDir.create(config)
     assert not config.run_path.exists()

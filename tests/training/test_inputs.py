@@ -123,9 +123,8 @@ def test_a_finished_run_has_the_golds_of_its_grader(tmp_path: Path, monkeypatch:
     asked = request(tmp_path / "run", "--grader", "python", *data, *sizes)
     RunDir.create(asked.config)
     save_inputs(tmp_path / "run", digests(asked.config, load_problem_sets(asked.config.data, 4, asked.config.grading)))
-    (tmp_path / "run" / "summary.json").write_text("{}")
-    finished = SimpleNamespace(config=asked.config)
-    monkeypatch.setattr("backtrack_mrt.training.finishing.read_run", lambda path: finished)
+    finished = SimpleNamespace(config=asked.config, lost="")
+    monkeypatch.setattr("backtrack_mrt.training.finishing.ended_run", lambda path: finished)
     assert finished_run(asked) is finished
 
 
