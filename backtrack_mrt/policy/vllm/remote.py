@@ -17,6 +17,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from backtrack_mrt.errors import UserError
+from backtrack_mrt.policy.dimensions import context_length
 from backtrack_mrt.policy.hf.arithmetic import step_at
 from backtrack_mrt.policy.hf.lora import WeightsFolder
 from backtrack_mrt.policy.json_client import BadRequest
@@ -47,7 +48,7 @@ class ServerEngine(JobEngine):
         adapters: Path | None = None,
         sent: Any = None,
     ) -> None:
-        super().__init__(min(servers.context_length, model.config.max_position_embeddings), max_rows)
+        super().__init__(min(servers.context_length, context_length(model.config)), max_rows)
         self._servers, self._model = servers, model
         self._adapters, self._whole = WeightsFolder(sent or model, adapters), not isinstance(model, PeftModel)
         # Processes with the same weights call them the same, and one of them hands them over for all.
