@@ -23,7 +23,7 @@ from pathlib import Path
 from backtrack_mrt import plugins
 from backtrack_mrt.algos.base import Algorithm
 from backtrack_mrt.cli.main import main as command
-from backtrack_mrt.errors import UserError, run_main
+from backtrack_mrt.errors import Collapsed, UserError, run_main
 from backtrack_mrt.protocol import EpisodeProtocol
 
 ALGORITHMS = ["mrt-rl", "grpo", "rise", "star", "mrt-star", "star-shortest", "brpo", "igpo", "length-penalty"]
@@ -132,11 +132,11 @@ def outcome(flags: list[str], folder: Path) -> str:
     try:
         with told.open("w", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
             code = command(["train", *SMALL.split(), *flags, "--output-dir", str(folder / "run")])
+    except Collapsed:  # self-training keeps none of two updates' worth of trajectories
+        return "ended"
     except UserError as refusal:
         print(f"refused: {' '.join(flags)}: {refusal}", flush=True)
         late = "Loading weights" in told.read_text(encoding="utf-8")
-        if "nothing to fit" in str(refusal):  # after two updates' worth of trajectories
-            return "ended"
         return "refused after the model was loaded" if late else "refused"
     except BaseException:
         return f"a traceback: {traceback.format_exc()[-1500:]}"
