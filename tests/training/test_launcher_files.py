@@ -64,7 +64,6 @@ def test_the_first_version_of_fsdp_is_refused(monkeypatch, cut_up):
         ({"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"}, r"fsdp_auto_wrap_policy = .* Set it to TRANSFORMER_BASED_WRAP"),
         ({"FSDP_AUTO_WRAP_POLICY": "NO_SUCH_WRAP"}, "fsdp_config: accelerate does not take it .*NO_SUCH_WRAP"),
         ({"FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, "fsdp_config: accelerate does not take it"),
-        ({"FSDP_ACTIVATION_CHECKPOINTING_OFFLOAD": "true"}, "fsdp_config: accelerate does not take it"),
         ({"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params = 'true': .* there is no GPU"),
         (
             {"FSDP_TRANSFORMER_CLS_TO_WRAP": "LlamaDecoderLayer,NoSuchLayer"},

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from packaging.version import Version
 from support.architectures import CACHED, PLAIN, REFUSED, SHAPE, random_model
 from support.command_line import command
 from transformers import AutoConfig, PretrainedConfig
@@ -24,6 +26,7 @@ from backtrack_mrt.training.roofline import device
 pytestmark = pytest.mark.usefixtures("no_network")
 
 KINDS = CACHED | PLAIN
+OLD = Version(version("transformers")) < Version("5.19")
 HELD = {"alibi too": UNLIMITED}  # tokens; the others hold as many as their shape says
 SMALL = ["--protocol.token_budget", "64", "--engine.type", "hf"]
 LLAMA = SHAPE | {"model_type": "llama"}
@@ -58,6 +61,8 @@ def _floats(layer: Any) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_is_planned_as_it_is(kind, tmp_path):
+    if OLD and kind == "positions of the mask":
+        pytest.skip("earlier versions of transformers cannot make it without its weights")
     config = KINDS[kind]
     found = planned(tmp_path, config.to_dict())
     model = found.sizes.model
@@ -86,6 +91,7 @@ def test_a_token_meets_some_experts_and_a_step_reads_all(tmp_path):
     assert network.read == pytest.approx(2 * (8 * 8 * expert + others), abs=2 * routers)
 
 
+@pytest.mark.skipif(OLD, reason="earlier versions of transformers keep the keys and values of all heads")
 def test_latent_attention_keeps_its_latent_vectors(tmp_path):
     config = PLAIN["latent attention"]
     found = planned(tmp_path, config.to_dict())
