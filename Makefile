@@ -43,7 +43,7 @@ test-newest: .venv-newest/installed  ## the same on the newest ones
 test-oldest test-newest:
 	OMP_NUM_THREADS=1 .venv-$(@:test-%=%)/bin/python -m pytest -n 2 \
 		-m "not slow and not smollm2 and not vllm and not browser" \
-		tests/policy tests/training tests/rollouts tests/protocol tests/runs
+		tests/policy tests/training tests/rollouts
 
 gpu: $(INSTALLED)  ## what the first GPU shows: one JSON row a step, 30 minutes at most
 	$(BIN)/python scripts/smoke_gpu.py
