@@ -47,7 +47,7 @@ from backtrack_mrt.evaluation.tuning import Tuning, read_tuning
 from backtrack_mrt.reports.build import report_comparison
 from backtrack_mrt.rollouts.assembly import assemble
 from backtrack_mrt.runs.finished import Run, ended_run, read_run
-from backtrack_mrt.runs.interrupts import EXIT_CODES
+from backtrack_mrt.runs.interrupts import EXIT_CODES, handled_by
 from backtrack_mrt.training.tune import check_validation
 
 GRID = ["--tune", "training.epochs", "1", "2", "training.learning_rate", "3e-4", "1e-3", "3e-3"]
@@ -212,13 +212,11 @@ def passing_signals_on() -> Iterator[None]:
         for child in list(_running):
             child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in EXIT_CODES}
     try:
-        yield
+        with handled_by(pass_on):
+            yield
     finally:
         _asked.clear()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def call(log: Path, command: list[str]) -> None:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -31,13 +31,22 @@ def deferred() -> Iterator[None]:
     if inner or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _on_signal) for number in EXIT_CODES}
+    try:
+        with handled_by(_on_signal):
+            yield
+    finally:
+        _asked.clear()
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the block both signals go to `handler`, afterwards where they went before. For the main thread."""
+    before = {number: signal.signal(number, handler) for number in EXIT_CODES}
     try:
         yield
     finally:
-        _asked.clear()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, own in before.items():
+            signal.signal(number, own)
 
 
 def safe_point() -> None:

@@ -29,22 +29,19 @@ def cut_up(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_answers_that_are_trained_along_need_a_whole_output_layer(number, monkeypatch, cut_up):
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--algorithm.answer_weight", "1"], r"algorithm\.answer_weight.*FSDP has it in pieces"),
+        (["--model.quantization", "nf4"], r"model\.quantization.*ddp\.yaml"),
+    ],
+)
+def test_what_needs_whole_weights_is_not_cut_up(number, flags, match, monkeypatch, cut_up):
     several(number, monkeypatch)
-    config = read_request(["--algorithm.answer_weight", "1"]).config
+    config = read_request(flags).config
     check_launch(config)
     cut_up(number)
-    with pytest.raises(UserError, match=r"algorithm\.answer_weight.*FSDP has it in pieces"):
-        check_launch(config)
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_packed_weights_are_not_cut_up(number, monkeypatch, cut_up):
-    several(number, monkeypatch)
-    config = read_request(["--model.quantization", "nf4"]).config
-    check_launch(config)
-    cut_up(number)
-    with pytest.raises(UserError, match=r"model\.quantization.*ddp\.yaml"):
+    with pytest.raises(UserError, match=match):
         check_launch(config)
 
 

@@ -50,7 +50,7 @@ class ServerEngine(JobEngine):
     ) -> None:
         super().__init__(min(servers.context_length, context_length(model.config)), max_rows)
         self._servers, self._model = servers, model
-        self._adapters, self._whole = WeightsFolder(sent or model, adapters), not isinstance(model, PeftModel)
+        self._folder, self._whole = WeightsFolder(sent or model, adapters), not isinstance(model, PeftModel)
         # Processes with the same weights call them the same, and one of them hands them over for all.
         (self._run_name,) = processes.gathered([uuid4().hex[:8]] if processes.is_main() else [])
         self._names: list[str] = []  # of the adapters that may be asked for, the newest last
@@ -78,7 +78,7 @@ class ServerEngine(JobEngine):
         return self._servers.complete(jobs, None if self._in_reference else self._names[-1])
 
     def _hand_over(self) -> None:
-        name = f"backtrack-mrt-{self._run_name}-{self._adapters.digest()}"
+        name = f"backtrack-mrt-{self._run_name}-{self._folder.digest()}"
         if self._whole:  # of which a server has one set: until all processes are here one may draw by it
             (name,) = processes.gathered([name] if processes.is_main() else [])
         if self._names[-1:] == [name]:
@@ -95,7 +95,7 @@ class ServerEngine(JobEngine):
             self._unload(old)
 
     def _load(self, name: str) -> None:
-        path = self._adapters.write(name).resolve()
+        path = self._folder.write(name).resolve()
         self._servers.on_each(lambda server: server.load(name, path, whole=self._whole))
         self._loaded.append(name)
 
@@ -103,7 +103,7 @@ class ServerEngine(JobEngine):
         if not self._whole:
             self._servers.on_each(lambda server: server.unload(name))
         self._loaded.remove(name)
-        self._adapters.delete(name)
+        self._folder.delete(name)
 
     def _forget(self) -> None:
         """A server's cache is kept by adapter, and every version is an adapter of its own."""
