@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -11,11 +10,12 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 from support.finished_runs import finished
 from support.pictures import pictures
+from support.scripts import imported
 
 from backtrack_mrt.errors import Interrupted, UserError
 from backtrack_mrt.evaluation.tuning import Tried, Tuning
@@ -25,13 +25,8 @@ NEEDED = ("mrt-rl", "grpo", "rise", "length-penalty")
 SMALL = "--tokens 3000 --training.problems_per_step 4 --data.eval_size 16"
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reproduce", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script() -> Any:
+    return imported(SCRIPT)
 
 
 @pytest.mark.parametrize(

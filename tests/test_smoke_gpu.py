@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.engine_subjects import NEEDS_VLLM
+from support.scripts import imported
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "smoke_gpu.py"
 LEARNS = r'"grad_norm": [\d.]+'
@@ -49,14 +49,8 @@ HERE = [
 
 
 @pytest.fixture
-def smoke(monkeypatch: pytest.MonkeyPatch) -> Any:
-    spec = importlib.util.spec_from_file_location("smoke_gpu", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "smoke_gpu", module)
-    spec.loader.exec_module(module)
-    return module
+def smoke() -> Any:
+    return imported(SCRIPT)
 
 
 @pytest.mark.parametrize(("name", "said"), HERE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import runpy
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripts import imported
 
 from backtrack_mrt.cli.request import read_request
 
@@ -19,13 +19,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(SCRIPTS / "bench"))
-    spec = importlib.util.spec_from_file_location("bench_large", SCRIPTS / "bench" / "large.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "bench_large", module)
-    spec.loader.exec_module(module)
-    return module
+    return imported(SCRIPTS / "bench" / "large.py")
 
 
 def test_every_trajectory_has_the_tokens_asked_for(bench: Any, tmp_path: Path) -> None:
