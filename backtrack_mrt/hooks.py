@@ -4,7 +4,7 @@ instance, when it is made; of what a method gives, when it gives it."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from functools import cache
 from types import FunctionType
@@ -81,18 +81,20 @@ def wrong_value(plugin: object, base: type) -> Wrong | None:
 def of_its_kind(field: str, plugin: object, hook: str, given: T) -> T:
     """`given`, which the method `hook` of a plug-in gave. Raises UserError (for `field`) for another kind of thing than
     the base's annotation names."""
-    meant = next(vars(c)[hook] for c in reversed(type(plugin).__mro__) if hook in vars(c))
+    kind, returned = _returned(type(plugin).__mro__, hook)
     try:
-        _returned(meant).validate_python(given, strict=True)
+        returned.validate_python(given, strict=True)
     except ValidationError:
-        kind, reason = inspect.signature(meant).return_annotation, f"its {hook} gave {short(repr(given))}"
+        reason = f"its {hook} gave {short(repr(given))}"
         raise UserError(field, type(plugin).__name__, reason, f"Return {kind}.") from None
     return given
 
 
 @cache
-def _returned(meant: Callable[..., Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(get_type_hints(meant)["return"])
+def _returned(classes: tuple[type, ...], hook: str) -> tuple[Any, TypeAdapter[Any]]:
+    """What the method `hook` is to give, as the lowest base that has it says: the annotation, and what checks it."""
+    meant = next(vars(c)[hook] for c in reversed(classes) if hook in vars(c))
+    return inspect.signature(meant).return_annotation, TypeAdapter(get_type_hints(meant)["return"])
 
 
 def _undefined(found: type) -> Wrong | None:

@@ -11,7 +11,9 @@ from typing import Protocol, runtime_checkable
 from backtrack_mrt.types import Completion, FloatArray, Request, Sampling, TokenIds
 
 Pair = tuple[TokenIds, TokenIds]  # prefix and continuation
-KEPT = 1 / 8  # of a GPU's memory: an engine in this process that takes less keeps it during updates
+# An engine in this process that takes less of its device's memory keeps it during updates: on a GPU with the steps that
+# were captured on it, on a CPU to spare the system to find it anew.
+KEPT, KEPT_BY_CPU = 1 / 8, 1 / 64
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ _FROZEN = """{% macro strftime_now(format) %}{% set told = namespace(text=format
 {% for part, text in frozen_date.items() %}{% set told.text = told.text | replace(part, text) %}{% endfor %}\
 {{ told.text }}{% endmacro %}
 """
-_REMEMBERED = 1024  # texts whose ids are kept
+_REMEMBERED = 1024  # texts, and ids, that are not read anew when they come again
 _BEHIND = "0"  # a token is read behind this: at the start of a text some tokenizers leave out its blank
 _INDEPENDENT = "Use a template that renders every message independently of the later ones."
 
@@ -119,7 +119,8 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self._switches = template_switches(one_message if thinking is None else thinking)
         self._system = system
-        self._known: dict[str, TokenIds] = {}  # instructions come again and again
+        self._ids_of = lru_cache(_REMEMBERED)(self._encoded)  # instructions come again and again
+        self._text_of = lru_cache(_REMEMBERED)(self._decoded)  # a completion is read to be cut, and as a turn
         if not getattr(tokenizer, "chat_template", None):
             raise self._refusal(
                 "it has no chat template", "Use an instruction-tuned model, or add a chat_template.jinja to its files."
@@ -164,19 +165,17 @@ class ChatFormat:
 
     def encode(self, text: str) -> TokenIds:
         """Ids of content: never a structural token, whatever the text says. Lone surrogates become "?"."""
-        ids = self._known.get(text)
-        if ids is None:
-            clean = text.encode("utf-8", "replace").decode()
-            ids = tuple(self.tokenizer(clean, add_special_tokens=False, split_special_tokens=True)["input_ids"])
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[text] = ids
-        return ids
+        return self._ids_of(text)
 
     def decode(self, ids: TokenIds) -> str:
         """Text of a completion without the stop token at its end; other special tokens show as text."""
-        if ids and ids[-1] in self.stop_ids:
-            ids = ids[:-1]
+        return self._text_of(ids[:-1] if ids and ids[-1] in self.stop_ids else ids)
+
+    def _encoded(self, text: str) -> TokenIds:
+        clean = text.encode("utf-8", "replace").decode()
+        return tuple(self.tokenizer(clean, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def _decoded(self, ids: TokenIds) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _opening(self) -> tuple[str, str]:

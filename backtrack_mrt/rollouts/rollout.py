@@ -64,6 +64,7 @@ def rollout(
     episodes = [Episode(protocol, start) for start in starts]
     left = [inf if most_turns is None else most_turns] * len(episodes)  # turns
     instructions: list[TokenIds] = [()] * len(episodes)  # of the turn that is under way
+    reserved = [reserve(episode.problem) if reserve else 0 for episode in episodes]
 
     def asked(row: int) -> Request | None:
         """What is to be sampled next in this row, if it goes on."""
@@ -73,7 +74,7 @@ def rollout(
             return None
         instructions[row] = instruct(episode, dialogue)
         prefix_ids = episode.prefix_ids(window) + instructions[row]
-        room = engine.context_length - len(prefix_ids) - (reserve(episode.problem) if reserve else 0)
+        room = engine.context_length - len(prefix_ids) - reserved[row]
         if room < 1:
             episode.end(StopReason.BUDGET)
             return None

@@ -8,7 +8,7 @@ from math import ceil
 from backtrack_mrt.algos.base import SelfTraining
 from backtrack_mrt.config import Config
 from backtrack_mrt.policy.dimensions import Dimensions
-from backtrack_mrt.policy.engine import KEPT
+from backtrack_mrt.policy.engine import KEPT, KEPT_BY_CPU
 from backtrack_mrt.runs import processes
 from backtrack_mrt.training.roofline import PACK, VLLM, Clock, Device, Network, StepTime, overhead
 
@@ -154,10 +154,10 @@ def usable(device: Device) -> float:
 
 
 def peak(sizes: Sizes, device: Device) -> int:
-    """Bytes at the fullest moment. Rollout and update do not overlap, but for a small cache, which a GPU keeps."""
+    """Bytes at the fullest moment. Rollout and update do not overlap, but for a small cache, which is kept."""
     held = memory(sizes, device)
     rollout, update = (sum(held.get(name, 0) for name in names) for names in (_IN_ROLLOUTS, _IN_UPDATES))
-    stays = not device.cpu and _ASLEEP not in held and rollout < KEPT * device.memory
+    stays = _ASLEEP not in held and rollout < (KEPT_BY_CPU if device.cpu else KEPT) * device.memory
     return max(sum(held.values()) - (0 if stays else min(rollout, update)), while_whole(sizes, device))
 
 

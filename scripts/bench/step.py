@@ -77,7 +77,8 @@ def metrics_of_steps(parts: Assembly, problems: Sequence[Problem], collector: Co
     from backtrack_mrt.training.rl import PolicyTrainer
     from backtrack_mrt.training.trainer_setup import Setup
 
-    environment.prepare()  # as every training does
+    environment.prepare()  # both as every training does
+    environment.settle()
     config = parts.config.model_copy(update={"algorithm": Grpo()})  # which trains no forced answers along
     run = RunDir.create(config, "overwrite")
     setup = Setup(parts.model, parts.tokenizer, config, run)

@@ -256,3 +256,18 @@ def test_where_nothing_runs_in_tmp(anew: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(kernels, "CDLL", load)
     assert kernels.library() is not None
+
+
+@pytest.mark.parametrize("kind", ["llama", "scaled rope", "rope by length"])
+def test_positions_are_turned_as_by_the_model(kind: str) -> None:
+    """To the bit; a rope that depends on the longest position of a pass does so here, too."""
+    factors = {"short_factor": [1.0] * 16, "long_factor": [4.0] * 16, "original_max_position_embeddings": 64}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, **factors}
+    by_length = LlamaConfig(**SHAPE, head_dim=32, rope_parameters=rope)
+    decoder = model_of({**SERVED, "rope by length": by_length}[kind], adapter=False)
+    compiled = CompiledDecoder(decoder, kernels.library(), adapted=False)
+    like = torch.zeros(())
+    for positions in ([3, 0, 40], [700, 2], [5, 511]):
+        at = torch.tensor(positions)
+        expected = [each[0] for each in decoder.model.rotary_emb(like[None], at[None])]
+        assert all(map(torch.equal, compiled._turned(at, like), expected))

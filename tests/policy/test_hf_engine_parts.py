@@ -1,9 +1,10 @@
-"""The parts of the Hugging Face engine by themselves: the index of cached rows, packing, branches, randomness."""
+"""The parts of the Hugging Face engine by themselves: cached rows and their memory, packing, branches, randomness."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from resource import RUSAGE_SELF, getpagesize, getrusage
@@ -13,9 +14,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.engine_subjects import random_llama
+from peft import PeftModel
+from support.engine_subjects import FREE, random_llama, requests
 
 from backtrack_mrt.errors import Collapsed
+from backtrack_mrt.policy.hf import engine as engine_module
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowCache, RowIndex, common_prefix
 from backtrack_mrt.policy.hf.packed_forward import PACK, Branches, packs
@@ -148,3 +151,38 @@ def test_finite_weights_with_logits_that_are_not_are_a_breakdown(engine: Any) ->
     asked = [Request((1, 2, 3), 4, seed) for seed in range(2)]
     with pytest.raises(Collapsed, match="logits are not finite"):
         engine(model, max_rows=2).generate(asked, Sampling())
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1 / 65, True), (1 / 63, False)])
+def test_a_small_part_of_a_cpus_memory_is_kept_during_updates(
+    share: float, kept: bool, policy: PeftModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = HFEngine(policy, max_rows=4)
+    first = engine.generate(requests(3, 5), FREE)
+    memory = round(engine._policy.size / share)
+    monkeypatch.setattr(engine_module, "allowed_memory", lambda: memory)
+    for end in (engine.release, engine.sync):
+        end()
+        assert (engine._policy.size > 0) is kept
+        assert [c.token_ids for c in engine.generate(requests(3, 5), FREE)] == [c.token_ids for c in first]
+    engine.close()
+    assert engine._policy.size == 0
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_weights_that_are_not_finite_leave_nothing_behind(compiled: bool, policy: PeftModel) -> None:
+    """The memory of histories is used again, and a masked NaN would still be one."""
+    asked = requests(3, 5)
+    expected = HFEngine(policy, max_rows=4, compiled=compiled).generate(asked, FREE)
+    weight = policy.get_base_model().model.layers[0].self_attn.v_proj.base_layer.weight
+    engine, before = HFEngine(policy, max_rows=4, compiled=compiled), weight.detach().clone()
+    for asks in (lambda: engine.generate(requests(3, 40), FREE), lambda: engine.score([(1, 2, 3) * 15], [(4, 5)])):
+        with torch.no_grad():
+            weight.fill_(float("nan"))
+        engine.sync()
+        with suppress(Collapsed):
+            asks()
+        with torch.no_grad():
+            weight.copy_(before)
+        engine.sync()
+        assert [c.token_ids for c in engine.generate(asked, FREE)] == [c.token_ids for c in expected]

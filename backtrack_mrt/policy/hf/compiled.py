@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 from backtrack_mrt.policy.hf.kernels import DecoderLayer, Linear, Model, Pass, in_free_cores, library
-from backtrack_mrt.policy.hf.kv_cache import RowCache
+from backtrack_mrt.policy.hf.kv_cache import RowCache, multiple
 from backtrack_mrt.policy.hf.lora import mergeable, merged_weight
 from backtrack_mrt.policy.hf.packed_forward import Layout
 
+_STEADY = ("default", "linear", "llama3", "yarn")  # kinds of positions that do not depend on the pass
+_TABLE = 512  # positions are tabled in multiples of this
 _SERVED = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 
 
@@ -36,6 +38,7 @@ class CompiledDecoder:
         self._held: list[Any] = []  # what the pointers in `_model` point to
         self._model: Model | None = None
         self._room = torch.empty(0)
+        self._table = [torch.empty(0), torch.empty(0)]  # cos and sin of the first positions
 
     def forward(
         self,
@@ -51,7 +54,7 @@ class CompiledDecoder:
         model = self._packed()
         inner = self._decoder.model
         hidden: Tensor = inner.embed_tokens(tokens)
-        cos, sin = (each[0].contiguous() for each in inner.rotary_emb(hidden[None], positions[None]))
+        cos, sin = self._turned(positions, hidden)
         cache.open(self.layers, self.kv_heads, self.depth, like=hidden)
         kept = torch.arange(len(tokens)) if keep is None else keep
         logits = hidden.new_empty(len(kept), model.head.outputs)
@@ -69,6 +72,16 @@ class CompiledDecoder:
                 self._room = hidden.new_empty(size)
             self.code.forward(byref(model), byref(run), hidden.data_ptr(), logits.data_ptr(), self._room.data_ptr())
         return logits
+
+    def _turned(self, positions: Tensor, like: Tensor) -> list[Tensor]:
+        """cos and sin (T, depth) of the positions (T,): out of a table, unless they depend on the longest of a pass."""
+        rotary = self._decoder.model.rotary_emb
+        if rotary.rope_type not in _STEADY:
+            return [each[0].contiguous() for each in rotary(like[None], positions[None])]
+        if int(positions.max()) >= len(self._table[0]):
+            several = torch.arange(multiple(int(positions.max()) + 1, _TABLE))
+            self._table = [each[0] for each in rotary(like[None], several[None])]
+        return [each[positions] for each in self._table]
 
     def drop(self) -> None:
         """Forget the copied weights: they have changed, or the memory is wanted."""

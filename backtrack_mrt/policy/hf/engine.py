@@ -15,14 +15,16 @@ import torch
 from peft import PeftModel
 from torch import nn
 
+from backtrack_mrt.errors import Collapsed
 from backtrack_mrt.policy.dimensions import context_length
-from backtrack_mrt.policy.engine import KEPT, Engine, Pair
+from backtrack_mrt.policy.engine import KEPT, KEPT_BY_CPU, Engine, Pair
 from backtrack_mrt.policy.hf.arithmetic import is_exact
 from backtrack_mrt.policy.hf.kv_cache import CacheRow, RowIndex
 from backtrack_mrt.policy.hf.lora import MergedAdapter
 from backtrack_mrt.policy.hf.runner import Branch, Runner
 from backtrack_mrt.policy.sampling import check_drawn, draw, uniforms
 from backtrack_mrt.runs import environment
+from backtrack_mrt.runs.memory import allowed_memory
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 LONG_BRANCH = 256  # a longer piece of history that is not cached gets a row before branches leave it
@@ -56,6 +58,11 @@ class HFEngine(Engine):
                 part = slice(start, start + self.max_rows)
                 rows = cache.place([request.prefix_ids for request in requests[part]], claims[part])
                 completions += self._complete(requests[part], rows, sampling)
+        try:
+            check_drawn(logprob for completion in completions for logprob in completion.logprobs)
+        except Collapsed:
+            self.close()  # what is not finite would poison the histories to come
+            raise
         return completions
 
     def _score(self, pairs: Sequence[Pair], endings: Mapping[Pair, TokenIds]) -> list[FloatArray]:
@@ -71,6 +78,8 @@ class HFEngine(Engine):
                 rows = runner.cache.place(part, runner.cache.claim(part))
                 runner.prefill(part, rows)
                 scores.update(runner.score({row: missing[ids] for row, ids in zip(rows, part, strict=True)}, endings))
+        if any(np.isnan(row).any() for row in scores.values()):
+            self.close()  # as after `_generate`
         return [scores[pair].copy() for pair in pairs]
 
     @contextmanager
@@ -90,16 +99,20 @@ class HFEngine(Engine):
         """See `Engine.sync`. The reference's cache stays: its weights never change. What an update has freed makes room
         for the histories to come."""
         super().sync()
-        self._policy.renew()
+        self._forget(self._policy)
         environment.give_back()
 
     def release(self) -> None:
-        """See `Engine.release`. On a GPU of which it is a small part, the memory is kept, for the captured steps."""
-        size = sum(runner.size for runner in self._runners)
-        small = torch.cuda.is_available() and size < KEPT * torch.cuda.mem_get_info()[1]
-        forget = Runner.renew if small else Runner.drop
-        for runner in self._runners:
-            forget(runner)
+        """See `Engine.release`. A small part of the device's memory is kept."""
+        self._forget(*self._runners)
+
+    def _forget(self, *runners: Runner) -> None:
+        """What the runners made of their weights, with its memory unless all take little (`KEPT`)."""
+        on_gpu = torch.cuda.is_available() and self._policy.graphs is not None
+        little = KEPT * torch.cuda.mem_get_info()[1] if on_gpu else KEPT_BY_CPU * allowed_memory()
+        small = sum(runner.size for runner in self._runners) < little
+        for runner in runners:
+            (runner.renew if small else runner.drop)()
 
     def close(self) -> None:
         """See `Engine.close`. Merged and copied weights go, too."""
@@ -130,28 +143,27 @@ class HFEngine(Engine):
         lengths = torch.tensor([len(prefixes[i]) for i in order], device=device)
         limits = torch.tensor([caps[i] for i in order], device=device)
         logits = logits[chosen]
-        step = 0
+        step, longest = 0, max(map(len, prefixes))
         while order:
             tokens, token_logprobs = draw(logits, noise[chosen, step], sampling)
             drawn[chosen, step], logprobs[chosen, step] = tokens, token_logprobs
             step += 1
-            length = step + max(len(prefixes[i]) for i in order)
             finished = (is_stop[tokens] | (limits <= step)).nonzero().flatten().tolist()  # the step's only sync
             if finished:
                 for i in finished:
                     caps[order[i]] = step
-                staying = runner.retire(finished, len(order), length)
+                staying = runner.retire(finished, len(order), longest + step)
                 order = [order[i] for i in staying]
+                longest = max((len(prefixes[i]) for i in order), default=0)
                 owner = torch.tensor([rows[i].index for i in order], device=device)
                 keep = torch.tensor(staying, dtype=torch.int64, device=device)
                 tokens, lengths, limits, chosen = tokens[keep], lengths[keep], limits[keep], chosen[keep]
             if order:
-                logits = runner.step(tokens, owner, lengths + (step - 1), length)
+                logits = runner.step(tokens, owner, lengths + (step - 1), longest + step)
         self.stats.sampled += sum(caps)
         completions = []
         ids_by_row, values_by_row = drawn.tolist(), logprobs.tolist()
         for row, prefix, count, ids, values in zip(rows, prefixes, caps, ids_by_row, values_by_row, strict=True):
-            check_drawn(values[:count])
             completion = tuple(ids[:count])
             row.ids = prefix + completion[:-1]  # the last token has been drawn but not read
             finish = Finish.STOP if completion[-1] in sampling.stop_ids else Finish.LENGTH

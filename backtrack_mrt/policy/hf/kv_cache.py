@@ -7,24 +7,27 @@ there, and undoing that is simply not counting them.
 from __future__ import annotations
 
 import math
+import mmap
 import sys
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache
 
+from backtrack_mrt.policy.engine import KEPT_BY_CPU
 from backtrack_mrt.policy.hf.packed_forward import Layout
+from backtrack_mrt.runs.memory import allowed_memory
 from backtrack_mrt.types import TokenIds
 
 GRAIN = 64  # slots are allocated in multiples of this
 LAZY_GRAIN = 512  # where slots that are not used yet take no memory
 # Also more than the machine has: MAP_NORESERVE, which Python names from 3.13 on.
-_LAZILY = MAP_PRIVATE | MAP_ANONYMOUS | (0x4000 if sys.platform == "linux" else 0)
+_LAZILY = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | (0x4000 if sys.platform == "linux" else 0)
 NEAR = 16  # tokens read again rather than copying another row
 
 
@@ -143,7 +146,8 @@ class RowCache(Cache):  # type: ignore[misc]
         """Make the buffers of the first `layers` layers, where they are not there yet."""
         heads, inside = (kv_heads, depth) if self.block == 1 else (1, self.block * kv_heads * depth)
         while len(self.buffers) < layers:
-            self.buffers.append(_blank((2, self._places, heads, self._slots // self.block, inside), like))
+            shape = (2, self._places, heads, self._slots // self.block, inside)
+            self.buffers.append(self._blank(shape, like, layers))
             self.generation += 1
 
     @property
@@ -160,16 +164,32 @@ class RowCache(Cache):  # type: ignore[misc]
         """Make room for all rows, with `slots` tokens each. What the rows' `ids` tell of stays; with `padding`, for
         captured steps, all does, so that a row may grow while it is decoded."""
         if slots > self._slots:
-            grain = GRAIN if self.block == 1 else LAZY_GRAIN
+            grain = GRAIN if self.block == 1 or self._is_small(self.size * slots // max(self._slots, 1)) else LAZY_GRAIN
             self._slots = multiple(max(slots, self._slots * 3 // 2), grain)
         blocks = self._slots // self.block
         for i, old in enumerate(self.buffers):  # one layer at a time, so that the peak is a single layer's copy
             if old.shape[1] < self._places or old.shape[3] < blocks:
                 places = max(self._places, old.shape[1])  # there may have been more rows before `forget`
-                new = _blank((2, places, old.shape[2], blocks, old.shape[4]), old)
+                new = self._blank((2, places, old.shape[2], blocks, old.shape[4]), old, len(self.buffers))
                 self._take_over(old, new)
                 self.buffers[i] = new
                 self.generation += 1
+
+    def _blank(self, shape: tuple[int, ...], like: Tensor, layers: int) -> Tensor:
+        """A buffer of zeros (a masked NaN would still poison its row), one of `layers`. A processor's memory is claimed
+        as it is used, so slots that no row has come to cost nothing. But half of a compiled step is waiting for the
+        cache, and much of that for where its pages are: a small one has huge ones."""
+        if like.device.type != "cpu":
+            return like.new_zeros(shape)
+        place = mmap.mmap(-1, size := math.prod(shape) * like.element_size(), _LAZILY)
+        if self.block > 1 and self._is_small(layers * size) and hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # of a kernel that has none
+                place.madvise(mmap.MADV_HUGEPAGE)
+        return torch.frombuffer(place, dtype=like.dtype).view(shape)
+
+    def _is_small(self, size: int) -> bool:
+        """Whether buffers of so many bytes, on a processor, are kept."""
+        return size < KEPT_BY_CPU * allowed_memory()
 
     def _take_over(self, old: Tensor, new: Tensor) -> None:
         if self.padding > 1:
@@ -278,13 +298,3 @@ class RowCache(Cache):  # type: ignore[misc]
             self.rows.append(row)
         row.used = self._clock
         return row
-
-
-def _blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Zeros (a masked NaN would still poison its row). The processor's are claimed from the system as they are used, so
-    slots that no row has come to cost nothing."""
-    if like.device.type != "cpu":
-        return like.new_zeros(shape)
-    size = math.prod(shape)
-    place = mmap(-1, size * like.element_size(), _LAZILY)
-    return torch.frombuffer(place, dtype=like.dtype, count=size).view(shape)

@@ -72,13 +72,12 @@ class Runner:
         return self.cache.size + (self.adapter.size if self.adapter else 0)
 
     def renew(self) -> None:
-        """The weights have changed: forget the histories. Captured steps stay, with the memory that they work on."""
-        if self.graphs is None:
-            self.drop()
-            return
+        """The weights have changed: forget what was made of them. The memory stays, and the steps captured on it."""
         self.cache.forget()
         if self.adapter is not None:
             self.adapter.renew()
+        if self.compiled is not None:
+            self.compiled.drop()
 
     def drop(self) -> None:
         """Forget all that was made of the weights, and free its memory."""

@@ -105,30 +105,39 @@ static void attend_token(const Model *m, const Pass *p, long t, const float *que
         }
 }
 
+/* Puts a token's keys and values, which follow its queries, into its slot. */
+static void store_token(const Model *m, const Layer *l, const Pass *p, long t, const float *qkv, float *keys, float *values) {
+    long d = m->depth, lane = p->slot[t] % LANES;
+    for (long k = 0; k < m->kv_heads; k++) {
+        const float *key = qkv + (m->heads + k) * d;
+        long block = block_of(m, p, p->row[t], p->slot[t], k);
+        rotate(key, l->k_norm, d, m->eps, p->cos + t * d, p->sin + t * d, keys + block + lane, LANES);
+        memcpy(values + block + lane * d, key + m->kv_heads * d, d * sizeof *key);
+    }
+}
+
 /* Attention of all tokens: qkv (T, (heads + 2 · kv_heads) · depth), out (T, heads · depth). Their keys and values are
-stored first. room (threads, room_size) is for the queries of a token and their scores. */
+stored first; where no row has two tokens, each token's own just before it, while they are in the cache. room (threads,
+room_size) is for the queries of a token and their scores. */
 static void attend(const Model *m, long layer, const Pass *p, const float *qkv, float *out, float *room,
                    long room_size) {
     const Layer *l = m->layer + layer;
-    long d = m->depth, heads = m->heads, kv_heads = m->kv_heads, width = (heads + 2 * kv_heads) * d;
-    float *keys = p->cache[layer], *values = keys + p->rows * p->slots * kv_heads * d;
+    long d = m->depth, heads = m->heads, width = (heads + 2 * m->kv_heads) * d, single = 1;
+    float *keys = p->cache[layer], *values = keys + p->rows * p->slots * m->kv_heads * d;
+    for (long t = 1; t < p->tokens; t++) single &= p->row[t] != p->row[t - 1];
 #pragma omp parallel
     {
+        if (!single) {
 #pragma omp for schedule(static)
-        for (long t = 0; t < p->tokens; t++)
-            for (long k = 0; k < kv_heads; k++) {
-                const float *key = qkv + t * width + (heads + k) * d;
-                long block = block_of(m, p, p->row[t], p->slot[t], k), lane = p->slot[t] % LANES;
-                rotate(key, l->k_norm, d, m->eps, p->cos + t * d, p->sin + t * d, keys + block + lane, LANES);
-                memcpy(values + block + lane * d, key + kv_heads * d, d * sizeof *key);
-            }
+            for (long t = 0; t < p->tokens; t++) store_token(m, l, p, t, qkv + t * width, keys, values);
+        }
         float *query = room + omp_get_thread_num() * room_size;
 #pragma omp for schedule(static)
         for (long t = 0; t < p->tokens; t++) {
+            if (single) store_token(m, l, p, t, qkv + t * width, keys, values);
             for (long h = 0; h < heads; h++)
                 rotate(qkv + t * width + h * d, l->q_norm, d, m->eps, p->cos + t * d, p->sin + t * d, query + h * d, 1);
             attend_token(m, p, t, query, keys, values, query + heads * d, out + t * heads * d);
         }
     }
 }
-
