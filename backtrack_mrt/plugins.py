@@ -16,9 +16,9 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from hashlib import sha256
-from importlib.metadata import entry_points
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -116,6 +116,17 @@ def source_of(path: str, field: str) -> PluginSource:
 def dashed(name: str) -> str:
     """A plug-in's name: dashes and underscores are the same."""
     return name.replace("_", "-")
+
+
+def entry_points(group: str) -> metadata.EntryPoints:
+    """Those of the packages that were installed when the first was asked for: to look through all takes a while."""
+    found: metadata.EntryPoints = _installed().select(group=group)
+    return found
+
+
+@cache
+def _installed() -> Any:  # Python 3.11 has another type for all of them
+    return metadata.entry_points()
 
 
 def names(package: str) -> list[str]:

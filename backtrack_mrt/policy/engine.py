@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 from backtrack_mrt.types import Completion, FloatArray, Request, Sampling, TokenIds
 
 Pair = tuple[TokenIds, TokenIds]  # prefix and continuation
-# An engine in this process that takes less of its device's memory keeps it during updates: on a GPU with the steps that
-# were captured on it, on a CPU to spare the system to find it anew.
-KEPT, KEPT_BY_CPU = 1 / 8, 1 / 64
+# An engine in this process that takes less memory keeps it during updates: of a GPU so much, with the steps that were
+# captured on it; on a CPU so many bytes, which the system need not find anew.
+KEPT, KEPT_BY_CPU = 1 / 8, 2**29
 
 
 @dataclass

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 
@@ -142,7 +141,7 @@ def _root(protocol: str) -> Path:
     """The directory of the protocol's styles."""
     if plugins.is_foreign(protocol):
         return Path(str(files("backtrack_mrt.foreign"))) / "prompts"
-    for entry in entry_points(group=_PACKAGE):
+    for entry in plugins.entry_points(_PACKAGE):
         if plugins.dashed(entry.name) == plugins.dashed(protocol):
             return Path(str(files(entry.value)))
     return Path(str(files(_PACKAGE))) / protocol.replace("-", "_")

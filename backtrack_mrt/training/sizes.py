@@ -157,7 +157,7 @@ def peak(sizes: Sizes, device: Device) -> int:
     """Bytes at the fullest moment. Rollout and update do not overlap, but for a small cache, which is kept."""
     held = memory(sizes, device)
     rollout, update = (sum(held.get(name, 0) for name in names) for names in (_IN_ROLLOUTS, _IN_UPDATES))
-    stays = _ASLEEP not in held and rollout < (KEPT_BY_CPU if device.cpu else KEPT) * device.memory
+    stays = _ASLEEP not in held and rollout < (KEPT_BY_CPU if device.cpu else KEPT * device.memory)
     return max(sum(held.values()) - (0 if stays else min(rollout, update)), while_whole(sizes, device))
 
 

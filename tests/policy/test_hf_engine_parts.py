@@ -153,14 +153,13 @@ def test_finite_weights_with_logits_that_are_not_are_a_breakdown(engine: Any) ->
         engine(model, max_rows=2).generate(asked, Sampling())
 
 
-@pytest.mark.parametrize(("share", "kept"), [(1 / 65, True), (1 / 63, False)])
-def test_a_small_part_of_a_cpus_memory_is_kept_during_updates(
-    share: float, kept: bool, policy: PeftModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("more", "kept"), [(1, True), (0, False)])
+def test_a_little_memory_of_a_cpu_is_kept_during_updates(
+    more: int, kept: bool, policy: PeftModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = HFEngine(policy, max_rows=4)
     first = engine.generate(requests(3, 5), FREE)
-    memory = round(engine._policy.size / share)
-    monkeypatch.setattr(engine_module, "allowed_memory", lambda: memory)
+    monkeypatch.setattr(engine_module, "KEPT_BY_CPU", engine._policy.size + more)
     for end in (engine.release, engine.sync):
         end()
         assert (engine._policy.size > 0) is kept

@@ -121,7 +121,9 @@ def test_a_wheel_brings_its_own_prompts(monkeypatch):
     class Entry:
         name, value = "my_toy", "backtrack_mrt.prompts"
 
-    monkeypatch.setattr(prompting, "entry_points", lambda group: [Entry] if group == "backtrack_mrt.prompts" else [])
+    monkeypatch.setattr(
+        prompting.plugins, "entry_points", lambda group: [Entry] if group == "backtrack_mrt.prompts" else []
+    )
     monkeypatch.setattr(prompting, "files", lambda package: FOLDER / "single")
     assert load_prompts("my-toy", "terse").texts["attempt"] == "Solve."
 

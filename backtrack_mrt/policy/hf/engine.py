@@ -24,7 +24,6 @@ from backtrack_mrt.policy.hf.lora import MergedAdapter
 from backtrack_mrt.policy.hf.runner import Branch, Runner
 from backtrack_mrt.policy.sampling import check_drawn, draw, uniforms
 from backtrack_mrt.runs import environment
-from backtrack_mrt.runs.memory import allowed_memory
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
 LONG_BRANCH = 256  # a longer piece of history that is not cached gets a row before branches leave it
@@ -109,7 +108,7 @@ class HFEngine(Engine):
     def _forget(self, *runners: Runner) -> None:
         """What the runners made of their weights, with its memory unless all take little (`KEPT`)."""
         on_gpu = torch.cuda.is_available() and self._policy.graphs is not None
-        little = KEPT * torch.cuda.mem_get_info()[1] if on_gpu else KEPT_BY_CPU * allowed_memory()
+        little = KEPT * torch.cuda.mem_get_info()[1] if on_gpu else KEPT_BY_CPU
         small = sum(runner.size for runner in self._runners) < little
         for runner in runners:
             (runner.renew if small else runner.drop)()

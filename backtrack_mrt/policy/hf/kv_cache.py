@@ -21,7 +21,6 @@ from transformers import Cache
 
 from backtrack_mrt.policy.engine import KEPT_BY_CPU
 from backtrack_mrt.policy.hf.packed_forward import Layout
-from backtrack_mrt.runs.memory import allowed_memory
 from backtrack_mrt.types import TokenIds
 
 GRAIN = 64  # slots are allocated in multiples of this
@@ -164,8 +163,8 @@ class RowCache(Cache):  # type: ignore[misc]
         """Make room for all rows, with `slots` tokens each. What the rows' `ids` tell of stays; with `padding`, for
         captured steps, all does, so that a row may grow while it is decoded."""
         if slots > self._slots:
-            grain = GRAIN if self.block == 1 or self._is_small(self.size * slots // max(self._slots, 1)) else LAZY_GRAIN
-            self._slots = multiple(max(slots, self._slots * 3 // 2), grain)
+            lazy = self.block > 1 and self.size * slots // max(self._slots, 1) >= KEPT_BY_CPU
+            self._slots = multiple(max(slots, self._slots * 3 // 2), LAZY_GRAIN if lazy else GRAIN)
         blocks = self._slots // self.block
         for i, old in enumerate(self.buffers):  # one layer at a time, so that the peak is a single layer's copy
             if old.shape[1] < self._places or old.shape[3] < blocks:
@@ -182,14 +181,10 @@ class RowCache(Cache):  # type: ignore[misc]
         if like.device.type != "cpu":
             return like.new_zeros(shape)
         place = mmap.mmap(-1, size := math.prod(shape) * like.element_size(), _LAZILY)
-        if self.block > 1 and self._is_small(layers * size) and hasattr(mmap, "MADV_HUGEPAGE"):
+        if self.block > 1 and layers * size < KEPT_BY_CPU and hasattr(mmap, "MADV_HUGEPAGE"):
             with suppress(OSError):  # of a kernel that has none
                 place.madvise(mmap.MADV_HUGEPAGE)
         return torch.frombuffer(place, dtype=like.dtype).view(shape)
-
-    def _is_small(self, size: int) -> bool:
-        """Whether buffers of so many bytes, on a processor, are kept."""
-        return size < KEPT_BY_CPU * allowed_memory()
 
     def _take_over(self, old: Tensor, new: Tensor) -> None:
         if self.padding > 1:
