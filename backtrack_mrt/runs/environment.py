@@ -110,11 +110,11 @@ def importing() -> Iterator[None]:
             gc.enable()
 
 
+@cache
 def settle() -> None:
     """What has been imported by now is no garbage: collections, of which trainers ask for some, pass it by from here
     on. Once, before a model is loaded: what is frozen is never freed."""
-    if not gc.get_freeze_count():
-        gc.freeze()
+    gc.freeze()
 
 
 class LateModule(ModuleType):
