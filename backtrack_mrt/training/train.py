@@ -89,7 +89,8 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
             if not (run.path / AT_START).exists():  # a resumed run has it
                 _calibrate(parts, problems.train, run)
             base = held_out.evaluate("base", step=0)
-        rebuild(run.path)
+        if base_evaluation is None:  # what was taken over is in the report of the run that it came from
+            rebuild(run.path)
         with clock.part("train"):
             training = fit(parts, problems.train, rows, run, request.existing == "resume", held_out.between_steps)
             parts.save_policy(run.model)
