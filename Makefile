@@ -21,7 +21,7 @@ reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about nine 
 	$(BIN)/python scripts/reproduce.py
 
 test: $(INSTALLED)  ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not smollm2 and not vllm and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not smollm2 and not vllm and not browser"
 
 test-marked: $(INSTALLED) models/smollm2-135m-instruct  ## long properties, two processes, 4 bits, the real SmolLM2
 	@echo "installing bitsandbytes, DeepSpeed and atheris, if they are not there; a minute, once"

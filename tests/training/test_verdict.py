@@ -84,6 +84,14 @@ def test_verdicts_are_those_of_arithmetic(name: str, engine: str, on: str) -> No
     assert found.verdict().startswith("fits" if found.fits else "does not fit")
 
 
+@pytest.mark.parametrize(("rows", "stays"), [("64", True), ("1024", False)])
+def test_a_small_cache_stays_on_a_cpu_too(rows: str, stays: bool) -> None:
+    found = planned("tiny", "here", "--training.problems_per_step", rows, "--engine.max_rows", rows)
+    cached, update = found.memory["KV cache"], found.memory["activations"] + found.memory["logits"]
+    assert (cached < 2**29) is stays
+    assert sum(found.memory.values()) - found.peak == (0 if stays else min(cached, update))
+
+
 def test_sampled_answers_have_histories_also_where_a_step_has_few_rows() -> None:
     def rows(*flags: str) -> float:
         found = planned("smollm2_135m", "h100", "--training.problems_per_step", "2", *flags)
