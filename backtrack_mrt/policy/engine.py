@@ -11,9 +11,8 @@ from typing import Protocol, runtime_checkable
 from backtrack_mrt.types import Completion, FloatArray, Request, Sampling, TokenIds
 
 Pair = tuple[TokenIds, TokenIds]  # prefix and continuation
-# An engine in this process that takes less memory keeps it during updates: of a GPU so much, with the steps that were
-# captured on it; on a CPU so many bytes, which the system need not find anew.
-KEPT, KEPT_BY_CPU = 1 / 8, 2**29
+KEPT = 1 / 8  # of a GPU's memory: an engine in this process that takes less keeps it during updates
+KEPT_BY_CPU = 2**29  # bytes; the same on a CPU, where memory that is given back is found anew in every step
 
 
 @dataclass
@@ -121,7 +120,7 @@ class Engine(ABC):
         self.before_sync()
 
     def release(self) -> None:  # noqa: B027
-        """Drop the cached history (its memory is wanted for the update)."""
+        """Drop the cached history; its memory is wanted for the update, unless it is little."""
 
     def close(self) -> None:  # noqa: B027
         """Give back all that the engine holds. It is not used again."""

@@ -33,7 +33,6 @@ class Episode:
         self.protocol, self.problem, self.prompt_ids = protocol, start.problem, start.prompt_ids
         self.turns = list(start.turns)
         self.given = len(self.turns)
-        self._sampled = sum(len(turn.completion.token_ids) for turn in self.turns)
         self.stop: StopReason | None = None
         self.spec: TurnSpec | None = None
         self._ask()
@@ -41,7 +40,7 @@ class Episode:
     @property
     def budget_left(self) -> int:
         """Tokens that may still be sampled."""
-        return self.protocol.token_budget - self._sampled
+        return self.protocol.token_budget - sum(len(t.completion.token_ids) for t in self.turns)
 
     def prefix_ids(self, window: int | None = None) -> TokenIds:
         """Token ids of the prompt and the turns so far, or only the last `window` turns."""
@@ -72,15 +71,13 @@ class Episode:
                 violation = error.name
         turn = Turn(spec, text or "", parsed, instruction_ids, completion, violation)
         self.turns.append(turn)
-        self._sampled += length
         if parsed is None:
             self.end(StopReason.BUDGET if out_of_budget else StopReason.VIOLATION)
             return turn
         self._ask()
         if self.protocol.one_message and self.spec is not None and completion.finish is Finish.STOP:
             self.turns[-1] = turn = replace(turn, completion=reopened(completion, Finish.FORCED))
-            self._sampled -= 1  # a token is left more
-            self._ask()
+            self._ask()  # a token is left more
         return turn
 
     def end(self, reason: StopReason) -> None:

@@ -78,8 +78,8 @@ class CompiledDecoder:
         rotary = self._decoder.model.rotary_emb
         if rotary.rope_type not in _STEADY:
             return [each[0].contiguous() for each in rotary(like[None], positions[None])]
-        if int(positions.max()) >= len(self._table[0]):
-            several = torch.arange(multiple(int(positions.max()) + 1, _TABLE))
+        if (last := int(positions.max())) >= len(self._table[0]):
+            several = torch.arange(multiple(last + 1, _TABLE))
             self._table = [each[0] for each in rotary(like[None], several[None])]
         return [each[positions] for each in self._table]
 

@@ -60,7 +60,7 @@ class HFEngine(Engine):
         try:
             check_drawn(logprob for completion in completions for logprob in completion.logprobs)
         except Collapsed:
-            self.close()  # what is not finite would poison the histories to come
+            self._drop()  # what is not finite would poison the histories to come
             raise
         return completions
 
@@ -78,7 +78,7 @@ class HFEngine(Engine):
                 runner.prefill(part, rows)
                 scores.update(runner.score({row: missing[ids] for row, ids in zip(rows, part, strict=True)}, endings))
         if any(np.isnan(row).any() for row in scores.values()):
-            self.close()  # as after `_generate`
+            self._drop()  # as in `_generate`
         return [scores[pair].copy() for pair in pairs]
 
     @contextmanager
@@ -115,6 +115,10 @@ class HFEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`. Merged and copied weights go, too."""
+        self._drop()
+
+    def _drop(self) -> None:
+        """All that was made of the weights, with its memory."""
         for runner in self._runners:
             runner.drop()
 

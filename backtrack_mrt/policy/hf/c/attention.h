@@ -15,7 +15,7 @@ typedef struct {
     Linear head;
 } Model;
 
-/* T tokens. A token is stored in a slot of its row. It sees the first `seen` slots of the row, and the slots
+/* T tokens; those of a row are neighbours. A token is stored in a slot of its row. It sees the first `seen` slots of the row, and the slots
 extra[offsets[t]] … extra[offsets[t + 1] - 1]. The first `shared` slots of a row are the same in the row `lead`, and are
 read there: the members of a group read their prompt from one place. cache: per layer, the keys of all rows and then
 their values (`block_of`). keep: the tokens whose logits are wanted. */
