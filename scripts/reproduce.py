@@ -5,10 +5,11 @@
     python scripts/reproduce.py --seeds 0 1 --out /tmp/results --runs /tmp/runs
 
 Every algorithm first tries the same learning rates on validation problems, once and twice over what it has sampled; the
-best is trained with all seeds and judged on the test split. That is done once for the table, and for a few of them with
-twice the tokens at a constant learning rate, evaluated on the way: the learning curves. Algorithms run side by side,
-one process of one thread each. Finished runs are taken as they are: an interrupted reproduction goes on where it
-stopped; SIGTERM and Ctrl-C are passed on to what runs. Flags that this script does not know go to every run.
+best is trained with all seeds and judged on the test split: at equal sampled tokens, then once more at as many tokens
+in all (the environment's and the meta-prover's, too) as the first has spent. A few of them have learning curves: twice
+the tokens at a constant learning rate, evaluated on the way. Algorithms run side by side, one process of one thread
+each. Finished runs are taken as they are: an interrupted reproduction goes on where it stopped; SIGTERM and Ctrl-C are
+passed on to what runs. Flags that this script does not know go to every run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,7 @@ def main() -> None:
         for name in names:
             check(command(name, args.runs / part, tokens, seeds, settings))
     check_folder("--out", args.out)
+    first, *others = RUNS
     with passing_signals_on(), ThreadPoolExecutor(args.jobs) as pool:
         jobs = [
             pool.submit(train, name, args.runs / part, tokens, seeds, settings)
@@ -104,11 +106,13 @@ def main() -> None:
             for name in names
         ]
         jobs += [pool.submit(warm_start, seed, args.runs, flags) for seed in args.seeds[:FEWER]]
-        for job in as_completed(jobs):
-            if job.exception():
-                pool.shutdown(cancel_futures=True)  # told without what has not begun
-            job.result()
-    table, curves = (compared(args.runs / part, names, seeds) for part, (_, names, seeds, _) in parts.items())
+        done(pool, jobs)
+        spent = [run.tokens("total") for run in finished(args.runs / "table", [first], args.seeds) if not run.lost]
+        total = round(np.mean(spent)) if spent else args.tokens
+        done(pool, [pool.submit(equal_total, name, args.runs, total, args.seeds, flags) for name in others])
+    alike = finished(args.runs / "total", others, args.seeds)
+    table = compared(args.runs / "table", tuple(RUNS), args.seeds, alike)
+    curves = compared(args.runs / "curves", CURVES, args.seeds[:FEWER])
     losses = {form: [warm_loss(args.runs, form, seed) for seed in args.seeds[:FEWER]] for form in FORMS}
     labels = dict(zip(RUNS, table.runs, strict=True))
     given = {labels[name]: [progress(r, args.runs) for r in table.runs[labels[name]][:FEWER]] for name in GOING_BACK}
@@ -156,6 +160,27 @@ def command(name: str, folder: Path, tokens: int, seeds: Sequence[int], settings
     return [*RUNS[name], *GRID, *budget, *settings, *over]
 
 
+def equal_total(name: str, runs: Path, tokens: int, seeds: Sequence[int], flags: Sequence[str]) -> None:
+    """One algorithm with the settings that were kept for the table, and so many tokens in all."""
+    tuning = read_tuning(runs / "table" / name)
+    assert tuning  # of `train`
+    algo, folder = RUNS[name][1], runs / "total"
+    kept = tuning.settings[algo, tuning.best(algo) or 1][0].settings
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = [word for field, value in kept.items() for word in (f"--{field}", value)]
+    over = ["--seeds", *map(str, seeds), "--output-dir", str(folder / name)]
+    budget = ["--training.total_tokens", str(tokens)]
+    call(folder / f"{name}.log", ["train", *RUNS[name], *settings, *budget, *flags, *over])
+
+
+def done(pool: ThreadPoolExecutor, jobs: Sequence[Future[None]]) -> None:
+    """All jobs; the first mistake is told without what has not begun."""
+    for job in as_completed(jobs):
+        if job.exception():
+            pool.shutdown(cancel_futures=True)
+        job.result()
+
+
 def check(flags: Sequence[str]) -> None:
     """Raises UserError for what a training would refuse, before any begins."""
     requests = comparison_requests(flags)
@@ -163,13 +188,18 @@ def check(flags: Sequence[str]) -> None:
     check_validation(requests[0].config)
 
 
-def compared(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> Comparison:
-    """All runs of a part, and all that was tried for them, under the names of the folders."""
+def finished(folder: Path, names: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    """All runs of a part; one that broke down counts, too."""
     paths = [folder / name / f"{RUNS[name][1]}-seed{seed}" for name in names for seed in seeds]
-    runs = [ended_run(path) or read_run(path) for path in paths]  # one that broke down counts, too
+    return [ended_run(path) or read_run(path) for path in paths]
+
+
+def compared(folder: Path, names: Sequence[str], seeds: Sequence[int], alike: Sequence[Run] = ()) -> Comparison:
+    """All runs of a part, and all that was tried for them, under the names of the folders; beside them those that are
+    `alike` in all tokens."""
     tunings = {name: tuning for name in names if (tuning := read_tuning(folder / name))}
     rows = [replace(row, algo=name) for name, tuning in tunings.items() for row in tuning.tried]
-    return Comparison(runs, Tuning(next(iter(tunings.values())).sets, rows))
+    return Comparison([*finished(folder, names, seeds), *alike], Tuning(next(iter(tunings.values())).sets, rows))
 
 
 def publish(comparison: Comparison, folder: Path, images: Path, pictures: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from support.finished_runs import finished
 from support.pictures import pictures
 from support.scripts import imported
@@ -118,6 +119,14 @@ def test_from_tuning_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     numbers = json.loads((images / "table" / "comparison.json").read_text(encoding="utf-8"))
     assert len(numbers["tuning"]) == 2 * len(NEEDED)  # as many runs for each algorithm
     assert {tried["seed"] for tried in numbers["tuning"]}.isdisjoint({0})
+    spent = numbers["algorithms"]["mrt-rl"]["training tokens, total"]
+    assert all(found["gain over the base, equal total tokens"]["runs"] for found in numbers["algorithms"].values())
+    grpo = tmp_path / "runs" / "total" / "grpo" / "grpo-seed0"
+    training = yaml.safe_load((grpo / "config.yaml").read_text(encoding="utf-8"))["training"]
+    assert training["total_tokens"] == spent[0]
+    kept = [tried for tried in numbers["tuning"] if tried["algo"] == "grpo"]
+    best = max(kept, key=lambda tried: tried["accuracy"] - tried["base"])["settings"]["training.epochs"]
+    assert training["epochs"] == int(best)
 
     summary = tmp_path / "runs" / "table" / "mrt-rl" / "mrt-rl-seed0" / "summary.json"
     made = summary.stat().st_mtime_ns
