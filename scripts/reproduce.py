@@ -52,7 +52,7 @@ from backtrack_mrt.runs.interrupts import EXIT_CODES, handled_by
 from backtrack_mrt.training.tune import check_validation
 
 GRID = ["--tune", "training.epochs", "1", "2", "training.learning_rate", "3e-4", "1e-3", "3e-3"]
-TRIALS = ["--tune-seeds", "10000", "10001", "10002"]
+TRIALS = ["--tune-seeds", "10000", "10001"]
 CONSTANT = ["--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
 CURVES = ("mrt-rl", "grpo", "rise")
 FEWER = 5  # seeds of curves, each as long as four runs of the table, and of warm starts
