@@ -14,7 +14,6 @@ passed on to what runs. Flags that this script does not know go to every run.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -23,7 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -80,7 +79,7 @@ GOING_BACK = ("mrt-rl", "grpo", "rise")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--seeds", type=int, nargs="+", default=list(range(8)), metavar="SEED")
     add("--runs", type=Path, default=Path("runs/reproduction"), metavar="FOLDER", help="run directories")
@@ -88,7 +87,6 @@ def main() -> None:
     add("--tokens", type=natural, default=240_000, help="sampled by every run of the table")
     add("--jobs", type=natural, default=os.cpu_count() or 1, help="algorithms that run side by side")
     args, flags = parser.parse_known_args()
-    start = time.monotonic()
     parts = {
         "table": (args.tokens, tuple(RUNS), args.seeds, [*TRIALS, *flags]),
         "curves": (2 * args.tokens, CURVES, args.seeds[:FEWER], [*CONSTANT, *flags]),
@@ -121,30 +119,11 @@ def main() -> None:
         part: publish(comparison, args.runs / part, args.out / "images" / "results" / part, PICTURES[part])
         for part, comparison in (("table", table), ("curves", curves))
     }
-    minutes = (time.monotonic() - start) / 60
     again = shlex.join(["scripts/reproduce.py", "--seeds", *map(str, args.seeds), *flags])
-    text = [
-        "# The paper in miniature",
-        "",
-        f"`python {again}`: {minutes:.0f} minutes in the last call, {args.jobs} processes of one thread. "
-        "No seed was left out. "
-        f"Curves and the effects 5 and 6 are over the first {FEWER} seeds at most.",
-        "",
-        found,
-        "## Learning curves",
-        "",
-        f"{2 * args.tokens:,} tokens at a constant learning rate (a gain over grpo's is paired by seed):",
-        "",
-        as_markdown(budget_rows(curves.runs, "grpo", (args.tokens // 2, args.tokens, 2 * args.tokens))),
-        curves.markdown().replace("# ", "### ", 1),
-        *(f"![{name}](images/results/curves/{name}.png)\n" for name in pictures["curves"]),
-        table.markdown().replace("# ", "## ", 1),
-        *(f"![{name}](images/results/table/{name}.png)\n" for name in pictures["table"]),
-        "",
-    ]
-    (args.out / "results.md").write_text("\n".join(text), encoding="utf-8")
-    print(found)
-    print(f"{args.out / 'results.md'}, {minutes:.0f} minutes")
+    told = f"`python {again}`: {cost(args.runs)}, {args.jobs} side by side, each in one thread"
+    text = page(told, found, args.tokens, table, curves, pictures)
+    (args.out / "results.md").write_text(text, encoding="utf-8")
+    print(found, args.out / "results.md", sep="\n")
 
 
 def train(name: str, folder: Path, tokens: int, seeds: Sequence[int], settings: Sequence[str]) -> None:
@@ -203,15 +182,43 @@ def compared(folder: Path, names: Sequence[str], seeds: Sequence[int], alike: Se
 
 
 def publish(comparison: Comparison, folder: Path, images: Path, pictures: Sequence[str]) -> list[str]:
-    """The comparison's report in its folder; pictures and numbers beside the documents. Returns the pictures that there
-    are: a chart without numbers is not drawn."""
+    """The comparison's report in its folder; pictures and numbers beside the documents. Returns the lines that show the
+    pictures that there are: a chart without numbers is not drawn."""
     comparison.write(folder)
     report_comparison(comparison, folder)
     images.mkdir(parents=True, exist_ok=True)
     drawn = [name for name in pictures if (folder / "figures" / f"{name}.png").exists()]
     for path in (*(folder / "figures" / f"{name}.png" for name in drawn), folder / "comparison.json"):
         shutil.copyfile(path, images / path.name)
-    return drawn
+    return [f"![{name}](images/results/{images.name}/{name}.png)\n" for name in drawn]
+
+
+def cost(runs: Path) -> str:
+    """How many runs there are, and how long they took, in however many sittings."""
+    seconds = [json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in runs.rglob("summary.json")]
+    return f"{len(seconds)} runs of {sum(sum(each.values()) for each in seconds) / 3600:.1f} hours together"
+
+
+def page(told: str, found: str, tokens: int, table: Comparison, curves: Comparison, shown: dict[str, list[str]]) -> str:
+    """results.md. told: the command; found: the table of effects; shown: lines with pictures."""
+    lines = [
+        "# The paper in miniature",
+        "",
+        f"{told}. No seed was left out. Curves and the effects 5 and 6 are over the first {FEWER} seeds at most.",
+        "",
+        found,
+        "## Learning curves",
+        "",
+        f"{2 * tokens:,} tokens at a constant learning rate (a gain over grpo's is paired by seed):",
+        "",
+        as_markdown(budget_rows(curves.runs, "grpo", (tokens // 2, tokens, 2 * tokens))),
+        curves.markdown().replace("# ", "### ", 1),
+        *shown["curves"],
+        table.markdown().replace("# ", "## ", 1),
+        *shown["table"],
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def warm_start(seed: int, runs: Path, flags: Sequence[str]) -> None:
@@ -222,11 +229,10 @@ def warm_start(seed: int, runs: Path, flags: Sequence[str]) -> None:
         call(log, ["warm-start", "--out", str(data), *flags, "--training.steps", "96", "--seed", str(seed)])
     for form in FORMS:
         run = runs / f"sft-{form}-seed{seed}"
-        if (run / "summary.json").exists():
-            continue
         sft = ["train", *flags, "--algo", "sft", "--env", PROTOCOLS[form], "--data.traces", str(data / f"{form}.jsonl")]
         short = ["--training.steps", WARM_STEPS, "--data.eval_size", "32", "--prover.estimator", "none"]
-        call(log, [*sft, *short, "--seed", str(seed), "--output-dir", str(run), "--overwrite"])
+        if not (run / "summary.json").exists():
+            call(log, [*sft, *short, "--seed", str(seed), "--output-dir", str(run), "--overwrite"])
 
 
 _running = set[subprocess.Popen[bytes]]()
@@ -273,8 +279,7 @@ def call(log: Path, command: list[str]) -> None:
 
 def warm_loss(runs: Path, form: str, seed: int) -> float:
     """Cross-entropy per learnt token, mean over all updates of a warm start: the height of its loss curve."""
-    lines = (runs / f"sft-{form}-seed{seed}" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return float(np.mean([json.loads(line)["loss"] for line in lines]))
+    return float(np.mean([row["loss"] for row in read_run(runs / f"sft-{form}-seed{seed}").history]))
 
 
 def progress(run: Run, runs: Path) -> float:
