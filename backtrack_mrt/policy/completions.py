@@ -11,7 +11,7 @@ For evaluation, audits and other people's trainers: its logprobs are no part of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from typing import Any
@@ -23,6 +23,7 @@ from backtrack_mrt.policy.engine import Engine, Pair
 from backtrack_mrt.policy.json_client import JsonClient
 from backtrack_mrt.types import Completion, Finish, FloatArray, Request, Sampling, TokenIds
 
+COMPLETIONS, MODELS = "/v1/completions", "/v1/models"
 WIDEST = 20  # tokens whose logprobs a server tells at once; vLLM's limit unless it was started with --max-logprobs
 _NARROW = 5  # a hosted one's
 _PLAIN = {"temperature": 1.0, "top_p": 1.0}
@@ -134,20 +135,24 @@ class CompletionsEngine(Engine):
 
     def _ask(self, prefix: TokenIds, asked: Mapping[str, Any]) -> dict[str, float]:
         """Logprobs of the next token by its name."""
-        (choice,) = self._answer(prefix, asked)["choices"]
+        choice = self._answer(prefix, asked)
         self.stats.computed += 1
-        told = _likeliest(choice.get("logprobs"))
+        told = self._likeliest(choice)
         if objection := self._objection(told):
             raise objection
         return told
 
-    def _answer(self, prefix: TokenIds, asked: Mapping[str, Any]) -> Any:
+    def _answer(self, prefix: TokenIds, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The completion: text, perhaps token_ids, logprobs, finish_reason."""
         body: dict[str, Any] = {"model": self.model, **asked} if self.model is not None else dict(asked)
         if self.speaks_ids:
             body |= {"prompt": list(prefix), "return_tokens_as_token_ids": True, "return_token_ids": True, **_PLAIN_IDS}
         else:
             body["prompt"] = self._text(prefix)
-        return self._client.ask("POST", "/v1/completions", body)
+        answer = self._client.ask("POST", COMPLETIONS, body)
+        with self._client.understood(COMPLETIONS):
+            (choice,) = answer["choices"]
+            return {"text": "", **choice}
 
     def _completed(self, request: Request, sampling: Sampling) -> Completion:
         most = min(request.max_new_tokens, self.context_length - len(request.prefix_ids))
@@ -160,9 +165,13 @@ class CompletionsEngine(Engine):
         if self.speaks_ids:
             asked |= {"stop_token_ids": sorted(sampling.stop_ids), "ignore_eos": True}
             asked |= {"logprobs": 1} if self._silent is None else {}
-        (choice,) = self._answer(request.prefix_ids, asked)["choices"]
+        choice = self._answer(request.prefix_ids, asked)
+        with self._client.understood(COMPLETIONS):
+            return self._read(choice, most, sampling)
+
+    def _read(self, choice: Mapping[str, Any], most: int, sampling: Sampling) -> Completion:
         if self.speaks_ids:
-            ids = tuple(choice["token_ids"])
+            ids = tuple(map(int, choice["token_ids"]))
         else:
             text = choice["text"] or ""
             ended = (self._tokenizer.eos_token_id,) if choice.get("finish_reason") == "stop" else ()
@@ -181,17 +190,18 @@ class CompletionsEngine(Engine):
         greedy = {"max_tokens": _PROBE, "temperature": 0.0}
         for told in ({"logprobs": 1}, {}):
             try:
-                (choice,) = self._answer(ids, greedy | told)["choices"]
+                choice = self._answer(ids, greedy | told)
                 break
             except UserError as error:
                 if "cannot be reached" in error.reason or "no address" in error.reason:
                     raise
         if (drawn := choice.get("token_ids")) is not None:
-            text = self._tokenizer.decode(drawn, skip_special_tokens=True)
+            with self._client.understood(COMPLETIONS):
+                text = self._tokenizer.decode(list(map(int, drawn)), skip_special_tokens=True)
             if text.strip() != str(choice["text"]).strip():
                 reason = f"it serves {self.model!r}, whose tokenizer is not the one that is used here"
                 raise self._client.refusal(reason, "Name the served model with --model: its tokenizer is read there.")
-            self._silent = self._objection(_likeliest(choice.get("logprobs")))
+            self._silent = self._objection(self._likeliest(choice))
             return True
         self.speaks_ids = False
         self._answer(ids, greedy)
@@ -215,6 +225,15 @@ class CompletionsEngine(Engine):
             remedy = "Start it so that it samples (do_sample in its generation_config.json), or ask greedily."
             raise self._client.refusal(reason, remedy)
         self._draws = True
+
+    def _likeliest(self, choice: Mapping[str, Any]) -> dict[str, float]:
+        """Of the first token, by name: in the form of completions, or in that of chats, as llama.cpp answers."""
+        with self._client.understood(COMPLETIONS):
+            logprobs = choice.get("logprobs") or {}
+            if rows := logprobs.get("top_logprobs"):
+                return {name: float(value) for name, value in (rows[0] or {}).items() if value is not None}
+            first: Mapping[str, Any] = next(iter(logprobs.get("content") or ()), {})
+            return {row["token"]: float(row["logprob"]) for row in first.get("top_logprobs", ())}
 
     def _objection(self, told: Mapping[str, float]) -> UserError | None:
         """What is wrong with the logprobs of a completion, if anything is."""
@@ -248,23 +267,13 @@ def served(asked: JsonClient) -> list[dict[str, Any]]:
     """What the server says of its models: id, and in vLLM root, parent and max_model_len. `transformers serve` tells
     what lies in its cache, or fails. Raises UserError."""
     try:
-        answer = asked.ask("GET", "/v1/models")
+        answer = asked.ask("GET", MODELS)
     except UserError as error:
         if "refused with status" not in error.reason:
             raise
         return []
-    return [row | {"id": str(row.get("id"))} for row in (answer or {}).get("data") or []]
-
-
-def _likeliest(logprobs: Mapping[str, Any] | None) -> dict[str, float]:
-    """Of the first token, by name: in the form of completions, or in that of chats, as llama.cpp answers."""
-    if not logprobs:
-        return {}
-    if rows := logprobs.get("top_logprobs"):
-        return {name: float(value) for name, value in (rows[0] or {}).items() if value is not None}
-    content: Iterable[Mapping[str, Any]] = logprobs.get("content") or ()
-    first = next(iter(content), {})
-    return {row["token"]: float(row["logprob"]) for row in first.get("top_logprobs", ())}
+    with asked.understood(MODELS):
+        return [row | {"id": str(row.get("id"))} for row in (answer or {}).get("data") or []]
 
 
 def _by_id(told: Mapping[str, float]) -> Logprobs:

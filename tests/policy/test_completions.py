@@ -105,6 +105,49 @@ def test_what_cannot_be_asked_is_told(parts: Assembly, server: CompletionsServer
             CompletionsEngine(f"http://127.0.0.1:{free.getsockname()[1]}", parts.tokenizer)
 
 
+ODD = [  # what a broken gateway answers to every completion
+    [],
+    {"choices": []},
+    {"choices": "none"},
+    {"choices": [7]},
+    {"choices": [{"text": "4", "token_ids": ["four"]}]},
+    {"choices": [{"text": "4", "token_ids": 4}]},
+    {"choices": [{"text": "4", "logprobs": {"top_logprobs": 4}}]},
+    {"choices": [{"text": "4", "logprobs": {"top_logprobs": [[4]]}}]},
+    {"choices": [{"text": "4", "logprobs": {"content": [{"top_logprobs": [{"token": "4"}]}]}}]},
+    {"choices": [{"text": 4}]},
+]
+
+
+@pytest.mark.parametrize("answer", ODD, ids=map(str, ODD))
+def test_answers_of_another_form_are_told(
+    parts: Assembly, answer: Any, server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "answer", lambda *_: answer)
+    with pytest.raises(UserError, match=r"--server.*http://127.0.0.1"):  # naming what cannot be read, or no logprobs
+        CompletionsEngine(server.url, parts.tokenizer)
+
+
+@pytest.mark.parametrize("odd", [4, ["four"], {}], ids=str)
+def test_a_server_that_breaks_down_later_is_told(
+    parts: Assembly, odd: Any, server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = CompletionsEngine(server.url, parts.tokenizer)
+    choice = {"text": "4", "token_ids": odd or None} if server.ids else {"text": odd or {"is": "no text"}}
+    monkeypatch.setattr(server, "answer", lambda *_: {"choices": [choice]})
+    with pytest.raises(UserError, match=r"/v1/completions was not answered as such a server does"):
+        engine.generate([Request((1, 5), 4, 0)], Sampling(0.0, 1.0, frozenset({2})))
+    engine.close()
+
+
+def test_a_list_of_models_in_another_form_is_told(
+    parts: Assembly, server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "models", lambda: {"data": ["base"]})
+    with pytest.raises(UserError, match="/v1/models was not answered as such a server does"):
+        CompletionsEngine(server.url, parts.tokenizer)
+
+
 def test_a_narrow_server_is_asked_for_less(parts: Assembly) -> None:
     with CompletionsServer(parts.model, parts.tokenizer, ids=False, told=5).running() as fake:
         engine = CompletionsEngine(fake.url, parts.tokenizer)
