@@ -5,11 +5,11 @@
     python scripts/reproduce.py --seeds 0 1 --out /tmp/results --runs /tmp/runs
 
 Every algorithm first tries the same learning rates on validation problems, once and twice over what it has sampled; the
-best is trained with all seeds and judged on the test split: at equal sampled tokens, and those without a
-meta-prover once more at as many tokens in all (the environment's and the prover's, too) as the first has spent. A few
-have learning curves: twice the tokens at a constant learning rate, evaluated on the way. Algorithms run side by side,
-one process of one thread each. Finished runs are taken as they are: an interrupted reproduction goes on where it
-stopped; SIGTERM and Ctrl-C are passed on to what runs. Flags that this script does not know go to every run.
+best is trained with all seeds and judged on the test split: at equal sampled tokens, and some that have no meta-prover
+once more at as many tokens in all (the environment's and the prover's, too) as the first has spent. A few have learning
+curves: twice the tokens at a constant learning rate, evaluated on the way. Algorithms run side by side, one process of
+one thread each. Finished runs are taken as they are: an interrupted reproduction goes on where it stopped; SIGTERM and
+Ctrl-C are passed on to what runs. Flags that this script does not know go to every run.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from backtrack_mrt.runs.finished import Run, ended_run, read_run
 from backtrack_mrt.runs.interrupts import EXIT_CODES, handled_by
 from backtrack_mrt.training.tune import check_validation
 
-GRID = ["--tune", "training.epochs", "1", "2", "training.learning_rate", "3e-4", "1e-3", "3e-3"]
-TRIALS = ["--tune-seeds", "10000", "10001"]
-CONSTANT = ["--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
+GRID = ["--tune", "training.epochs", "1", "2", "training.learning_rate", "3e-4", "1e-3"]
+TABLE = [*GRID, "3e-3", "--tune-seeds", "10000", "10001"]
+CURVE = [*GRID, "--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
 CURVES = ("mrt-rl", "grpo", "rise")
 FEWER = 5  # seeds of curves, each as long as four runs of the table, and of warm starts
 RUNS = {  # flags by the name of the folder; the first is what the others are compared with
@@ -67,7 +67,7 @@ RUNS = {  # flags by the name of the folder; the first is what the others are co
     "mrt-star": ["--algo", "mrt-star"],
     "star-shortest": ["--algo", "star-shortest"],
 }
-FRUGAL = ("grpo", "rise", "star", "length-penalty", "star-shortest")  # no meta-prover: more to sample in all tokens
+FRUGAL = ("grpo", "rise", "star")  # without a meta-prover, the rest of all tokens is for samples
 FORMS = ("backtrack", "star", "rise")  # of warm-start data, made of the same problems
 WARM_STEPS = "40"  # updates of each warm start
 PICTURES = {  # of the reports, for the page
@@ -89,8 +89,8 @@ def main() -> None:
     add("--jobs", type=natural, default=os.cpu_count() or 1, help="algorithms that run side by side")
     args, flags = parser.parse_known_args()
     parts = {
-        "table": (args.tokens, tuple(RUNS), args.seeds, [*TRIALS, *flags]),
-        "curves": (2 * args.tokens, CURVES, args.seeds[:FEWER], [*CONSTANT, *flags]),
+        "table": (args.tokens, tuple(RUNS), args.seeds, [*TABLE, *flags]),
+        "curves": (2 * args.tokens, CURVES, args.seeds[:FEWER], [*CURVE, *flags]),
     }
     for part, (tokens, names, seeds, settings) in parts.items():
         check_folder("--runs", args.runs / part)
@@ -136,7 +136,7 @@ def command(name: str, folder: Path, tokens: int, seeds: Sequence[int], settings
     """The flags of an algorithm's training."""
     budget = ["--training.sampled_tokens", str(tokens)]
     over = ["--seeds", *map(str, seeds), "--output-dir", str(folder / name)]
-    return [*RUNS[name], *GRID, *budget, *settings, *over]
+    return [*RUNS[name], *settings, *budget, *over]
 
 
 def equal_total(name: str, runs: Path, tokens: int, seeds: Sequence[int], flags: Sequence[str]) -> None:

@@ -104,10 +104,10 @@ def test_from_tuning_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(reproduce, "RUNS", {name: reproduce.RUNS[name] for name in NEEDED})
     monkeypatch.setattr(reproduce, "CURVES", ("mrt-rl", "grpo"))
     monkeypatch.setattr(reproduce, "FRUGAL", ("grpo", "rise"))
-    monkeypatch.setattr(reproduce, "GRID", ["--tune", "training.epochs", "1", "2"])
-    monkeypatch.setattr(reproduce, "TRIALS", reproduce.TRIALS[:2])
+    small = ["--tune", "training.epochs", "1", "2", "--tune-seeds", "10000"]
+    monkeypatch.setattr(reproduce, "TABLE", small)
     monkeypatch.setattr(reproduce, "WARM_STEPS", "2")
-    monkeypatch.setattr(reproduce, "CONSTANT", [*reproduce.CONSTANT[:-1], "1"])  # evaluated at every update
+    monkeypatch.setattr(reproduce, "CURVE", [*small, "--training.lr_schedule", "constant", "--evaluation.every", "1"])
     folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path), "--jobs", "1"]
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--seeds", "0", *folders, *SMALL.split()])
     with pictures():
