@@ -5,7 +5,7 @@
     python scripts/reproduce.py --seeds 0 1 --out /tmp/results --runs /tmp/runs
 
 Every algorithm first tries the same learning rates on validation problems, once and twice over what it has sampled; the
-best is trained with all seeds and judged on the test split: at equal sampled tokens, and some that have no meta-prover
+best is trained with all seeds and judged on the test split: at equal sampled tokens, and two that have no meta-prover
 once more at as many tokens in all (the environment's and the prover's, too) as the first has spent. A few have learning
 curves: twice the tokens at a constant learning rate, evaluated on the way. Algorithms run side by side, one process of
 one thread each. Finished runs are taken as they are: an interrupted reproduction goes on where it stopped; SIGTERM and
@@ -67,7 +67,7 @@ RUNS = {  # flags by the name of the folder; the first is what the others are co
     "mrt-star": ["--algo", "mrt-star"],
     "star-shortest": ["--algo", "star-shortest"],
 }
-FRUGAL = ("grpo", "rise", "star")  # without a meta-prover, the rest of all tokens is for samples
+FRUGAL = ("grpo", "rise")  # without a meta-prover, the rest of all tokens is for samples
 FORMS = ("backtrack", "star", "rise")  # of warm-start data, made of the same problems
 WARM_STEPS = "40"  # updates of each warm start
 PICTURES = {  # of the reports, for the page

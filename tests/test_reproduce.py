@@ -103,7 +103,6 @@ def test_from_tuning_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     reproduce = script()
     monkeypatch.setattr(reproduce, "RUNS", {name: reproduce.RUNS[name] for name in NEEDED})
     monkeypatch.setattr(reproduce, "CURVES", ("mrt-rl", "grpo"))
-    monkeypatch.setattr(reproduce, "FRUGAL", ("grpo", "rise"))
     small = ["--tune", "training.epochs", "1", "2", "--tune-seeds", "10000"]
     monkeypatch.setattr(reproduce, "TABLE", small)
     monkeypatch.setattr(reproduce, "WARM_STEPS", "2")
