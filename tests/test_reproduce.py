@@ -102,7 +102,6 @@ def test_a_run_that_broke_down_is_one_of_them(tmp_path: Path) -> None:
 def test_from_tuning_to_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reproduce = script()
     monkeypatch.setattr(reproduce, "RUNS", {name: reproduce.RUNS[name] for name in NEEDED})
-    monkeypatch.setattr(reproduce, "CURVES", ("mrt-rl", "grpo"))
     small = ["--tune", "training.epochs", "1", "2", "--tune-seeds", "10000"]
     monkeypatch.setattr(reproduce, "TABLE", small)
     monkeypatch.setattr(reproduce, "WARM_STEPS", "2")
