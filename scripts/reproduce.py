@@ -119,7 +119,7 @@ def main() -> None:
         part: publish(comparison, args.runs / part, args.out / "images" / "results" / part, PICTURES[part])
         for part, comparison in (("table", table), ("curves", curves))
     }
-    again = shlex.join(["scripts/reproduce.py", "--seeds", *map(str, args.seeds), *flags])
+    again = shlex.join(["scripts/reproduce.py", "--seeds", *map(str, args.seeds), "--tokens", str(args.tokens), *flags])
     told = f"`python {again}`: {cost(args.runs)}, {args.jobs} side by side, each in one thread"
     text = page(told, found, args.tokens, table, curves, pictures)
     (args.out / "results.md").write_text(text, encoding="utf-8")

@@ -170,6 +170,7 @@ class CompletionsEngine(Engine):
             return self._read(choice, most, sampling)
 
     def _read(self, choice: Mapping[str, Any], most: int, sampling: Sampling) -> Completion:
+        """The completion in at most so many tokens, up to the first that stops it."""
         if self.speaks_ids:
             ids = tuple(map(int, choice["token_ids"]))
         else:
