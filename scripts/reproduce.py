@@ -89,18 +89,18 @@ def main() -> None:
     add("--jobs", type=natural, default=os.cpu_count() or 1, help="algorithms that run side by side")
     args, flags = parser.parse_known_args()
     parts = {
-        "table": (args.tokens, tuple(RUNS), args.seeds, [*TABLE, *flags]),
-        "curves": (2 * args.tokens, CURVES, args.seeds[:FEWER], [*CURVE, *flags]),
+        "table": (tuple(RUNS), args.seeds, [*TABLE, "--training.sampled_tokens", str(args.tokens), *flags]),
+        "curves": (CURVES, args.seeds[:FEWER], [*CURVE, "--training.sampled_tokens", str(2 * args.tokens), *flags]),
     }
-    for part, (tokens, names, seeds, settings) in parts.items():
+    for part, (names, seeds, settings) in parts.items():
         check_folder("--runs", args.runs / part)
         for name in names:
-            check(command(name, args.runs / part, tokens, seeds, settings))
+            check(command(name, args.runs / part, seeds, settings))
     check_folder("--out", args.out)
     with passing_signals_on(), ThreadPoolExecutor(args.jobs) as pool:
         jobs = [
-            pool.submit(train, name, args.runs / part, tokens, seeds, settings)
-            for part, (tokens, names, seeds, settings) in parts.items()
+            pool.submit(train, name, args.runs / part, seeds, settings)
+            for part, (names, seeds, settings) in parts.items()
             for name in names
         ]
         jobs += [pool.submit(warm_start, seed, args.runs, flags) for seed in args.seeds[:FEWER]]
@@ -126,30 +126,25 @@ def main() -> None:
     print(found, args.out / "results.md", sep="\n")
 
 
-def train(name: str, folder: Path, tokens: int, seeds: Sequence[int], settings: Sequence[str]) -> None:
-    """One algorithm: its settings on validation problems, then all seeds."""
+def train(name: str, folder: Path, seeds: Sequence[int], settings: Sequence[str]) -> None:
+    """One algorithm: what is to be tuned on validation problems, then all seeds."""
     folder.mkdir(parents=True, exist_ok=True)
-    call(folder / f"{name}.log", ["train", *command(name, folder, tokens, seeds, settings)])
+    call(folder / f"{name}.log", ["train", *command(name, folder, seeds, settings)])
 
 
-def command(name: str, folder: Path, tokens: int, seeds: Sequence[int], settings: Sequence[str]) -> list[str]:
+def command(name: str, folder: Path, seeds: Sequence[int], settings: Sequence[str]) -> list[str]:
     """The flags of an algorithm's training."""
-    budget = ["--training.sampled_tokens", str(tokens)]
-    over = ["--seeds", *map(str, seeds), "--output-dir", str(folder / name)]
-    return [*RUNS[name], *settings, *budget, *over]
+    return [*RUNS[name], *settings, "--seeds", *map(str, seeds), "--output-dir", str(folder / name)]
 
 
 def equal_total(name: str, runs: Path, tokens: int, seeds: Sequence[int], flags: Sequence[str]) -> None:
     """One algorithm with the settings that were kept for the table, and so many tokens in all."""
     tuning = read_tuning(runs / "table" / name)
     assert tuning  # of `train`
-    algo, folder = RUNS[name][1], runs / "total"
+    algo = RUNS[name][1]
     kept = tuning.settings[algo, tuning.best(algo) or 1][0].settings
-    folder.mkdir(parents=True, exist_ok=True)
     settings = [word for field, value in kept.items() for word in (f"--{field}", value)]
-    over = ["--seeds", *map(str, seeds), "--output-dir", str(folder / name)]
-    budget = ["--training.total_tokens", str(tokens)]
-    call(folder / f"{name}.log", ["train", *RUNS[name], *settings, *budget, *flags, *over])
+    train(name, runs / "total", seeds, [*settings, "--training.total_tokens", str(tokens), *flags])
 
 
 def done(pool: ThreadPoolExecutor, jobs: Sequence[Future[None]]) -> None:
