@@ -38,20 +38,27 @@ class Update(Protocol):
 
     def update(self, advance: int = 1, metrics: Mapping[str, float] | None = None) -> None:
         """`advance` more units are done. metrics: by the names of metrics.jsonl; the most telling ones are shown. Their
-        `step`, if there is one, is how many units are done, also by a run that this one goes on with."""
+        `step`, if there is one, is how many units are done."""
 
 
 @contextmanager
 def progress(
-    total: int, description: str, *, unit: str = "", counted: Sequence[str] = (), seconds: float = 10.0
+    total: int,
+    description: str,
+    *,
+    done: int = 0,
+    unit: str = "",
+    counted: Sequence[str] = (),
+    seconds: float = 10.0,
 ) -> Iterator[Update]:
     """Shows how far `total` units of work are. Without a terminal: a line at most every `seconds`, and the last one. Of
-    several processes only the main one shows its own. unit: what is counted, where the description does not say it.
+    several processes only the main one shows its own. done: units that were done before, by a run that this one goes on
+    with. unit: what is counted, where the description does not say it.
     counted: the metrics that tell how many tokens an update took; those are the units then."""
     if not is_main():
         yield _Silent()
         return
-    state = _State(total, description, "tokens" if counted else unit, counted)
+    state = _State(total, description, done, "tokens" if counted else unit, counted)
     console = Console(stderr=True)
     if not console.is_terminal or console.is_dumb_terminal:
         lines = _Lines(state, seconds)
@@ -72,9 +79,9 @@ class _Silent:
 class _State:
     """How far the loop is; rich draws it anew several times a second."""
 
-    def __init__(self, total: int, description: str, unit: str, counted: Sequence[str]) -> None:
+    def __init__(self, total: int, description: str, done: int, unit: str, counted: Sequence[str]) -> None:
         self.total, self.description, self.unit, self.counted = total, description, unit, counted
-        self.done = self.before = 0  # units: now, and when this process began
+        self.done = self.before = done  # units: now, and when this process began
         self.figures: list[str] = []
         self._start = time.monotonic()
 
@@ -83,8 +90,6 @@ class _State:
         if self.counted:
             self.done += sum(round(metrics[name]) for name in self.counted)
         elif "step" in metrics:
-            if not self.done:
-                self.before = round(metrics["step"]) - advance
             self.done = round(metrics["step"])
         else:
             self.done += advance
@@ -122,7 +127,7 @@ class _Lines:
 
     def __init__(self, state: _State, seconds: float) -> None:
         self.state, self.seconds = state, seconds
-        self._told, self._told_at = 0, time.monotonic()
+        self._told, self._told_at = state.done, time.monotonic()
 
     def update(self, advance: int = 1, metrics: Mapping[str, float] | None = None) -> None:
         self.state.update(advance, metrics)

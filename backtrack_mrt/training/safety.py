@@ -58,7 +58,7 @@ class SafeTrainer(Trainer):
     ) -> None:
         self.setup, self.run, self.run_config = setup, setup.run, setup.config
         self.first_step, self.record = first_step, record or {}
-        self._shown = partial(progress, total, title, counted=counted)
+        self._shown, self._counted = partial(progress, total, title, counted=counted), counted
         self._batches: list[Mapping[str, Any]] = []  # the micro-batches of the update under way
         self._losses_finite = True
         self._skipped = 0  # steps, in a row
@@ -77,7 +77,7 @@ class SafeTrainer(Trainer):
         saved."""
         self.remove_callback(PrinterCallback)
         try:
-            with self._shown() as self._log.bar:
+            with self._shown(done=self._resumed_from()) as self._log.bar:
                 self.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except Interrupted:
             self.state.num_input_tokens_seen, random_state = self._step_began
@@ -85,6 +85,11 @@ class SafeTrainer(Trainer):
             if self.step:
                 self._save_checkpoint(self.model, None)
             raise
+
+    def _resumed_from(self) -> int:  # what the run had done before, in units of the progress bar
+        if not self._counted:
+            return self.run.steps
+        return sum(round(row[name]) for row in self.run.metrics() for name in self._counted)
 
     @property
     def step(self) -> int:

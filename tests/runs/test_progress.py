@@ -149,14 +149,14 @@ def test_tokens_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_resumed_run_and_a_budget_of_tokens(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress(40, "train", seconds=1000) as bar:
+    with progress(40, "train", done=16, seconds=1000) as bar:
         bar.update(1, {"step": 17, "loss": 0.5})
         bar.update(1, {"step": 18, "loss": 0.25})
-    with progress(9000, "train", counted=["tokens/step_sampled"], seconds=1000) as bar:
+    with progress(9000, "train", done=4000, counted=["tokens/step_sampled"], seconds=1000) as bar:
         bar.update(1, {"step": 17, "tokens/step_sampled": 3000})
     resumed, budget = capsys.readouterr().err.splitlines()
     assert resumed == "train 18/40 · 0:00:00 · 0:00:00 left · loss 0.25"
-    assert budget == "train 3,000/9,000 tokens · 0:00:00 · 0:00:00 left"
+    assert budget == "train 7,000/9,000 tokens · 0:00:00 · 0:00:00 left"
 
 
 def test_the_most_telling_numbers() -> None:

@@ -65,6 +65,18 @@ def test_a_run_killed_behind_its_last_update_does_no_other(tmp_path: Path) -> No
     assert_same_run(tmp_path / "whole", cut)
 
 
+def test_a_run_goes_on_to_a_longer_budget_of_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At a constant rate it is the run that had this budget from the beginning; its progress is told of the whole."""
+    flags = ("--data.eval_size", "2", "--training.lr_schedule", "constant", "--training.sampled_tokens")
+    train(request(tmp_path / "whole", *flags, "6000", algo="grpo"))
+    train(request(tmp_path / "longer", *flags, "3000", algo="grpo"))
+    capsys.readouterr()
+    train(request(tmp_path / "longer", *flags, "6000", "--resume", "--accept-changes", algo="grpo"))
+    assert_same_run(tmp_path / "whole", tmp_path / "longer")
+    spent = sum(row["tokens/step_sampled"] for row in RunDir(tmp_path / "longer").metrics())
+    assert f"train grpo {spent:,.0f}/6,000 tokens" in capsys.readouterr().err
+
+
 def signal_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, number: signal.Signals) -> None:
     """Send this process the signal at the given call of a method."""
     method: Callable[..., Any] = getattr(owner, name)
