@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.engine_subjects import FREE, random_llama, requests
+from transformers import MptConfig, MptForCausalLM
 
 from backtrack_mrt.cli.request import read_request
 from backtrack_mrt.errors import UserError
@@ -48,6 +49,13 @@ class StandIn:
 
     def abort_request(self, names: list[str]) -> None:
         assert not names
+
+
+def test_the_context_is_the_models_under_whatever_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backtrack_mrt.policy.vllm.local._vllm", lambda: SimpleNamespace(LLM=StandIn))
+    model = MptForCausalLM(MptConfig(d_model=32, n_heads=2, n_layers=1, max_seq_len=48, vocab_size=8))
+    engine = VLLMEngine(model, max_rows=2)
+    assert (engine.context_length, engine._llm.settings["max_model_len"]) == (48, 48)
 
 
 @pytest.mark.parametrize("sleep", [True, False])

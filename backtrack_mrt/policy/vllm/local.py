@@ -18,6 +18,7 @@ from peft import PeftModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 
+from backtrack_mrt.policy import dimensions
 from backtrack_mrt.policy.engine import Answered, check_requests
 from backtrack_mrt.policy.hf.lora import WeightsFolder, decoder_of, merged_weight
 from backtrack_mrt.policy.vllm.jobs import Drawn, Job, JobEngine
@@ -59,7 +60,7 @@ class VLLMEngine(JobEngine):
         self._adapters = WeightsFolder(model) if isinstance(model, PeftModel) and not merged else None
         self._model = decoder_of(model)
         config: Any = self._model.config
-        super().__init__(context_length or config.max_position_embeddings, max_rows)
+        super().__init__(context_length or dimensions.context_length(config), max_rows)
         self._lora: Any = None
         self._versions = 0  # of the adapter
         self._merged, self._has_reference = merged, False
