@@ -20,6 +20,7 @@ from typing import Any
 
 from backtrack_mrt.errors import UserError, run_main
 from backtrack_mrt.reports.build import report_traces
+from backtrack_mrt.runs import environment
 from backtrack_mrt.runs.records import read_trajectories, write_trajectories
 from backtrack_mrt.types import Scored
 
@@ -37,6 +38,7 @@ def main() -> None:
         raise UserError("chromium", None, "it is not installed", "`make test-browser` installs it where it can.")
     from playwright.sync_api import sync_playwright
 
+    environment.prepare()  # as the program does
     scored = read_trajectories(args.file)
     print(f"{'n':>7} {'write s':>8} {'MB':>7} {'list ms':>8} {'trace ms':>9} {'sort ms':>8}")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
