@@ -5,11 +5,11 @@
     python scripts/reproduce.py --seeds 0 1 --out /tmp/results --runs /tmp/runs
 
 Every algorithm first tries the same learning rates on validation problems, once and twice over what it has sampled; the
-best is trained with all seeds and judged on the test split: at equal sampled tokens, and two that have no meta-prover
+best is trained with all seeds and judged on the test split: at equal sampled tokens, and three that ask no meta-prover
 once more at as many tokens in all (the environment's and the prover's, too) as the first has spent. Two have learning
-curves: twice the tokens at a constant learning rate, evaluated on the way. Algorithms run side by side, one process of
-one thread each. Finished runs are taken as they are: an interrupted reproduction goes on where it stopped; SIGTERM and
-Ctrl-C are passed on to what runs. Flags that this script does not know go to every run.
+curves: four times the tokens at a constant learning rate, evaluated on the way. Algorithms run side by side, one
+process of one thread each. Finished runs are taken as they are: an interrupted reproduction goes on where it stopped;
+SIGTERM and Ctrl-C are passed on to what runs. Flags that this script does not know go to every run.
 """
 
 from __future__ import annotations
@@ -54,11 +54,13 @@ GRID = ["--tune", "training.epochs", "1", "2", "training.learning_rate", "3e-4",
 TABLE = [*GRID, "3e-3", "--tune-seeds", "10000", "10001"]
 CURVE = [*GRID, "--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
 CURVES = ("mrt-rl", "grpo")  # rise collects half of its tokens before its first update: its curve tells no speed
-FEWER = 5  # seeds of curves, each as long as four runs of the table, and of warm starts
+LONG = 4  # curves have so many times the tokens of the table
+FEWER = 5  # seeds of curves, each as long as six runs of the table, and of warm starts
 RUNS = {  # flags by the name of the folder; the first is what the others are compared with
     "mrt-rl": ["--algo", "mrt-rl"],
     "grpo": ["--algo", "grpo"],
     "rise": ["--algo", "rise"],
+    "mrt-rl-stated": ["--algo", "mrt-rl", "--algorithm.values", "stated", "--algorithm.gae_lambda", "0.8"],
     "mrt-rl-turn": ["--algo", "mrt-rl", "--algorithm.credit", "turn"],
     "mrt-rl-prefix": ["--algo", "mrt-rl", "--algorithm.credit", "prefix"],
     "brpo": ["--algo", "brpo"],
@@ -67,7 +69,7 @@ RUNS = {  # flags by the name of the folder; the first is what the others are co
     "mrt-star": ["--algo", "mrt-star"],
     "star-shortest": ["--algo", "star-shortest"],
 }
-FRUGAL = ("grpo", "rise")  # without a meta-prover, the rest of all tokens is for samples
+FRUGAL = ("grpo", "rise", "mrt-rl-stated")  # without a meta-prover, the rest of all tokens is for samples
 FORMS = ("backtrack", "star", "rise")  # of warm-start data, made of the same problems
 WARM_STEPS = "40"  # updates of each warm start
 PICTURES = {  # of the reports, for the page
@@ -90,7 +92,7 @@ def main() -> None:
     args, flags = parser.parse_known_args()
     parts = {
         "table": (tuple(RUNS), args.seeds, [*TABLE, "--training.sampled_tokens", str(args.tokens), *flags]),
-        "curves": (CURVES, args.seeds[:FEWER], [*CURVE, "--training.sampled_tokens", str(2 * args.tokens), *flags]),
+        "curves": (CURVES, args.seeds[:FEWER], [*CURVE, "--training.sampled_tokens", str(LONG * args.tokens), *flags]),
     }
     for part, (names, seeds, settings) in parts.items():
         check_folder("--runs", args.runs / part)
@@ -204,9 +206,9 @@ def page(told: str, found: str, tokens: int, table: Comparison, curves: Comparis
         found,
         "## Learning curves",
         "",
-        f"{2 * tokens:,} tokens at a constant learning rate (a gain over grpo's is paired by seed):",
+        f"{LONG * tokens:,} tokens at a constant learning rate (a gain over grpo's is paired by seed):",
         "",
-        as_markdown(budget_rows(curves.runs, "grpo", (tokens // 2, tokens, 2 * tokens))),
+        as_markdown(budget_rows(curves.runs, "grpo", (tokens // 2, tokens, 2 * tokens, LONG * tokens))),
         curves.markdown().replace("# ", "### ", 1),
         *shown["curves"],
         table.markdown().replace("# ", "## ", 1),

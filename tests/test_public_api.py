@@ -71,7 +71,7 @@ PROTOCOL = (
     "max_turns max_answers next_turn parse parse_piece final_answer cuts turns_left with_answers prolonged persistent"
 )
 REPORTED = "summary phases metrics moves"
-ALGORITHM = "turn_weights weigh collection objection summary loss needs_values"
+ALGORITHM = "turn_weights weigh collection objection summary loss needs_values asks_prover"
 
 
 def signature(name: str, owner: object = bt) -> str:

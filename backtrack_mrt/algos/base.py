@@ -24,11 +24,16 @@ class Algorithm(BaseModel, ABC):
 
     summary: ClassVar[str] = ""
     loss: ClassVar[Literal["rl", "ce"]] = "rl"  # clipped policy gradient, or weighted cross-entropy
-    needs_values: ClassVar[bool] = False  # whether the meta-prover runs in training
+    needs_values: ClassVar[bool] = False  # whether `turn_weights` wants the members' values
     compares: ClassVar[bool] = False  # whether it compares the members of a group, and so needs more than one
     unit: Literal["token", "turn", "trajectory"] = Field(
         "token", description="what pulls alike in the loss, whatever its length: every token, turn or trajectory"
     )
+
+    @property
+    def asks_prover(self) -> bool:
+        """Whether the meta-prover runs in training, for the values that are needed."""
+        return self.needs_values
 
     @property
     def needs_critic(self) -> bool:
@@ -100,16 +105,25 @@ def _sampled_by_turn(trajectory: Trajectory) -> FloatArray:
 
 
 class Valued(Algorithm):
-    """Reinforcement learning from the meta-prover's values.
+    """Reinforcement learning from values: the meta-prover's or, without one, those of the answers that are stated.
 
     The forced answers that V is the value of can be trained along, by the exact gradient β·∇V_j at the end of every
     turn: see `backtrack_mrt.training.answers`. Credit alone trains nobody to answer when asked to, and V drifts.
     """
 
     needs_values: ClassVar[bool] = True
+    values: Literal["prover", "stated"] = Field(
+        "prover",
+        description="what V is in training: the meta-prover's chance of an answer forced now, or the grade of the last "
+        "answer that was stated, for no tokens",
+    )
     answer_weight: float = Field(
         0.0, ge=0, description="weight β of the forced answers, trained along; 0: they are not"
     )
+
+    @property
+    def asks_prover(self) -> bool:
+        return self.values == "prover"
 
 
 class SelfTraining(Algorithm):

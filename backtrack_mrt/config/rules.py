@@ -53,13 +53,16 @@ def _batch_rules(config: Config) -> Iterator[UserError]:
 
 
 def _algorithm_rules(config: Config) -> Iterator[UserError]:
-    if config.algorithm.needs_values and config.prover.estimator == "none":
+    if config.algorithm.asks_prover and config.prover.estimator == "none":
         reason = f"{config.algo} needs the values of a meta-prover"
         yield UserError("prover.estimator", "none", reason, "Set it to likelihood, or choose grpo.")
     if config.algorithm.needs_critic and not config.algorithm.needs_values:
         reason = "its critic (needs_critic) is made of values, and it says that it needs none (needs_values)"
         yield UserError("algo", config.algo, reason, "Set needs_values to True in its class.")
     answers, group_size = config.protocol.max_answers, config.training.group_size
+    if config.algorithm.needs_values and not config.algorithm.asks_prover and answers < 2:
+        reason = f"no answers are stated on the way in the protocol {config.env_label}, only one at the end"
+        yield UserError("algorithm.values", "stated", reason, "Set it to prover, or choose grpo.")
     objection = config.algorithm.objection(max_answers=answers, group_size=group_size)
     if objection := of_its_kind("algo", config.algorithm, "objection", objection):
         yield UserError("algo", config.algo, objection, "Change that setting, or choose another algorithm.")

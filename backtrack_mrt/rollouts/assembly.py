@@ -34,6 +34,7 @@ from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prompts import CLOSE, HINT, Prompts, load_prompts
 from backtrack_mrt.rollouts.prover import AutoProver, LikelihoodProver, MetaProver, SampledProver
 from backtrack_mrt.rollouts.row_lengths import Reserve
+from backtrack_mrt.rollouts.stated import StatedAnswers
 from backtrack_mrt.runs import processes
 from backtrack_mrt.runs.durable import write_directory
 
@@ -153,10 +154,12 @@ class Assembly:
 
     def training_collector(self) -> Collector:
         """Rollouts as the algorithm wants them, graded as the config pays for them."""
-        config = self.config
+        config, algorithm = self.config, self.config.algorithm
+        collector = self.collector(config.protocol, algorithm.asks_prover, self.paying)
         return replace(
-            self.collector(config.protocol, config.algorithm.needs_values, self.paying),
-            collection=config.algorithm.collection,
+            collector,
+            prover=StatedAnswers() if algorithm.needs_values and not algorithm.asks_prover else collector.prover,
+            collection=algorithm.collection,
             group_size=config.training.group_size,
             max_answer_tokens=config.prover.max_answer_tokens,
         )

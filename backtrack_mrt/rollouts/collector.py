@@ -22,8 +22,11 @@ from backtrack_mrt.rollouts.dialogue import Dialogue
 from backtrack_mrt.rollouts.prover import MetaProver
 from backtrack_mrt.rollouts.rollout import force_answers, grade, rollout
 from backtrack_mrt.rollouts.row_lengths import Reserve, longest_row
+from backtrack_mrt.rollouts.stated import StatedAnswers
 from backtrack_mrt.runs.out_of_memory import told_when_out_of_memory
 from backtrack_mrt.types import FloatArray, Group, Problem, Sampling, Scored, TokenLedger, Trajectory
+
+Valuer = MetaProver | StatedAnswers  # what gives trajectories their values
 
 
 @dataclass
@@ -63,13 +66,13 @@ class Collector:
     dialogue: Dialogue
     engine: Engine
     grader: Grader
-    prover: MetaProver | None
+    prover: Valuer | None
     max_rows: int
     collection: Collection = field(default_factory=Independent)
     group_size: int = 1
     max_answer_tokens: int = 64
     window: int | None = None
-    frozen: MetaProver | None = None  # the base's, whose values come beside the prover's; may be the prover itself
+    frozen: Valuer | None = None  # the base's, whose values come beside the prover's; may be the prover itself
     canaries: CanaryWatch = field(default_factory=CanaryWatch)
 
     def under(self, protocol: EpisodeProtocol) -> Collector:
@@ -255,7 +258,7 @@ class _Playing:
             for trajectory, v, base in zip(trajectories, values, frozen, strict=True)
         ]
 
-    def _values(self, trajectories: list[Trajectory], prover: MetaProver | None) -> Sequence[FloatArray | None]:
+    def _values(self, trajectories: list[Trajectory], prover: Valuer | None) -> Sequence[FloatArray | None]:
         if prover is None:
             return [None] * len(trajectories)
         with self.clock.part("prover"):

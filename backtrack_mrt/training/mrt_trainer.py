@@ -69,6 +69,9 @@ class MRTTrainer(GRPOTrainer):
             raise UserError("scale_rewards", "batch", reason, 'Set it to "group" or "none".')
         self.algorithm = credit.algorithm(algo, self._scaled(algo, settings or {}))
         self.cuts, self.values = cuts, values or self._policy_values
+        if values is None and self.algorithm.needs_values and not self.algorithm.asks_prover:
+            reason = "no answers are graded on the way of an episode here"
+            raise UserError("settings", {"values": "stated"}, reason, "Leave it out, or pass values=…: a function.")
         columns = getattr(self.train_dataset, "column_names", None)  # None: not known before it is read
         if values is None and self.algorithm.needs_values and columns and not {*columns} & {*_GOLDS}:
             raise UserError("train_dataset", columns, "no column holds the answer", _REMEDY)

@@ -133,7 +133,7 @@ def plan(config: Config, device: Device) -> Plan:
         device,
         prompt=prompt,
         instructions=instructions,
-        prover=forced * (config.protocol.max_turns + 1) if config.algorithm.needs_values else 0,
+        prover=forced * (config.protocol.max_turns + 1) if config.algorithm.asks_prover else 0,
         context=context,
         memory=memory(sizes, device),
         room=room(sizes, device),

@@ -134,7 +134,7 @@ class Sizes:
         if samples:
             rollout += clock.reading(reads, self.length / 2, batches=max(turns, reads / PACK))
             rollout += clock.decoding(rows, at_once, budget, self.length / 2)
-        asked = rows * (turns + 1) if config.algorithm.needs_values else 0
+        asked = rows * (turns + 1) if config.algorithm.asks_prover else 0
         valuing = clock.reading(asked * forced, self.length, batches=ceil(asked * forced / PACK))
         if draws := asked * self.samples:
             valuing += clock.decoding(draws, at_once, config.prover.max_answer_tokens, self.length)

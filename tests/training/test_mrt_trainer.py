@@ -163,6 +163,7 @@ def test_what_is_sampled_in_one_go_can_be_cut(tmp_path: Path) -> None:
         ({"algo": "mtr-rl"}, "Did you mean 'mrt-rl'"),
         ({"args": {"scale_rewards": "batch"}}, "compared within its group"),
         ({"algo": MrtRl}, "neither a name nor a path"),
+        ({"settings": {"values": "stated"}}, "no answers are graded on the way"),
         ({"values": "monte_carlo"}, "not a function from episodes"),
         ({"values": later}, "not a function from episodes"),
         ({"train_dataset": ROWS.rename_column("answer", "truth")}, r"'truth'\]: no column holds the answer"),
