@@ -6,7 +6,7 @@
 
 Every algorithm first tries the same learning rates on validation problems, once and twice over what it has sampled; the
 best is trained with all seeds and judged on the test split: at equal sampled tokens, and three that ask no meta-prover
-once more at as many tokens in all (the environment's and the prover's, too) as the first has spent. Two have learning
+once more at as many tokens in all (the environment's and the prover's, too) as the first has spent. Three have learning
 curves: four times the tokens at a constant learning rate, evaluated on the way. Algorithms run side by side, one
 process of one thread each. Finished runs are taken as they are: an interrupted reproduction goes on where it stopped;
 SIGTERM and Ctrl-C are passed on to what runs. Flags that this script does not know go to every run.
@@ -53,7 +53,7 @@ from backtrack_mrt.training.tune import check_validation
 GRID = ["--tune", "training.epochs", "1", "2", "training.learning_rate", "3e-4", "1e-3"]
 TABLE = [*GRID, "3e-3", "--tune-seeds", "10000", "10001"]
 CURVE = [*GRID, "--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
-CURVES = ("mrt-rl", "grpo")  # rise collects half of its tokens before its first update: its curve tells no speed
+CURVES = ("mrt-rl", "grpo", "mrt-rl-stated")  # rise collects half of its tokens before its first update: its curve tells no speed
 LONG = 4  # curves have so many times the tokens of the table
 FEWER = 5  # seeds of curves, each as long as six runs of the table, and of warm starts
 RUNS = {  # flags by the name of the folder; the first is what the others are compared with
