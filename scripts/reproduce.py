@@ -53,7 +53,7 @@ from backtrack_mrt.training.tune import check_validation
 GRID = ["--tune", "training.epochs", "1", "2", "training.learning_rate", "3e-4", "1e-3"]
 TABLE = [*GRID, "3e-3", "--tune-seeds", "10000", "10001"]
 CURVE = [*GRID, "--tune-seeds", "10000", "--training.lr_schedule", "constant", "--evaluation.every", "26"]
-CURVES = ("mrt-rl", "grpo", "mrt-rl-stated")  # rise collects half of its tokens before its first update: its curve tells no speed
+CURVES = ("mrt-rl", "grpo", "mrt-rl-stated")  # not rise: half of its tokens are collected before its first update
 LONG = 4  # curves have so many times the tokens of the table
 FEWER = 5  # seeds of curves, each as long as six runs of the table, and of warm starts
 RUNS = {  # flags by the name of the folder; the first is what the others are compared with

@@ -61,8 +61,9 @@ def _algorithm_rules(config: Config) -> Iterator[UserError]:
         yield UserError("algo", config.algo, reason, "Set needs_values to True in its class.")
     answers, group_size = config.protocol.max_answers, config.training.group_size
     if config.algorithm.needs_values and not config.algorithm.asks_prover and answers < 2:
-        reason = f"no answers are stated on the way in the protocol {config.env_label}, only one at the end"
-        yield UserError("algorithm.values", "stated", reason, "Set it to prover, or choose grpo.")
+        reason = f"{config.algo} takes the grades of answers on the way for values, and there is only one, at the end"
+        remedy = "Set algorithm.values to prover, or choose another protocol, such as backtrack."
+        yield UserError("env", config.env_label, reason, remedy)
     objection = config.algorithm.objection(max_answers=answers, group_size=group_size)
     if objection := of_its_kind("algo", config.algorithm, "objection", objection):
         yield UserError("algo", config.algo, objection, "Change that setting, or choose another algorithm.")

@@ -62,7 +62,7 @@ def test_training_takes_them_for_no_token_and_evaluation_asks_the_prover() -> No
 
 @pytest.mark.parametrize("env", ["single", "open-ended"])
 def test_they_need_answers_on_the_way(env: str) -> None:
-    with pytest.raises(UserError, match=rf"algorithm\.values.* = 'stated': no answers .* in the protocol {env}"):
+    with pytest.raises(UserError, match=rf"env.* = '{env}': mrt-rl takes the grades .*Set algorithm\.values to prover"):
         read_request([*STATED, "--env", env, "--algorithm.credit", "gae"])
 
 

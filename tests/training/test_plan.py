@@ -99,6 +99,7 @@ def test_time_follows_the_operations_and_the_bytes():
     four = 4 / 3 * (found.seconds.update - around - 3 * beside * found.tokens_per_step)
     assert whole.seconds.update - around == pytest.approx(four)
     assert planned(*EIGHT, "--algo", "grpo").seconds.prover == 0
+    assert planned(*EIGHT, "--algorithm.values", "stated").seconds.prover == 0
     exact, drawn = (planned(*EIGHT, "--prover.estimator", name) for name in ("likelihood", "monte_carlo"))
     assert drawn.seconds.prover > 10 * exact.seconds.prover
     slower = planned(*EIGHT, on="a100").seconds
