@@ -17,7 +17,7 @@ RESOLUTION_newest := highest
 demo: $(INSTALLED)  ## train the embedded default with MRT and show what it learned
 	$(BIN)/backtrack-mrt train $(if $(wildcard runs/demo/config.yaml),--resume runs/demo,--algo mrt-rl --output-dir runs/demo)
 
-reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, two to three hours of two cores
+reproduce: $(INSTALLED)  ## the paper in miniature: docs/results.md, about three hours of two cores
 	$(BIN)/python scripts/reproduce.py
 
 test: $(INSTALLED)  ## the fast tests
