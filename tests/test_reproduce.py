@@ -23,7 +23,7 @@ from backtrack_mrt.evaluation.tuning import Tried, Tuning
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "reproduce.py"
 NEEDED = ("mrt-rl", "grpo", "rise", "length-penalty")
-SMALL = "--tokens 3000 --training.problems_per_step 4 --data.eval_size 16"
+SMALL = "--tokens 3000 --training.problems_per_step 4 --data.eval_size 16 --data.validation_size 16"
 
 
 def script() -> Any:

@@ -160,7 +160,7 @@ class Merged:
         """What belongs to a name that this layer replaces: an architecture to its model, a size to its problem sets."""
         data, model = layer.values.get("data"), layer.values.get("model")
         known = self.values.get("data")
-        for field in ("train", "eval"):
+        for field in ("train", "eval", "validation"):
             if isinstance(data, Mapping) and field in data and f"{field}_size" not in data and isinstance(known, dict):
                 named = _words(data[field])
                 if not any(word.startswith(GENERATED) for word in named):

@@ -48,6 +48,7 @@ class DataSection(Section):
     )
     train_size: int | None = Field(4096, gt=0, description="problems drawn from the training sets (null: all)")
     eval_size: int | None = Field(1024, gt=0, description="problems drawn from the held-out sets (null: all)")
+    validation_size: int | None = Field(1024, gt=0, description="problems drawn from the validation sets (null: all)")
     bad_golds: Literal["refuse", "skip"] = Field(
         "refuse", description="rows whose gold answer cannot be graded: refuse the set, or leave them out and say so"
     )

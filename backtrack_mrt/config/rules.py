@@ -146,7 +146,14 @@ def _adapter_rules(config: Config) -> Iterator[UserError]:
 
 RULES = (partial(_size_rules, "eval"), _adapter_rules, _engine_rules, _forcing_rules, _prover_rules)
 # What concerns training alone:
-TRAINING_RULES = (_budget_rules, _batch_rules, _algorithm_rules, _asynchronous_rules, partial(_size_rules, "train"))
+TRAINING_RULES = (
+    _budget_rules,
+    _batch_rules,
+    _algorithm_rules,
+    _asynchronous_rules,
+    partial(_size_rules, "train"),
+    partial(_size_rules, "validation"),
+)
 
 
 def broken_rules(config: Config, training: bool = True, incomplete: bool = False) -> list[UserError]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from backtrack_mrt import plugins
 from backtrack_mrt.config.files import Layer
+from backtrack_mrt.config.problems import DataSection
 from backtrack_mrt.config.run import Config
 from backtrack_mrt.config.schema import FlagWords
 from backtrack_mrt.errors import UserError
@@ -158,8 +159,12 @@ def on_validation(config: Config, like: Config, settings: Mapping[str, str]) -> 
     if "training.steps" not in settings:
         steps = max(round(like.training.steps * like.training.rows / training.rows), 1)
         training = training.model_copy(update={"steps": steps})
-    held_out = config.data.model_copy(update={"eval": config.data.validation})
-    return config.model_copy(update={"training": training, "data": held_out})
+    return config.model_copy(update={"training": training, "data": validation(config.data)})
+
+
+def validation(data: DataSection) -> DataSection:
+    """The same with the validation sets in the place of those that are reported."""
+    return data.model_copy(update={"eval": data.validation, "eval_size": data.validation_size})
 
 
 def _combinations(grid: Grid) -> list[dict[str, str]]:

@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from backtrack_mrt.config import Config, RunRequest
-from backtrack_mrt.config.trials import Trial
+from backtrack_mrt.config.trials import Trial, validation
 from backtrack_mrt.data.catalogue import find_set, refuse_test_set
-from backtrack_mrt.data.loading import is_task
+from backtrack_mrt.data.loading import is_task, load_held_out
 from backtrack_mrt.errors import RunError, UserError
 from backtrack_mrt.evaluation.tuning import Tried, Tuning
 from backtrack_mrt.runs.alarms import alarms_of
@@ -42,8 +42,10 @@ def check_validation(config: Config) -> None:
 
 def tune(trials: Mapping[str, Sequence[Trial]], request: RunRequest, folder: Path) -> tuple[dict[str, Trial], Tuning]:
     """Run all trials with all of the request's tuning seeds. Returns the best trial of each algorithm, and the record.
-    Raises RunError if every trial of an algorithm broke down."""
+    Raises RunError if every trial of an algorithm broke down, UserError before the first for what is wrong with the
+    validation sets."""
     check_validation(request.config)
+    load_held_out(validation(request.config.data), request.config.grading, field="data.validation")
     found = Tuning(request.config.data.validation, ())
     for seed in request.tune_seeds:
         base: Path | None = None

@@ -52,6 +52,14 @@ def test_files_merge_left_to_right_and_flags_override(tmp_path):
     assert read_request(["--config", second, "--config", first]).config.training.steps == 5
 
 
+@pytest.mark.parametrize("part", ["train", "eval", "validation"])
+def test_a_size_belongs_to_the_sets_that_are_named_with_it(part, tmp_path):
+    named = write(tmp_path / "a.yaml", f"data: {{{part}: [a.jsonl], {part}_size: 64}}")
+    for flags, size in ((), 64), (("b.jsonl",), None), (("b.jsonl", f"--data.{part}_size", "48"), 48):
+        line = ["--config", named, *(("--data." + part, *flags) if flags else ())]
+        assert getattr(read_request(line).config.data, f"{part}_size") == size
+
+
 def test_the_whole_command_line():
     line = """--algo mrt_rl --env backtrack --training.steps=10 --algorithm.alpha 2 --protocol.max-revisions 4
         --model.full_finetuning true --model.lora.targets q_proj v_proj --report-to tensorboard wandb

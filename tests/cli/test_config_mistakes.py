@@ -66,6 +66,7 @@ BAD = {
     ),
     "data set smaller than a batch": ("data: {train_size: 8}", [], ["data.train_size", "line 1", "one batch of 32"]),
     "endless data set": ("", ["--data.eval_size", "null"], ["data.eval_size", "no end"]),
+    "endless trials": ("", ["--data.validation_size", "null"], ["data.validation_size", "no end"]),
     "server without vllm": ("", ["--engine.server", "http://a:1"], ["engine.server", "'http://a:1'", "engine.type"]),
     "vllm without a reference": (
         "engine: {type: vllm}\nmodel: {full_finetuning: true}",

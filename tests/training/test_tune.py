@@ -57,12 +57,15 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Pretended:
 
 
 def test_the_best_of_each_is_kept_and_nothing_is_done_twice(run: Pretended, tmp_path: Path) -> None:
-    requests = comparison_requests(TUNED)
-    tried = trials(TUNED, requests)
+    flags = [*TUNED, "--data.validation_size", "48"]
+    requests = comparison_requests(flags)
+    tried = trials(flags, requests)
     best, tuning = tune(tried, requests[0], tmp_path)
     assert {algo: trial.config.training.learning_rate for algo, trial in best.items()} == {"mrt-rl": 1e-3, "grpo": 3e-4}
     assert len(run.asked) == 2 * 3 * 2
-    assert {tuple(request.config.data.eval) for request in run.asked} == {("signs/validation",)}
+    assert {(*request.config.data.eval, request.config.data.eval_size) for request in run.asked} == {
+        ("signs/validation", 48)
+    }
     assert read_tuning(tmp_path) == tuning
     header, *rows = tuning.rows()
     assert [row[0] for row in rows] == ["mrt-rl"] * 3 + ["grpo"] * 3
@@ -105,6 +108,20 @@ def test_other_mistakes_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     requests = comparison_requests(TUNED)
     with pytest.raises(UserError, match="no such model"):
         tune(trials(TUNED, requests), requests[0], tmp_path)
+
+
+def test_too_few_validation_problems_are_told_before_any_trial(run: Pretended, tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(f'{{"question": "{n} + 1?", "answer": "{n + 1}"}}\n' for n in range(3)), encoding="utf-8")
+    flags = [*TUNED, "--data.validation", str(own)]
+    for size in [], ["--data.validation_size", "3"]:
+        requests = comparison_requests([*flags, *size])
+        tune(trials(flags, requests), requests[0], tmp_path / str(len(size)))
+    requests = comparison_requests([*flags, "--data.validation_size", "4"])
+    run.asked.clear()
+    with pytest.raises(UserError, match=r"data\.validation_size = 4: the data set has only 3 problems"):
+        tune(trials(flags, requests), requests[0], tmp_path / "more")
+    assert run.asked == []
 
 
 def test_equal_in_both_ledgers(run: Pretended, tmp_path: Path) -> None:
