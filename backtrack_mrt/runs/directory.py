@@ -12,6 +12,7 @@ skipped/                         batches of steps that were skipped: see `backtr
 model/                           the trained policy: a LoRA adapter, or all weights
 alarms.json, calibration.json    what was told at the start, and how good the values are (`evaluation.calibration`)
 summary.json                     the results
+seconds.json                     see `backtrack_mrt.runs.seconds`
 report.html, figures/            the results for people (`backtrack_mrt.reports`)
 tensorboard/                     with report_to: tensorboard
 lock                             held by the run at work: see `backtrack_mrt.runs.lock`
@@ -45,7 +46,7 @@ MOST_ROLLOUTS = 200  # files with the rollouts of a step: they stay, spread over
 # What a run writes, and `--overwrite` therefore deletes. Anything else in the directory is the user's.
 OWN = (
     *("config.yaml", "plugins", "inputs.json", "metrics.jsonl", "evaluations.jsonl", "trajectories", "checkpoints"),
-    *("collected", "skipped", "stages", "model", "calibration.json", "alarms.json", "summary.json"),
+    *("collected", "skipped", "stages", "model", "calibration.json", "alarms.json", "summary.json", "seconds.json"),
     *("evaluation.json", "report.html", "figures", "tensorboard", "collapsed.json"),
 )
 
@@ -190,7 +191,7 @@ class RunDir:
 
     @main_only
     def save(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write summary.json, calibration.json or alarms.json; numbers that are not finite become null."""
+        """Write a file such as summary.json; numbers that are not finite become null."""
         with replacing(self.path / name) as file:
             file.write(json_text(content))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from backtrack_mrt.runs import environment, interrupts, processes
 from backtrack_mrt.runs.alarms import AT_START, Bell, raise_at_start
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.inputs import check_inputs, save_inputs
+from backtrack_mrt.runs.seconds import earlier_seconds, keeping
 from backtrack_mrt.runs.trackers import Trackers
 from backtrack_mrt.training.held_out import HeldOut
 from backtrack_mrt.training.inputs import digests
@@ -58,7 +59,7 @@ def train(request: RunRequest, base_evaluation: Path | None = None) -> RunResult
 
 
 def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> RunResult:
-    config, clock = request.config, Stopwatch()
+    config, clock = request.config, Stopwatch(earlier_seconds(run.path) if request.existing == "resume" else {})
     trackers = Trackers(config)
     problems = load_problem_sets(config.data, config.training.problems_per_step, config.grading)
     rehearse_own(config.protocol, prompts_of(config), problems.train[0])
@@ -69,7 +70,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
         check_inputs(run.path, inputs, request.accept_changes)
     with clock.part("load"):
         parts = assemble(config, training=True)
-    with closing(parts.engine), closing(trackers):
+    with closing(parts.engine), closing(trackers), ExitStack() as in_the_directory:
         if config.algorithm.loss == "rl":
             check_update(parts.model, config.model.name_or_path)
         problems = _that_fit(problems, parts)
@@ -78,6 +79,7 @@ def _train(request: RunRequest, run: RunDir, base_evaluation: Path | None) -> Ru
         rows = demonstration_rows(parts, problems.train) if _is_shown(config) else []  # before anything is evaluated
         processes.wait()  # all have looked at the run directory before one of them changes it
         RunDir.create(config, request.existing, accept_changes=request.accept_changes)
+        in_the_directory.enter_context(keeping(run, clock.seconds))
         save_inputs(run.path, inputs)
         if base_evaluation is not None:
             run.take_over(base_evaluation)

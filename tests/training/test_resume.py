@@ -16,6 +16,8 @@ from backtrack_mrt.errors import Interrupted, UserError
 from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.runs.checkpoints import Checkpoints
 from backtrack_mrt.runs.directory import RunDir
+from backtrack_mrt.runs.finished import read_run
+from backtrack_mrt.runs.seconds import earlier_seconds
 from backtrack_mrt.training.held_out import HeldOut
 from backtrack_mrt.training.safety import SafeTrainer
 from backtrack_mrt.training.train import train
@@ -128,8 +130,12 @@ def test_a_signal_loses_nothing(
     run = RunDir(tmp_path / "cut")
     if name in ("training_step", "between_steps"):  # every whole step was saved, not only every second one
         assert run.metrics()[-1]["step"] == max(int(path.name[-6:]) for path in run.checkpoints.iterdir())
+    first_sitting = earlier_seconds(run.path)
     train(request(tmp_path / "cut", *flags, "--resume", algo=algo))
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    taken = read_run(run.path).summary["seconds"]
+    assert first_sitting
+    assert all(taken[part] > seconds for part, seconds in first_sitting.items())
 
 
 def test_a_changed_config_is_refused_unless_accepted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
