@@ -77,7 +77,7 @@ class SafeTrainer(Trainer):
         saved."""
         self.remove_callback(PrinterCallback)
         try:
-            with self._shown(done=self._resumed_from()) as self._log.bar:
+            with self._shown(done=self._resumed_from(checkpoint)) as self._log.bar:
                 self.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
         except Interrupted:
             self.state.num_input_tokens_seen, random_state = self._step_began
@@ -86,9 +86,10 @@ class SafeTrainer(Trainer):
                 self._save_checkpoint(self.model, None)
             raise
 
-    def _resumed_from(self) -> int:  # what the run had done before, in units of the progress bar
+    def _resumed_from(self, checkpoint: Checkpoint | None) -> int:
+        """What this training had done before, in units of the progress bar."""
         if not self._counted:
-            return self.run.steps
+            return checkpoint.step - self.first_step if checkpoint else 0
         return sum(round(row[name]) for row in self.run.metrics() for name in self._counted)
 
     @property

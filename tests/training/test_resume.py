@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from backtrack_mrt.policy.hf.engine import HFEngine
 from backtrack_mrt.runs.checkpoints import Checkpoints
 from backtrack_mrt.runs.directory import RunDir
 from backtrack_mrt.runs.finished import read_run
+from backtrack_mrt.runs.progress import progress
 from backtrack_mrt.runs.seconds import earlier_seconds
 from backtrack_mrt.training.held_out import HeldOut
 from backtrack_mrt.training.safety import SafeTrainer
@@ -77,6 +79,38 @@ def test_a_run_goes_on_to_a_longer_budget_of_tokens(tmp_path: Path, capsys: pyte
     assert_same_run(tmp_path / "whole", tmp_path / "longer")
     spent = sum(row["tokens/step_sampled"] for row in RunDir(tmp_path / "longer").metrics())
     assert f"train grpo {spent:,.0f}/6,000 tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("algo", "flags", "whole", "resumed"),
+    [("grpo", (), [0], [2]), ("star", ("--env", "retry", "--algorithm.iterations", "2"), [0, 0], [1, 0])],
+)
+def test_the_time_left_is_told_of_what_this_training_does(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    algo: str,
+    flags: tuple[str, ...],
+    whole: list[int],
+    resumed: list[int],
+) -> None:
+    """So each iteration of self-training begins at 0, whatever the run logged before."""
+    begun = list[int]()
+
+    @contextmanager
+    def noted(*_: Any, done: int, **settings: Any) -> Iterator[Any]:
+        begun.append(done)
+        with progress(1, "train") as bar:
+            yield bar
+
+    monkeypatch.setattr("backtrack_mrt.training.safety.progress", noted)
+    flags = ("--data.eval_size", "2", "--training.save_every", "1", "--training.keep_checkpoints", "99", *flags)
+    train(request(tmp_path, *flags, algo=algo))
+    assert begun == whole
+    for later in sorted(RunDir(tmp_path).checkpoints.iterdir())[resumed[0] :]:
+        shutil.rmtree(later)
+    begun.clear()
+    train(request(tmp_path, *flags, "--resume", algo=algo))
+    assert begun == resumed
 
 
 def signal_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int, number: signal.Signals) -> None:
