@@ -24,7 +24,7 @@ from backtrack_mrt.training.plan import context_in_words, plan
 from backtrack_mrt.training.roofline import HERE, Device, device, this_device
 from backtrack_mrt.training.sizes import GIB, Sizes, peak, suffices, usable
 
-SMALL = 300_000_000  # parameters; below, problems of primary school and ten times the learning rate
+SMALL = 300_000_000  # parameters; below, problems of primary school and the learning rate of SmolLM2
 LARGEST = 16  # trajectories of a micro-batch
 _NUMINA: Changes = {
     "data.train": ["numina-math"],
@@ -158,7 +158,7 @@ def _computes(found: Derived, on: Device, here: bool, served: bool) -> None:
 def _learns(found: Derived, small: bool, millions: str) -> None:
     """What follows from the number of parameters, and how the paper trains."""
     rank = {"model.lora": {"r": 16, "alpha": 32} if small else {"r": 32, "alpha": 64}}
-    found.choose({"training.learning_rate": 1e-4 if small else 1e-5} | rank, millions)
+    found.choose({"training.learning_rate": 3e-4 if small else 1e-5} | rank, millions)
     if "data" not in found.values:
         found.choose(
             (_SCHOOL if small else _NUMINA) | {"data.eval_size": 500},

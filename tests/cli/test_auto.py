@@ -114,7 +114,7 @@ def test_on_a_cpu(tmp_path, monkeypatch):
     small = model(tmp_path / "mine", hidden_size=256, intermediate_size=1024)
     config = load_config("auto", model={"name_or_path": str(small)})
     assert (config.model.dtype, config.engine.type) == ("float32", "hf")
-    assert (config.data.train, config.training.learning_rate) == (["mawps"], 1e-4)
+    assert (config.data.train, config.training.learning_rate) == (["mawps"], 3e-4)
 
 
 def test_a_run_goes_on_as_it_was_trained(tmp_path):
